@@ -1,0 +1,87 @@
+"""Everything that is run on this project: `nox -l` lists it, `nox` runs the checks and the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "arch", "sql", "tests"]
+
+PYTHON = ["src", "workers", "migrations", "loadtest", "tests", "noxfile.py"]
+
+
+def install(session: nox.Session) -> None:
+    """Install the pinned dependencies, checked against their hashes, and the project itself."""
+    session.install("--require-hashes", "-r", "requirements/dev.txt")
+    session.install("--no-deps", "-e", ".")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and spelling."""
+    install(session)
+    session.run("ruff", "check", *PYTHON)
+    session.run("ruff", "format", "--check", *PYTHON)
+    session.run("codespell", "src", "workers", "sql", "migrations", "loadtest", "tests", "docs", "README.md")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    install(session)
+    session.run("mypy")
+
+
+@nox.session
+def arch(session: nox.Session) -> None:
+    """Check that imports point down."""
+    install(session)
+    session.run("lint-imports")
+
+
+@nox.session
+def sql(session: nox.Session) -> None:
+    """Check the style of the SQL, and that the migrations can be printed as SQL."""
+    install(session)
+    session.run("sqlfluff", "lint", "sql/functions", "sql/queries", "sql/invariants.sql")
+    session.run("python", "-m", "alembic", "upgrade", "head", "--sql", silent=True)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests against a real Postgres and a real Valkey; arguments go to pytest."""
+    install(session)
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Sell 1,000 units to 10,000 buyers on this machine and prove that it was right; arguments go to the command."""
+    install(session)
+    session.run("flashsale", "demo", *session.posargs)
+
+
+@nox.session
+def loadtest(session: nox.Session) -> None:
+    """Run locust headless against a running stack: `nox -s loadtest -- --host http://127.0.0.1:8000 ...`."""
+    install(session)
+    session.run("locust", "--headless", "-f", "loadtest/stampede.py", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Pin the newest allowed dependencies with their hashes into requirements/."""
+    if shutil.which("uv") is None:
+        session.install("uv")
+    # Local package folders of this machine stay out of the files.
+    environment = {name: None for name in os.environ if name.startswith(("PIP_", "UV_"))}
+    base = ["uv", "pip", "compile", "--upgrade", "--universal", "--python-version", "3.11", "--generate-hashes"]
+    plain = ["--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
+    run, dev = "requirements/run.txt", "requirements/dev.txt"
+    session.run(*base, *plain, "pyproject.toml", "-o", run, env=environment, external=True)
+    session.run(*base, *plain, "-c", run, "pyproject.toml", "--group", "dev", "-o", dev, env=environment, external=True)

@@ -1,0 +1,244 @@
+-- Makes orders of a batch of proposals, in one transaction: request rows, the buyers' limits, units (SKIP LOCKED),
+-- orders with their first event, one job for all of them, the live count and one notification.
+--
+-- The arrays have one element per proposal. A batch holds at most one proposal per (user, product) and per
+-- (user, key) and is sorted by (user, key). _epochs: the lease's epoch, or NULL for a proposal without a lease.
+-- Lock order: products (advisory, shared), requests, buyers, units, product_live.
+--
+-- Gives one row per proposal, in order: outcome (flashsale.domain.requests.AcceptOutcome) and, where an order
+-- stands, what its 202 says. A refused proposal with a lease leaves a void row (so that the lease may be returned),
+-- except for `retry`, which leaves nothing and is proposed again.
+CREATE FUNCTION accept_orders_v1(
+    _order_ids uuid [],
+    _user_ids uuid [],
+    _product_ids integer [],
+    _quantities integer [],
+    _keys text [],
+    _fingerprints bytea [],
+    _epochs bigint [],
+    _due interval
+)
+RETURNS TABLE (
+    outcome text,
+    order_id uuid,
+    product_id integer,
+    product_name text,
+    quantity integer,
+    unit_price_minor bigint,
+    currency text
+)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    _n constant integer := cardinality(_order_ids);
+    _products constant integer[] := ARRAY(SELECT DISTINCT p FROM unnest(_product_ids) AS p ORDER BY p);
+    _outcome text[] := array_fill(NULL::text, ARRAY[_n]);
+    _answered uuid[] := _order_ids;
+    _fresh uuid[];
+    _product products;
+    _verdict text;
+    _within_limit uuid[];
+    _wanted integer;
+    _locked integer[];
+    _taken integer;
+    _visible integer;
+    _unit_products integer[] := '{}';
+    _unit_nos integer[] := '{}';
+    _unit_orders uuid[] := '{}';
+    _accepted uuid[] := '{}';
+    _sold_products integer[] := '{}';
+    _sold_deltas integer[] := '{}';
+    _job_id bigint;
+    _row record;
+BEGIN
+    FOR i IN 1 .. cardinality(_products) LOOP
+        PERFORM pg_advisory_xact_lock_shared(7000, _products[i]);
+    END LOOP;
+
+    WITH inserted AS (
+        INSERT INTO requests (order_id, kind, user_id, key, fingerprint)
+        SELECT i.order_id, 'order', i.user_id, i.key, i.fingerprint
+        FROM unnest(_order_ids, _user_ids, _keys, _fingerprints)
+            WITH ORDINALITY AS i (order_id, user_id, key, fingerprint, place)
+        ORDER BY i.place
+        ON CONFLICT DO NOTHING
+        RETURNING order_id
+    )
+    SELECT coalesce(array_agg(f.order_id), '{}') INTO _fresh FROM inserted AS f;
+
+    -- In a statement of its own: the snapshot of the insert does not hold a rival that has just committed.
+    IF cardinality(_fresh) < _n THEN
+        FOR _row IN
+            SELECT
+                i.place,
+                own.kind AS own_kind,
+                coalesce(kept.order_id, own.order_id) AS standing_id,
+                coalesce(kept.fingerprint, own.fingerprint) AS fingerprint,
+                i.fingerprint AS asked_fingerprint
+            FROM unnest(_order_ids, _user_ids, _keys, _fingerprints)
+                WITH ORDINALITY AS i (order_id, user_id, key, fingerprint, place)
+            LEFT JOIN requests AS own ON i.order_id = own.order_id
+            LEFT JOIN requests AS kept
+                ON kept.kind = 'order' AND i.user_id = kept.user_id AND i.key = kept.key
+            WHERE i.order_id <> ALL(_fresh)
+        LOOP
+            IF _row.standing_id IS NULL THEN
+                -- The rival went away between the two statements.
+                _outcome[_row.place] := 'retry';
+            ELSIF _row.own_kind = 'void' AND _row.standing_id = _order_ids[_row.place] THEN
+                _outcome[_row.place] := 'voided';
+            ELSIF _row.fingerprint IS DISTINCT FROM _row.asked_fingerprint THEN
+                _outcome[_row.place] := 'key_reused';
+            ELSE
+                _outcome[_row.place] := 'replayed';
+                _answered[_row.place] := _row.standing_id;
+            END IF;
+        END LOOP;
+        -- Proposals under another id than the order that stands are given up, so that their leases may be returned.
+        INSERT INTO requests (order_id, kind)
+        SELECT i.order_id, 'void'
+        FROM unnest(_order_ids, _answered, _outcome, _epochs) AS i (order_id, answered, outcome, epoch)
+        WHERE i.epoch IS NOT NULL
+            AND (i.outcome = 'key_reused' OR (i.outcome = 'replayed' AND i.answered <> i.order_id))
+        ON CONFLICT DO NOTHING;
+    END IF;
+
+    FOR p IN 1 .. cardinality(_products) LOOP
+        SELECT * INTO _product FROM products WHERE product_id = _products[p];
+        _verdict := CASE
+            WHEN _product.product_id IS NULL THEN 'unknown_product'
+            WHEN _product.paused THEN 'paused'
+            WHEN clock_timestamp() < _product.starts_at THEN 'not_started'
+            WHEN clock_timestamp() >= _product.ends_at THEN 'ended'
+        END;
+        FOR i IN 1 .. _n LOOP
+            IF _outcome[i] IS NULL AND _product_ids[i] = _products[p] THEN
+                _outcome[i] := CASE
+                    WHEN _verdict IS NOT NULL THEN _verdict
+                    WHEN _epochs[i] <> _product.epoch THEN 'stale_epoch'
+                    WHEN _quantities[i] > _product.limit_per_buyer THEN 'limit_reached'
+                END;
+            END IF;
+        END LOOP;
+
+        WITH counted AS (
+            INSERT INTO buyer_units AS b (product_id, user_id, units)
+            SELECT i.product_id, i.user_id, i.quantity
+            FROM unnest(_product_ids, _user_ids, _quantities, _outcome)
+                AS i (product_id, user_id, quantity, outcome)
+            WHERE i.outcome IS NULL AND i.product_id = _products[p]
+            ORDER BY i.user_id
+            ON CONFLICT (product_id, user_id) DO UPDATE
+            SET units = b.units + excluded.units
+            WHERE _product.limit_per_buyer IS NULL OR b.units + excluded.units <= _product.limit_per_buyer
+            RETURNING b.user_id
+        )
+        SELECT coalesce(array_agg(c.user_id), '{}') INTO _within_limit FROM counted AS c;
+
+        _wanted := 0;
+        FOR i IN 1 .. _n LOOP
+            IF _outcome[i] IS NULL AND _product_ids[i] = _products[p] THEN
+                IF _user_ids[i] = ANY(_within_limit) THEN
+                    _wanted := _wanted + _quantities[i];
+                ELSE
+                    _outcome[i] := 'limit_reached';
+                END IF;
+            END IF;
+        END LOOP;
+        CONTINUE WHEN _wanted = 0;
+
+        _locked := ARRAY(
+            SELECT u.unit_no
+            FROM units AS u
+            WHERE u.product_id = _products[p] AND u.order_id IS NULL
+            ORDER BY u.unit_no
+            LIMIT _wanted
+            FOR NO KEY UPDATE SKIP LOCKED
+        );
+        _taken := 0;
+        FOR i IN 1 .. _n LOOP
+            IF _outcome[i] IS NULL AND _product_ids[i] = _products[p]
+                AND _taken + _quantities[i] <= cardinality(_locked)
+            THEN
+                _outcome[i] := 'accepted';
+                _accepted := _accepted || _order_ids[i];
+                FOR k IN 1 .. _quantities[i] LOOP
+                    _unit_products := _unit_products || _products[p];
+                    _unit_nos := _unit_nos || _locked[_taken + k];
+                    _unit_orders := _unit_orders || _order_ids[i];
+                END LOOP;
+                _taken := _taken + _quantities[i];
+            END IF;
+        END LOOP;
+
+        IF _taken < _wanted THEN
+            -- Short. Units that others hold locks on may come free again: sold out only if too few are visible.
+            SELECT count(*) - _taken INTO _visible
+            FROM (
+                SELECT 1
+                FROM units AS u
+                WHERE u.product_id = _products[p] AND u.order_id IS NULL
+                LIMIT _taken + 100
+            ) AS free;
+            UPDATE buyer_units AS b
+            SET units = b.units - i.quantity
+            FROM unnest(_product_ids, _user_ids, _quantities, _outcome)
+                AS i (product_id, user_id, quantity, outcome)
+            WHERE i.outcome IS NULL AND i.product_id = _products[p]
+                AND b.product_id = i.product_id AND b.user_id = i.user_id;
+            FOR i IN 1 .. _n LOOP
+                IF _outcome[i] IS NULL AND _product_ids[i] = _products[p] THEN
+                    _outcome[i] := CASE WHEN _visible >= _quantities[i] THEN 'retry' ELSE 'sold_out' END;
+                END IF;
+            END LOOP;
+        END IF;
+        IF _taken > 0 THEN
+            _sold_products := _sold_products || _products[p];
+            _sold_deltas := _sold_deltas || -_taken;
+        END IF;
+    END LOOP;
+
+    IF cardinality(_accepted) < cardinality(_fresh) THEN
+        UPDATE requests AS r
+        SET kind = 'void'
+        FROM unnest(_order_ids, _outcome, _epochs) AS i (order_id, outcome, epoch)
+        WHERE r.order_id = i.order_id AND r.order_id = ANY(_fresh)
+            AND i.outcome NOT IN ('accepted', 'retry') AND i.epoch IS NOT NULL;
+        DELETE FROM requests AS r
+        USING unnest(_order_ids, _outcome, _epochs) AS i (order_id, outcome, epoch)
+        WHERE r.order_id = i.order_id AND r.order_id = ANY(_fresh)
+            AND (i.outcome = 'retry' OR (i.outcome <> 'accepted' AND i.epoch IS NULL));
+    END IF;
+
+    IF cardinality(_accepted) > 0 THEN
+        _job_id := defer_order_job_v1(_accepted);
+        INSERT INTO orders (
+            order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, payment_mode,
+            status, due_at, job_id, created_at, updated_at
+        )
+        SELECT
+            i.order_id, i.user_id, i.product_id, p.name, i.quantity, p.price_minor, p.currency, p.payment_mode,
+            'queued', t.now + _due, _job_id, t.now, t.now
+        FROM unnest(_order_ids, _user_ids, _product_ids, _quantities, _outcome)
+            AS i (order_id, user_id, product_id, quantity, outcome)
+        INNER JOIN products AS p ON i.product_id = p.product_id
+        CROSS JOIN (SELECT clock_timestamp() AS now) AS t
+        WHERE i.outcome = 'accepted';
+        INSERT INTO order_events (order_id, version, status)
+        SELECT a, 1, 'queued' FROM unnest(_accepted) AS a;
+        UPDATE units AS u
+        SET order_id = i.order_id
+        FROM unnest(_unit_products, _unit_nos, _unit_orders) AS i (product_id, unit_no, order_id)
+        WHERE u.product_id = i.product_id AND u.unit_no = i.unit_no;
+        PERFORM change_stock_v1(_sold_products, _sold_deltas);
+    END IF;
+
+    RETURN QUERY
+    SELECT
+        i.outcome, o.order_id, o.product_id, o.product_name, o.quantity, o.unit_price_minor, o.currency
+    FROM unnest(_outcome, _answered) WITH ORDINALITY AS i (outcome, order_id, place)
+    LEFT JOIN orders AS o ON i.order_id = o.order_id AND i.outcome IN ('accepted', 'replayed')
+    ORDER BY i.place;
+END;
+$$;

@@ -1,0 +1,23 @@
+-- Adds to the free count of products, raises their versions and notifies once. Takes the row locks of product_live
+-- in id order, so it must be the last statement before COMMIT. _product_ids is sorted and without repetition.
+CREATE FUNCTION change_stock_v1(_product_ids integer [], _deltas integer [])
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    _payload jsonb := '[]';
+    _free integer;
+    _version bigint;
+BEGIN
+    FOR i IN 1 .. cardinality(_product_ids) LOOP
+        UPDATE product_live
+        SET free = free + _deltas[i], version = version + 1
+        WHERE product_id = _product_ids[i]
+        RETURNING free, version INTO STRICT _free, _version;
+        _payload := _payload || jsonb_build_array(jsonb_build_array(_product_ids[i], _free, _version));
+    END LOOP;
+    IF _payload <> '[]' THEN
+        PERFORM pg_notify('flashsale_stock', _payload::text);
+    END IF;
+END;
+$$;

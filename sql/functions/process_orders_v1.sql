@@ -1,0 +1,56 @@
+-- Moves queued orders to awaiting_payment through processing, after a check that each owns exactly its units, and
+-- defers one payment job per order whose product is paid automatically. Orders that fail the check end as failed.
+-- Orders in any other status are left alone. Gives the orders moved and their new status.
+CREATE FUNCTION process_orders_v1(_order_ids uuid [], _payment_due interval)
+RETURNS TABLE (order_id uuid, status text)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    _held uuid[];
+    _sound uuid[];
+    _automatic uuid[];
+BEGIN
+    _held := ARRAY(
+        SELECT o.order_id FROM orders AS o
+        WHERE o.order_id = ANY(_order_ids) AND o.status = 'queued'
+        ORDER BY o.order_id
+        FOR NO KEY UPDATE
+    );
+    IF cardinality(_held) = 0 THEN
+        RETURN;
+    END IF;
+    _sound := ARRAY(
+        SELECT o.order_id FROM orders AS o
+        WHERE o.order_id = ANY(_held)
+            AND o.quantity = (SELECT count(*) FROM units AS u WHERE u.order_id = o.order_id)
+    );
+    UPDATE orders SET status = 'processing' WHERE order_id = ANY(_sound);
+    UPDATE orders AS o
+    SET
+        status = 'awaiting_payment',
+        job_id = NULL,
+        due_at = clock_timestamp() + CASE
+            WHEN o.payment_mode = 'by_buyer' THEN p.payment_window_s * interval '1 second'
+            ELSE _payment_due
+        END
+    FROM products AS p
+    WHERE o.order_id = ANY(_sound) AND p.product_id = o.product_id;
+    _automatic := ARRAY(
+        SELECT o.order_id FROM orders AS o
+        WHERE o.order_id = ANY(_sound) AND o.payment_mode = 'automatic'
+        ORDER BY o.order_id
+    );
+    IF cardinality(_automatic) > 0 THEN
+        UPDATE orders AS o
+        SET job_id = i.job_id
+        FROM unnest(_automatic, defer_payment_jobs_v1(_automatic)) AS i (order_id, job_id)
+        WHERE o.order_id = i.order_id;
+    END IF;
+    PERFORM notify_orders_v1(_sound);
+    IF cardinality(_sound) < cardinality(_held) THEN
+        PERFORM end_orders_v1(ARRAY(SELECT h FROM unnest(_held) AS h WHERE h <> ALL(_sound)), 'failed');
+    END IF;
+    RETURN QUERY SELECT o.order_id, o.status FROM orders AS o WHERE o.order_id = ANY(_held);
+END;
+$$;

@@ -1,0 +1,66 @@
+-- name: all_products
+-- Reads every product, with seconds until its start and end by this server's clock.
+SELECT
+    product_id, name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at,
+    ends_at, paused, epoch, created_at, updated_at,
+    extract(EPOCH FROM starts_at - clock_timestamp())::float8 AS starts_in_s,
+    extract(EPOCH FROM ends_at - clock_timestamp())::float8 AS ends_in_s
+FROM products
+ORDER BY product_id;
+
+-- name: stocks
+-- Reads the live stock of every product.
+SELECT product_id, free, version FROM product_live;
+
+-- name: create_product
+-- Creates a product with its units; gives its id.
+SELECT create_product_v1($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: lock_product
+-- Takes the product's lock exclusively, until the end of the transaction: no accept or release is half way.
+SELECT pg_advisory_xact_lock(7000, $1);
+
+-- name: change_product
+-- Writes the fields that an administrator may change.
+UPDATE products
+SET
+    name = $2, limit_per_buyer = $3, starts_at = $4, ends_at = $5, paused = $6, payment_window_s = $7,
+    updated_at = clock_timestamp()
+WHERE product_id = $1
+RETURNING pg_notify('flashsale_products', product_id::text);
+
+-- name: changeable_fields
+-- Reads the fields that an administrator may change.
+SELECT name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s FROM products WHERE product_id = $1;
+
+-- name: set_allotment
+-- Sets how many units exist.
+SELECT result, claimed FROM set_allotment_v1($1, $2);
+
+-- name: begin_gate_load
+-- Raises the epoch and counts free units, if the epoch is still the one seen.
+SELECT epoch, free FROM begin_gate_load_v1($1, $2);
+
+-- name: epoch_and_free
+-- Reads epoch and live stock of one product.
+SELECT p.epoch, l.free, l.version
+FROM products AS p
+INNER JOIN product_live AS l ON p.product_id = l.product_id
+WHERE p.product_id = $1;
+
+-- name: gate_returns
+-- Reads returns that the gate has not been told of.
+SELECT order_id, user_id, quantity, epoch FROM gate_returns WHERE product_id = $1 ORDER BY order_id LIMIT $2;
+
+-- name: drop_gate_returns
+-- Forgets returns that the gate has counted.
+DELETE FROM gate_returns WHERE order_id = ANY($1::uuid []);
+
+-- name: waiting_orders
+-- Counts the orders that wait for a worker, per product.
+SELECT product_id, count(*) AS waiting
+FROM orders
+WHERE status IN ('queued', 'processing') OR (status = 'awaiting_payment' AND (
+    payment_mode = 'automatic' OR pay_requested_at IS NOT NULL
+))
+GROUP BY product_id;

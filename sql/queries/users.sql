@@ -1,0 +1,28 @@
+-- name: create_user
+-- Creates an account, unless the email is in use.
+INSERT INTO users (user_id, name, email, password_hash, role)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT DO NOTHING
+RETURNING user_id, name, email, role, created_at;
+
+-- name: credentials
+-- Reads an account and its password hash by email, whatever its case.
+SELECT user_id, name, email, role, created_at, password_hash FROM users WHERE lower(email) = lower($1);
+
+-- name: set_password
+-- Replaces an account's password hash.
+UPDATE users SET password_hash = $2 WHERE user_id = $1;
+
+-- name: create_buyers
+-- Creates buyers $1-1 to $1-$2 without passwords, those that do not exist yet.
+INSERT INTO users (user_id, name, email, role)
+SELECT gen_random_uuid(), $1 || ' ' || n, $1 || '-' || n || '@buyers.invalid', 'buyer'
+FROM generate_series(1, $2::integer) AS n
+ON CONFLICT DO NOTHING;
+
+-- name: buyers
+-- Reads the ids of buyers $1-1 to $1-$2, in that order.
+SELECT u.user_id
+FROM generate_series(1, $2::integer) AS n
+INNER JOIN users AS u ON lower(u.email) = lower($1 || '-' || n || '@buyers.invalid')
+ORDER BY n;

@@ -1,0 +1,61 @@
+"""argon2id in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from flashsale.domain.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Result = TypeVar("Result")
+
+MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
+"""OWASP Password Storage Cheat Sheet, argon2id: 19 MiB, 2 iterations, 1 degree of parallelism."""
+
+
+class Argon2Passwords:
+    """Implements `usecases.accounts.Passwords`. argon2 releases the GIL, so threads do."""
+
+    def __init__(self, *, concurrency: int, queue_max: int) -> None:
+        """Hash `concurrency` at once; at most `queue_max` more wait."""
+        self._hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="argon2")
+        self._running = 0
+        self._running_max = concurrency + queue_max
+        self._nobody: str | None = None
+
+    async def hash(self, password: str) -> str:
+        """Give a salted hash; `Unavailable` if too many wait."""
+        return await self._run(lambda: self._hasher.hash(password))
+
+    async def verify(self, password: str, hashed: str | None) -> bool:
+        """Compare; None takes as long as any hash and never matches."""
+        return await self._run(lambda: self._verify(password, hashed))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _verify(self, password: str, hashed: str | None) -> bool:
+        if hashed is None and self._nobody is None:
+            self._nobody = self._hasher.hash("nobody has this password")
+        try:
+            return self._hasher.verify(hashed or self._nobody or "", password) and hashed is not None
+        except (VerificationError, InvalidHashError):
+            return False
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        if self._running >= self._running_max:
+            raise Unavailable("Too many logins; try again.", retry_after_s=2)
+        self._running += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._running -= 1

@@ -1,0 +1,110 @@
+"""The accept transaction: `sql/queries/acceptance.sql`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import asyncpg
+import structlog
+
+from flashsale.adapters.postgres.database import AWAY, SERIALIZATION_TRIES, Database
+from flashsale.adapters.postgres.queries import load
+from flashsale.domain.errors import Unavailable
+from flashsale.domain.money import Money
+from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest
+from flashsale.usecases.ports import CommitUnknown, PoisonBatch, Proposal, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+QUERIES = load("queries/acceptance.sql")
+
+log = structlog.get_logger(__name__)
+
+
+class PostgresAcceptance:
+    """Implements `ports.Acceptance`."""
+
+    def __init__(self, database: Database, *, order_due_s: float) -> None:
+        """Orders whose job is lost get a new one `order_due_s` after they were accepted."""
+        self._database = database
+        self._due = timedelta(seconds=order_due_s)
+
+    async def accept(self, proposals: Sequence[Proposal]) -> Sequence[Verdict]:
+        """Make orders of a batch in one transaction; see the port."""
+        requests = [proposal.request for proposal in proposals]
+        arguments = (
+            [proposal.order_id for proposal in proposals],
+            [request.user_id for request in requests],
+            [request.product_id for request in requests],
+            [request.quantity for request in requests],
+            [request.key for request in requests],
+            [request.fingerprint() for request in requests],
+            [proposal.epoch for proposal in proposals],
+            self._due,
+        )
+        for left in reversed(range(SERIALIZATION_TRIES)):
+            async with self._database.connection() as connection:
+                try:
+                    rows = await connection.fetch(QUERIES["accept"].text, *arguments)
+                except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
+                    if not left:
+                        raise Unavailable from error
+                    log.info("accept.conflict_retried", proposals=len(proposals))
+                except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
+                    # The server says that it rolled back.
+                    log.warning("accept.timed_out", error=type(error).__name__)
+                    raise Unavailable from error
+                except AWAY as error:
+                    # A terminated backend may have committed just before.
+                    log.warning("accept.commit_unknown", error=type(error).__name__)
+                    raise CommitUnknown from error
+                except asyncpg.PostgresError as error:
+                    raise PoisonBatch(
+                        str(error), unknown_user="users" in (getattr(error, "detail", None) or "")
+                    ) from error
+                else:
+                    return [
+                        Verdict(
+                            outcome=AcceptOutcome(row["outcome"]),
+                            accepted=None if row["order_id"] is None else _accepted(row),
+                        )
+                        for row in rows
+                    ]
+        raise AssertionError
+
+    async def void(self, order_ids: Sequence[UUID]) -> dict[UUID, bool]:
+        """Give proposals up; True for each that is void now."""
+        rows = await self._database.fetch(QUERIES["void"], sorted(order_ids))
+        return {row["order_id"]: row["kind"] == "void" for row in rows}
+
+    async def replays(self, requests: Sequence[BuyRequest]) -> Sequence[Verdict | None]:
+        """Look requests up by (user, key)."""
+        rows = await self._database.fetch(
+            QUERIES["replays"], [request.user_id for request in requests], [request.key for request in requests]
+        )
+        verdicts: list[Verdict | None] = [None] * len(requests)
+        for row in rows:
+            place = row["place"] - 1
+            if row["fingerprint"] == requests[place].fingerprint():
+                verdicts[place] = Verdict(outcome=AcceptOutcome.REPLAYED, accepted=_accepted(row))
+            else:
+                verdicts[place] = Verdict(outcome=AcceptOutcome.KEY_REUSED, accepted=None)
+        return verdicts
+
+    async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:
+        """Give what the 202s of these orders said."""
+        rows = await self._database.fetch(QUERIES["accepted"], order_ids)
+        return {row["order_id"]: _accepted(row) for row in rows}
+
+
+def _accepted(row: asyncpg.Record) -> Accepted:
+    return Accepted(
+        order_id=row["order_id"],
+        product_id=row["product_id"],
+        product_name=row["product_name"],
+        quantity=row["quantity"],
+        unit_price=Money(minor=row["unit_price_minor"], currency=row["currency"]),
+    )

@@ -1,0 +1,142 @@
+"""One connection pool per process, and what its failures mean."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import structlog
+
+from flashsale.domain.errors import Unavailable
+from flashsale.usecases.ports import PoisonBatch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from flashsale.adapters.postgres.queries import Query
+    from flashsale.settings import PostgresSettings
+
+log = structlog.get_logger(__name__)
+
+SERIALIZATION_TRIES = 4
+"""How often a statement is sent that loses a deadlock or a serialization conflict (40P01, 40001)."""
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InternalClientError,
+)
+"""The server is away, shutting down, out of something, or a lock or statement took too long."""
+
+
+class Database:
+    """A pool that tolerates a missing server: it connects when asked, and again after every loss."""
+
+    def __init__(self, settings: PostgresSettings, *, name: str) -> None:
+        """Keep the settings; `name` is what the server shows for these connections."""
+        self._settings = settings
+        self._name = name
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    def connect_arguments(self) -> dict[str, Any]:
+        """Give the arguments of `asyncpg.connect` for a connection like the pool's."""
+        settings = self._settings
+        return {
+            "dsn": settings.url.get_secret_value(),
+            "timeout": settings.acquire_timeout_s,
+            "command_timeout": settings.statement_timeout_s + 1,
+            "server_settings": {
+                "application_name": self._name,
+                "statement_timeout": str(round(settings.statement_timeout_s * 1000)),
+                "lock_timeout": str(round(settings.lock_timeout_s * 1000)),
+                "jit": "off",
+            },
+        }
+
+    async def open(self) -> None:
+        """Make the pool; a server that is away is no error here."""
+        try:
+            self._pool = await asyncpg.create_pool(
+                **self.connect_arguments(), min_size=self._settings.pool_min, max_size=self._settings.pool_max
+            )
+        except AWAY as error:
+            log.warning("postgres.away", error=type(error).__name__)
+            self._pool = await asyncpg.create_pool(
+                **self.connect_arguments(), min_size=0, max_size=self._settings.pool_max
+            )
+
+    async def close(self) -> None:
+        """Close every connection, those in use after at most 5 s."""
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), 5)
+            except TimeoutError:
+                self._pool.terminate()
+            self._pool = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Give how many connections are open, and how many of these are idle."""
+        return (0, 0) if self._pool is None else (self._pool.get_size(), self._pool.get_idle_size())
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
+        """Lend a connection.
+
+        Raises:
+            Unavailable: if none can be had in time; failures inside the block are the caller's.
+        """
+        if self._pool is None:
+            raise Unavailable("The database is not open.")
+        try:
+            connection = await self._pool.acquire(timeout=self._settings.acquire_timeout_s)
+        except (*AWAY, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+            log.warning("postgres.away", error=type(error).__name__)
+            raise Unavailable("The database is away; send the same request again.") from error
+        try:
+            yield connection
+        finally:
+            await self._pool.release(connection)
+
+    async def fetch(self, query: Query, *arguments: object) -> list[asyncpg.Record]:
+        """Run one statement in a transaction of its own and give its rows; lost conflicts are tried again.
+
+        Raises:
+            Unavailable: if the server is away or too slow. A statement that changes data may or may not have done so.
+            PoisonBatch: if the server will refuse the statement however often it is sent.
+        """
+        for left in reversed(range(SERIALIZATION_TRIES)):
+            try:
+                async with self.connection() as connection:
+                    return await connection.fetch(query.text, *arguments)
+            except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
+                if not left:
+                    raise Unavailable from error
+                log.info("postgres.conflict_retried", query=query.name)
+            except AWAY as error:
+                log.warning("postgres.failed", query=query.name, error=type(error).__name__)
+                raise Unavailable("The database is away; send the same request again.") from error
+            except asyncpg.PostgresError as error:
+                raise PoisonBatch(str(error), unknown_user=False) from error
+        raise AssertionError
+
+    async def fetch_row(self, query: Query, *arguments: object) -> asyncpg.Record | None:
+        """Run one statement like `fetch` and give its first row."""
+        rows = await self.fetch(query, *arguments)
+        return rows[0] if rows else None
+
+    async def ping(self) -> bool:
+        """Say whether the server answers."""
+        try:
+            async with self.connection() as connection:
+                await connection.execute("SELECT 1")
+        except (Unavailable, *AWAY):
+            return False
+        return True

@@ -1,0 +1,137 @@
+"""Products, their live stock and the gate's returns: `sql/queries/products.sql`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from flashsale.adapters.postgres.database import AWAY
+from flashsale.adapters.postgres.queries import load
+from flashsale.domain.errors import InvalidInput, Unavailable
+from flashsale.domain.money import Money
+from flashsale.domain.products import LiveStock, PaymentMode, Product
+from flashsale.usecases.ports import GateReturn, NewProduct, ProductChange
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from flashsale.adapters.postgres.database import Database
+
+QUERIES = load("queries/products.sql")
+
+
+class PostgresProducts:
+    """Implements `ports.Products`."""
+
+    def __init__(self, database: Database) -> None:
+        """Work through this pool."""
+        self._database = database
+
+    async def all(self) -> Sequence[tuple[Product, float | None, float | None]]:
+        """Read every product, with seconds until its start and its end."""
+        rows = await self._database.fetch(QUERIES["all_products"])
+        return [(_product(row), row["starts_in_s"], row["ends_in_s"]) for row in rows]
+
+    async def stocks(self) -> Sequence[LiveStock]:
+        """Read the free count and version of every product."""
+        rows = await self._database.fetch(QUERIES["stocks"])
+        return [LiveStock(product_id=row["product_id"], free=row["free"], version=row["version"]) for row in rows]
+
+    async def create(self, product: NewProduct) -> int:
+        """Create a product with its units; gives its id."""
+        row = await self._database.fetch_row(
+            QUERIES["create_product"],
+            product.name,
+            product.price.minor,
+            product.price.currency,
+            product.allotment,
+            product.payment_mode.value,
+            product.payment_window_s,
+            product.limit_per_buyer,
+            product.starts_at,
+            product.ends_at,
+        )
+        if row is None:
+            raise AssertionError
+        product_id: int = row[0]
+        return product_id
+
+    async def change(self, product_id: int, change: ProductChange) -> bool:
+        """Change a product under its exclusive lock; False if there is none.
+
+        Raises:
+            InvalidInput: if the sale would end before it starts.
+        """
+        try:
+            async with self._database.connection() as connection, connection.transaction():
+                await connection.execute(QUERIES["lock_product"].text, product_id)
+                row = await connection.fetchrow(QUERIES["changeable_fields"].text, product_id)
+                if row is None:
+                    return False
+                fields = {**dict(row), **change.fields}
+                await connection.execute(
+                    QUERIES["change_product"].text,
+                    product_id,
+                    *(fields[name] for name in row.keys()),  # noqa: SIM118
+                )
+        except asyncpg.CheckViolationError as error:
+            raise InvalidInput(field="endsAt", problem="must be after startsAt") from error
+        except AWAY as error:
+            raise Unavailable from error
+        return True
+
+    async def set_allotment(self, product_id: int, allotment: int) -> tuple[str, int]:
+        """Set how many units exist: `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
+        row = await self._database.fetch_row(QUERIES["set_allotment"], product_id, allotment)
+        if row is None:
+            raise AssertionError
+        return row["result"], row["claimed"]
+
+    async def begin_gate_load(self, product_id: int, *, seen_epoch: int) -> tuple[int, int] | None:
+        """Raise the epoch and count free units; None if the epoch is another by now."""
+        row = await self._database.fetch_row(QUERIES["begin_gate_load"], product_id, seen_epoch)
+        return None if row is None else (row["epoch"], row["free"])
+
+    async def epoch_and_free(self, product_id: int) -> tuple[int, LiveStock] | None:
+        """Read the epoch and the live stock, now."""
+        row = await self._database.fetch_row(QUERIES["epoch_and_free"], product_id)
+        if row is None:
+            return None
+        return row["epoch"], LiveStock(product_id=product_id, free=row["free"], version=row["version"])
+
+    async def gate_returns(self, product_id: int, *, limit: int) -> Sequence[GateReturn]:
+        """Read returns that the gate has not been told of."""
+        rows = await self._database.fetch(QUERIES["gate_returns"], product_id, limit)
+        return [
+            GateReturn(order_id=row["order_id"], user_id=row["user_id"], quantity=row["quantity"], epoch=row["epoch"])
+            for row in rows
+        ]
+
+    async def drop_gate_returns(self, order_ids: Sequence[UUID]) -> None:
+        """Forget returns that the gate has counted."""
+        await self._database.fetch(QUERIES["drop_gate_returns"], order_ids)
+
+    async def waiting_orders(self) -> dict[int, int]:
+        """Count, per product, the orders that wait for a worker."""
+        rows = await self._database.fetch(QUERIES["waiting_orders"])
+        return {row["product_id"]: row["waiting"] for row in rows}
+
+
+def _product(row: asyncpg.Record) -> Product:
+    return Product(
+        product_id=row["product_id"],
+        name=row["name"],
+        price=Money(minor=row["price_minor"], currency=row["currency"]),
+        allotment=row["allotment"],
+        payment_mode=PaymentMode(row["payment_mode"]),
+        payment_window_s=row["payment_window_s"],
+        limit_per_buyer=row["limit_per_buyer"],
+        starts_at=row["starts_at"],
+        ends_at=row["ends_at"],
+        paused=row["paused"],
+        epoch=row["epoch"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

@@ -1,0 +1,59 @@
+"""Accounts: `sql/queries/users.sql`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from flashsale.adapters.postgres.queries import load
+from flashsale.domain.errors import EmailTaken
+from flashsale.domain.users import Role, User
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    import asyncpg
+
+    from flashsale.adapters.postgres.database import Database
+
+QUERIES = load("queries/users.sql")
+
+
+class PostgresUsers:
+    """Implements `ports.Users`."""
+
+    def __init__(self, database: Database) -> None:
+        """Work through this pool."""
+        self._database = database
+
+    async def create(self, *, name: str, email: str, password_hash: str | None, role: Role) -> User:
+        """Create an account; `EmailTaken` if the email is in use."""
+        row = await self._database.fetch_row(QUERIES["create_user"], uuid4(), name, email, password_hash, role.value)
+        if row is None:
+            raise EmailTaken
+        return _user(row)
+
+    async def credentials(self, email: str) -> tuple[User, str | None] | None:
+        """Read an account and its password hash by email."""
+        row = await self._database.fetch_row(QUERIES["credentials"], email)
+        return None if row is None else (_user(row), row["password_hash"])
+
+    async def set_password(self, user_id: UUID, password_hash: str) -> None:
+        """Replace an account's password hash."""
+        await self._database.fetch(QUERIES["set_password"], user_id, password_hash)
+
+    async def create_buyers(self, count: int, *, prefix: str) -> Sequence[UUID]:
+        """Create buyers without a password in bulk; a repetition gives the same ones."""
+        await self._database.fetch(QUERIES["create_buyers"], prefix, count)
+        return [row["user_id"] for row in await self._database.fetch(QUERIES["buyers"], prefix, count)]
+
+
+def _user(row: asyncpg.Record) -> User:
+    return User(
+        user_id=row["user_id"],
+        name=row["name"],
+        email=row["email"],
+        role=Role(row["role"]),
+        created_at=row["created_at"],
+    )

@@ -1,0 +1,120 @@
+"""One connection to the gate's server that knows which server process it talks to."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flashsale.settings import RedisSettings
+
+log = structlog.get_logger(__name__)
+
+SCRIPTS = Path(__file__).parent / "scripts"
+
+Command = tuple[object, ...]
+
+
+class GateAway(Exception):
+    """The server cannot be reached or did not answer in time; what was sent may have been done."""
+
+
+class GateConnection:
+    """A single connection, made when needed. Every new one asks the server's run id before anything else.
+
+    A server that was restarted may hold old data under a new run id; commands are therefore built for a run id, and
+    an answer counts only if the connection that gave it is the one whose run id they were built for.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        """Keep the settings; nothing connects yet."""
+        self._connection = Connection(
+            **{
+                **parse_url(settings.url.get_secret_value()),
+                "socket_timeout": settings.timeout_s,
+                "socket_connect_timeout": settings.timeout_s,
+                "protocol": 2,
+                "retry": Retry(NoBackoff(), 0),
+                "redis_connect_func": self._greet,
+                "decode_responses": True,
+            }
+        )
+        self._reconnect_s = settings.reconnect_s
+        self._lock = asyncio.Lock()
+        self._away_until = 0.0
+        self._run_id = ""
+        self._generation = 0
+        self._scripts = {path.stem: path.read_text() for path in sorted(SCRIPTS.glob("*.lua"))}
+        self._digests = {
+            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._scripts.items()
+        }
+
+    @property
+    def away(self) -> bool:
+        """Whether the server failed so recently that it is not asked again yet."""
+        return asyncio.get_running_loop().time() < self._away_until
+
+    def script(self, name: str, keys: Sequence[str], arguments: Sequence[object]) -> Command:
+        """Give the command that runs a script of `scripts/`."""
+        return ("EVALSHA", self._digests[name], len(keys), *keys, *arguments)
+
+    async def call(self, build: Callable[[str], list[Command]]) -> list[Any]:
+        """Send what `build` makes for the server's run id, in one round trip; one reply per command.
+
+        Raises:
+            GateAway: on any failure, an error reply included.
+        """
+        if self.away:
+            raise GateAway
+        async with self._lock:
+            connection = self._connection
+            try:
+                await connection.connect()
+                generation = self._generation
+                commands = build(self._run_id)
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                replies = [await connection.read_response() for _ in commands]
+            except (RedisError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+                await self._drop(error)
+                raise GateAway from error
+            except BaseException:
+                # Cancelled between sending and reading: the stream is out of step.
+                await connection.disconnect(nowait=True)
+                raise
+            if generation != self._generation:
+                raise GateAway
+            return replies
+
+    async def close(self) -> None:
+        """Disconnect."""
+        async with self._lock:
+            await self._connection.disconnect(nowait=True)
+
+    async def _greet(self, connection: Any) -> None:
+        await connection.on_connect()
+        await connection.send_command("INFO", "server")
+        information = await connection.read_response()
+        if isinstance(information, bytes):
+            information = information.decode()
+        for text in self._scripts.values():
+            await connection.send_command("SCRIPT", "LOAD", text)
+            await connection.read_response()
+        self._run_id = next(
+            line.partition(":")[2].strip() for line in information.splitlines() if line.startswith("run_id:")
+        )
+        self._generation += 1
+
+    async def _drop(self, error: BaseException) -> None:
+        log.warning("gate.away", error=type(error).__name__, problem=str(error)[:200])
+        self._away_until = asyncio.get_running_loop().time() + self._reconnect_s
+        await self._connection.disconnect(nowait=True)

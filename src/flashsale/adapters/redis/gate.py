@@ -1,0 +1,264 @@
+"""The gate: natural batches of requests, one script call per product and batch."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from flashsale.adapters.redis.connection import Command, GateAway, GateConnection
+from flashsale.domain.products import ALLOTMENT_MAX
+from flashsale.usecases.batching import Batcher
+from flashsale.usecases.ports import Admission, Admitted, GateReturn, GateState, Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flashsale.domain.products import Product
+    from flashsale.domain.requests import BuyRequest
+    from flashsale.settings import GateSettings, RedisSettings
+
+SECONDS_PER_MINUTE = 60
+
+DECIDED_WAIT_S = 0.05
+"""How long settled and returned leases wait for a batch to ride on before they go alone."""
+
+DECIDED_MAX = 100_000
+"""Decisions that wait at most; further ones are left to the leases' deadlines."""
+
+LISTED_MAX = 1000
+
+Asked = tuple["Product", UUID, "BuyRequest"]
+
+
+class RedisGate:
+    """Implements `ports.Gate`."""
+
+    def __init__(self, redis: RedisSettings, settings: GateSettings) -> None:
+        """Connect when first asked."""
+        self._connection = GateConnection(redis)
+        self._settings = settings
+        self._batcher: Batcher[Asked, Admitted] = Batcher(
+            self._flush, batch_max=settings.batch_max, queue_max=settings.queue_max
+        )
+        self._decided: defaultdict[int, list[tuple[UUID, bool]]] = defaultdict(list)
+        self._decided_count = 0
+        self._epochs: dict[int, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.on_unloaded: Callable[[int], None] = lambda _product_id: None
+        """Called with a product id whenever the gate turns out not to be loaded with it."""
+        self.answers: Counter[str] = Counter()
+        """Answers so far, by admission."""
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """Give how many batches were sent, and how many requests were in them."""
+        return self._batcher.batches, self._batcher.items
+
+    async def close(self) -> None:
+        """Send what is decided and disconnect."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._batcher.drain()
+        while self._decided_count and not self._connection.away:
+            await self._send_decided()
+        await self._connection.close()
+
+    async def admit(self, product: Product, order_id: UUID, request: BuyRequest) -> Admitted:
+        """Check rate, running requests of the same key, limit and stock, and lease the units, in one step."""
+        if self._connection.away:
+            answer = Admitted(admission=Admission.BYPASS, order_id=order_id, epoch=None)
+        else:
+            answer = await self._batcher.submit((product, order_id, request))
+        self.answers[answer.admission] += 1
+        return answer
+
+    def settle(self, product_id: int, order_id: UUID) -> None:
+        """Drop a lease because Postgres decided and keeps the units; rides on the next batch."""
+        self._decide(product_id, order_id, back=False)
+
+    def give_back(self, product_id: int, order_id: UUID) -> None:
+        """Return the units of a lease whose proposal is void; rides on the next batch."""
+        self._decide(product_id, order_id, back=True)
+
+    async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
+        """Install epoch and stock and drop everything older; False if a newer epoch is there, or the gate is away."""
+        keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers", "returned")
+        reply = await self._single(lambda run_id: self._connection.script("load", keys, (run_id, epoch, stock)))
+        return reply == 1
+
+    async def state(self, product_id: int, epoch: int) -> GateState:
+        """Read what the gate holds, compared with Postgres' epoch; a gate that is away is not loaded."""
+        reply = await self._read(product_id, only_overdue=False, limit=LISTED_MAX)
+        if reply is None:
+            return GateState(loaded=False, epoch=None, stock=0, leases=0, leased_units=0, leased_order_ids=())
+        stored, same_run, stock, count, flat = reply
+        leases = _leases(flat)
+        # A lease that cannot be read is not ours: it would never be settled.
+        well_formed = stock.isdigit() and int(stock) <= ALLOTMENT_MAX and len(leases) * 2 == len(flat)
+        if loaded := same_run == 1 and stored == str(epoch) and well_formed:
+            self._epochs[product_id] = epoch
+        return GateState(
+            loaded=loaded,
+            epoch=int(stored) if stored.isdigit() else None,
+            stock=int(stock) if well_formed else 0,
+            leases=count,
+            leased_units=sum(lease.quantity for lease in leases),
+            leased_order_ids=tuple(lease.order_id for lease in leases),
+        )
+
+    async def overdue_leases(self, product_id: int, *, limit: int) -> Sequence[Lease]:
+        """Give leases past their deadline by the gate's own clock."""
+        reply = await self._read(product_id, only_overdue=True, limit=limit)
+        return [] if reply is None else _leases(reply[4])
+
+    async def return_units(self, product_id: int, returns: Sequence[GateReturn]) -> bool:
+        """Count released units as free again: each order once, only those of the gate's epoch."""
+        keys = _keys(product_id, "epoch", "run", "stock", "buyers", "returned")
+        epoch = returns[0].epoch
+        flat = [
+            value
+            for one in returns
+            if one.epoch == epoch
+            for value in (str(one.order_id), str(one.user_id), one.quantity)
+        ]
+        reply = await self._single(lambda run_id: self._connection.script("return", keys, (run_id, epoch, *flat)))
+        return reply == 1
+
+    async def _read(self, product_id: int, *, only_overdue: bool, limit: int) -> list[Any] | None:
+        keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease")
+        reply: list[Any] | None = await self._single(
+            lambda run_id: self._connection.script("state", keys, (run_id, limit, int(only_overdue)))
+        )
+        return reply
+
+    async def _single(self, build: Callable[[str], Command]) -> Any:
+        try:
+            return (await self._connection.call(lambda run_id: [build(run_id)]))[0]
+        except GateAway:
+            return None
+
+    def _decide(self, product_id: int, order_id: UUID, *, back: bool) -> None:
+        if self._decided_count >= DECIDED_MAX:
+            return
+        self._decided[product_id].append((order_id, back))
+        self._decided_count += 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(DECIDED_WAIT_S, self._send_decided_soon)
+
+    def _send_decided_soon(self) -> None:
+        self._timer = None
+        if self._decided_count:
+            task = asyncio.get_running_loop().create_task(self._send_decided())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _send_decided(self) -> None:
+        products = [product_id for product_id, decided in self._decided.items() if decided]
+        try:
+            await self._connection.call(
+                lambda run_id: [
+                    self._admit_command(run_id, product_id, self._epochs.get(product_id, 0), 0, [])
+                    for product_id in products
+                ]
+            )
+        except GateAway:
+            # The leases pass their deadlines and the reconciliation asks Postgres.
+            self._decided.clear()
+            self._decided_count = 0
+        if self._decided_count and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(DECIDED_WAIT_S, self._send_decided_soon)
+
+    async def _flush(self, asked: list[Asked]) -> Sequence[Admitted]:
+        groups: dict[int, list[int]] = {}
+        for place, (product, _, _) in enumerate(asked):
+            groups.setdefault(product.product_id, []).append(place)
+
+        def build(run_id: str) -> list[Command]:
+            commands = []
+            for product_id, places in groups.items():
+                product = asked[places[-1]][0]
+                self._epochs[product_id] = product.epoch
+                commands.append(
+                    self._admit_command(
+                        run_id, product_id, product.epoch, product.limit_per_buyer or 0, [asked[i] for i in places]
+                    )
+                )
+            return commands
+
+        answers = [Admitted(admission=Admission.BYPASS, order_id=order_id, epoch=None) for _, order_id, _ in asked]
+        try:
+            replies = await self._connection.call(build)
+        except GateAway:
+            return answers
+        for (product_id, places), reply in zip(groups.items(), replies, strict=True):
+            if reply[0] != "ok":
+                self.on_unloaded(product_id)
+                continue
+            for place, text in zip(places, reply[1], strict=True):
+                product, order_id, _ = asked[place]
+                answers[place] = self._answer(text, product, order_id)
+        return answers
+
+    def _answer(self, text: str, product: Product, order_id: UUID) -> Admitted:
+        name, _, detail = text.partition(":")
+        if name == "leased":
+            return Admitted(admission=Admission.ADMITTED, order_id=UUID(detail), epoch=product.epoch)
+        if name == "rate_limited":
+            window_s = int(detail)
+            retry_after_s = max(1, math.ceil(window_s - time.time() % window_s))
+            return Admitted(
+                admission=Admission.RATE_LIMITED, order_id=order_id, epoch=None, retry_after_s=retry_after_s
+            )
+        admission = Admission(name)
+        epoch = product.epoch if admission is Admission.ADMITTED else None
+        return Admitted(admission=admission, order_id=order_id, epoch=epoch)
+
+    def _admit_command(
+        self, run_id: str, product_id: int, epoch: int, limit_per_buyer: int, asked: list[Asked]
+    ) -> Command:
+        settings = self._settings
+        now = time.time()
+        keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers")
+        keys.append(f"flashsale:{{{product_id}}}:rate:{int(now // settings.rate_window_s)}")
+        keys.append(f"flashsale:{{{product_id}}}:tries:{int(now // SECONDS_PER_MINUTE)}")
+        waiting = self._decided[product_id]
+        decided, self._decided[product_id] = waiting[: settings.batch_max], waiting[settings.batch_max :]
+        self._decided_count -= len(decided)
+        arguments: list[object] = [
+            run_id,
+            epoch,
+            round(settings.lease_s * 1000),
+            settings.rate_limit,
+            settings.rate_window_s,
+            settings.attempts_per_minute,
+            limit_per_buyer,
+            len(decided),
+        ]
+        for order_id, back in decided:
+            arguments += (str(order_id), int(back))
+        arguments.append(len(asked))
+        for _, order_id, request in asked:
+            arguments += (str(order_id), str(request.user_id), request.quantity, request.key or "")
+        return self._connection.script("admit", keys, arguments)
+
+
+def _keys(product_id: int, *names: str) -> list[str]:
+    # One hash tag per product: in a cluster, a product lives in one slot.
+    return [f"flashsale:{{{product_id}}}:{name}" for name in names]
+
+
+def _leases(flat: list[str]) -> list[Lease]:
+    leases = []
+    for order_id, value in zip(flat[::2], flat[1::2], strict=True):
+        units, _, rest = value.partition(":")
+        try:
+            leases.append(Lease(order_id=UUID(order_id), user_id=UUID(rest.partition(":")[0]), quantity=int(units)))
+        except ValueError:
+            # A foreign value: no lease of ours.
+            continue
+    return leases

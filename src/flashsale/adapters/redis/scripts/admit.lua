@@ -1,0 +1,122 @@
+-- One batch for one product: drops and returns leases that Postgres decided on, then admits or rejects requests.
+--
+-- KEYS  epoch, run, stock, leases, lease, keys, buyers, rate, tries
+--   epoch, run   what the last loading installed (an epoch, and the run id of the server it was installed on)
+--   stock        free units that nobody has a lease on
+--   leases       sorted set: order id -> deadline, ms on this server's clock
+--   lease        hash: order id -> "<units>:<user id>:<key>"
+--   keys         hash: "<user id>:<key>" -> order id of the lease
+--   buyers       hash: user id -> units leased and claimed, as far as this gate knows
+--   rate, tries  hash per time window: user id -> requests
+-- ARGV  run id, epoch, lease ms, rate limit, rate window s, tries per minute, limit per buyer (0: none),
+--       n, n x (order id, 1 to return the units or 0 to only drop the lease),
+--       m, m x (order id, user id, units, key or '')
+-- Gives {'unloaded'} before any write, or {'ok', m answers, stock left, leases left}. An answer is 'admitted',
+-- 'sold_out', 'limit_reached', 'rate_limited:<s>', or 'leased:<order id>' for a key that holds a lease.
+
+local function kind(key)
+    return redis.call('TYPE', key).ok
+end
+local types = {'string', 'string', 'string', 'zset', 'hash', 'hash', 'hash', 'hash', 'hash'}
+for i, want in ipairs(types) do
+    local is = kind(KEYS[i])
+    if is ~= want and (is ~= 'none' or i <= 3) then
+        return {'unloaded'}
+    end
+end
+local stock = tonumber(redis.call('GET', KEYS[3]))
+if redis.call('GET', KEYS[1]) ~= ARGV[2] or redis.call('GET', KEYS[2]) ~= ARGV[1]
+    or not stock or stock < 0 or stock > 1000000 or stock % 1 ~= 0
+    or not string.match(redis.call('GET', KEYS[3]), '^%d+$') then
+    return {'unloaded'}
+end
+
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local at = 8
+
+local function bump(key, field, by)
+    -- A foreign value counts as none.
+    local count = tonumber(redis.call('HGET', key, field)) or 0
+    if count % 1 ~= 0 or count < 0 or count > 1000000 then
+        count = 0
+    end
+    count = count + by
+    if count > 0 then
+        redis.call('HSET', key, field, string.format('%d', count))
+    else
+        redis.call('HDEL', key, field)
+    end
+    return count
+end
+
+local decided = tonumber(ARGV[at])
+at = at + 1
+for _ = 1, decided do
+    local id, back = ARGV[at], ARGV[at + 1]
+    at = at + 2
+    local held = redis.call('HGET', KEYS[5], id)
+    redis.call('ZREM', KEYS[4], id)
+    if held then
+        local units, user, key = string.match(held, '^(%d+):([^:]+):(.*)$')
+        redis.call('HDEL', KEYS[5], id)
+        if units then
+            if key ~= '' and redis.call('HGET', KEYS[6], user .. ':' .. key) == id then
+                redis.call('HDEL', KEYS[6], user .. ':' .. key)
+            end
+            if back == '1' then
+                stock = redis.call('INCRBY', KEYS[3], units)
+                bump(KEYS[7], user, -tonumber(units))
+            end
+        end
+    end
+end
+
+local lease_ms, rate_limit, window_s = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local tries_limit, buyer_limit = tonumber(ARGV[6]), tonumber(ARGV[7])
+local asked = tonumber(ARGV[at])
+at = at + 1
+local answers = {}
+for i = 1, asked do
+    local id, user, units, key = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
+    at = at + 4
+    local answer
+    if rate_limit > 0 and redis.call('HINCRBY', KEYS[8], user, 1) > rate_limit then
+        answer = 'rate_limited:' .. window_s
+    elseif tries_limit > 0 and redis.call('HINCRBY', KEYS[9], user, 1) > tries_limit then
+        answer = 'rate_limited:60'
+    end
+    if not answer and key ~= '' then
+        local running = redis.call('HGET', KEYS[6], user .. ':' .. key)
+        if running and redis.call('HEXISTS', KEYS[5], running) == 1 then
+            answer = 'leased:' .. running
+        end
+    end
+    if not answer and buyer_limit > 0 then
+        local has = tonumber(redis.call('HGET', KEYS[7], user)) or 0
+        if has + units > buyer_limit then
+            answer = 'limit_reached'
+        end
+    end
+    if not answer and stock < units then
+        answer = 'sold_out'
+    end
+    if not answer then
+        stock = redis.call('DECRBY', KEYS[3], units)
+        redis.call('ZADD', KEYS[4], now_ms + lease_ms, id)
+        redis.call('HSET', KEYS[5], id, units .. ':' .. user .. ':' .. key)
+        if key ~= '' then
+            redis.call('HSET', KEYS[6], user .. ':' .. key, id)
+        end
+        if buyer_limit > 0 then
+            bump(KEYS[7], user, units)
+        end
+        answer = 'admitted'
+    end
+    answers[i] = answer
+end
+if asked > 0 then
+    redis.call('EXPIRE', KEYS[8], window_s + 1)
+    redis.call('EXPIRE', KEYS[9], 61)
+end
+return {'ok', answers, stock, redis.call('ZCARD', KEYS[4])}

@@ -1,0 +1,151 @@
+"""The composition root: Settings in, everything wired out. Used by the API, the workers, the CLI and the tests."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flashsale.adapters.passwords import Argon2Passwords
+from flashsale.adapters.payments.gateway import HttpGateway
+from flashsale.adapters.postgres.acceptance import PostgresAcceptance
+from flashsale.adapters.postgres.database import Database
+from flashsale.adapters.postgres.feed import PostgresFeed
+from flashsale.adapters.postgres.figures import PostgresFigures
+from flashsale.adapters.postgres.orders import PostgresOrders
+from flashsale.adapters.postgres.payments import PostgresPayments
+from flashsale.adapters.postgres.products import PostgresProducts
+from flashsale.adapters.postgres.users import PostgresUsers
+from flashsale.adapters.redis.gate import RedisGate
+from flashsale.usecases.accounts import Accounts
+from flashsale.usecases.administer import Administer
+from flashsale.usecases.buy import Buy
+from flashsale.usecases.catalog import Catalog, CatalogFeed
+from flashsale.usecases.charge import Charge
+from flashsale.usecases.load_gate import LoadGate
+from flashsale.usecases.maintain import Reconcile, Sweep
+from flashsale.usecases.orders import OrderDesk
+from flashsale.usecases.process_orders import ProcessOrders
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from flashsale.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that an API process serves from."""
+
+    settings: Settings
+    database: Database
+    gate: RedisGate
+    catalog: Catalog
+    feed: CatalogFeed
+    buy: Buy
+    orders: OrderDesk
+    order_rows: PostgresOrders
+    products: PostgresProducts
+    users: PostgresUsers
+    accounts: Accounts
+    administer: Administer
+    load_gate: LoadGate
+    figures: PostgresFigures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """Everything that the tasks of the workers call."""
+
+    process_orders: ProcessOrders
+    charge: Charge
+    sweep: Sweep
+    reconcile: Reconcile
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterator[Services]:
+    """Wire the services; servers that are away are no error here. Leaving the block closes everything."""
+    database = Database(settings.postgres, name=f"flashsale-{name}")
+    await database.open()
+    gate = RedisGate(settings.redis, settings.gate)
+    passwords = Argon2Passwords(concurrency=settings.auth.hash_concurrency, queue_max=settings.auth.hash_queue_max)
+    try:
+        products = PostgresProducts(database)
+        users = PostgresUsers(database)
+        order_rows = PostgresOrders(database)
+        catalog = Catalog(products, poll_s=settings.live.poll_s)
+        load_gate = LoadGate(products, gate, catalog)
+        gate.on_unloaded = load_gate.soon
+        polling = asyncio.create_task(catalog.poll())
+        try:
+            yield Services(
+                settings=settings,
+                database=database,
+                gate=gate,
+                catalog=catalog,
+                feed=CatalogFeed(PostgresFeed(database), catalog),
+                buy=Buy(
+                    catalog=catalog,
+                    gate=gate,
+                    acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
+                    load_gate=load_gate,
+                    accept=settings.accept,
+                    gate_settings=settings.gate,
+                    waiting_max=settings.orders.waiting_max,
+                ),
+                orders=OrderDesk(order_rows, payment_due_s=settings.orders.payment_due_s),
+                order_rows=order_rows,
+                products=products,
+                users=users,
+                accounts=Accounts(users, passwords),
+                administer=Administer(products, order_rows, catalog, load_gate),
+                load_gate=load_gate,
+                figures=PostgresFigures(database),
+            )
+        finally:
+            polling.cancel()
+    finally:
+        await gate.close()
+        passwords.close()
+        await database.close()
+
+
+@asynccontextmanager
+async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
+    """Wire what a worker process runs."""
+    database = Database(settings.postgres, name=f"flashsale-{name}")
+    await database.open()
+    gate = RedisGate(settings.redis, settings.gate)
+    gateway = HttpGateway(
+        settings.payments.gateway_url,
+        settings.payments.gateway_secret.get_secret_value(),
+        connections_max=settings.workers.payment_concurrency,
+    )
+    try:
+        products = PostgresProducts(database)
+        orders = PostgresOrders(database)
+        catalog = Catalog(products, poll_s=settings.live.poll_s)
+        async with gateway:
+            yield Jobs(
+                process_orders=ProcessOrders(orders, payment_due_s=settings.orders.payment_due_s),
+                charge=Charge(
+                    PostgresPayments(database),
+                    gateway,
+                    settings.payments,
+                    payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
+                ),
+                sweep=Sweep(orders, limit=settings.workers.sweep_limit, due_s=settings.orders.payment_due_s),
+                reconcile=Reconcile(
+                    catalog=catalog,
+                    products=products,
+                    gate=gate,
+                    acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
+                    load_gate=LoadGate(products, gate, catalog),
+                    limit=settings.workers.sweep_limit,
+                ),
+            )
+    finally:
+        await gate.close()
+        await database.close()

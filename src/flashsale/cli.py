@@ -1,0 +1,255 @@
+"""The command line: `flashsale COMMAND --help` says what each does, with an example."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import structlog
+
+from flashsale import __version__
+from flashsale.observability import configure_logs, tell_ready
+from flashsale.settings import LogSettings, Settings, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+# The commands import what they need when they run: `--help` and the small ones stay quick.
+# ruff: noqa: PLC0415
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """A flash-sale backend: a fixed number of units, far more buyers, nothing sold twice, nothing lost."""
+
+
+def _run(coroutine: Coroutine[object, object, int | None]) -> None:
+    """Run a command; expected failures are one line and exit code 1."""
+    from flashsale.domain.errors import FlashSaleError
+    from flashsale.local.binaries import MissingBinary
+    from flashsale.local.children import ChildFailed
+
+    try:
+        code = asyncio.run(coroutine)
+    except (ChildFailed, MissingBinary) as error:
+        sys.exit(f"flashsale: {error}")
+    except FlashSaleError as error:
+        sys.exit(f"flashsale: {error.detail}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if code:
+        sys.exit(code)
+
+
+@main.command(epilog="Example: flashsale up --api 4 --port 9000")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), default=".flashsale", show_default=True, help="Data, logs."
+)
+@click.option("--api", type=click.IntRange(1, 64), default=2, show_default=True, help="API processes behind one port.")
+@click.option("--orders", type=click.IntRange(1, 64), default=1, show_default=True, help="Order worker processes.")
+@click.option("--payments", type=click.IntRange(1, 64), default=1, show_default=True, help="Payment worker processes.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 for any.")
+def up(data_dir: Path, api: int, orders: int, payments: int, port: int) -> None:
+    """Start the whole stack on this machine and keep it up until Ctrl-C.
+
+    Postgres and Valkey are started too, unless FLASHSALE_POSTGRES__URL or FLASHSALE_REDIS__URL names a running one.
+    Every setting (docs/settings.md) can be given in the environment.
+    """
+    from rich.console import Console
+
+    from flashsale.local.stack import Stack
+    from flashsale.local.up import up as run_up
+
+    console = Console()
+    configure_logs(LogSettings(level="warning"))
+    stack = Stack(
+        data_dir,
+        api=api,
+        orders=orders,
+        payments=payments,
+        port=port,
+        environment=_named_servers(),
+        say=console.print,
+    )
+    _run(run_up(stack, console))
+
+
+@main.command(epilog="Example: flashsale demo --units 100 --buyers 2000 --seconds 3")
+@click.option("--units", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Units for sale.")
+@click.option("--buyers", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="Buyers.")
+@click.option("--seconds", type=click.FloatRange(0.5, 300), default=5.0, show_default=True, help="They arrive within.")
+@click.option("--price", default="999.99", show_default=True, help="Price of a unit.")
+@click.option("--api", type=click.IntRange(1, 64), default=2, show_default=True, help="API processes.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of arrivals, payments and declines.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Keep data, logs and history here.")
+def demo(units: int, buyers: int, seconds: float, price: str, api: int, seed: int, data_dir: Path | None) -> None:
+    """Run a whole sale on this machine and prove that it was right.
+
+    Starts the stack, makes buyers, lets a load generator send all buys, waits for the last order, prints a table and
+    the audit, stops everything. Exit code 0 only if the audit holds and every unit is accounted for.
+    """
+    from flashsale.local.demo import Sale, run_demo
+
+    configure_logs(LogSettings(level="warning"))
+    sale = Sale(units=units, buyers=buyers, seconds=seconds, price=price, seed=seed)
+
+    async def run(folder: Path) -> int:
+        return await run_demo(sale, data_dir=folder, api=api, environment=_named_servers())
+
+    if data_dir is not None:
+        _run(run(data_dir))
+    else:
+        with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as folder:
+            _run(run(Path(folder)))
+
+
+@main.command(epilog="Example: flashsale audit --history sale.jsonl")
+@click.option("--history", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What clients saw.")
+@click.option("--overdue-s", type=float, default=60.0, show_default=True, help="How late an order may be.")
+def audit(history: Path | None, overdue_s: float) -> None:
+    """Recompute every invariant from the data; one line each, exit code 1 on any violation.
+
+    Reads Postgres, the gate and the payment gateway's ledger, named by the environment. With --history also what
+    clients saw, as the load generator writes it.
+    """
+    from flashsale.bootstrap import open_audit
+    from flashsale.usecases.audit import format_findings
+
+    settings = read_settings()
+    configure_logs(settings.log)
+
+    async def run() -> int:
+        async with open_audit(settings) as run_audit:
+            findings = await run_audit(history=history, overdue_s=overdue_s)
+        click.echo(format_findings(findings))
+        return int(any(finding.violations for finding in findings))
+
+    _run(run())
+
+
+@main.command(epilog="Example: flashsale serve --port 8000")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port to listen on.")
+@click.option("--fd", type=int, help="Inherited listening socket, instead of host and port.")
+@click.option("--ready-fd", type=int, help="File descriptor that gets a line once the process serves.")
+def serve(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
+    """Run one API process until SIGTERM or SIGINT, which let open requests finish."""
+    import uvloop
+
+    from flashsale.asgi import serve as run_serve
+
+    settings = _process_settings()
+    uvloop.run(run_serve(settings, sock=_listening(host, port, fd), ready_fd=ready_fd))
+
+
+@main.command(epilog="Example: FLASHSALE_SIMULATOR__DECLINE_RATE=0.5 flashsale simulator --port 9100")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9100, show_default=True, help="Port to listen on.")
+@click.option("--fd", type=int, help="Inherited listening socket, instead of host and port.")
+@click.option("--ready-fd", type=int, help="File descriptor that gets a line once the process serves.")
+def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
+    """Run the payment gateway simulator: it charges nobody, but slowly, and keeps books."""
+    import uvloop
+
+    from flashsale.local.gateway_simulator import run_simulator
+
+    settings = _process_settings()
+    secret = settings.payments.gateway_secret.get_secret_value()
+    if not secret:
+        sys.exit("FLASHSALE_PAYMENTS__GATEWAY_SECRET: set the secret that callers must send.")
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run_simulator(
+            settings.simulator,
+            secret,
+            sock=_listening(host, port, fd),
+            ready=lambda: tell_ready(ready_fd),
+            stop=stop,
+        )
+
+    uvloop.run(run())
+
+
+@main.command(epilog='Example: printf %s "$PASSWORD" | flashsale admin --email admin@example.com')
+@click.option("--email", required=True, help="The administrator's email.")
+def admin(email: str) -> None:
+    """Create an administrator, or give an existing one the password on standard input."""
+    from flashsale.bootstrap import open_services
+
+    settings = _process_settings()
+    password = sys.stdin.read().strip("\n")
+
+    async def run() -> None:
+        async with open_services(settings, name="admin") as services:
+            user = await services.accounts.ensure_admin(email=email, password=password)
+        click.echo(f"administrator {user.email}: {user.user_id}")
+
+    _run(run())
+
+
+@main.command(epilog="Example: flashsale buyers --count 10000 --out buyers.jsonl")
+@click.option("--count", type=click.IntRange(1, 1_000_000), required=True, help="How many buyers.")
+@click.option(
+    "--prefix", default="buyer", show_default=True, help="Their names begin so; the same prefix, the same buyers."
+)
+@click.option("--out", type=click.File("w"), default="-", help="File for one JSON line each: user_id, token.")
+def buyers(count: int, prefix: str, out: click.utils.LazyFile) -> None:
+    """Create buyers in bulk with a token each, for load tests. They have no password: nobody can log in as them."""
+    from flashsale.bootstrap import open_services
+    from flashsale.domain.users import Principal, Role
+    from flashsale.http.auth import Tokens
+
+    settings = _process_settings()
+
+    async def run() -> None:
+        async with open_services(settings, name="buyers") as services:
+            user_ids = await services.users.create_buyers(count, prefix=prefix)
+        tokens = Tokens(settings.auth)
+        for user_id in user_ids:
+            token = tokens.issue(Principal(user_id=user_id, role=Role.BUYER))
+            out.write(json.dumps({"user_id": str(user_id), "token": token}) + "\n")
+
+    _run(run())
+
+
+def _process_settings() -> Settings:
+    settings = read_settings()
+    configure_logs(settings.log)
+    structlog.contextvars.clear_contextvars()
+    return settings
+
+
+def _named_servers() -> dict[str, str]:
+    """Give the servers that the environment names; the stack starts the others itself."""
+    import os
+
+    names = ("FLASHSALE_POSTGRES__URL", "FLASHSALE_REDIS__URL")
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def _listening(host: str, port: int, fd: int | None) -> socket.socket:
+    if fd is not None:
+        return socket.socket(fileno=fd)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sys.exit(f"flashsale: cannot listen on {host}:{port}: {error.strerror}")
+    sock.listen(4096)
+    return sock
+
+
+if __name__ == "__main__":
+    main()

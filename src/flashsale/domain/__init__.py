@@ -1,0 +1,1 @@
+"""Types, states and their transitions, money and errors: no I/O, no clock, no framework."""

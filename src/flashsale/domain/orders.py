@@ -1,0 +1,100 @@
+"""Orders: their states, the allowed moves between them, and what a buyer is shown."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from flashsale.domain.money import Money
+
+
+class OrderStatus(enum.StrEnum):
+    """Where an order stands. The moves are in `TRANSITIONS`, drawn in docs/states.md, guarded by a trigger."""
+
+    # Accepted and durable, its units claimed. An order worker moves it on.
+    QUEUED = "queued"
+    # An order worker has it. The same transaction moves it on, so readers of the table never meet it.
+    PROCESSING = "processing"
+    # Waits for a payment worker (automatic) or for the buyer (by_buyer). Expires if the buyer does not pay in time.
+    AWAITING_PAYMENT = "awaiting_payment"
+    # A payment attempt is open: the gateway may be charging. Only that attempt's outcome moves it on.
+    PROCESSING_PAYMENT = "processing_payment"
+    # The gateway did not answer. The units stay claimed; a payment worker asks again under the same key.
+    PAYMENT_UNKNOWN = "payment_unknown"
+    # Paid. Final, but for a refund.
+    CONFIRMED = "confirmed"
+    # Definitely declined, or cancelled at the gateway. Final; the units went back.
+    PAYMENT_FAILED = "payment_failed"
+    # The buyer did not pay in time. Final; the units went back.
+    EXPIRED = "expired"
+    # The buyer gave it up before paying. Final; the units went back.
+    CANCELLED = "cancelled"
+    # A system error after all retries, before any money moved. Final; the units went back.
+    FAILED = "failed"
+    # A refund was asked for. The gateway's answer moves it on.
+    REFUND_PENDING = "refund_pending"
+    # The money is back. Final; the units are not sold again.
+    REFUNDED = "refunded"
+
+
+_S = OrderStatus
+
+TRANSITIONS: frozenset[tuple[OrderStatus, OrderStatus]] = frozenset(
+    {
+        (_S.QUEUED, _S.PROCESSING),
+        (_S.QUEUED, _S.FAILED),
+        (_S.PROCESSING, _S.AWAITING_PAYMENT),
+        (_S.PROCESSING, _S.FAILED),
+        (_S.AWAITING_PAYMENT, _S.PROCESSING_PAYMENT),
+        (_S.AWAITING_PAYMENT, _S.EXPIRED),
+        (_S.AWAITING_PAYMENT, _S.CANCELLED),
+        (_S.AWAITING_PAYMENT, _S.FAILED),
+        (_S.PROCESSING_PAYMENT, _S.CONFIRMED),
+        (_S.PROCESSING_PAYMENT, _S.PAYMENT_FAILED),
+        (_S.PROCESSING_PAYMENT, _S.PAYMENT_UNKNOWN),
+        (_S.PAYMENT_UNKNOWN, _S.CONFIRMED),
+        (_S.PAYMENT_UNKNOWN, _S.PAYMENT_FAILED),
+        (_S.CONFIRMED, _S.REFUND_PENDING),
+        (_S.REFUND_PENDING, _S.REFUNDED),
+    }
+)
+"""Every allowed move (from, to)."""
+
+FINAL: frozenset[OrderStatus] = frozenset(
+    {_S.CONFIRMED, _S.PAYMENT_FAILED, _S.EXPIRED, _S.CANCELLED, _S.FAILED, _S.REFUNDED}
+)
+"""States in which nothing is owed to the order any more."""
+
+RELEASING: frozenset[OrderStatus] = frozenset({_S.PAYMENT_FAILED, _S.EXPIRED, _S.CANCELLED, _S.FAILED})
+"""States whose entry gives the order's units back, in the same transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An order as its owner sees it."""
+
+    order_id: UUID
+    user_id: UUID
+    product_id: int
+    product_name: str
+    """The name when the order was accepted."""
+    quantity: int
+    unit_price: Money
+    """The price of one unit when the order was accepted."""
+    status: OrderStatus
+    version: int
+    """Rises by one with every transition."""
+    payment_requested: bool
+    """Whether the buyer of a `by_buyer` order has asked to pay."""
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def total_price(self) -> Money:
+        """What the buyer pays in all."""
+        return self.unit_price.times(self.quantity)

@@ -1,0 +1,62 @@
+"""Products: what is on sale, when, and to whom how many."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from flashsale.domain.money import Money
+
+PRODUCT_ID_MAX = 2**31 - 1
+"""Product ids are 4-byte integers, so that one fits into an advisory lock beside the lock's class."""
+
+ALLOTMENT_MAX = 1_000_000
+"""Most units of one product: one row each."""
+
+QUANTITY_MAX = 100
+"""Most units in one order."""
+
+
+class PaymentMode(enum.StrEnum):
+    """Who starts the payment of an order."""
+
+    # A payment worker charges as soon as the order worker is done.
+    AUTOMATIC = "automatic"
+    # The order waits until the buyer pays or the payment window is over.
+    BY_BUYER = "by_buyer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """A product as Postgres has it. `starts_at <= now < ends_at` is the sale window; None leaves that side open."""
+
+    product_id: int
+    name: str
+    price: Money
+    allotment: int
+    """Units that exist."""
+    payment_mode: PaymentMode
+    payment_window_s: int
+    """How long an order of a `by_buyer` product waits for its buyer."""
+    limit_per_buyer: int | None
+    """Most units that one buyer's live and confirmed orders may hold; None for no limit."""
+    starts_at: datetime | None
+    ends_at: datetime | None
+    paused: bool
+    epoch: int
+    """Changes whenever the gate is loaded from Postgres; a lease of another epoch is not accepted."""
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveStock:
+    """Free units of a product after change number `version`."""
+
+    product_id: int
+    free: int
+    version: int

@@ -1,0 +1,85 @@
+"""A buyer's request for units: its id, its idempotency key, its fingerprint, and what became of it."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from flashsale.domain.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from flashsale.domain.money import Money
+
+KEY_BYTES_MAX = 255
+_KEY = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
+
+
+def order_id_at(unix_ms: int, entropy: bytes) -> UUID:
+    """Make a UUIDv7 (RFC 9562, section 5.7) from the time in milliseconds and 10 random bytes."""
+    value = (unix_ms & (2**48 - 1)) << 80 | int.from_bytes(entropy, "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+def check_key(key: str) -> str:
+    """Give the idempotency key back if it is printable ASCII of 1 to 255 bytes.
+
+    Raises:
+        InvalidInput: otherwise.
+    """
+    if len(key) > KEY_BYTES_MAX or _KEY.fullmatch(key) is None:
+        raise InvalidInput(field="Idempotency-Key", problem="must be 1 to 255 printable ASCII characters")
+    return key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuyRequest:
+    """What a buyer asks for."""
+
+    user_id: UUID
+    product_id: int
+    quantity: int
+    key: str | None
+    """The client's idempotency key, scoped to the user."""
+
+    def fingerprint(self) -> bytes:
+        """Give 16 bytes that differ (BLAKE2b) for requests with another body."""
+        return hashlib.blake2b(b"%d:%d" % (self.product_id, self.quantity), digest_size=16).digest()
+
+
+class AcceptOutcome(enum.StrEnum):
+    """What Postgres made of a proposed order. The values are those of `accept_orders_v1`."""
+
+    ACCEPTED = "accepted"
+    # The user's key, or the very order id, belongs to an order already: it is answered with that order.
+    REPLAYED = "replayed"
+    # The key belongs to an order with another fingerprint.
+    KEY_REUSED = "key_reused"
+    # Somebody gave this proposal up before Postgres saw it.
+    VOIDED = "voided"
+    # Enough units are free, but others hold their locks just now.
+    RETRY = "retry"
+    # The lease is of an older loading of the gate.
+    STALE_EPOCH = "stale_epoch"
+    SOLD_OUT = "sold_out"
+    LIMIT_REACHED = "limit_reached"
+    NOT_STARTED = "not_started"
+    ENDED = "ended"
+    PAUSED = "paused"
+    UNKNOWN_PRODUCT = "unknown_product"
+    UNKNOWN_USER = "unknown_user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What a 202 says; a replay says the same, byte for byte."""
+
+    order_id: UUID
+    product_id: int
+    product_name: str
+    quantity: int
+    unit_price: Money

@@ -1,0 +1,1 @@
+"""Litestar: parse, call a use case, render."""

@@ -1,0 +1,186 @@
+"""Prometheus metrics. Counters are shared by all processes of a machine when PROMETHEUS_MULTIPROC_DIR is set."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter as Tally
+from typing import TYPE_CHECKING
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import REGISTRY, GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from flashsale import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from litestar.types import ASGIApp, Receive, Scope, Send
+    from litestar.types.asgi_types import Message
+    from prometheus_client.metrics_core import Metric
+
+    from flashsale.http.services import ApiServices, Figures
+
+log = structlog.get_logger(__name__)
+
+REQUESTS = Counter("flashsale_http_requests", "Requests by route template and status.", ["route", "status"])
+LATENCY = Histogram(
+    "flashsale_http_request_seconds",
+    "Time from request to the first byte of its answer, by route template.",
+    ["route"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+BUYS = Counter("flashsale_buys", "Buys by what became of them: accepted, or the problem's code.", ["outcome"])
+BUYS_ACCEPTED = BUYS.labels("accepted")
+BUYS_SOLD_OUT = BUYS.labels("sold_out")
+GATE_ANSWERS = Counter(
+    "flashsale_gate_answers", "Answers of the gate by kind; bypass: Postgres alone decided.", ["answer"]
+)
+GATE_BATCHES = Counter("flashsale_gate_batches", "Script calls that carried requests to the gate.")
+GATE_BATCHED = Counter("flashsale_gate_batched_requests", "Requests that those script calls carried.")
+GATE_LOADINGS = Counter("flashsale_gate_loadings", "Times the gate was loaded from Postgres.")
+ACCEPT_BATCHES = Counter("flashsale_accept_batches", "Accept transactions.")
+ACCEPT_BATCHED = Counter("flashsale_accept_batched_proposals", "Proposals in accept transactions.")
+STREAMS = Gauge("flashsale_streams", "Open SSE streams.", ["kind"], multiprocess_mode="livesum")
+LISTENING = Gauge("flashsale_listening", "Processes whose LISTEN connection stands.", multiprocess_mode="livesum")
+POOL = Gauge("flashsale_pool_connections", "Connections to Postgres.", ["state"], multiprocess_mode="livesum")
+
+NO_ROUTE = "none"
+
+
+class Edge:
+    """ASGI wrapper around the app: counts and times every request by its route template."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an app."""
+        self._app = app
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s = time.perf_counter()
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route: str = scope.get("path_template") or NO_ROUTE
+                key = (route, message["status"])
+                children = self._children.get(key)
+                if children is None:
+                    children = (REQUESTS.labels(*map(str, key)), LATENCY.labels(route))  # type: ignore[assignment]
+                    self._children[key] = children  # type: ignore[assignment]
+                children[0].inc()  # type: ignore[index]
+                children[1].observe(time.perf_counter() - began_s)  # type: ignore[index]
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            await send(message)
+
+        await self._app(scope, receive, counted)
+
+
+class Pump:
+    """Carries the figures that other rooms count into the counters above."""
+
+    def __init__(self, services: ApiServices) -> None:
+        """Start from zero."""
+        self._services = services
+        self._last: Tally[str] = Tally()
+
+    def __call__(self) -> None:
+        """Add what was counted since the last call."""
+        services = self._services
+        now = Tally({f"answer:{name}": count for name, count in services.gate.answers.items()})
+        now["gate_batches"], now["gate_batched"] = services.gate.batches
+        now["accept_batches"] = services.buy.accepting.batches
+        now["accept_batched"] = services.buy.accepting.items
+        now["loadings"] = services.load_gate.loadings
+        for name, count in (now - self._last).items():
+            if name.startswith("answer:"):
+                GATE_ANSWERS.labels(name.removeprefix("answer:")).inc(count)
+            else:
+                PUMPED[name].inc(count)
+        self._last = now
+        open_connections, idle = services.database.size
+        POOL.labels("idle").set(idle)
+        POOL.labels("busy").set(open_connections - idle)
+        LISTENING.set(services.feed.connected)
+
+
+PUMPED = {
+    "gate_batches": GATE_BATCHES,
+    "gate_batched": GATE_BATCHED,
+    "accept_batches": ACCEPT_BATCHES,
+    "accept_batched": ACCEPT_BATCHED,
+    "loadings": GATE_LOADINGS,
+}
+
+
+class _Truth(Collector):
+    """Figures read from Postgres and the gate for one scrape; every process would give the same."""
+
+    def __init__(self, families: list[GaugeMetricFamily]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+async def scrape(services: ApiServices, pump: Pump) -> bytes:
+    """Render everything in the Prometheus text format."""
+    pump()
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        MultiProcessCollector(registry)
+        local = generate_latest(registry)
+    else:
+        local = generate_latest(REGISTRY)
+    truth = CollectorRegistry()
+    truth.register(_Truth(_families(await services.figures.read()) + await _gate_families(services)))
+    return local + generate_latest(truth)
+
+
+def _families(figures: Figures) -> list[GaugeMetricFamily]:
+    orders = GaugeMetricFamily("flashsale_orders", "Orders by status.", labels=["status"])
+    oldest = GaugeMetricFamily(
+        "flashsale_orders_oldest_seconds", "Seconds since the order that changed longest ago did.", labels=["status"]
+    )
+    jobs = GaugeMetricFamily("flashsale_jobs", "Jobs by queue and status.", labels=["queue", "status"])
+    for status, count in figures.orders.items():
+        orders.add_metric([status], count)
+        oldest.add_metric([status], figures.oldest_s[status])
+    for (queue, status), count in figures.jobs.items():
+        jobs.add_metric([queue, status], count)
+    notify = GaugeMetricFamily("flashsale_notify_queue_usage", "Share of Postgres' notification queue in use.")
+    notify.add_metric([], figures.notify_queue_usage)
+    build = GaugeMetricFamily("flashsale_build_info", "Version.", labels=["version"])
+    build.add_metric([__version__], 1)
+    return [orders, oldest, jobs, notify, build]
+
+
+async def _gate_families(services: ApiServices) -> list[GaugeMetricFamily]:
+    free = GaugeMetricFamily("flashsale_free_units", "Free units in Postgres.", labels=["product"])
+    gate = GaugeMetricFamily("flashsale_gate_stock", "Units that the gate counts as free.", labels=["product"])
+    leases = GaugeMetricFamily("flashsale_gate_leases", "Leases that wait for Postgres.", labels=["product"])
+    loaded = GaugeMetricFamily("flashsale_gate_loaded", "1 if the gate is loaded, 0 if bypassed.", labels=["product"])
+    drift = GaugeMetricFamily(
+        "flashsale_gate_drift_units", "Gate stock and leased units less free units; 0 at rest.", labels=["product"]
+    )
+    for product in services.catalog.all()[:PRODUCTS_MAX]:
+        label = [str(product.product_id)]
+        live = services.catalog.stock(product.product_id)
+        state = await services.gate.state(product.product_id, product.epoch)
+        free.add_metric(label, live.free)
+        loaded.add_metric(label, state.loaded)
+        if state.loaded:
+            gate.add_metric(label, state.stock)
+            leases.add_metric(label, state.leases)
+            drift.add_metric(label, state.stock + state.leased_units - live.free)
+    return [free, gate, leases, loaded, drift]
+
+
+PRODUCTS_MAX = 100
+"""Products that have metrics of their own, so that label values stay bounded."""

@@ -1,0 +1,101 @@
+"""What the routes need: the use cases, wired by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from litestar.params import Dependency
+
+from flashsale.usecases.ports import Gate
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from flashsale.settings import Settings
+    from flashsale.usecases.accounts import Accounts
+    from flashsale.usecases.administer import Administer
+    from flashsale.usecases.buy import Buy
+    from flashsale.usecases.catalog import Catalog
+    from flashsale.usecases.load_gate import LoadGate
+    from flashsale.usecases.orders import OrderDesk
+    from flashsale.usecases.ports import LiveFeed, Orders, Products
+
+
+class Database(Protocol):
+    """What health and metrics ask of the database."""
+
+    async def ping(self) -> bool:
+        """Say whether it answers."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Open and idle connections."""
+        ...
+
+
+class Figures(Protocol):
+    """What the database counts right now."""
+
+    @property
+    def orders(self) -> dict[str, int]:
+        """Orders by status."""
+        ...
+
+    @property
+    def oldest_s(self) -> dict[str, float]:
+        """By status: seconds since the order that changed longest ago did."""
+        ...
+
+    @property
+    def jobs(self) -> dict[tuple[str, str], int]:
+        """Jobs by queue and status."""
+        ...
+
+    @property
+    def notify_queue_usage(self) -> float:
+        """Share of the notification queue in use."""
+        ...
+
+
+class FiguresSource(Protocol):
+    """Reads figures."""
+
+    async def read(self) -> Figures:
+        """Count."""
+        ...
+
+
+class CountingGate(Gate, Protocol):
+    """A gate that counts what it answers."""
+
+    answers: Counter[str]
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """Batches sent, and requests in them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiServices:
+    """Everything that an API process serves from."""
+
+    settings: Settings
+    database: Database
+    gate: CountingGate
+    catalog: Catalog
+    feed: LiveFeed
+    buy: Buy
+    orders: OrderDesk
+    order_rows: Orders
+    products: Products
+    accounts: Accounts
+    administer: Administer
+    load_gate: LoadGate
+    figures: FiguresSource
+
+
+UseServices = Annotated[ApiServices, Dependency(skip_validation=True)]
+"""How a route asks for them."""

@@ -1,0 +1,1 @@
+"""One module per thing that the system does; `ports.py` says what it needs from outside."""

@@ -1,0 +1,89 @@
+"""What administrators do: create and change products, set allotments, list orders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound
+from flashsale.domain.products import ALLOTMENT_MAX
+from flashsale.usecases.ports import NewProduct, ProductChange
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from flashsale.domain.orders import Order, OrderStatus
+    from flashsale.domain.products import Product
+    from flashsale.usecases.catalog import Catalog
+    from flashsale.usecases.load_gate import LoadGate
+    from flashsale.usecases.ports import Orders, Products
+
+LISTED_MAX = 500
+
+
+class Administer:
+    """The use cases; who may call them is the caller's affair."""
+
+    def __init__(self, products: Products, orders: Orders, catalog: Catalog, load_gate: LoadGate) -> None:
+        """Wire it."""
+        self._products = products
+        self._orders = orders
+        self._catalog = catalog
+        self._load_gate = load_gate
+
+    async def create(self, product: NewProduct) -> Product:
+        """Create a product with its units and load its gate.
+
+        Raises:
+            InvalidInput: if a field does not hold what it must.
+        """
+        if "\x00" in product.name or not product.name.strip():
+            raise InvalidInput(field="name", problem="must have visible characters")
+        if product.starts_at is not None and product.ends_at is not None and product.ends_at <= product.starts_at:
+            raise InvalidInput(field="endsAt", problem="must be after startsAt")
+        product_id = await self._products.create(product)
+        await self._load_gate(product_id)
+        return await self._fresh(product_id)
+
+    async def change(self, product_id: int, change: ProductChange) -> Product:
+        """Change a product; accepts that are half way are waited for, so it holds from now on.
+
+        Raises:
+            ProductNotFound: if there is none.
+            InvalidInput: if a field does not hold what it must.
+        """
+        name = change.fields.get("name")
+        if isinstance(name, str) and ("\x00" in name or not name.strip()):
+            raise InvalidInput(field="name", problem="must have visible characters")
+        if not await self._products.change(product_id, change):
+            raise ProductNotFound(product_id)
+        return await self._fresh(product_id)
+
+    async def set_allotment(self, product_id: int, allotment: int) -> Product:
+        """Set how many units of a product exist and load its gate; the same number again changes nothing.
+
+        Raises:
+            ProductNotFound: if there is none.
+            AllotmentTooSmall: if orders hold more units.
+        """
+        if not 0 <= allotment <= ALLOTMENT_MAX:
+            raise InvalidInput(field="stock", problem=f"must be 0 to {ALLOTMENT_MAX}")
+        result, claimed = await self._products.set_allotment(product_id, allotment)
+        if result == "unknown":
+            raise ProductNotFound(product_id)
+        if result == "too_small":
+            raise AllotmentTooSmall(claimed)
+        await self._load_gate(product_id)
+        return await self._fresh(product_id)
+
+    async def list_orders(
+        self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int
+    ) -> Sequence[Order]:
+        """List orders, newest first; `before` continues a list after its last order."""
+        if not 1 <= limit <= LISTED_MAX:
+            raise InvalidInput(field="limit", problem=f"must be 1 to {LISTED_MAX}")
+        return await self._orders.admin_list(product_id=product_id, status=status, before=before, limit=limit)
+
+    async def _fresh(self, product_id: int) -> Product:
+        await self._catalog.refresh()
+        return await self._catalog.get(product_id)

@@ -1,0 +1,124 @@
+"""Natural batching: while one flush is on its way requests gather, when it returns the next one leaves.
+
+No timer and no added wait: alone, a request leaves at once; under load, batches grow to what a round trip takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from flashsale.domain.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Gathers items that wait for the same round trip.
+
+    `flush` gets 1 to `batch_max` items and gives one result per item, in order; an exception it raises is raised to
+    each of their submitters. At most `lanes` flushes run at once and at most `queue_max` items wait. `rivals` gives
+    keys of an item: no batch holds two items that share one; the later item waits for the next batch.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+        *,
+        batch_max: int,
+        queue_max: int,
+        lanes: int = 1,
+        rivals: Callable[[Item], Sequence[Hashable]] | None = None,
+    ) -> None:
+        """Start empty; no task runs while there is nothing to do."""
+        self._flush = flush
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._lanes = lanes
+        self._rivals = rivals
+        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._active = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.batches = 0
+        """Flushes begun so far."""
+        self.items = 0
+        """Items in them."""
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for a flush."""
+        return len(self._queue)
+
+    async def submit(self, item: Item) -> Result:
+        """Give the item's result.
+
+        Raises:
+            Unavailable: if `queue_max` items wait already.
+        """
+        if len(self._queue) >= self._queue_max:
+            raise Unavailable
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, future))
+        if self._active < self._lanes:
+            self._active += 1
+            task = asyncio.create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await future
+
+    async def drain(self) -> None:
+        """Wait until nothing waits and nothing is on its way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _run(self) -> None:
+        try:
+            while batch := self._take():
+                self.batches += 1
+                self.items += len(batch)
+                await self._answer(batch)
+        finally:
+            # In the same step as the last look at the queue, so that no item is left without a lane.
+            self._active -= 1
+
+    async def _answer(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"flush gave {len(results)} results for {len(batch)} items")  # noqa: TRY301
+        except Exception as error:  # noqa: BLE001 - handed to those who wait
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        except BaseException:
+            for _, future in batch:
+                future.cancel()
+            raise
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        queue = self._queue
+        if self._rivals is None:
+            return [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        later: list[tuple[Item, asyncio.Future[Result]]] = []
+        taken: set[Hashable] = set()
+        while queue and len(batch) < self._batch_max:
+            entry = queue.popleft()
+            keys = self._rivals(entry[0])
+            if taken.isdisjoint(keys):
+                batch.append(entry)
+            else:
+                later.append(entry)
+            # A rival's rivals wait too, so that requests of one key stay in order.
+            taken.update(keys)
+        queue.extendleft(reversed(later))
+        return batch

@@ -1,0 +1,108 @@
+"""Maintenance: wake due orders, give returned units to the gate, reconcile the gate with Postgres."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from flashsale.domain.products import Product
+    from flashsale.usecases.catalog import Catalog
+    from flashsale.usecases.load_gate import LoadGate
+    from flashsale.usecases.ports import Acceptance, Gate, Orders, Products
+
+log = structlog.get_logger(__name__)
+
+ROUNDS_MAX = 100
+"""Most sweeps in one run, so that a run ends."""
+
+
+class Sweep:
+    """Wakes due orders: expiry of those that wait for their buyer, new jobs for those whose job is gone."""
+
+    def __init__(self, orders: Orders, *, limit: int, due_s: float) -> None:
+        """Take up to `limit` orders at a time; those woken are due again after `due_s`."""
+        self._orders = orders
+        self._limit = limit
+        self._due_s = due_s
+
+    async def __call__(self) -> None:
+        """Sweep until fewer than `limit` orders were due."""
+        for _ in range(ROUNDS_MAX):
+            expired, deferred = await self._orders.sweep(limit=self._limit, due_s=self._due_s)
+            if expired or deferred:
+                log.info("orders.swept", expired=expired, deferred=deferred)
+            if expired + deferred < self._limit:
+                return
+
+
+class Reconcile:
+    """Brings the gate and Postgres together: returns, leases past their deadline, a gate that is stuck low."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        products: Products,
+        gate: Gate,
+        acceptance: Acceptance,
+        load_gate: LoadGate,
+        limit: int,
+    ) -> None:
+        """Take up to `limit` leases and returns of a product at a time."""
+        self._catalog = catalog
+        self._products = products
+        self._gate = gate
+        self._acceptance = acceptance
+        self._load_gate = load_gate
+        self._limit = limit
+        self._low: dict[int, tuple[int, int]] = {}
+
+    async def __call__(self) -> None:
+        """Reconcile every product once."""
+        await self._catalog.refresh()
+        for product in self._catalog.all():
+            await self._product(product)
+
+    async def _product(self, product: Product) -> None:
+        product_id = product.product_id
+        seen = await self._products.epoch_and_free(product_id)
+        if seen is None:
+            return
+        epoch, live = seen
+        state = await self._gate.state(product_id, epoch)
+        if not state.loaded:
+            await self._load_gate(product_id)
+            return
+        overdue = await self._give_up_overdue(product_id)
+        returned = await self._return(product_id)
+        # Too high heals by itself: Postgres refuses, and such a lease is not returned. Too low would never end.
+        low = not (overdue or returned or state.leases) and state.stock < live.free
+        observed = (live.version, state.stock)
+        if low and self._low.get(product_id) == observed:
+            log.warning("gate.stuck_low", product_id=product_id, stock=state.stock, free=live.free)
+            await self._load_gate(product_id, force=True)
+        if low:
+            self._low[product_id] = observed
+        else:
+            self._low.pop(product_id, None)
+
+    async def _give_up_overdue(self, product_id: int) -> int:
+        leases = await self._gate.overdue_leases(product_id, limit=self._limit)
+        if leases:
+            voids = await self._acceptance.void([lease.order_id for lease in leases])
+            for order_id, void in voids.items():
+                if void:
+                    self._gate.give_back(product_id, order_id)
+                else:
+                    self._gate.settle(product_id, order_id)
+            log.info("leases.overdue", product_id=product_id, leases=len(leases), void=sum(voids.values()))
+        return len(leases)
+
+    async def _return(self, product_id: int) -> int:
+        returns = await self._products.gate_returns(product_id, limit=self._limit)
+        if returns and await self._gate.return_units(product_id, returns):
+            await self._products.drop_gate_returns([one.order_id for one in returns])
+            log.info("units.returned", product_id=product_id, orders=len(returns))
+        return len(returns)

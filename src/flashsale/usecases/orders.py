@@ -1,0 +1,85 @@
+"""What a buyer does with an order after its 202: look at it, pay it, cancel it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flashsale.domain.errors import OrderNotFound, StateForbids
+from flashsale.domain.orders import Order, OrderStatus
+from flashsale.domain.users import Role
+from flashsale.usecases.batching import Batcher
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from flashsale.domain.users import Principal
+    from flashsale.usecases.ports import Orders
+
+LOOKUP_BATCH_MAX = 256
+LOOKUP_QUEUE_MAX = 10_000
+
+PAYING = frozenset({OrderStatus.AWAITING_PAYMENT, OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_UNKNOWN})
+"""States in which a repeated payment request is answered like the first."""
+
+
+class OrderDesk:
+    """The use cases; reads of one process share a round trip."""
+
+    def __init__(self, orders: Orders, *, payment_due_s: float) -> None:
+        """A payment whose job is lost is due again after `payment_due_s`."""
+        self._orders = orders
+        self._payment_due_s = payment_due_s
+        self._reading: Batcher[UUID, Order | None] = Batcher(
+            self._read, batch_max=LOOKUP_BATCH_MAX, queue_max=LOOKUP_QUEUE_MAX
+        )
+
+    async def get(self, order_id: UUID, principal: Principal) -> Order:
+        """Give an order to its owner or an administrator.
+
+        Raises:
+            OrderNotFound: for everybody else, whether it exists or not.
+        """
+        order = await self._reading.submit(order_id)
+        if order is None or (order.user_id != principal.user_id and principal.role is not Role.ADMIN):
+            raise OrderNotFound
+        return order
+
+    async def pay(self, order_id: UUID, principal: Principal) -> Order:
+        """Ask for the payment of an order that waits for its buyer; asking again changes nothing.
+
+        Raises:
+            OrderNotFound: if it is not the caller's.
+            StateForbids: if it does not wait for payment, or its payment window is over.
+        """
+        await self._own(order_id, principal)
+        if not await self._orders.request_payment(order_id, due_s=self._payment_due_s):
+            order = await self._own(order_id, principal)
+            if order.status not in PAYING or not order.payment_requested:
+                raise StateForbids(action="paid", status=order.status)
+            return order
+        return await self._own(order_id, principal)
+
+    async def cancel(self, order_id: UUID, principal: Principal) -> Order:
+        """Give up an order that waits for payment; its units go back.
+
+        Raises:
+            OrderNotFound: if it is not the caller's.
+            StateForbids: if its payment was asked for, or it does not wait for payment.
+        """
+        await self._own(order_id, principal)
+        ended = await self._orders.end([order_id], OrderStatus.CANCELLED)
+        order = await self._own(order_id, principal)
+        if not ended and order.status is not OrderStatus.CANCELLED:
+            raise StateForbids(action="cancelled", status=order.status)
+        return order
+
+    async def _own(self, order_id: UUID, principal: Principal) -> Order:
+        order = await self._reading.submit(order_id)
+        if order is None or order.user_id != principal.user_id:
+            raise OrderNotFound
+        return order
+
+    async def _read(self, order_ids: list[UUID]) -> Sequence[Order | None]:
+        found = await self._orders.get_many(order_ids)
+        return [found.get(order_id) for order_id in order_ids]

@@ -1,0 +1,417 @@
+"""What the use cases need from outside, as Protocols; `adapters/` implements them, `bootstrap.py` wires them.
+
+An adapter raises `Unavailable` when its server is away or too slow, and nothing else on purpose.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from flashsale.domain.money import Money
+    from flashsale.domain.orders import Order, OrderStatus
+    from flashsale.domain.products import LiveStock, PaymentMode, Product
+    from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest
+    from flashsale.domain.users import Role, User
+
+
+# --- the gate -------------------------------------------------------------------------------------------------------
+
+
+class Admission(enum.StrEnum):
+    """The gate's answer to a request."""
+
+    # Units are leased to this request; `Admitted.order_id` is the proposal to take to Postgres.
+    ADMITTED = "admitted"
+    SOLD_OUT = "sold_out"
+    LIMIT_REACHED = "limit_reached"
+    RATE_LIMITED = "rate_limited"
+    # The gate is away, or not loaded: Postgres alone decides.
+    BYPASS = "bypass"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """An admission with what belongs to it."""
+
+    admission: Admission
+    order_id: UUID
+    """The proposal. Another request's, if one with the same key holds a lease already."""
+    epoch: int | None
+    """The lease's epoch; None without a lease."""
+    retry_after_s: int = 0
+    """Only if rate limited."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A lease past its deadline."""
+
+    order_id: UUID
+    user_id: UUID
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateReturn:
+    """Units that an order gave back and that the gate is to count again, once, under `epoch`."""
+
+    order_id: UUID
+    user_id: UUID
+    quantity: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateState:
+    """What the gate holds for a product."""
+
+    loaded: bool
+    """Whether epoch and server are those of the last loading, and every value is well-formed."""
+    epoch: int | None
+    stock: int
+    leases: int
+    leased_units: int
+    leased_order_ids: tuple[UUID, ...]
+    """At most 1,000 of them."""
+
+
+class Gate(Protocol):
+    """The admission filter: says no cheaply, and is never the truth."""
+
+    async def admit(self, product: Product, order_id: UUID, request: BuyRequest) -> Admitted:
+        """Check rate, running requests of the same key, limit and stock, and lease the units, in one step."""
+        ...
+
+    def settle(self, product_id: int, order_id: UUID) -> None:
+        """Drop a lease because Postgres decided and keeps the units; rides on the next batch."""
+        ...
+
+    def give_back(self, product_id: int, order_id: UUID) -> None:
+        """Return the units of a lease whose proposal is void; rides on the next batch."""
+        ...
+
+    async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
+        """Install epoch and stock and drop everything older; False if a newer epoch is there."""
+        ...
+
+    async def state(self, product_id: int, epoch: int) -> GateState:
+        """Read what the gate holds, compared with Postgres' epoch."""
+        ...
+
+    async def overdue_leases(self, product_id: int, *, limit: int) -> Sequence[Lease]:
+        """Give leases past their deadline by the gate's own clock."""
+        ...
+
+    async def return_units(self, product_id: int, returns: Sequence[GateReturn]) -> bool:
+        """Count released units as free again: each order once, only those of the gate's epoch. False: not loaded."""
+        ...
+
+
+# --- the truth ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A request on its way into Postgres under an order id."""
+
+    order_id: UUID
+    request: BuyRequest
+    epoch: int | None
+    """The lease's epoch; None without a lease (bypass)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What Postgres made of a proposal."""
+
+    outcome: AcceptOutcome
+    accepted: Accepted | None
+    """What the 202 says, if an order stands."""
+
+
+class CommitUnknown(Exception):
+    """The connection was lost while the transaction may have been committing."""
+
+
+class PoisonBatch(Exception):
+    """Postgres will refuse this batch however often it is sent; nothing was changed."""
+
+    def __init__(self, problem: str, *, unknown_user: bool) -> None:
+        """Say what the database said; `unknown_user`: a proposal's user does not exist."""
+        super().__init__(problem)
+        self.unknown_user = unknown_user
+
+
+class Acceptance(Protocol):
+    """The accept transaction and what belongs to it."""
+
+    async def accept(self, proposals: Sequence[Proposal]) -> Sequence[Verdict]:
+        """Make orders of a batch in one transaction; one verdict per proposal, in order.
+
+        Raises:
+            CommitUnknown: if nobody can tell whether it was committed.
+            PoisonBatch: if it can never be committed; part of it may.
+            Unavailable: if it certainly was not.
+        """
+        ...
+
+    async def void(self, order_ids: Sequence[UUID]) -> dict[UUID, bool]:
+        """Give proposals up; True for each that is void now, False for each that is an order."""
+        ...
+
+    async def replays(self, requests: Sequence[BuyRequest]) -> Sequence[Verdict | None]:
+        """Look requests up by (user, key): REPLAYED, KEY_REUSED, or None where no order stands."""
+        ...
+
+    async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:
+        """Give what the 202s of these orders said, for those that are orders."""
+        ...
+
+
+class Orders(Protocol):
+    """Orders after their 202."""
+
+    async def get_many(self, order_ids: Sequence[UUID]) -> dict[UUID, Order]:
+        """Read orders by id; unknown ids are left out."""
+        ...
+
+    async def process(self, order_ids: Sequence[UUID], *, payment_due_s: float) -> dict[UUID, OrderStatus]:
+        """Move queued orders to awaiting payment and defer their payment jobs."""
+        ...
+
+    async def end(self, order_ids: Sequence[UUID], status: OrderStatus) -> Sequence[UUID]:
+        """End orders before any payment as expired, cancelled or failed; gives those that ended."""
+        ...
+
+    async def request_payment(self, order_id: UUID, *, due_s: float) -> bool:
+        """Defer the payment of an order that waits for its buyer; False if it does not wait."""
+        ...
+
+    async def sweep(self, *, limit: int, due_s: float) -> tuple[int, int]:
+        """Wake due orders; gives how many expired and how many got a new job."""
+        ...
+
+    async def admin_list(
+        self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int
+    ) -> Sequence[Order]:
+        """List orders, newest first, from before an order id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentAttempt:
+    """An open attempt, committed before the gateway is called."""
+
+    order_id: UUID
+    attempt: int
+    unknown: bool
+    """Whether an earlier attempt ended without an answer."""
+    gateway_key: str
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentResult:
+    """What an attempt came to."""
+
+    order_id: UUID
+    attempt: int
+    outcome: ChargeOutcome
+    reference: str | None
+    retry_after_s: float
+    """When an unknown outcome is asked for again."""
+
+
+class Payments(Protocol):
+    """Payment attempts in Postgres."""
+
+    async def begin(self, order_ids: Sequence[UUID], *, due_s: float) -> Sequence[PaymentAttempt]:
+        """Open an attempt for each order that may be charged now; a running one is superseded."""
+        ...
+
+    async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus]:
+        """Write outcomes of the newest attempts; gives the orders that moved and where to."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewProduct:
+    """What a new product is made from; see `Product` for the meanings."""
+
+    name: str
+    price: Money
+    allotment: int
+    payment_mode: PaymentMode
+    payment_window_s: int
+    limit_per_buyer: int | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductChange:
+    """What an administrator changes; a field left out stays. `None` opens a side of the window or the limit."""
+
+    fields: dict[str, object]
+    """Among name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s."""
+
+
+class Products(Protocol):
+    """Products and their live stock."""
+
+    async def all(self) -> Sequence[tuple[Product, float | None, float | None]]:
+        """Read every product, with seconds until its start and its end by the database's clock (None: open)."""
+        ...
+
+    async def stocks(self) -> Sequence[LiveStock]:
+        """Read the free count and version of every product."""
+        ...
+
+    async def create(self, product: NewProduct) -> int:
+        """Create a product with its units; gives its id."""
+        ...
+
+    async def change(self, product_id: int, change: ProductChange) -> bool:
+        """Change a product under its exclusive lock; False if there is none."""
+        ...
+
+    async def set_allotment(self, product_id: int, allotment: int) -> tuple[str, int]:
+        """Set how many units exist: `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
+        ...
+
+    async def begin_gate_load(self, product_id: int, *, seen_epoch: int) -> tuple[int, int] | None:
+        """Raise the epoch and count free units; None if the epoch is another by now."""
+        ...
+
+    async def epoch_and_free(self, product_id: int) -> tuple[int, LiveStock] | None:
+        """Read the epoch and the live stock, now."""
+        ...
+
+    async def gate_returns(self, product_id: int, *, limit: int) -> Sequence[GateReturn]:
+        """Read returns that the gate has not been told of."""
+        ...
+
+    async def drop_gate_returns(self, order_ids: Sequence[UUID]) -> None:
+        """Forget returns that the gate has counted."""
+        ...
+
+    async def waiting_orders(self) -> dict[int, int]:
+        """Count, per product, the orders that wait for a worker (any non-final state but waiting for the buyer)."""
+        ...
+
+
+class Users(Protocol):
+    """Accounts."""
+
+    async def create(self, *, name: str, email: str, password_hash: str | None, role: Role) -> User:
+        """Create an account.
+
+        Raises:
+            EmailTaken: if the email is in use, whatever its case.
+        """
+        ...
+
+    async def credentials(self, email: str) -> tuple[User, str | None] | None:
+        """Read an account and its password hash by email."""
+        ...
+
+    async def set_password(self, user_id: UUID, password_hash: str) -> None:
+        """Replace an account's password hash."""
+        ...
+
+    async def create_buyers(self, count: int, *, prefix: str) -> Sequence[UUID]:
+        """Create buyers without a password in bulk; a repetition gives the same ones."""
+        ...
+
+
+# --- live changes ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """The listening connection stands (again): whatever was said before may have been missed, so read everything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderChanged:
+    """An order moved."""
+
+    order_id: UUID
+    status: OrderStatus
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductChanged:
+    """A product was created, changed or loaded."""
+
+    product_id: int
+
+
+class LiveFeed(Protocol):
+    """What Postgres notifies, as it comes; never ends, connects again by itself."""
+
+    def changes(self) -> AsyncIterator[Connected | OrderChanged | ProductChanged | LiveStock]:
+        """Give changes; a `Connected` comes first and after every loss of the connection."""
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """Whether the listening connection stands."""
+        ...
+
+
+# --- the payment gateway --------------------------------------------------------------------------------------------
+
+
+class ChargeOutcome(enum.StrEnum):
+    """What the gateway said, or that it said nothing."""
+
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """The gateway's answer under a key."""
+
+    key: str
+    outcome: ChargeOutcome
+    reference: str | None
+    """The gateway's id of the charge, or the decline code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEntry:
+    """One key of the gateway's own ledger."""
+
+    key: str
+    status: str
+    amount_minor: int
+    refunded_minor: int
+    captures: int
+
+
+class PaymentGateway(Protocol):
+    """The payment provider. It never raises for a failure of the network or the provider: that is UNKNOWN."""
+
+    async def charge(self, *, key: str, amount: Money, timeout_s: float) -> Charge:
+        """Charge once per key, however often it is called."""
+        ...
+
+    async def cancel(self, *, key: str, timeout_s: float) -> Charge:
+        """Make sure that the key is never charged; CAPTURED if it was too late."""
+        ...
+
+    def ledger(self) -> AsyncIterator[LedgerEntry]:
+        """Read the whole ledger, for the audit."""
+        ...

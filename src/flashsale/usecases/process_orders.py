@@ -1,0 +1,46 @@
+"""The order job: check a batch of accepted orders and fan out their payments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flashsale.domain.orders import OrderStatus
+from flashsale.usecases.ports import PoisonBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from flashsale.usecases.ports import Orders
+
+log = structlog.get_logger(__name__)
+
+
+class ProcessOrders:
+    """The use case; doing it again changes nothing."""
+
+    def __init__(self, orders: Orders, *, payment_due_s: float) -> None:
+        """A payment whose job is lost is due again after `payment_due_s`."""
+        self._orders = orders
+        self._payment_due_s = payment_due_s
+
+    async def __call__(self, order_ids: Sequence[UUID]) -> None:
+        """Move the queued ones on. One that Postgres will never take ends as failed, alone.
+
+        Raises:
+            Unavailable: if Postgres is away; the orders are due again by themselves.
+        """
+        try:
+            moved = await self._orders.process(order_ids, payment_due_s=self._payment_due_s)
+        except PoisonBatch as poison:
+            if len(order_ids) > 1:
+                middle = len(order_ids) // 2
+                await self(order_ids[:middle])
+                await self(order_ids[middle:])
+                return
+            log.error("order.poison", order_id=str(order_ids[0]), problem=str(poison))  # noqa: TRY400
+            await self._orders.end(order_ids, OrderStatus.FAILED)
+            return
+        log.info("orders.processed", asked=len(order_ids), moved=len(moved))

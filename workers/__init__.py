@@ -1,0 +1,1 @@
+"""The job workers: thin procrastinate tasks that parse a payload and call a use case."""

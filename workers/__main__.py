@@ -1,0 +1,92 @@
+"""Run one worker process: `python -m workers orders|payments|maintenance`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+
+import click
+import structlog
+import uvloop
+from procrastinate.exceptions import ProcrastinateException
+from psycopg import Error as PsycopgError
+from psycopg_pool import PoolTimeout
+
+from flashsale.bootstrap import open_jobs
+from flashsale.observability import configure_logs, tell_ready
+from flashsale.settings import Settings, read_settings
+from workers.app import ROLES, build_app
+
+log = structlog.get_logger(__name__)
+
+RETRY_S = 1.0
+"""Pause before a worker that lost its database starts again."""
+
+MAINTENANCE_CONCURRENCY = 4
+
+
+@click.command(epilog="Example: FLASHSALE_WORKERS__PAYMENT_CONCURRENCY=120 python -m workers payments")
+@click.argument("role", type=click.Choice(sorted(ROLES)))
+@click.option("--ready-fd", type=int, help="File descriptor that gets a line once the worker runs.")
+def main(role: str, ready_fd: int | None) -> None:
+    """Run one worker process until SIGTERM or SIGINT, which let running jobs finish."""
+    settings = read_settings()
+    configure_logs(settings.log)
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)
+    uvloop.run(work(role, settings, ready_fd))
+
+
+async def work(role: str, settings: Settings, ready_fd: int | None) -> None:
+    """Take jobs of the role's queue; start again whenever the database was lost."""
+    workers = settings.workers
+    concurrency = {
+        "orders": workers.order_concurrency,
+        "payments": workers.payment_concurrency,
+        "maintenance": MAINTENANCE_CONCURRENCY,
+    }[role]
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with open_jobs(settings, name=f"worker-{role}") as jobs:
+        while not stopping.is_set():
+            try:
+                async with build_app(settings, roles=[role]).open_async() as app:
+                    running = asyncio.create_task(
+                        app.run_worker_async(
+                            queues=[role],
+                            name=f"{role}-{os.getpid()}",
+                            concurrency=concurrency,
+                            fetch_job_polling_interval=workers.polling_s,
+                            update_heartbeat_interval=workers.heartbeat_s,
+                            stalled_worker_timeout=workers.stalled_s,
+                            shutdown_graceful_timeout=workers.drain_s,
+                            delete_jobs="successful",
+                            install_signal_handlers=False,
+                            additional_context={"jobs": jobs, "stalled_s": workers.stalled_s},
+                        )
+                    )
+                    log.info("worker.started", role=role, concurrency=concurrency)
+                    tell_ready(ready_fd)
+                    ready_fd = None
+                    told = asyncio.create_task(stopping.wait())
+                    await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
+                    told.cancel()
+                    if not running.done():
+                        log.info("worker.draining", role=role)
+                        # procrastinate lets jobs finish, at most `drain_s`, when its task is cancelled once.
+                        running.cancel()
+                    await asyncio.gather(running, return_exceptions=stopping.is_set())
+            except (ProcrastinateException, PsycopgError, PoolTimeout, OSError) as error:
+                log.warning("worker.lost_database", role=role, error=type(error).__name__)
+            if not stopping.is_set():
+                try:
+                    await asyncio.wait_for(stopping.wait(), RETRY_S)
+                except TimeoutError:
+                    continue
+    log.info("worker.stopped", role=role)
+
+
+if __name__ == "__main__":
+    main()

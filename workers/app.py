@@ -1,0 +1,40 @@
+"""The procrastinate app. Its CLI finds it as `workers.app.app`; nothing connects before it is opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from procrastinate import App, Blueprint, PsycopgConnector
+
+from flashsale.settings import Settings
+from workers import maintenance, orders, payments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ROLES: dict[str, Blueprint] = {
+    "orders": orders.tasks,
+    "payments": payments.tasks,
+    "maintenance": maintenance.tasks,
+}
+"""What can be run as a worker: role and queue have the same name."""
+
+
+def build_app(settings: Settings, *, roles: Iterable[str] = ROLES) -> App:
+    """Make an app with the tasks of some roles. The task names are those that the SQL functions defer."""
+    connector = PsycopgConnector(
+        conninfo=settings.postgres.url.get_secret_value(),
+        min_size=1,
+        max_size=settings.postgres.pool_max,
+        kwargs={"application_name": "flashsale-jobs"},
+    )
+    app = App(connector=connector)
+    for role in roles:
+        app.add_tasks_from(ROLES[role], namespace=role)
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return build_app(cast("Settings", Settings()))  # type: ignore[call-arg]
+    raise AttributeError(name)

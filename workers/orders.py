@@ -1,0 +1,20 @@
+"""Order jobs: one per accepted batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from procrastinate import Blueprint, JobContext
+
+if TYPE_CHECKING:
+    from flashsale.bootstrap import Jobs
+
+tasks = Blueprint()
+
+
+@tasks.task(name="process", queue="orders", pass_context=True)
+async def process(context: JobContext, *, order_ids: list[str]) -> None:
+    """Check a batch of accepted orders and fan out their payments."""
+    jobs: Jobs = context.additional_context["jobs"]
+    await jobs.process_orders([UUID(order_id) for order_id in order_ids])

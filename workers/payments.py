@@ -1,0 +1,20 @@
+"""Payment jobs: one per order and try."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from procrastinate import Blueprint, JobContext
+
+if TYPE_CHECKING:
+    from flashsale.bootstrap import Jobs
+
+tasks = Blueprint()
+
+
+@tasks.task(name="charge", queue="payments", pass_context=True)
+async def charge(context: JobContext, *, order_id: str) -> None:
+    """Charge one order."""
+    jobs: Jobs = context.additional_context["jobs"]
+    await jobs.charge(UUID(order_id))
