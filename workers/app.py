@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from procrastinate import App, Blueprint, PsycopgConnector
 
-from flashsale.settings import Settings
+from flashsale.settings import Settings, read_settings
 from workers import maintenance, orders, payments
 
 if TYPE_CHECKING:
@@ -36,5 +36,5 @@ def build_app(settings: Settings, *, roles: Iterable[str] = ROLES) -> App:
 
 def __getattr__(name: str) -> Any:
     if name == "app":
-        return build_app(cast("Settings", Settings()))  # type: ignore[call-arg]
+        return build_app(read_settings())
     raise AttributeError(name)

@@ -50,7 +50,7 @@ WHERE p.product_id = $1;
 
 -- name: gate_returns
 -- Reads returns that the gate has not been told of.
-SELECT order_id, user_id, quantity, epoch FROM gate_returns WHERE product_id = $1 ORDER BY order_id LIMIT $2;
+SELECT order_id, product_id, user_id, quantity, epoch FROM gate_returns ORDER BY order_id LIMIT $1;
 
 -- name: drop_gate_returns
 -- Forgets returns that the gate has counted.

@@ -67,7 +67,7 @@ async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None
         parts = api_services(services)
         hub = LiveHub(parts)
         config = uvicorn.Config(
-            build_app(parts, hub),  # type: ignore[arg-type]
+            build_app(parts, hub),
             loop="uvloop",
             http="httptools",
             ws="none",

@@ -13,6 +13,7 @@ from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.figures import PostgresFigures
+from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
@@ -20,6 +21,7 @@ from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
+from flashsale.usecases.audit import Audit
 from flashsale.usecases.buy import Buy
 from flashsale.usecases.catalog import Catalog, CatalogFeed
 from flashsale.usecases.charge import Charge
@@ -27,6 +29,7 @@ from flashsale.usecases.load_gate import LoadGate
 from flashsale.usecases.maintain import Reconcile, Sweep
 from flashsale.usecases.orders import OrderDesk
 from flashsale.usecases.process_orders import ProcessOrders
+from flashsale.usecases.return_units import ReturnUnits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -78,6 +81,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
         catalog = Catalog(products, poll_s=settings.live.poll_s)
         load_gate = LoadGate(products, gate, catalog)
         gate.on_unloaded = load_gate.soon
+        return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
         polling = asyncio.create_task(catalog.poll())
         try:
             yield Services(
@@ -95,7 +99,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
                     gate_settings=settings.gate,
                     waiting_max=settings.orders.waiting_max,
                 ),
-                orders=OrderDesk(order_rows, payment_due_s=settings.orders.payment_due_s),
+                orders=OrderDesk(order_rows, return_units, payment_due_s=settings.orders.payment_due_s),
                 order_rows=order_rows,
                 products=products,
                 users=users,
@@ -127,6 +131,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
         products = PostgresProducts(database)
         orders = PostgresOrders(database)
         catalog = Catalog(products, poll_s=settings.live.poll_s)
+        return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
         async with gateway:
             yield Jobs(
                 process_orders=ProcessOrders(orders, payment_due_s=settings.orders.payment_due_s),
@@ -134,17 +139,43 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                     PostgresPayments(database),
                     gateway,
                     settings.payments,
+                    return_units,
                     payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
                 ),
-                sweep=Sweep(orders, limit=settings.workers.sweep_limit, due_s=settings.orders.payment_due_s),
+                sweep=Sweep(
+                    orders, return_units, limit=settings.workers.sweep_limit, due_s=settings.orders.payment_due_s
+                ),
                 reconcile=Reconcile(
                     catalog=catalog,
                     products=products,
                     gate=gate,
                     acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
                     load_gate=LoadGate(products, gate, catalog),
+                    return_units=return_units,
                     limit=settings.workers.sweep_limit,
                 ),
+            )
+    finally:
+        await gate.close()
+        await database.close()
+
+
+@asynccontextmanager
+async def open_audit(settings: Settings) -> AsyncIterator[Audit]:
+    """Wire the audit; the gateway's books are read if one is named."""
+    database = Database(settings.postgres, name="flashsale-audit")
+    await database.open()
+    gate = RedisGate(settings.redis, settings.gate)
+    payments = settings.payments
+    gateway = HttpGateway(payments.gateway_url, payments.gateway_secret.get_secret_value(), connections_max=1)
+    try:
+        async with gateway:
+            yield Audit(
+                truth=PostgresInvariants(database),
+                products=PostgresProducts(database),
+                gate=gate,
+                acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
+                gateway=gateway if payments.gateway_url else None,
             )
     finally:
         await gate.close()

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 import structlog
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 # The commands import what they need when they run: `--help` and the small ones stay quick.
-# ruff: noqa: PLC0415
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -122,13 +121,20 @@ def audit(history: Path | None, overdue_s: float) -> None:
     """
     from flashsale.bootstrap import open_audit
     from flashsale.usecases.audit import format_findings
+    from flashsale.usecases.history import read_history
 
     settings = read_settings()
     configure_logs(settings.log)
 
     async def run() -> int:
+        seen = None
+        if history is not None:
+            try:
+                seen = read_history(history.open())
+            except ValueError as error:
+                sys.exit(f"flashsale: {history}: {error}")
         async with open_audit(settings) as run_audit:
-            findings = await run_audit(history=history, overdue_s=overdue_s)
+            findings = await run_audit(history=seen, overdue_s=overdue_s)
         click.echo(format_findings(findings))
         return int(any(finding.violations for finding in findings))
 
@@ -159,7 +165,7 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
     """Run the payment gateway simulator: it charges nobody, but slowly, and keeps books."""
     import uvloop
 
-    from flashsale.local.gateway_simulator import run_simulator
+    from flashsale.local.simulator import run_simulator
 
     settings = _process_settings()
     secret = settings.payments.gateway_secret.get_secret_value()
@@ -204,7 +210,7 @@ def admin(email: str) -> None:
     "--prefix", default="buyer", show_default=True, help="Their names begin so; the same prefix, the same buyers."
 )
 @click.option("--out", type=click.File("w"), default="-", help="File for one JSON line each: user_id, token.")
-def buyers(count: int, prefix: str, out: click.utils.LazyFile) -> None:
+def buyers(count: int, prefix: str, out: IO[str]) -> None:
     """Create buyers in bulk with a token each, for load tests. They have no password: nobody can log in as them."""
     from flashsale.bootstrap import open_services
     from flashsale.domain.users import Principal, Role

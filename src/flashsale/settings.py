@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
 PREFIX, DELIMITER = "FLASHSALE_", "__"
 
 
@@ -176,7 +175,7 @@ class Settings(BaseSettings):
 def read_settings() -> Settings:
     """Read the environment; ends the process with one line for each setting that is missing or wrong."""
     try:
-        return Settings()  # type: ignore[call-arg]
+        return Settings()
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):

@@ -47,9 +47,10 @@ class Argon2Passwords:
         if hashed is None and self._nobody is None:
             self._nobody = self._hasher.hash("nobody has this password")
         try:
-            return self._hasher.verify(hashed or self._nobody or "", password) and hashed is not None
+            self._hasher.verify(hashed or self._nobody or "", password)
         except (VerificationError, InvalidHashError):
             return False
+        return hashed is not None
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         if self._running >= self._running_max:

@@ -8,6 +8,7 @@ from collections import Counter as Tally
 from typing import TYPE_CHECKING
 
 import structlog
+from litestar.enums import ScopeType
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import REGISTRY, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -61,7 +62,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         began_s = time.perf_counter()
@@ -70,12 +71,11 @@ class Edge:
             if message["type"] == "http.response.start":
                 route: str = scope.get("path_template") or NO_ROUTE
                 key = (route, message["status"])
-                children = self._children.get(key)
-                if children is None:
-                    children = (REQUESTS.labels(*map(str, key)), LATENCY.labels(route))  # type: ignore[assignment]
-                    self._children[key] = children  # type: ignore[assignment]
-                children[0].inc()  # type: ignore[index]
-                children[1].observe(time.perf_counter() - began_s)  # type: ignore[index]
+                known = self._children.get(key)
+                if known is None:
+                    known = self._children[key] = REQUESTS.labels(*map(str, key)), LATENCY.labels(route)
+                known[0].inc()
+                known[1].observe(time.perf_counter() - began_s)
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             await send(message)
 
@@ -134,7 +134,7 @@ async def scrape(services: ApiServices, pump: Pump) -> bytes:
     pump()
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         local = generate_latest(registry)
     else:
         local = generate_latest(REGISTRY)

@@ -66,7 +66,7 @@ def problem_responses(*statuses: int) -> dict[str, Any]:
 def complete(document: OpenAPI) -> None:
     """Add the buy route, the streams and the problem answers to a document."""
     _, components = msgspec.json.schema_components([BuyIn, BuyOut], ref_template="#/components/schemas/{name}")
-    document.components.schemas = {**(document.components.schemas or {}), **components, PROBLEM: PROBLEM_SCHEMA}  # type: ignore[union-attr, dict-item]
+    document.components.schemas = {**(document.components.schemas or {}), **components, PROBLEM: PROBLEM_SCHEMA}
     paths = document.paths = document.paths or {}
     for path, item in paths.items():
         for operation in (item.get, item.post, item.patch):

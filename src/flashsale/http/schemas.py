@@ -18,11 +18,11 @@ Units = Annotated[int, Meta(ge=0, le=1_000_000)]
 Text200 = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
-class In(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class In(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """A request body."""
 
 
-class Out(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Out(msgspec.Struct, kw_only=True, rename="camel"):
     """A response body."""
 
 

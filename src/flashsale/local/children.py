@@ -84,14 +84,8 @@ class Child:
 
     async def wait(self) -> int:
         """Wait for its end and give its exit code."""
-        loop = asyncio.get_running_loop()
         while self.returncode is None:
-            ended = loop.create_future()
-            loop.add_reader(self._watch, lambda ended=ended: ended.done() or ended.set_result(None))
-            try:
-                await ended
-            finally:
-                loop.remove_reader(self._watch)
+            await _readable(self._watch)
             self._process.wait()
         return self._process.returncode
 
@@ -158,14 +152,18 @@ async def start_ready(
 
 
 async def _read_line(fd: int) -> bytes:
+    await _readable(fd)
+    return os.read(fd, 64)
+
+
+async def _readable(fd: int) -> None:
     loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-    loop.add_reader(fd, lambda: readable.done() or readable.set_result(None))
+    readable: asyncio.Event = asyncio.Event()
+    loop.add_reader(fd, readable.set)
     try:
-        await readable
+        await readable.wait()
     finally:
         loop.remove_reader(fd)
-    return os.read(fd, 64)
 
 
 async def wait_until(check: object, *, child: Child, timeout_s: float, what: str) -> None:

@@ -111,11 +111,26 @@ class LocalPostgres:
             # Not synced here: the server's first checkpoint is, before anything of ours is committed.
             done = subprocess.run(  # noqa: S603
                 [
-                    *prefix, str(binaries / "initdb"), "-D", str(cluster), "-U", "flashsale", "--pwfile", file.name,
-                    "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync",
-                ],  # fmt: skip
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
+                    *prefix,
+                    str(binaries / "initdb"),
+                    "-D",
+                    str(cluster),
+                    "-U",
+                    "flashsale",
+                    "--pwfile",
+                    file.name,
+                    "--auth",
+                    "scram-sha-256",
+                    "--encoding",
+                    "UTF8",
+                    "--locale",
+                    "C.UTF-8",
+                    "--no-sync",
+                ],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         if done.returncode:
             raise ChildFailed(f"initdb failed: {(done.stderr or done.stdout).strip()[-500:]}")
         access = self._data_dir / "access"

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import asyncpg
 
@@ -59,7 +59,8 @@ class Stack:
         self.valkey: LocalValkey | None = None
         self._port = port
         self._extra = dict(environment or {})
-        self._say = say
+        self.say = say
+        """Told of each step."""
         self._sockets: dict[str, socket.socket] = {}
         self._lock: IO[str] | None = None
         self.environment: dict[str, str] = {}
@@ -81,7 +82,7 @@ class Stack:
         """Where the logs are."""
         return self.data_dir / "logs"
 
-    async def __aenter__(self) -> Stack:
+    async def __aenter__(self) -> Self:
         """Start everything; stops what runs if a part fails."""
         try:
             await self.start()
@@ -103,13 +104,13 @@ class Stack:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         self.secrets = self._read_secrets()
-        self._say("starting Postgres and Valkey")
+        self.say("starting Postgres and Valkey")
         await self._start_servers()
         self._listen()
         self.environment = self._make_environment()
-        self._say("migrating the database")
+        self.say("migrating the database")
         await self.migrate()
-        self._say("starting the payment gateway simulator, API processes and workers")
+        self.say("starting the payment gateway simulator, API processes and workers")
         await asyncio.gather(*(self.start_child(role, index) for role in ROLES for index in range(self.counts[role])))
 
     async def stop(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flashsale.domain.orders import RELEASING
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.ports import ChargeOutcome, PaymentResult
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from flashsale.domain.orders import OrderStatus
     from flashsale.settings import PaymentSettings
     from flashsale.usecases.ports import PaymentAttempt, PaymentGateway, Payments
+    from flashsale.usecases.return_units import ReturnUnits
 
 log = structlog.get_logger(__name__)
 
@@ -27,12 +29,19 @@ class Charge:
     """The use case. Beginnings and outcomes of payments that run at the same time share transactions."""
 
     def __init__(
-        self, payments: Payments, gateway: PaymentGateway, settings: PaymentSettings, *, payment_due_s: float
+        self,
+        payments: Payments,
+        gateway: PaymentGateway,
+        settings: PaymentSettings,
+        return_units: ReturnUnits,
+        *,
+        payment_due_s: float,
     ) -> None:
         """An attempt whose worker dies is superseded after `payment_due_s`."""
         self._payments = payments
         self._gateway = gateway
         self._settings = settings
+        self._return_units = return_units
         self._payment_due_s = payment_due_s
         self._beginning: Batcher[UUID, PaymentAttempt | None] = Batcher(
             self._begin, batch_max=BATCH_MAX, queue_max=QUEUE_MAX, rivals=lambda order_id: (order_id,)
@@ -82,4 +91,6 @@ class Charge:
 
     async def _finish(self, results: list[PaymentResult]) -> Sequence[OrderStatus | None]:
         moved = await self._payments.finish(results)
+        if not RELEASING.isdisjoint(moved.values()):
+            self._return_units.soon()
         return [moved.get(result.order_id) for result in results]

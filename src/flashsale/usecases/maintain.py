@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.catalog import Catalog
     from flashsale.usecases.load_gate import LoadGate
     from flashsale.usecases.ports import Acceptance, Gate, Orders, Products
+    from flashsale.usecases.return_units import ReturnUnits
 
 log = structlog.get_logger(__name__)
 
@@ -21,9 +22,10 @@ ROUNDS_MAX = 100
 class Sweep:
     """Wakes due orders: expiry of those that wait for their buyer, new jobs for those whose job is gone."""
 
-    def __init__(self, orders: Orders, *, limit: int, due_s: float) -> None:
+    def __init__(self, orders: Orders, return_units: ReturnUnits, *, limit: int, due_s: float) -> None:
         """Take up to `limit` orders at a time; those woken are due again after `due_s`."""
         self._orders = orders
+        self._return_units = return_units
         self._limit = limit
         self._due_s = due_s
 
@@ -33,6 +35,8 @@ class Sweep:
             expired, deferred = await self._orders.sweep(limit=self._limit, due_s=self._due_s)
             if expired or deferred:
                 log.info("orders.swept", expired=expired, deferred=deferred)
+            if expired:
+                self._return_units.soon()
             if expired + deferred < self._limit:
                 return
 
@@ -48,20 +52,23 @@ class Reconcile:
         gate: Gate,
         acceptance: Acceptance,
         load_gate: LoadGate,
+        return_units: ReturnUnits,
         limit: int,
     ) -> None:
-        """Take up to `limit` leases and returns of a product at a time."""
+        """Take up to `limit` leases of a product at a time."""
         self._catalog = catalog
         self._products = products
         self._gate = gate
         self._acceptance = acceptance
         self._load_gate = load_gate
+        self._return_units = return_units
         self._limit = limit
         self._low: dict[int, tuple[int, int]] = {}
 
     async def __call__(self) -> None:
         """Reconcile every product once."""
         await self._catalog.refresh()
+        await self._return_units()
         for product in self._catalog.all():
             await self._product(product)
 
@@ -76,9 +83,8 @@ class Reconcile:
             await self._load_gate(product_id)
             return
         overdue = await self._give_up_overdue(product_id)
-        returned = await self._return(product_id)
         # Too high heals by itself: Postgres refuses, and such a lease is not returned. Too low would never end.
-        low = not (overdue or returned or state.leases) and state.stock < live.free
+        low = not (overdue or state.leases) and state.stock < live.free
         observed = (live.version, state.stock)
         if low and self._low.get(product_id) == observed:
             log.warning("gate.stuck_low", product_id=product_id, stock=state.stock, free=live.free)
@@ -99,10 +105,3 @@ class Reconcile:
                     self._gate.settle(product_id, order_id)
             log.info("leases.overdue", product_id=product_id, leases=len(leases), void=sum(voids.values()))
         return len(leases)
-
-    async def _return(self, product_id: int) -> int:
-        returns = await self._products.gate_returns(product_id, limit=self._limit)
-        if returns and await self._gate.return_units(product_id, returns):
-            await self._products.drop_gate_returns([one.order_id for one in returns])
-            log.info("units.returned", product_id=product_id, orders=len(returns))
-        return len(returns)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from flashsale.domain.users import Principal
     from flashsale.usecases.ports import Orders
+    from flashsale.usecases.return_units import ReturnUnits
 
 LOOKUP_BATCH_MAX = 256
 LOOKUP_QUEUE_MAX = 10_000
@@ -26,9 +27,10 @@ PAYING = frozenset({OrderStatus.AWAITING_PAYMENT, OrderStatus.PROCESSING_PAYMENT
 class OrderDesk:
     """The use cases; reads of one process share a round trip."""
 
-    def __init__(self, orders: Orders, *, payment_due_s: float) -> None:
+    def __init__(self, orders: Orders, return_units: ReturnUnits, *, payment_due_s: float) -> None:
         """A payment whose job is lost is due again after `payment_due_s`."""
         self._orders = orders
+        self._return_units = return_units
         self._payment_due_s = payment_due_s
         self._reading: Batcher[UUID, Order | None] = Batcher(
             self._read, batch_max=LOOKUP_BATCH_MAX, queue_max=LOOKUP_QUEUE_MAX
@@ -69,6 +71,8 @@ class OrderDesk:
         """
         await self._own(order_id, principal)
         ended = await self._orders.end([order_id], OrderStatus.CANCELLED)
+        if ended:
+            self._return_units.soon()
         order = await self._own(order_id, principal)
         if not ended and order.status is not OrderStatus.CANCELLED:
             raise StateForbids(action="cancelled", status=order.status)

@@ -63,6 +63,7 @@ class GateReturn:
     """Units that an order gave back and that the gate is to count again, once, under `epoch`."""
 
     order_id: UUID
+    product_id: int
     user_id: UUID
     quantity: int
     epoch: int
@@ -110,7 +111,7 @@ class Gate(Protocol):
         ...
 
     async def return_units(self, product_id: int, returns: Sequence[GateReturn]) -> bool:
-        """Count released units as free again: each order once, only those of the gate's epoch. False: not loaded."""
+        """Count released units, all of one epoch, as free again: each order once. False: the gate has another epoch."""
         ...
 
 
@@ -294,7 +295,7 @@ class Products(Protocol):
         """Read the epoch and the live stock, now."""
         ...
 
-    async def gate_returns(self, product_id: int, *, limit: int) -> Sequence[GateReturn]:
+    async def gate_returns(self, *, limit: int) -> Sequence[GateReturn]:
         """Read returns that the gate has not been told of."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 import structlog
@@ -37,7 +37,7 @@ class HttpGateway:
         self._connections_max = connections_max
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> HttpGateway:
+    async def __aenter__(self) -> Self:
         """Open the connection pool."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections_max),

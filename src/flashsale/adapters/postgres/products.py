@@ -101,13 +101,10 @@ class PostgresProducts:
             return None
         return row["epoch"], LiveStock(product_id=product_id, free=row["free"], version=row["version"])
 
-    async def gate_returns(self, product_id: int, *, limit: int) -> Sequence[GateReturn]:
+    async def gate_returns(self, *, limit: int) -> Sequence[GateReturn]:
         """Read returns that the gate has not been told of."""
-        rows = await self._database.fetch(QUERIES["gate_returns"], product_id, limit)
-        return [
-            GateReturn(order_id=row["order_id"], user_id=row["user_id"], quantity=row["quantity"], epoch=row["epoch"])
-            for row in rows
-        ]
+        rows = await self._database.fetch(QUERIES["gate_returns"], limit)
+        return [GateReturn(**dict(row)) for row in rows]
 
     async def drop_gate_returns(self, order_ids: Sequence[UUID]) -> None:
         """Forget returns that the gate has counted."""

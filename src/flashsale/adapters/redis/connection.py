@@ -38,17 +38,16 @@ class GateConnection:
 
     def __init__(self, settings: RedisSettings) -> None:
         """Keep the settings; nothing connects yet."""
-        self._connection = Connection(
-            **{
-                **parse_url(settings.url.get_secret_value()),
-                "socket_timeout": settings.timeout_s,
-                "socket_connect_timeout": settings.timeout_s,
-                "protocol": 2,
-                "retry": Retry(NoBackoff(), 0),
-                "redis_connect_func": self._greet,
-                "decode_responses": True,
-            }
-        )
+        arguments: dict[str, Any] = {
+            **parse_url(settings.url.get_secret_value()),
+            "socket_timeout": settings.timeout_s,
+            "socket_connect_timeout": settings.timeout_s,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "redis_connect_func": self._greet,
+            "decode_responses": True,
+        }
+        self._connection: Any = Connection(**arguments)
         self._reconnect_s = settings.reconnect_s
         self._lock = asyncio.Lock()
         self._away_until = 0.0

@@ -89,7 +89,7 @@ class RedisGate:
         """Install epoch and stock and drop everything older; False if a newer epoch is there, or the gate is away."""
         keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers", "returned")
         reply = await self._single(lambda run_id: self._connection.script("load", keys, (run_id, epoch, stock)))
-        return reply == 1
+        return bool(reply == 1)
 
     async def state(self, product_id: int, epoch: int) -> GateState:
         """Read what the gate holds, compared with Postgres' epoch; a gate that is away is not loaded."""
@@ -117,17 +117,12 @@ class RedisGate:
         return [] if reply is None else _leases(reply[4])
 
     async def return_units(self, product_id: int, returns: Sequence[GateReturn]) -> bool:
-        """Count released units as free again: each order once, only those of the gate's epoch."""
+        """Count released units as free again: each order once; all of one epoch, the gate's."""
         keys = _keys(product_id, "epoch", "run", "stock", "buyers", "returned")
         epoch = returns[0].epoch
-        flat = [
-            value
-            for one in returns
-            if one.epoch == epoch
-            for value in (str(one.order_id), str(one.user_id), one.quantity)
-        ]
+        flat = [value for one in returns for value in (str(one.order_id), str(one.user_id), one.quantity)]
         reply = await self._single(lambda run_id: self._connection.script("return", keys, (run_id, epoch, *flat)))
-        return reply == 1
+        return bool(reply == 1)
 
     async def _read(self, product_id: int, *, only_overdue: bool, limit: int) -> list[Any] | None:
         keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease")

@@ -19,7 +19,8 @@ from flashsale.http.schemas import BuyIn, OrderOut, StreamTokenOut, buy_out, ord
 from flashsale.http.services import ApiServices, UseServices
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Receive, Scope, Send
+    from litestar.handlers import ASGIRouteHandler
+    from litestar.types import Receive, Scope, Send
 
 BUY_PATH = "/api/order/buy-flash"
 
@@ -27,7 +28,7 @@ _decode = msgspec.json.Decoder(BuyIn).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def buy_route(services: ApiServices, tokens: Tokens, *, body_bytes_max: int) -> ASGIApp:
+def buy_route(services: ApiServices, tokens: Tokens, *, body_bytes_max: int) -> ASGIRouteHandler:
     """Make the handler of `POST /api/order/buy-flash`: plain ASGI, because nearly all of a sale's requests end here."""
 
     @asgi(BUY_PATH, copy_scope=False)

@@ -1,4 +1,4 @@
-"""A payment gateway that behaves like one: slow, sometimes declining, sometimes failing, true to its idempotency keys."""
+"""A payment gateway that behaves like one: slow, sometimes declining, sometimes failing, true to its keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiohttp import web
 
-from flashsale.local.gateway_ledger import Entry, Ledger
+from flashsale.local.simulator_ledger import Entry, Ledger
 
 if TYPE_CHECKING:
     import socket

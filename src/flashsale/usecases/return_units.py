@@ -1,0 +1,69 @@
+"""Tell the gate that released units are free again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flashsale.domain.errors import FlashSaleError
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from flashsale.usecases.ports import Gate, GateReturn, Products
+
+log = structlog.get_logger(__name__)
+
+ROUNDS_MAX = 100
+"""Most batches in one run, so that a run ends."""
+
+
+class ReturnUnits:
+    """The use case. The rows are the truth: whoever comes first carries them over, and the gate counts each once."""
+
+    def __init__(self, products: Products, gate: Gate, *, limit: int) -> None:
+        """Take up to `limit` returns at a time."""
+        self._products = products
+        self._gate = gate
+        self._limit = limit
+        self._running: asyncio.Task[None] | None = None
+        self._again = False
+
+    async def __call__(self) -> None:
+        """Carry over what there is. Returns of a gate that is not loaded stay until it is: a loading counts them.
+
+        Raises:
+            Unavailable: if Postgres is away.
+        """
+        for _ in range(ROUNDS_MAX):
+            rows = await self._products.gate_returns(limit=self._limit)
+            groups: defaultdict[tuple[int, int], list[GateReturn]] = defaultdict(list)
+            for row in rows:
+                groups[row.product_id, row.epoch].append(row)
+            done: list[UUID] = []
+            for (product_id, _), returns in groups.items():
+                if await self._gate.return_units(product_id, returns):
+                    done += [one.order_id for one in returns]
+            if done:
+                await self._products.drop_gate_returns(done)
+                log.info("units.returned", orders=len(done))
+            if len(rows) < self._limit or not done:
+                return
+
+    def soon(self) -> None:
+        """Do it in the background; calls that come meanwhile share the next run."""
+        self._again = True
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._again:
+            self._again = False
+            try:
+                await self()
+            except FlashSaleError as error:
+                # The maintenance worker does it later.
+                log.info("units.not_returned", reason=error.detail)
