@@ -13,7 +13,7 @@ MINOR_UNITS_PER_MAJOR = 100
 PRICE_MINOR_MAX = 10**12
 """Largest price of one unit, in minor units; a product of it and the largest quantity fits in 8 bytes."""
 
-_AMOUNT = re.compile(r"(\d{1,10})(?:\.(\d{1,2}))?")
+_AMOUNT = re.compile(r"([0-9]{1,11})(?:\.([0-9]{1,2}))?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 

@@ -1,4 +1,8 @@
-"""A payment gateway that behaves like one: slow, sometimes declining, sometimes failing, true to its keys."""
+"""A payment gateway that behaves like one: slow, sometimes declining, sometimes failing, true to its idempotency keys.
+
+The service over HTTP: JSON, a bearer secret, problem documents. What it does is in `simulator_rules.py`, what it
+remembers in `simulator_ledger.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,17 @@ import asyncio
 import hashlib
 import hmac
 import json
-import math
-import random
+import re
+from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
 
-from flashsale.local.simulator_ledger import Entry, Ledger
+from flashsale.local.simulator_ledger import ChargeStatus, Entry, Ledger, LedgerFailedError
+from flashsale.local.simulator_rules import BEHAVIOUR_NAMES, Behaviour, Fault, RefusedError, Simulator, checked
 
 if TYPE_CHECKING:
     import socket
@@ -25,244 +31,271 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 BODY_BYTES_MAX = 16_384
-KEY_MAX = 255
-AMOUNT_MAX = 10**15
-HANG_MAX_S = 600.0
-"""A call that is never answered is given up after this, should the client never do."""
+AMOUNT_MINOR_MAX = 10**15
+REFERENCE_CHARS_MAX = 255
+LEDGER_LINES = 500
+"""Lines of one piece of the streamed ledger."""
+DRAIN_S = 5.0
+"""How long calls in flight are waited for when it stops."""
+BACKLOG = 4096
 
-FAULTS = {
-    "latencyMeanS": "latency_mean_s",
-    "latencySigma": "latency_sigma",
-    "declineRate": "decline_rate",
-    "errorRate": "error_rate",
-    "chargedErrorRate": "charged_error_rate",
-    "dropRate": "drop_rate",
-    "hangRate": "hang_rate",
-}
-"""What can be changed while it runs: names over the wire and in the settings."""
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_LIVE = "/health/live"
 
 
-def sample_latency_s(settings: SimulatorSettings, key: str) -> float:
-    """Draw a key's log-normal latency: mean `latency_mean_s`, shape `latency_sigma` (mu = ln mean - sigma^2 / 2)."""
-    if not settings.latency_mean_s:
-        return 0.0
-    mu = math.log(settings.latency_mean_s) - settings.latency_sigma**2 / 2
-    return _draws(settings.seed, "latency", key).lognormvariate(mu, settings.latency_sigma)
+class Api:
+    """The routes."""
 
-
-def is_declined(settings: SimulatorSettings, key: str) -> bool:
-    """Draw whether a key is declined; the same key always is, or never."""
-    return _draws(settings.seed, "decline", key).random() < settings.decline_rate
-
-
-def _draws(seed: int, what: str, key: str) -> random.Random:
-    digest = hashlib.blake2b(f"{seed}:{what}:{key}".encode(), digest_size=8).digest()
-    return random.Random(digest)  # noqa: S311 - reproducible on purpose
-
-
-class Simulator:
-    """The service's handlers."""
-
-    def __init__(self, settings: SimulatorSettings, secret: str) -> None:
-        """Open the ledger."""
-        self._settings = settings
-        self._secret = secret.encode()
-        self._ledger = Ledger(Path(settings.ledger_path) if settings.ledger_path else None)
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._faults = random.Random(settings.seed)  # noqa: S311
+    def __init__(self, simulator: Simulator, secret: str) -> None:
+        """Ask every caller for the bearer `secret`."""
+        if not secret:
+            raise ValueError("the simulator needs a secret")
+        self._simulator = simulator
+        self._authorization = f"Bearer {secret}".encode()
+        self._stopping = asyncio.Event()
 
     def app(self) -> web.Application:
         """Make the web application."""
         app = web.Application(middlewares=[self._guard], client_max_size=BODY_BYTES_MAX)
+        app.on_shutdown.append(self._stop)
         app.add_routes(
             [
-                web.get("/health/live", self._live),
+                web.get(_LIVE, self._live),
                 web.post("/v1/charges", self._charge),
-                web.get("/v1/charges/{key}", self._look),
+                web.get("/v1/charges/{key}", self._show),
                 web.post("/v1/charges/{key}/cancel", self._cancel),
                 web.post("/v1/charges/{key}/refunds", self._refund),
-                web.get("/v1/ledger", self._dump),
+                web.get("/v1/ledger", self._stream_ledger),
+                web.get("/v1/ledger/summary", self._summary),
                 web.get("/v1/faults", self._show_faults),
                 web.put("/v1/faults", self._set_faults),
             ]
         )
         return app
 
-    def close(self) -> None:
-        """Stop what runs and close the ledger; charges without an outcome are not made."""
-        for task in self._running.values():
-            task.cancel()
-        self._ledger.close()
+    async def _stop(self, _: web.Application) -> None:
+        self._stopping.set()
 
     @web.middleware
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        sent = request.headers.get("Authorization", "").removeprefix("Bearer ").encode()
-        if request.path != "/health/live" and not hmac.compare_digest(sent, self._secret):
-            return problem(401, "unauthenticated", "Send the gateway's secret: Authorization: Bearer <secret>.")
+        sent = request.headers.get("Authorization", "").encode(errors="replace")
+        if request.path != _LIVE and not hmac.compare_digest(sent, self._authorization):
+            problem = _problem(401, "unauthenticated", "Send the gateway's secret: Authorization: Bearer <secret>.")
+            problem.headers["WWW-Authenticate"] = "Bearer"
+            return problem
         try:
             return await handler(request)
-        except BadCall as error:
-            return problem(error.status, error.code, str(error))
+        except RefusedError as refused:
+            return _problem(refused.status, refused.code, refused.detail)
+        except LedgerFailedError:
+            return _problem(500, "ledger_failed", "The ledger cannot be written.")
+        except web.HTTPRequestEntityTooLarge:
+            return _problem(413, "body_too_large", f"A body has at most {BODY_BYTES_MAX} bytes.")
         except web.HTTPException as error:
-            return problem(error.status, "refused", error.reason)
+            code = "method_not_allowed" if error.status == HTTPStatus.METHOD_NOT_ALLOWED else "no_such_path"
+            problem = _problem(error.status, code, error.reason)
+            problem.headers.update({"Allow": error.headers["Allow"]} if "Allow" in error.headers else {})
+            return problem
 
     async def _live(self, _: web.Request) -> web.Response:
-        return web.json_response({"live": True})
+        return web.json_response({"status": "live"})
 
     async def _charge(self, request: web.Request) -> web.StreamResponse:
-        key = _key(request.headers.get("Idempotency-Key"))
-        body = await _body(request)
-        amount, currency = body.get("amountMinor"), body.get("currency")
-        if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
-            raise BadCall(400, "invalid_amount", f"amountMinor must be an integer of 1 to {AMOUNT_MAX}.")
-        if not isinstance(currency, str) or len(currency) != 3 or not currency.isupper():  # noqa: PLR2004 - ISO 4217
-            raise BadCall(400, "invalid_currency", "currency must be an ISO 4217 code.")
-        settings, fate = self._settings, self._faults.random()
-        if fate < settings.hang_rate:
-            await asyncio.sleep(HANG_MAX_S)
-        if settings.hang_rate <= fate < settings.hang_rate + settings.error_rate:
-            return problem(503, "overloaded", "Try again.")
-        entry = self._ledger.get(key)
+        key = _idempotency_key(request)
+        body = await _body(request, allowed=("amountMinor", "currency", "reference"))
+        amount_minor = _amount(body)
+        currency, reference = body.get("currency"), body.get("reference")
+        if not isinstance(currency, str) or _CURRENCY.fullmatch(currency) is None:
+            raise RefusedError(400, "invalid_currency", "currency must be an ISO 4217 code such as USD.")
+        if reference is not None and not (isinstance(reference, str) and len(reference) <= REFERENCE_CHARS_MAX):
+            raise RefusedError(400, "invalid_reference", f"reference has at most {REFERENCE_CHARS_MAX} characters.")
+        fault = self._simulator.draw_fault()
+        if fault is Fault.ERROR:
+            raise RefusedError(503, "overloaded", "Nothing was done.")
+        entry = self._simulator.see(key, amount_minor=amount_minor, currency=currency, reference=reference)
+        if fault is Fault.HANG:
+            # Until the client leaves, which cancels this handler, or the service stops.
+            await self._stopping.wait()
+            return _close(request)
+        await self._simulator.settle(entry)
+        if entry.status is ChargeStatus.PENDING:  # the service stops
+            return _close(request)
+        if fault is Fault.CHARGED_ERROR:
+            raise RefusedError(500, "internal", "Something went wrong.")
+        if fault is Fault.DROP:
+            return _close(request)
+        return web.json_response(_shown(entry), status=409 if entry.status is ChargeStatus.CANCELLED else 200)
+
+    async def _show(self, request: web.Request) -> web.Response:
+        entry = self._simulator.ledger.get(request.match_info["key"])
         if entry is None:
-            entry = Entry(key=key, charge_id=_charge_id(key), amount_minor=amount, currency=currency)
-            self._ledger.add(entry)
-        elif entry.status != "cancelled" and (entry.amount_minor, entry.currency) != (amount, currency):
-            raise BadCall(422, "key_reused", "This key belongs to another charge.")
-        if entry.status == "pending":
-            await self._outcome(entry)
-        if self._faults.random() < settings.charged_error_rate:
-            return problem(500, "internal", "Something went wrong after the charge.")
-        if self._faults.random() < settings.drop_rate and request.transport is not None:
-            request.transport.close()
-        return web.json_response(entry.public(), status=409 if entry.status == "cancelled" else 200)
-
-    async def _outcome(self, entry: Entry) -> None:
-        """Wait for the key's one charge, beginning it if nobody has; a caller who leaves does not stop it."""
-        running = self._running.get(entry.key)
-        if running is None:
-            running = asyncio.create_task(self._settle(entry))
-            self._running[entry.key] = running
-            running.add_done_callback(lambda _: self._running.pop(entry.key, None))
-        await asyncio.shield(running)
-
-    async def _settle(self, entry: Entry) -> None:
-        await asyncio.sleep(sample_latency_s(self._settings, entry.key))
-        # One instant: nothing is awaited between looking and writing.
-        if entry.status == "pending":
-            if is_declined(self._settings, entry.key):
-                entry.status, entry.decline_code = "declined", "card_declined"
-            else:
-                entry.status, entry.captures = "captured", entry.captures + 1
-        await self._ledger.save(entry)
-
-    async def _look(self, request: web.Request) -> web.Response:
-        entry = self._ledger.get(request.match_info["key"])
-        if entry is None:
-            raise BadCall(404, "no_such_charge", "This key was never seen.")
-        return web.json_response(entry.public())
+            raise RefusedError(404, "no_such_charge", "This key was never seen.")
+        shown = _shown(entry)
+        await self._simulator.ledger.flushed()
+        return web.json_response(shown)
 
     async def _cancel(self, request: web.Request) -> web.Response:
-        key = _key(request.match_info["key"])
-        entry = self._ledger.get(key)
-        if entry is None:
-            entry = Entry(key=key, charge_id=_charge_id(key), amount_minor=0, currency="")
-            self._ledger.add(entry)
-        if entry.status == "pending":
-            entry.status = "cancelled"
-        await self._ledger.save(entry)
-        return web.json_response(entry.public())
+        return web.json_response(_shown(await self._simulator.cancel(_path_key(request))))
 
     async def _refund(self, request: web.Request) -> web.Response:
-        key = _key(request.headers.get("Idempotency-Key"))
-        amount = (await _body(request)).get("amountMinor")
-        entry = self._ledger.get(request.match_info["key"])
-        if entry is None or entry.status != "captured":
-            raise BadCall(409, "not_captured", "Nothing was captured under this key.")
-        if type(amount) is not int or amount <= 0:
-            raise BadCall(400, "invalid_amount", "amountMinor must be a positive integer.")
-        if key not in entry.refunds:
-            if entry.refunded_minor + amount > entry.amount_minor:
-                raise BadCall(422, "too_much", "More than was captured.")
-            entry.refunds[key] = amount
-            await self._ledger.save(entry)
-        elif entry.refunds[key] != amount:
-            raise BadCall(422, "key_reused", "This key belongs to another refund.")
-        return web.json_response(entry.public())
+        key, refund_key = _path_key(request), _idempotency_key(request)
+        amount_minor = _amount(await _body(request, allowed=("amountMinor",)))
+        await self._simulator.refund(key, refund_key, amount_minor)
+        answer = {
+            "id": _id("re", f"{key} {refund_key}"),
+            "key": refund_key,
+            "charge": key,
+            "status": "refunded",
+        }
+        return web.json_response({**answer, "amountMinor": amount_minor})
 
-    async def _dump(self, request: web.Request) -> web.StreamResponse:
+    async def _stream_ledger(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
         await response.prepare(request)
-        for entry in self._ledger:
-            await response.write(json.dumps(entry.public()).encode() + b"\n")
+        lines: list[bytes] = []
+        for entry in self._simulator.ledger:
+            lines.append(entry.as_line())
+            if len(lines) == LEDGER_LINES:
+                await self._write(response, lines)
+        await self._write(response, lines)
         await response.write_eof()
         return response
 
+    async def _write(self, response: web.StreamResponse, lines: list[bytes]) -> None:
+        await self._simulator.ledger.flushed()
+        if lines:
+            await response.write(b"".join(lines))
+        lines.clear()
+
+    async def _summary(self, _: web.Request) -> web.Response:
+        summary = self._simulator.summary()
+        await self._simulator.ledger.flushed()
+        return web.json_response(summary)
+
     async def _show_faults(self, _: web.Request) -> web.Response:
-        return web.json_response({name: getattr(self._settings, own) for name, own in FAULTS.items()})
+        behaviour = self._simulator.behaviour
+        return web.json_response({name: getattr(behaviour, field) for name, field in BEHAVIOUR_NAMES.items()})
 
     async def _set_faults(self, request: web.Request) -> web.Response:
-        changes = {}
-        for name, value in (await _body(request)).items():
-            if name not in FAULTS or isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-                raise BadCall(400, "invalid_fault", f"{name} must be one of {', '.join(FAULTS)}, and not negative.")
-            if name.endswith("Rate") and value > 1:
-                raise BadCall(400, "invalid_fault", f"{name} must be 0 to 1.")
-            changes[FAULTS[name]] = value
-        self._settings = self._settings.model_copy(update=changes)
-        log.info("gateway.faults_set", **changes)
+        """Change what is named; the rest stays. A charge in flight ends as it began."""
+        body = await _body(request, allowed=tuple(BEHAVIOUR_NAMES))
+        changes: dict[str, Any] = {BEHAVIOUR_NAMES[name]: value for name, value in body.items()}
+        self._simulator.behaviour = checked(replace(self._simulator.behaviour, **changes))
+        log.info("gateway.faults_changed", **changes)
         return await self._show_faults(request)
 
 
-class BadCall(Exception):
-    """A call that the gateway refuses."""
+async def run_simulator(
+    settings: SimulatorSettings,
+    secret: str,
+    *,
+    sock: socket.socket,
+    ready: Callable[[], None],
+    stop: asyncio.Event,
+) -> None:
+    """Serve on a bound socket until `stop` is set, then finish the calls in flight for at most `DRAIN_S`.
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        """Say why."""
-        super().__init__(detail)
-        self.status = status
-        self.code = code
+    Raises:
+        LedgerDamagedError, LedgerLockedError: if the ledger file cannot be used.
+        LedgerFailedError: if it cannot be written any more; better gone than forgetful.
+    """
+    behaviour = checked(Behaviour(**{field: getattr(settings, field) for field in BEHAVIOUR_NAMES.values()}))
+    ledger = Ledger(Path(settings.ledger_path) if settings.ledger_path else None)
+    simulator = Simulator(ledger, behaviour, seed=settings.seed)
+    runner = web.AppRunner(
+        Api(simulator, secret).app(),
+        access_log=None,
+        handle_signals=False,
+        # A client that leaves ends its handler, never its charge: that is a timer of its own.
+        handler_cancellation=True,
+        shutdown_timeout=DRAIN_S,
+    )
+    await runner.setup()
+    waits = [asyncio.create_task(event.wait()) for event in (stop, ledger.failed) if event is not None]
+    try:
+        await web.SockSite(runner, sock, backlog=BACKLOG).start()
+        where = settings.ledger_path or "memory"
+        log.info("gateway.started", seed=settings.seed, ledger=where, keys=len(ledger))
+        ready()
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await runner.cleanup()
+        simulator.stop()
+        await ledger.close()
+    await ledger.flushed()
 
 
-def problem(status: int, code: str, detail: str) -> web.Response:
+def _shown(entry: Entry) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": _id("ch", entry.key),
+        "key": entry.key,
+        "status": entry.status.value,
+        "amountMinor": entry.amount_minor,
+        "currency": entry.currency,
+    }
+    if entry.reference is not None:
+        shown["reference"] = entry.reference
+    if entry.decline_code is not None:
+        shown["declineCode"] = entry.decline_code
+    return shown
+
+
+def _id(prefix: str, key: str) -> str:
+    return f"{prefix}_{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}"
+
+
+def _problem(status: int, code: str, detail: str) -> web.Response:
     """Render an RFC 9457 problem document."""
     document = {"type": "about:blank", "status": status, "code": code, "detail": detail}
-    return web.json_response(document, status=status, content_type="application/problem+json")
+    headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return web.json_response(document, status=status, headers=headers, content_type="application/problem+json")
 
 
-def _key(key: str | None) -> str:
-    if not key or len(key) > KEY_MAX or not key.isascii() or not key.isprintable():
-        raise BadCall(400, "invalid_key", f"Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters.")
+def _close(request: web.Request) -> web.StreamResponse:
+    """Hang up without an answer; what is returned goes nowhere."""
+    if request.transport is not None:
+        request.transport.close()
+    return web.Response(status=500)
+
+
+def _idempotency_key(request: web.Request) -> str:
+    sent = request.headers.getall("Idempotency-Key", [])
+    if len(sent) != 1:
+        raise RefusedError(400, "invalid_key", "Send the header Idempotency-Key once.")
+    return _checked_key(sent[0])
+
+
+def _path_key(request: web.Request) -> str:
+    return _checked_key(request.match_info["key"])
+
+
+def _checked_key(key: str) -> str:
+    if _KEY.fullmatch(key) is None:
+        raise RefusedError(400, "invalid_key", "A key has 1 to 255 letters, digits, '_', '.', ':' or '-'.")
     return key
 
 
-def _charge_id(key: str) -> str:
-    return "ch_" + hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+def _amount(body: dict[str, Any]) -> int:
+    amount = body.get("amountMinor")
+    if type(amount) is not int or not 0 < amount <= AMOUNT_MINOR_MAX:
+        detail = f"amountMinor must be an integer of 1 to {AMOUNT_MINOR_MAX}."
+        raise RefusedError(400, "invalid_amount", detail)
+    return amount
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+async def _body(request: web.Request, *, allowed: tuple[str, ...]) -> dict[str, Any]:
     try:
-        body = await request.json()
-    except ValueError as error:
-        raise BadCall(400, "invalid_json", "The body is not JSON.") from error
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(400, "invalid_json", "The body is not JSON.") from error
     if not isinstance(body, dict):
-        raise BadCall(400, "invalid_json", "The body is not a JSON object.")
+        raise RefusedError(400, "invalid_json", "The body is not a JSON object.")
+    unknown = sorted(body.keys() - set(allowed))
+    if unknown:
+        raise RefusedError(400, "unknown_field", f"Only these fields are known: {', '.join(allowed)}.")
     return body
-
-
-async def run_simulator(
-    settings: SimulatorSettings, secret: str, *, sock: socket.socket, ready: Callable[[], None], stop: asyncio.Event
-) -> None:
-    """Serve on a listening socket until `stop` is set."""
-    simulator = Simulator(settings, secret)
-    runner = web.AppRunner(simulator.app(), access_log=None, handle_signals=False, shutdown_timeout=2.0)
-    await runner.setup()
-    try:
-        await web.SockSite(runner, sock, backlog=4096).start()
-        log.info("gateway.started", seed=settings.seed, ledger=settings.ledger_path or "memory")
-        ready()
-        await stop.wait()
-    finally:
-        await runner.cleanup()
-        simulator.close()

@@ -1,14 +1,19 @@
-"""The payment gateway over HTTP."""
+"""The payment gateway over HTTP.
+
+An outcome is what the gateway said in so many words about this very key; everything else is unknown.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 import structlog
 
+from flashsale.domain.errors import FlashSaleError, Unavailable
 from flashsale.usecases.ports import Charge, ChargeOutcome, LedgerEntry
 
 if TYPE_CHECKING:
@@ -18,29 +23,47 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-LEDGER_TIMEOUT_S = 120.0
-DEFINITE = {
-    "captured": ChargeOutcome.CAPTURED,
-    "declined": ChargeOutcome.DECLINED,
-    "cancelled": ChargeOutcome.CANCELLED,
-}
-"""The only answers that say what became of the money. Everything else is unknown."""
+ANSWER_BYTES_MAX = 65_536
+LEDGER_SILENCE_S = 30.0
+"""How long the next piece of the ledger may take."""
+
+MISUSE = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
+"""Answers that say that the call itself is wrong, so that sending it again cannot help."""
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}")
+
+
+class GatewayMisuse(FlashSaleError):
+    """A defect or a wrong setting on our side: repeating the call is no use. It says nothing about the money."""
+
+    code = "gateway_misuse"
 
 
 class HttpGateway:
     """Implements `ports.PaymentGateway`; an async context manager. It never repeats a call by itself."""
 
     def __init__(self, base_url: str, secret: str, *, connections_max: int) -> None:
-        """Send the bearer `secret` to `base_url` over at most `connections_max` connections."""
+        """Send the bearer `secret` to `base_url` over at most `connections_max` connections; further calls wait."""
         self._base_url = base_url.rstrip("/")
         self._secret = secret
         self._connections_max = connections_max
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the connection pool."""
+        """Make the connection pool; nothing is sent yet."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections_max),
+            cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Authorization": f"Bearer {self._secret}"},
         )
         return self
@@ -52,57 +75,127 @@ class HttpGateway:
             self._session = None
 
     async def charge(self, *, key: str, amount: Money, timeout_s: float) -> Charge:
-        """Charge once per key, however often it is called."""
-        body = {"amountMinor": amount.minor, "currency": amount.currency}
-        return await self._ask(key, "/v1/charges", {"Idempotency-Key": key}, body, timeout_s)
-
-    async def cancel(self, *, key: str, timeout_s: float) -> Charge:
-        """Make sure that the key is never charged; CAPTURED if it was too late."""
-        return await self._ask(key, f"/v1/charges/{key}/cancel", {}, {}, timeout_s)
-
-    async def ledger(self) -> AsyncIterator[LedgerEntry]:
-        """Read the whole ledger.
+        """Charge once per key, however often it is called; waiting for a connection counts against `timeout_s`.
 
         Raises:
-            aiohttp.ClientError: if the gateway cannot be read.
+            GatewayMisuse: if the gateway refuses the call as such, for example for a wrong secret.
         """
-        timeout = aiohttp.ClientTimeout(total=LEDGER_TIMEOUT_S)
-        async with self._open().get(f"{self._base_url}/v1/ledger", timeout=timeout) as response:
-            response.raise_for_status()
-            async for line in response.content:
-                entry = json.loads(line)
-                yield LedgerEntry(
-                    key=entry["key"],
-                    status=entry["status"],
-                    amount_minor=entry["amountMinor"],
-                    refunded_minor=entry["refundedMinor"],
-                    captures=entry["captures"],
-                )
+        body = {"amountMinor": amount.minor, "currency": amount.currency}
+        status, answer = await self._post("/v1/charges", key, timeout_s, body=body)
+        outcome = _outcome(answer, key)
+        if outcome is ChargeOutcome.CANCELLED and status == HTTPStatus.CONFLICT:
+            return _charge(key, outcome, answer)
+        decided = outcome in (ChargeOutcome.CAPTURED, ChargeOutcome.DECLINED) and status == HTTPStatus.OK
+        if decided and (answer.get("amountMinor"), answer.get("currency")) == (amount.minor, amount.currency):
+            return _charge(key, outcome, answer)
+        return _unknown(key, status)
 
-    async def _ask(
-        self, key: str, path: str, headers: dict[str, str], body: dict[str, Any], timeout_s: float
-    ) -> Charge:
-        unknown = Charge(key=key, outcome=ChargeOutcome.UNKNOWN, reference=None)
+    async def cancel(self, *, key: str, timeout_s: float) -> Charge:
+        """Make sure that the key is never charged; CAPTURED or DECLINED if it was too late.
+
+        Raises:
+            GatewayMisuse: if the gateway refuses the call as such.
+        """
+        status, answer = await self._post(f"/v1/charges/{key}/cancel", key, timeout_s, body=None)
+        outcome = _outcome(answer, key)
+        return _charge(key, outcome, answer) if status == HTTPStatus.OK else _unknown(key, status)
+
+    async def ledger(self) -> AsyncIterator[LedgerEntry]:
+        """Read the whole ledger, in the gateway's order.
+
+        Raises:
+            GatewayMisuse: if the gateway refuses the call as such.
+            Unavailable: if it is away, or breaks off, or says what cannot be understood.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=LEDGER_SILENCE_S, sock_read=LEDGER_SILENCE_S)
+        try:
+            async with self._open().get(
+                f"{self._base_url}/v1/ledger", timeout=timeout, allow_redirects=False
+            ) as response:
+                _refuse_misuse(response.status)
+                if response.status != HTTPStatus.OK:
+                    raise Unavailable(f"The gateway's ledger was answered with {response.status}.")
+                async for line in response.content:
+                    yield _ledger_entry(json.loads(line))
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            raise Unavailable(f"The gateway's ledger cannot be read: {type(error).__name__}.") from error
+
+    async def _post(
+        self, path: str, key: str, timeout_s: float, *, body: dict[str, Any] | None
+    ) -> tuple[int, dict[str, Any]]:
+        """Send one call; gives status and answer, or 0 and nothing if there was no answer to speak of."""
+        if _KEY.fullmatch(key) is None:
+            raise GatewayMisuse("A gateway key has 1 to 255 letters, digits, '_', '.', ':' or '-'.")
         try:
             async with self._open().post(
-                self._base_url + path, json=body, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s)
+                self._base_url + path,
+                json=body,
+                headers={"Idempotency-Key": key} if body is not None else None,
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+                allow_redirects=False,
             ) as response:
-                answer = await response.json(content_type=None)
-                status = response.status
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            log.info("gateway.silent", key=key, error=type(error).__name__)
-            return unknown
-        if status not in (HTTPStatus.OK, HTTPStatus.CONFLICT) or not isinstance(answer, dict):
-            if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                log.error("gateway.refused_call", key=key, status=status)
-            return unknown
-        outcome = DEFINITE.get(str(answer.get("status")))
-        if outcome is None or answer.get("key") != key:
-            return unknown
-        reference = answer.get("declineCode") if outcome is ChargeOutcome.DECLINED else answer.get("id")
-        return Charge(key=key, outcome=outcome, reference=None if reference is None else str(reference))
+                _refuse_misuse(response.status)
+                answer = json.loads(await _read(response))
+                return response.status, answer if isinstance(answer, dict) else {}
+        except aiohttp.InvalidURL as error:
+            raise GatewayMisuse("The gateway's URL is not one.") from error
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
+            log.info("gateway.call_failed", key=key, error=type(error).__name__)
+            return 0, {}
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("the gateway is not open: use it as an async context manager")
         return self._session
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > ANSWER_BYTES_MAX:
+            raise ValueError("the answer is too long")
+    return body
+
+
+def _refuse_misuse(status: int) -> None:
+    if status in MISUSE:
+        log.error("gateway.call_refused", status=status)
+        raise GatewayMisuse(f"The gateway refused the call itself with {status}.")
+
+
+def _outcome(answer: dict[str, Any], key: str) -> ChargeOutcome:
+    """Read what an answer says about `key`; a capture without its id is no definite answer."""
+    said = answer.get("status")
+    if answer.get("key") != key:
+        return ChargeOutcome.UNKNOWN
+    if said == "captured" and isinstance(answer.get("id"), str) and answer["id"]:
+        return ChargeOutcome.CAPTURED
+    if said == "declined":
+        return ChargeOutcome.DECLINED
+    if said == "cancelled":
+        return ChargeOutcome.CANCELLED
+    return ChargeOutcome.UNKNOWN
+
+
+def _charge(key: str, outcome: ChargeOutcome, answer: dict[str, Any]) -> Charge:
+    if outcome is ChargeOutcome.UNKNOWN:
+        return _unknown(key, HTTPStatus.OK)
+    reference = answer.get("declineCode" if outcome is ChargeOutcome.DECLINED else "id")
+    return Charge(key=key, outcome=outcome, reference=reference if isinstance(reference, str) else None)
+
+
+def _unknown(key: str, status: int) -> Charge:
+    if status:
+        log.info("gateway.answer_unclear", key=key, status=status)
+    return Charge(key=key, outcome=ChargeOutcome.UNKNOWN, reference=None)
+
+
+def _ledger_entry(line: Any) -> LedgerEntry:
+    return LedgerEntry(
+        key=str(line["key"]),
+        status=str(line["status"]),
+        amount_minor=int(line["amountMinor"]),
+        refunded_minor=int(line["refundedMinor"]),
+        captures=int(line["captures"]),
+    )

@@ -125,7 +125,7 @@ class RedisGate:
         return bool(reply == 1)
 
     async def _read(self, product_id: int, *, only_overdue: bool, limit: int) -> list[Any] | None:
-        keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease")
+        keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers")
         reply: list[Any] | None = await self._single(
             lambda run_id: self._connection.script("state", keys, (run_id, limit, int(only_overdue)))
         )

@@ -1,8 +1,8 @@
 -- Reads what the gate holds, without writing.
--- KEYS  epoch, run, stock, leases, lease
+-- KEYS  epoch, run, stock, leases, lease, keys, buyers
 -- ARGV  run id, most leases to list, '1' for only those past their deadline
 -- Gives {epoch or '', 1 if the run id is this server's, stock or '', number of leases, {order id, lease, ...}}.
-local types = {'string', 'string', 'string', 'zset', 'hash'}
+local types = {'string', 'string', 'string', 'zset', 'hash', 'hash', 'hash'}
 for i, want in ipairs(types) do
     local is = redis.call('TYPE', KEYS[i]).ok
     if is ~= want and (is ~= 'none' or i <= 3) then

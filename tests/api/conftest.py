@@ -1,0 +1,118 @@
+"""The real stack: two API processes, workers, the gateway simulator; one per test process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import uuid
+
+import asyncpg
+import httpx
+import pytest
+
+from flashsale.local.stack import ROOT, Stack
+
+FAST = {
+    "FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0.05",
+    "FLASHSALE_SIMULATOR__DECLINE_RATE": "0",
+    "FLASHSALE_PAYMENTS__RETRY_S": "0.2",
+    "FLASHSALE_PAYMENTS__TIMEOUT_S": "2",
+    "FLASHSALE_GATE__RATE_LIMIT": "0",
+    "FLASHSALE_LIVE__RETRY_MS": "100",
+}
+"""Payments take milliseconds, so that tests do not wait; the buys' rate is limited in a test of its own."""
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    stack = Stack(tmp_path_factory.mktemp("stack"), port=0, environment=FAST)
+    asyncio.run(stack.start())
+    yield stack
+    asyncio.run(stack.stop())
+
+
+@pytest.fixture
+async def api(stack):
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def admin(stack):
+    """Headers of the administrator."""
+    body = {"email": stack.secrets["admin_email"], "password": stack.secrets["admin_password"]}
+    token = httpx.post(f"{stack.base_url}/api/auth/login", json=body, timeout=30).json()["token"]
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture(scope="session")
+def make_buyers(stack):
+    """Make buyers in bulk; gives their headers."""
+
+    def make(count: int) -> list[dict[str, str]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "flashsale.cli", "buyers", "--count", str(count), "--prefix", uuid.uuid4().hex],
+            env=stack.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [{"Authorization": f"Bearer {json.loads(line)['token']}"} for line in done.stdout.splitlines()]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def buyers(make_buyers):
+    """Fifty buyers for whoever needs a few."""
+    return iter(make_buyers(50))
+
+
+@pytest.fixture
+def buyer(buyers):
+    return next(buyers)
+
+
+@pytest.fixture
+def product(api, admin):
+    """Create a product; gives its id."""
+
+    async def create(**changes) -> int:
+        body = {"name": "Phone", "price": "999.99", "stock": 10, **changes}
+        answer = await api.post("/api/admin/products", json=body, headers=admin)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    return create
+
+
+@pytest.fixture
+async def database(stack):
+    connection = await asyncpg.connect(stack.environment["FLASHSALE_POSTGRES__URL"])
+    yield connection
+    await connection.close()
+
+
+async def final(api, order_id, headers):
+    """Wait until an order is final; gives its status."""
+    for _ in range(300):
+        answer = (await api.get(f"/api/order/{order_id}/status", headers=headers)).json()
+        if answer["status"] in {"confirmed", "payment_failed", "expired", "cancelled", "failed"}:
+            return answer["status"]
+        await asyncio.sleep(0.05)
+    raise AssertionError(answer)
+
+
+def audit(stack, *arguments):
+    """Run `flashsale audit` against the stack."""
+    return subprocess.run(
+        [sys.executable, "-m", "flashsale.cli", "audit", *arguments],
+        env=stack.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -1,0 +1,320 @@
+import asyncio
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import jwt
+import pytest
+
+from tests.api.conftest import final
+
+BUY = "/api/order/buy-flash"
+
+
+def problem(answer, status, code):
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert (document["status"], document["code"]) == (status, code)
+    assert document["detail"]
+    return document
+
+
+async def test_register_log_in_look_buy_and_follow(api, product):
+    product_id = await product()
+    email = f"{uuid.uuid4().hex}@Example.com"
+    account = {"name": "Ada", "email": email, "password": "correct horse"}
+    registered = await api.post("/api/auth/register", json=account)
+    assert registered.status_code == 201
+    assert registered.json()["user"]["role"] == "buyer"
+    problem(await api.post("/api/auth/register", json={**account, "email": email.upper()}), 409, "email_taken")
+    login = {"email": email, "password": account["password"]}
+    token = (await api.post("/api/auth/login", json=login)).json()["token"]
+    problem(await api.post("/api/auth/login", json={**login, "password": "wrong"}), 401, "bad_credentials")
+    problem(await api.post("/api/auth/login", json={**login, "email": "no@body.example"}), 401, "bad_credentials")
+
+    shown = (await api.get(f"/api/products/{product_id}")).json()
+    assert (shown["price"], shown["stock"], shown["currency"]) == ("999.99", 10, "USD")
+    assert product_id in {one["id"] for one in (await api.get("/api/products")).json()}
+
+    headers = {"Authorization": f"Bearer {token}"}
+    bought = await api.post(BUY, json={"productId": product_id, "quantity": 2}, headers=headers)
+    assert bought.status_code == 202
+    body = bought.json()
+    assert body["status"] == "queued"
+    assert bought.headers["location"] == body["checkStatusUrl"]
+    assert body["product"] == {"id": product_id, "name": "Phone", "price": "999.99", "currency": "USD", "quantity": 2}
+    assert await final(api, body["orderId"], headers) == "confirmed"
+    status = (await api.get(body["checkStatusUrl"], headers=headers)).json()
+    assert (status["totalPrice"], status["version"], status["success"]) == ("1999.98", 5, True)
+
+
+async def test_a_repeated_key_gets_the_same_answer_byte_for_byte(api, product, buyer):
+    product_id = await product(stock=1)
+    headers = {**buyer, "Idempotency-Key": "k"}
+    first = await api.post(BUY, json={"productId": product_id}, headers=headers)
+    repeats = await asyncio.gather(*(api.post(BUY, json={"productId": product_id}, headers=headers) for _ in range(20)))
+    assert {(answer.status_code, answer.content) for answer in repeats} == {(202, first.content)}
+    in_body = await api.post(BUY, json={"productId": product_id, "requestId": "k"}, headers=buyer)
+    assert in_body.content == first.content
+    problem(
+        await api.post(BUY, json={"productId": product_id, "quantity": 2}, headers=headers),
+        422,
+        "idempotency_key_reused",
+    )
+    problem(await api.post(BUY, json={"productId": product_id}, headers=buyer), 409, "sold_out")
+
+
+async def test_repeats_that_race_make_one_order(api, product, buyer):
+    product_id = await product()
+    headers = {**buyer, "Idempotency-Key": "race"}
+    answers = await asyncio.gather(*(api.post(BUY, json={"productId": product_id}, headers=headers) for _ in range(30)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.content for answer in answers}) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "invalid_input"),
+        (b"{", 400, "invalid_input"),
+        (b"\xff\xfe", 400, "invalid_input"),
+        (b"[]", 400, "invalid_input"),
+        (b"{}", 400, "invalid_input"),
+        (b'{"productId":"1"}', 400, "invalid_input"),
+        (b'{"productId":1.5}', 400, "invalid_input"),
+        (b'{"productId":0}', 400, "invalid_input"),
+        (b'{"productId":99999999999}', 400, "invalid_input"),
+        (b'{"productId":2147483647}', 404, "product_not_found"),
+        (b'{"productId":PRODUCT,"quantity":0}', 400, "invalid_input"),
+        (b'{"productId":PRODUCT,"quantity":-1}', 400, "invalid_input"),
+        (b'{"productId":PRODUCT,"quantity":101}', 400, "invalid_input"),
+        (b'{"productId":PRODUCT,"quantity":true}', 400, "invalid_input"),
+        (b'{"productId":PRODUCT,"price":"0.01"}', 400, "invalid_input"),
+        (b'{"productId":PRODUCT,"requestId":""}', 400, "invalid_input"),
+        (b'{"productId":PRODUCT,"requestId":"a\\u0000b"}', 400, "invalid_input"),
+        (b'{"productId":PRODUCT,"requestId":"' + b"x" * 256 + b'"}', 400, "invalid_input"),
+        (b'{"productId":PRODUCT,"quantity":11}', 409, "sold_out"),
+        (b" " * 20_000, 413, "body_too_large"),
+    ],
+)
+async def test_a_bad_buy_is_a_clear_problem_and_changes_nothing(api, product, buyer, database, body, status, code):
+    product_id = await product()
+    body = body.replace(b"PRODUCT", str(product_id).encode())
+    problem(await api.post(BUY, content=body, headers=buyer), status, code)
+    assert await database.fetchval("SELECT free FROM product_live WHERE product_id = $1", product_id) == 10
+    assert await database.fetchval("SELECT count(*) FROM orders WHERE product_id = $1", product_id) == 0
+
+
+async def test_two_keys_in_one_request_must_be_one(api, product, buyer):
+    product_id = await product()
+    headers = {**buyer, "Idempotency-Key": "a"}
+    problem(
+        await api.post(BUY, json={"productId": product_id, "requestId": "b"}, headers=headers), 400, "invalid_input"
+    )
+
+
+async def test_only_post_buys(api):
+    answer = await api.get(BUY)
+    problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
+
+
+async def test_a_buy_needs_a_token_that_holds(api, product, stack):
+    product_id = await product()
+    claims = {"sub": str(uuid.uuid4()), "role": "buyer", "use": "login", "iss": "flashsale", "aud": "flashsale-api"}
+    key = stack.secrets["jwt_secret"]
+    past, future = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(hours=1)
+    tokens = [
+        None,
+        "nonsense",
+        jwt.encode({**claims, "iat": past, "exp": past}, key, algorithm="HS256"),
+        jwt.encode({**claims, "iat": past, "exp": future}, "another key" * 5, algorithm="HS256"),
+        jwt.encode({**claims, "iat": past, "exp": future}, key * 2, algorithm="HS512"),
+    ]
+    for token in tokens:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        answer = await api.post(BUY, json={"productId": product_id}, headers=headers)
+        problem(answer, 401, "unauthenticated")
+        assert answer.headers["www-authenticate"] == "Bearer"
+    nobody = jwt.encode({**claims, "iat": past, "exp": future}, key, algorithm="HS256")
+    answer = await api.post(BUY, json={"productId": product_id}, headers={"Authorization": f"Bearer {nobody}"})
+    problem(answer, 401, "unauthenticated")
+
+
+async def test_a_sale_that_is_not_open_accepts_nothing(api, product, buyer, admin):
+    later, before = (datetime.now(UTC) + timedelta(hours=h) for h in (1, -1))
+    not_yet = await product(startsAt=later.isoformat())
+    problem(await api.post(BUY, json={"productId": not_yet}, headers=buyer), 409, "sale_not_started")
+    over = await product(startsAt=(before - timedelta(hours=1)).isoformat(), endsAt=before.isoformat())
+    problem(await api.post(BUY, json={"productId": over}, headers=buyer), 409, "sale_ended")
+    paused = await product()
+    kept = await api.post(BUY, json={"productId": paused}, headers={**buyer, "Idempotency-Key": "p"})
+    assert (await api.post(f"/api/admin/products/{paused}/pause", headers=admin)).json()["paused"] is True
+    problem(await api.post(BUY, json={"productId": paused}, headers=buyer), 409, "sale_paused")
+    again = await api.post(BUY, json={"productId": paused}, headers={**buyer, "Idempotency-Key": "p"})
+    assert again.content == kept.content
+    await api.post(f"/api/admin/products/{paused}/resume", headers=admin)
+    for _ in range(50):
+        answer = await api.post(BUY, json={"productId": paused}, headers=buyer)
+        if answer.status_code == 202:
+            break
+        await asyncio.sleep(0.02)
+    assert answer.status_code == 202
+
+
+async def test_the_limit_per_buyer(api, product, buyer):
+    product_id = await product(limitPerBuyer=2)
+    answers = await asyncio.gather(*(api.post(BUY, json={"productId": product_id}, headers=buyer) for _ in range(10)))
+    assert sorted(answer.status_code for answer in answers) == [202] * 2 + [409] * 8
+    problem(await api.post(BUY, json={"productId": product_id}, headers=buyer), 409, "limit_reached")
+
+
+async def test_an_order_is_its_owners(api, product, buyers, admin):
+    owner, other = next(buyers), next(buyers)
+    bought = (await api.post(BUY, json={"productId": await product()}, headers=owner)).json()
+    path = f"/api/order/{bought['orderId']}"
+    for headers, status in ((owner, 200), (admin, 200), (other, 404), ({}, 401)):
+        assert (await api.get(f"{path}/status", headers=headers)).status_code == status
+    for action in ("pay", "cancel", "stream-token"):
+        problem(await api.post(f"{path}/{action}", headers=other), 404, "order_not_found")
+        problem(await api.post(f"{path}/{action}"), 401, "unauthenticated")
+    assert (await api.get(f"/sse/orders/{bought['orderId']}", headers=other)).status_code == 404
+    assert (await api.get(f"/sse/orders/{bought['orderId']}")).status_code == 401
+    problem(await api.get(f"/api/order/{uuid.uuid4()}/status", headers=owner), 404, "order_not_found")
+    assert (await api.get("/api/order/nonsense/status", headers=owner)).status_code == 404
+
+
+async def test_a_buyer_pays_or_cancels(api, product, buyers):
+    product_id = await product(paymentMode="by_buyer")
+    for action, status, code in (("pay", "confirmed", 202), ("cancel", "cancelled", 200)):
+        headers = next(buyers)
+        order_id = (await api.post(BUY, json={"productId": product_id}, headers=headers)).json()["orderId"]
+        for _ in range(100):
+            if (await api.get(f"/api/order/{order_id}/status", headers=headers)).json()["status"] == "awaiting_payment":
+                break
+            await asyncio.sleep(0.05)
+        assert (await api.post(f"/api/order/{order_id}/{action}", headers=headers)).status_code == code
+        assert await final(api, order_id, headers) == status
+        other = "cancel" if action == "pay" else "pay"
+        problem(await api.post(f"/api/order/{order_id}/{other}", headers=headers), 409, "order_state_forbids")
+
+
+async def test_unpaid_orders_expire_by_themselves(api, product, buyer):
+    product_id = await product(paymentMode="by_buyer", paymentWindowS=1, stock=1)
+    order_id = (await api.post(BUY, json={"productId": product_id}, headers=buyer)).json()["orderId"]
+    assert await final(api, order_id, buyer) == "expired"
+    for _ in range(100):
+        if (await api.get(f"/api/products/{product_id}")).json()["stock"] == 1:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the unit did not come back")
+
+
+async def test_administration_is_for_administrators(api, product, buyer, admin):
+    product_id = await product()
+    calls = [
+        ("POST", "/api/admin/stock", {"productId": product_id, "stock": 5}),
+        ("POST", "/api/admin/products", {"name": "x", "price": "1", "stock": 1}),
+        ("PATCH", f"/api/admin/products/{product_id}", {"name": "x"}),
+        ("GET", f"/api/admin/products/{product_id}", None),
+        ("POST", f"/api/admin/products/{product_id}/pause", None),
+        ("GET", "/api/admin/orders", None),
+    ]
+    for method, path, body in calls:
+        problem(await api.request(method, path, json=body), 401, "unauthenticated")
+        problem(await api.request(method, path, json=body, headers=buyer), 403, "forbidden")
+        assert (await api.request(method, path, json=body, headers=admin)).is_success
+
+
+async def test_the_allotment_can_be_raised_and_lowered_in_mid_sale(api, product, buyer, admin):
+    product_id = await product(stock=2)
+    await api.post(BUY, json={"productId": product_id, "quantity": 2}, headers=buyer)
+    problem(
+        await api.post("/api/admin/stock", json={"productId": product_id, "stock": 1}, headers=admin),
+        409,
+        "allotment_below_claimed",
+    )
+    for _ in range(2):
+        answer = await api.post("/api/admin/stock", json={"productId": product_id, "stock": 3}, headers=admin)
+        assert (answer.status_code, answer.json()["stock"], answer.json()["allotment"]) == (200, 1, 3)
+    assert (await api.post(BUY, json={"productId": product_id}, headers=buyer)).status_code == 202
+    problem(
+        await api.post("/api/admin/stock", json={"productId": 2**31 - 1, "stock": 3}, headers=admin),
+        404,
+        "product_not_found",
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"price": "free"}, {"price": "-1"}, {"stock": -1}, {"stock": 10**7}, {"name": ""}, {"name": "a\x00b"},
+     {"currency": "dollars"}, {"limitPerBuyer": 0}, {"paymentMode": "cash"}, {"unknown": 1},
+     {"startsAt": "2030-01-02T00:00:00Z", "endsAt": "2030-01-01T00:00:00Z"}, {"startsAt": "2030-01-02T00:00:00"}],
+)  # fmt: skip
+async def test_a_bad_product_is_a_clear_problem(api, admin, change):
+    answer = await api.post(
+        "/api/admin/products", json={"name": "x", "price": "1", "stock": 1, **change}, headers=admin
+    )
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": "x"},
+        {"name": "x", "email": "no", "password": "long enough"},
+        {"name": "x", "email": "a@b.c", "password": "short"},
+    ],
+)
+async def test_a_bad_registration_is_a_clear_problem(api, body):
+    assert (await api.post("/api/auth/register", json=body)).status_code == 400
+
+
+async def test_unknown_paths_and_big_bodies_are_problems(api, admin):
+    problem(await api.get("/api/nothing"), 404, "no_such_path")
+    problem(await api.delete("/api/products"), 405, "method_not_allowed")
+    answer = await api.post("/api/admin/products", content=b"x" * 20_000, headers=admin)
+    assert answer.status_code in (400, 413)
+
+
+async def test_every_route_is_in_the_openapi_document(api):
+    document = (await api.get("/schema")).json()
+    assert {"/api/order/buy-flash", "/sse/stock/{product_id}", "/sse/orders/{order_id}", "/api/admin/stock"} <= set(
+        document["paths"]
+    )
+    buy = document["paths"]["/api/order/buy-flash"]["post"]
+    assert set(buy["responses"]) == {"202", "400", "401", "404", "409", "413", "422", "429", "503"}
+    text = json.dumps(document)
+    for reference in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
+        assert reference in document["components"]["schemas"], reference
+
+
+async def test_health_and_metrics_say_what_is(api, product, buyer):
+    product_id = await product()
+    await api.post(BUY, json={"productId": product_id}, headers=buyer)
+    assert (await api.get("/health/live")).json() == {"live": True}
+    for _ in range(50):
+        health = (await api.get("/health/ready")).json()
+        if health["gate"] == "loaded":
+            break
+        await asyncio.sleep(0.05)
+    assert health == {"ready": True, "postgres": True, "listening": True, "gate": "loaded"}
+    text = (await api.get("/metrics")).text
+    for name in (
+        'flashsale_http_requests_total{route="/api/order/buy-flash",status="202"}', 'flashsale_buys_total{outcome="accepted"}',
+        'flashsale_gate_answers_total{answer="admitted"}', f'flashsale_free_units{{product="{product_id}"}} 9.0',
+        f'flashsale_gate_drift_units{{product="{product_id}"}}', "flashsale_orders{status=", "flashsale_jobs{queue=",
+        "flashsale_build_info",
+    ):  # fmt: skip
+        assert name in text, name
+
+
+async def test_connections_are_kept_alive_over_refusals(api, product, buyer):
+    product_id = await product(stock=0)
+    async with httpx.AsyncClient(base_url=api.base_url, limits=httpx.Limits(max_connections=1)) as client:
+        for _ in range(20):
+            problem(await client.post(BUY, json={"productId": product_id}, headers=buyer), 409, "sold_out")

@@ -1,0 +1,164 @@
+"""Real servers for the tests: one Postgres and one Valkey per test process, one fresh database per test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from flashsale.adapters.postgres.database import Database
+from flashsale.adapters.postgres.invariants import PostgresInvariants
+from flashsale.bootstrap import open_jobs, open_services
+from flashsale.domain.money import Money
+from flashsale.domain.products import PaymentMode
+from flashsale.local.postgres_server import LocalPostgres
+from flashsale.local.valkey_server import LocalValkey
+from flashsale.settings import Settings
+from flashsale.usecases.ports import NewProduct
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = "flashsale_template"
+
+
+def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run alembic as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        env={**os.environ, "FLASHSALE_POSTGRES__URL": url},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def with_database(url: str, name: str) -> str:
+    return url.rpartition("/")[0] + "/" + name
+
+
+async def execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """A Postgres server with a migrated template database. Its data is thrown away, so it need not be synced."""
+    server = LocalPostgres(tmp_path_factory.mktemp("pg"), settings={"autovacuum": "off"})
+    asyncio.run(server.start())
+    asyncio.run(execute(server.url, f"CREATE DATABASE {TEMPLATE}"))
+    done = alembic(with_database(server.url, TEMPLATE), "upgrade", "head")
+    assert done.returncode == 0, done.stderr
+    yield server
+    asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory):
+    server = LocalValkey(tmp_path_factory.mktemp("valkey"))
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def empty_url(postgres):
+    """A database without a schema."""
+    name = f"t_{uuid.uuid4().hex}"
+    await execute(postgres.url, f"CREATE DATABASE {name}")
+    yield with_database(postgres.url, name)
+    await execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def postgres_url(postgres):
+    """A fresh clone of the migrated template."""
+    name = f"t_{uuid.uuid4().hex}"
+    await execute(postgres.url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield with_database(postgres.url, name)
+    await execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def redis(valkey):
+    """A client of an empty Valkey, for tests that look or meddle."""
+    from redis.asyncio import Redis
+
+    client = Redis.from_url(valkey.url, decode_responses=True)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def settings(postgres_url, valkey, redis):
+    return make_settings(postgres_url, valkey.url)
+
+
+def make_settings(postgres_url: str, redis_url: str, **groups: dict[str, object]) -> Settings:
+    given = {
+        "postgres": {"url": postgres_url},
+        "redis": {"url": redis_url},
+        "auth": {"jwt_secret": "only-for-tests-" * 4},
+        "payments": {"gateway_url": "http://127.0.0.1:9", "gateway_secret": "unused"},
+    }
+    for name, group in groups.items():
+        given[name] = {**given.get(name, {}), **group}
+    return Settings(**given)
+
+
+@pytest.fixture
+async def services(settings):
+    """Everything that an API process has; after the test the invariants hold."""
+    async with open_services(settings, name="test") as opened:
+        yield opened
+        await assert_invariants(opened.database)
+
+
+@pytest.fixture
+async def jobs(settings):
+    async with open_jobs(settings, name="test") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def db(postgres_url):
+    """A connection for tests that look or meddle."""
+    connection = await asyncpg.connect(postgres_url)
+    yield connection
+    await connection.close()
+
+
+async def assert_invariants(database: Database) -> None:
+    checked = await PostgresInvariants(database).check(overdue_s=3600)
+    assert not [result for result in checked if result.violations]
+
+
+async def add_product(services, **changes):
+    """Create a product and load its gate; gives the product."""
+    wanted = {
+        "name": "Phone",
+        "price": Money(minor=99_999, currency="USD"),
+        "allotment": 10,
+        "payment_mode": PaymentMode.AUTOMATIC,
+        "payment_window_s": 300,
+        "limit_per_buyer": None,
+        "starts_at": None,
+        "ends_at": None,
+        **changes,
+    }
+    return await services.administer.create(NewProduct(**wanted))
+
+
+async def add_buyers(services, count):
+    return await services.users.create_buyers(count, prefix=f"b{uuid.uuid4().hex[:8]}")

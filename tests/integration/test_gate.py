@@ -1,0 +1,205 @@
+import asyncio
+
+import pytest
+
+from flashsale.adapters.redis.gate import RedisGate
+from flashsale.domain.errors import LimitReached, RateLimited, SoldOut
+from flashsale.domain.requests import BuyRequest
+from flashsale.usecases.ports import Admission, GateReturn
+from tests.conftest import add_buyers, add_product, make_settings
+from tests.integration.test_accept import new_id
+
+
+def ask(product, user, *, key=None, quantity=1):
+    return BuyRequest(user_id=user, product_id=product.product_id, quantity=quantity, key=key)
+
+
+async def state(services, product):
+    return await services.gate.state(product.product_id, product.epoch)
+
+
+async def flushed(services, product, check):
+    """Wait until settled and returned leases have reached the gate."""
+    for _ in range(200):
+        if check(found := await state(services, product)):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(found)
+
+
+async def admit(services, product, user, **kwargs):
+    return await services.gate.admit(product, new_id(), ask(product, user, **kwargs))
+
+
+async def test_units_are_leased_settled_and_given_back(services):
+    product = await add_product(services, allotment=5)
+    users = await add_buyers(services, 2)
+    kept = await admit(services, product, users[0], quantity=2)
+    lost = await admit(services, product, users[1])
+    assert (kept.admission, kept.epoch) == (Admission.ADMITTED, product.epoch)
+    found = await state(services, product)
+    assert (found.stock, found.leases, found.leased_units) == (2, 2, 3)
+    services.gate.settle(product.product_id, kept.order_id)
+    services.gate.give_back(product.product_id, lost.order_id)
+    services.gate.give_back(product.product_id, lost.order_id)
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (3, 0))
+
+
+async def test_a_running_request_of_the_same_key_shares_its_lease(services):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    first = await admit(services, product, user, key="k")
+    second = await admit(services, product, user, key="k")
+    assert second.order_id == first.order_id
+    assert (await state(services, product)).stock == 9
+
+
+async def test_no_stock_no_admission(services):
+    product = await add_product(services, allotment=1)
+    users = await add_buyers(services, 3)
+    answers = await asyncio.gather(*(admit(services, product, user) for user in users))
+    assert sorted(answer.admission for answer in answers) == ["admitted", "sold_out", "sold_out"]
+
+
+async def test_the_limit_per_buyer_is_kept_and_given_back(services):
+    product = await add_product(services, limit_per_buyer=2)
+    user = (await add_buyers(services, 1))[0]
+    first = await admit(services, product, user, quantity=2)
+    assert (await admit(services, product, user)).admission is Admission.LIMIT_REACHED
+    services.gate.give_back(product.product_id, first.order_id)
+    await flushed(services, product, lambda found: found.stock == 10)
+    assert (await admit(services, product, user)).admission is Admission.ADMITTED
+
+
+async def test_requests_per_window_and_attempts_per_minute_are_limited(postgres_url, valkey, redis):
+    from flashsale.bootstrap import open_services
+
+    settings = make_settings(
+        postgres_url, valkey.url, gate={"rate_limit": 3, "rate_window_s": 3600, "attempts_per_minute": 2}
+    )
+    async with open_services(settings) as services:
+        product = await add_product(services)
+        user, other = await add_buyers(services, 2)
+        answers = [(await admit(services, product, user)).admission for _ in range(4)]
+        assert answers == ["admitted", "admitted", "rate_limited", "rate_limited"]
+        assert (await admit(services, product, other)).admission is Admission.ADMITTED
+        with pytest.raises(RateLimited) as caught:
+            await services.buy(ask(product, user))
+        assert caught.value.retry_after_s >= 1
+
+
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        ["FLUSHALL"],
+        ["DEL", "stock"],
+        ["DEL", "epoch"],
+        ["SET", "stock", "many"],
+        ["SET", "stock", "1.5"],
+        ["SET", "stock", "-3"],
+        ["SET", "stock", "99999999999999999999"],
+        ["SET", "epoch", "999"],
+        ["SET", "epoch", "9999999999999"],
+        ["SET", "run", "another server"],
+        ["SET", "leases", "no set"],
+        ["SET", "lease", "no hash"],
+        ["SET", "buyers", "no hash"],
+    ],
+    ids=" ".join,
+)
+async def test_foreign_contents_are_not_believed_and_the_gate_is_loaded_anew(services, redis, meddle):
+    product = await add_product(services)
+    users = await add_buyers(services, 2)
+    command, *rest = meddle
+    await redis.execute_command(command, *(f"flashsale:{{{product.product_id}}}:{rest[0]}", *rest[1:]) if rest else ())
+    assert (await admit(services, product, users[0])).admission is Admission.BYPASS
+    for _ in range(20):
+        if await services.load_gate(product.product_id):
+            break
+    product = await services.catalog.get(product.product_id)
+    assert (await state(services, product)).stock == 10
+    assert (await admit(services, product, users[1])).admission is Admission.ADMITTED
+
+
+async def test_a_restarted_server_is_not_loaded_although_its_data_is(services, valkey):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    assert (await admit(services, product, user)).admission is Admission.ADMITTED
+    await valkey.kill()
+    answer = await admit(services, product, user)
+    assert answer.admission is Admission.BYPASS
+    await valkey.start()
+    await asyncio.sleep(services.settings.redis.reconnect_s)
+    assert not (await state(services, product)).loaded
+    assert (await admit(services, product, user)).admission is Admission.BYPASS
+
+
+async def test_an_older_loading_does_not_replace_a_newer_one(services):
+    product = await add_product(services)
+    assert await services.gate.load(product.product_id, epoch=product.epoch + 1, stock=7)
+    assert not await services.gate.load(product.product_id, epoch=product.epoch, stock=10)
+
+
+async def test_a_return_counts_once_and_only_under_its_epoch(services):
+    product = await add_product(services, allotment=5)
+    user = (await add_buyers(services, 1))[0]
+    one = GateReturn(order_id=new_id(), product_id=product.product_id, user_id=user, quantity=2, epoch=product.epoch)
+    other = GateReturn(
+        order_id=new_id(), product_id=product.product_id, user_id=user, quantity=2, epoch=product.epoch - 1
+    )
+    assert await services.gate.return_units(product.product_id, [one])
+    assert await services.gate.return_units(product.product_id, [one])
+    assert not await services.gate.return_units(product.product_id, [other])
+    assert (await state(services, product)).stock == 7
+
+
+async def test_buys_agree_with_the_gate_and_the_database(services):
+    product = await add_product(services, allotment=10, limit_per_buyer=1)
+    users = await add_buyers(services, 30)
+    results = await asyncio.gather(
+        *(services.buy(ask(product, user, key="k")) for user in users), return_exceptions=True
+    )
+    sold = [result for result in results if not isinstance(result, Exception)]
+    assert len({accepted.order_id for accepted in sold}) == 10
+    assert {type(result) for result in results if isinstance(result, Exception)} == {SoldOut}
+    winner = users[[isinstance(result, Exception) for result in results].index(False)]
+    assert await services.buy(ask(product, winner, key="k")) in sold, "a replay, although sold out and at the limit"
+    with pytest.raises((LimitReached, SoldOut)):
+        await services.buy(ask(product, winner, key="other"))
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (0, 0))
+
+
+async def test_without_redis_postgres_alone_decides(postgres_url):
+    from flashsale.bootstrap import open_services
+    from tests.conftest import assert_invariants
+
+    settings = make_settings(postgres_url, "redis://127.0.0.1:1/0", gate={"rate_limit": 5, "rate_window_s": 3600})
+    async with open_services(settings) as services:
+        product = await add_product(services, allotment=10)
+        users = await add_buyers(services, 25)
+        results = await asyncio.gather(*(services.buy(ask(product, user)) for user in users), return_exceptions=True)
+        assert sum(not isinstance(result, Exception) for result in results) == 10
+        results = await asyncio.gather(
+            *(services.buy(ask(product, users[0])) for _ in range(9)), return_exceptions=True
+        )
+        assert any(isinstance(result, RateLimited) for result in results), "each process still limits the rate"
+        await assert_invariants(services.database)
+
+
+async def test_a_gate_that_counts_too_many_sells_no_more_than_there_is(services, redis):
+    product = await add_product(services, allotment=5)
+    await redis.set(f"flashsale:{{{product.product_id}}}:stock", 1000)
+    users = await add_buyers(services, 30)
+    results = await asyncio.gather(*(services.buy(ask(product, user)) for user in users), return_exceptions=True)
+    assert sum(not isinstance(result, Exception) for result in results) == 5
+    await flushed(services, product, lambda found: not found.leases)
+
+
+async def test_closing_the_gate_sends_what_was_decided(services, settings):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    gate = RedisGate(settings.redis, settings.gate)
+    answer = await gate.admit(product, new_id(), ask(product, user))
+    gate.give_back(product.product_id, answer.order_id)
+    await gate.close()
+    assert (await state(services, product)).stock == 10

@@ -1,0 +1,74 @@
+import pytest
+
+from flashsale.domain.products import LiveStock
+from flashsale.usecases.history import OrderRow, Steps, check_history, read_history
+
+ORDER = OrderRow(order_id="o1", user_id="u1", status="confirmed", version=5, product_id=1, price_minor=100)
+STOCK = {1: LiveStock(product_id=1, free=0, version=3)}
+
+
+def buy(**changes):
+    line = {
+        "kind": "buy", "user": "u1", "key": "k1", "product": 1, "quantity": 1, "sent_at": 100.0, "answered_at": 100.1,
+        "status": 202, "order_id": "o1", "code": None, "body": "b",
+    }  # fmt: skip
+    return {**line, **changes}
+
+
+def violated(lines, *, allotment=1, changes=((100.05, -1),)):
+    import json
+
+    history = read_history(json.dumps(line) for line in lines)
+    results = check_history(history, [ORDER], {1: allotment}, {1: list(changes)}, STOCK)
+    return {result.invariant for result in results if result.violations}
+
+
+def stock(version, reader="r", **changes):
+    return {"kind": "stock", "reader": reader, "product": 1, "version": version, "stock": 0, **changes}
+
+
+def test_a_history_that_is_right_violates_nothing():
+    lines = [
+        buy(), buy(sent_at=101.0, answered_at=101.1),
+        buy(user="u2", key="k2", status=409, code="sold_out", order_id=None, body=None, sent_at=100.2, answered_at=100.3),
+        stock(1), stock(3), stock(2, reader="other"), stock(3, last=True),
+        {"kind": "order", "reader": "p", "order_id": "o1", "version": 4, "status": "processing_payment"},
+        {"kind": "order", "reader": "p", "order_id": "o1", "version": 5, "status": "confirmed"},
+    ]  # fmt: skip
+    assert violated(lines) == set()
+
+
+@pytest.mark.parametrize(
+    ("lines", "invariant"),
+    [
+        pytest.param([buy(order_id="lost")], "I4", id="a 202 that is no order"),
+        pytest.param([buy(user="u2")], "I4", id="a 202 of somebody else"),
+        pytest.param([stock(3), stock(2)], "I6", id="a version goes back"),
+        pytest.param([buy(), buy(body="other")], "I9", id="a replay with another body"),
+        pytest.param([stock(2, last=True)], "I14", id="a stream stays behind"),
+        pytest.param(
+            [buy(status=409, code="sold_out", order_id=None, body=None, sent_at=90.0, answered_at=90.1)],
+            "I20",
+            id="sold out while a unit was free",
+        ),
+    ],
+)
+def test_what_went_wrong_is_found(lines, invariant):
+    assert violated(lines) == {invariant}
+
+
+def test_sold_out_is_right_while_others_may_hold_leases():
+    leasing = buy(user="u3", sent_at=89.9, answered_at=90.5)
+    refused = buy(status=409, code="sold_out", order_id=None, body=None, sent_at=90.0, answered_at=90.1)
+    assert "I20" not in violated([refused, leasing])
+
+
+def test_steps_give_extremes_within_a_time():
+    steps = Steps(1, [(10.0, -1), (20.0, 2)])
+    assert (steps.least(0, 5), steps.least(5, 15), steps.most(15, 25), steps.most(25, 30)) == (1, 0, 2, 2)
+
+
+@pytest.mark.parametrize("line", ["nonsense", "{}", '{"kind":"other"}', "[]"])
+def test_a_file_that_is_no_history_is_refused_by_line(line):
+    with pytest.raises(ValueError, match="line 1 "):
+        read_history([line])

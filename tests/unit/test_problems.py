@@ -1,0 +1,40 @@
+import json
+
+import pytest
+
+from flashsale.domain import errors
+from flashsale.http.problems import STATUS, problem_of
+
+
+def every_error():
+    todo = [errors.FlashSaleError]
+    while todo:
+        one = todo.pop()
+        yield one
+        todo += [sub for sub in one.__subclasses__() if sub.__module__ == errors.__name__]
+
+
+def test_codes_tell_errors_apart():
+    codes = [one.code for one in every_error()]
+    assert len(set(codes)) == len(codes) - 1, "only Refused shares its base's"
+
+
+@pytest.mark.parametrize("error", [one for one in every_error() if one is not errors.FlashSaleError])
+def test_every_domain_error_has_a_status(error):
+    assert any(base in STATUS for base in error.__mro__)
+
+
+def test_a_rate_limit_says_the_policy_and_when_to_come_back():
+    rendered = problem_of(errors.RateLimited(limit=20, window_s=1, retry_after_s=3))
+    assert rendered.status == 429
+    assert dict(rendered.headers) == {
+        b"retry-after": b"3", b"ratelimit-policy": b'"buys";q=20;w=1', b"ratelimit": b'"buys";r=0;t=3',
+    }  # fmt: skip
+
+
+def test_a_problem_is_a_complete_document():
+    rendered = problem_of(errors.InvalidInput(field="quantity", problem="must be 1"))
+    assert json.loads(rendered.body) == {
+        "type": "/docs/problems#invalid_input", "title": "Bad Request", "status": 400,
+        "detail": "quantity must be 1", "code": "invalid_input", "field": "quantity",
+    }  # fmt: skip
