@@ -39,30 +39,35 @@ async def api(stack):
         yield client
 
 
-@pytest.fixture(scope="session")
-def admin(stack):
-    """Headers of the administrator."""
+def admin_headers(stack):
     body = {"email": stack.secrets["admin_email"], "password": stack.secrets["admin_password"]}
     token = httpx.post(f"{stack.base_url}/api/auth/login", json=body, timeout=30).json()["token"]
     return {"Authorization": f"Bearer {token}"}
 
 
+def buyer_headers(stack, count: int) -> list[dict[str, str]]:
+    """Make buyers in bulk, as for a load test."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flashsale.cli", "buyers", "--count", str(count), "--prefix", uuid.uuid4().hex],
+        env=stack.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [{"Authorization": f"Bearer {json.loads(line)['token']}"} for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def admin(stack):
+    """Headers of the administrator."""
+    return admin_headers(stack)
+
+
 @pytest.fixture(scope="session")
 def make_buyers(stack):
     """Make buyers in bulk; gives their headers."""
-
-    def make(count: int) -> list[dict[str, str]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "flashsale.cli", "buyers", "--count", str(count), "--prefix", uuid.uuid4().hex],
-            env=stack.environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return [{"Authorization": f"Bearer {json.loads(line)['token']}"} for line in done.stdout.splitlines()]
-
-    return make
+    return lambda count: buyer_headers(stack, count)
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,10 @@ CORRUPTIONS = [
     ("I2", "UPDATE units SET order_id = NULL WHERE order_id IS NOT NULL; UPDATE product_live SET free = 10"),
     (
         "I2",
-        "UPDATE units SET order_id = (SELECT order_id FROM orders WHERE status = 'payment_failed') WHERE unit_no = 9;"
-        "UPDATE product_live SET free = free - 1",
+        """
+        UPDATE units SET order_id = (SELECT order_id FROM orders WHERE status = 'payment_failed') WHERE unit_no = 9;
+        UPDATE product_live SET free = free - 1
+        """,
     ),
     ("I5", "DELETE FROM order_events WHERE version = 2"),
     ("I5", "UPDATE order_events SET status = 'failed' WHERE version = 3"),

@@ -54,7 +54,7 @@ class Stack:
         """Say how many processes of each kind; port 0 takes a free one. `say` is told of each step."""
         self.data_dir = data_dir.resolve()
         self.counts = {"simulator": 1, "api": api, "orders": orders, "payments": payments, "maintenance": 1}
-        self.children: dict[str, list[Child]] = {role: [] for role in ROLES}
+        self._places: dict[tuple[str, int], Child] = {}
         self.postgres: LocalPostgres | None = None
         self.valkey: LocalValkey | None = None
         self._port = port
@@ -66,6 +66,12 @@ class Stack:
         self.environment: dict[str, str] = {}
         """What the processes get; complete once the stack runs."""
         self.secrets: dict[str, str] = {}
+
+    @property
+    def children(self) -> dict[str, list[Child]]:
+        """The newest process in each place, by role and number."""
+        placed = sorted(self._places.items())
+        return {role: [child for (of, _), child in placed if of == role] for role in ROLES}
 
     @property
     def base_url(self) -> str:
@@ -142,11 +148,7 @@ class Stack:
             inherited_fds=inherited,
             cwd=ROOT,
         )
-        running = self.children[role]
-        if index < len(running):
-            running[index] = child
-        else:
-            running.append(child)
+        self._places[role, index] = child
         return child
 
     async def kill(self, role: str, index: int = 0, number: signal.Signals = signal.SIGKILL) -> None:

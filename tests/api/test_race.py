@@ -1,0 +1,106 @@
+"""200 buyers press at once for 10 units, over real HTTP; and the same without the guard, which must oversell."""
+
+import asyncio
+from collections import Counter
+
+import asyncpg
+import httpx
+import pytest
+
+from flashsale.adapters.postgres.queries import sql_root
+from flashsale.local.stack import Stack
+from tests.api.conftest import FAST, admin_headers, audit, buyer_headers, final
+
+BUY = "/api/order/buy-flash"
+BUYERS, UNITS = 200, 10
+
+
+@pytest.fixture(scope="module")
+def crowd(make_buyers):
+    return make_buyers(BUYERS)
+
+
+async def press(stack, crowd, product_id):
+    """Send all buys at once; gives the answers."""
+    limits = httpx.Limits(max_connections=BUYERS)
+    async with httpx.AsyncClient(base_url=stack.base_url, limits=limits, timeout=60) as client:
+        return await asyncio.gather(
+            *(client.post(BUY, json={"productId": product_id}, headers=headers) for headers in crowd)
+        )
+
+
+async def oversell(database, product_id):
+    """Give how many units are held by orders beyond those that exist."""
+    held = await database.fetchval(
+        "SELECT coalesce(sum(quantity), 0) FROM orders WHERE product_id = $1"
+        " AND status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed')",
+        product_id,
+    )
+    return held - UNITS
+
+
+@pytest.mark.parametrize("repetition", range(3))
+async def test_two_hundred_buyers_on_ten_units(stack, api, crowd, product, database, repetition):
+    product_id = await product(stock=UNITS)
+    answers = await press(stack, crowd, product_id)
+    assert Counter(answer.status_code for answer in answers) == {202: UNITS, 409: BUYERS - UNITS}
+    assert await oversell(database, product_id) == 0
+    for answer, headers in zip(answers, crowd, strict=True):
+        if answer.status_code == 202:
+            assert await final(api, answer.json()["orderId"], headers) == "confirmed"
+    done = audit(stack)
+    assert done.returncode == 0, done.stdout
+
+
+async def test_with_a_gate_that_lets_everybody_in_the_database_still_sells_ten(stack, crowd, product, database):
+    product_id = await product(stock=UNITS)
+    await set_gate(stack, product_id, 1_000_000)
+    answers = await press(stack, crowd, product_id)
+    assert Counter(answer.status_code for answer in answers) == {202: UNITS, 409: BUYERS - UNITS}
+    assert await oversell(database, product_id) == 0
+
+
+def test_the_control_without_row_locks_oversells(tmp_path):
+    """The same race with the guard taken out of the accept function: if it did not oversell, the race proves nothing."""
+    stack = Stack(tmp_path, port=0, environment=FAST)
+    asyncio.run(stack.start())
+    try:
+        sold = asyncio.run(race_without_guard(stack))
+        done = audit(stack)
+    finally:
+        asyncio.run(stack.stop())
+    assert sold > 0
+    assert done.returncode == 1, "the audit sees it"
+    assert "I2   VIOLATED" in done.stdout
+
+
+async def race_without_guard(stack):
+    """Take the row locks out, let everybody through the gate, and race until it goes wrong; gives the oversell."""
+    guarded = (sql_root() / "functions/accept_orders_v1.sql").read_text()
+    unguarded = guarded.replace("FOR NO KEY UPDATE SKIP LOCKED", "").replace("PERFORM change_stock_v1", "PERFORM 1; --")
+    assert unguarded.count("SKIP LOCKED") == guarded.count("SKIP LOCKED") - 1
+    environment = stack.environment
+    connection = await asyncpg.connect(environment["FLASHSALE_POSTGRES__URL"])
+    await connection.execute(unguarded.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
+    headers = admin_headers(stack)
+    crowd = buyer_headers(stack, BUYERS)
+    sold = 0
+    for _ in range(10):
+        async with httpx.AsyncClient(base_url=stack.base_url) as client:
+            body = {"name": "Phone", "price": "1", "stock": UNITS}
+            product_id = (await client.post("/api/admin/products", json=body, headers=headers)).json()["id"]
+        await set_gate(stack, product_id, 1_000_000)
+        await press(stack, crowd, product_id)
+        sold = await oversell(connection, product_id)
+        if sold > 0:
+            break
+    await connection.close()
+    return sold
+
+
+async def set_gate(stack, product_id, stock):
+    from redis.asyncio import Redis
+
+    client = Redis.from_url(stack.environment["FLASHSALE_REDIS__URL"])
+    await client.set(f"flashsale:{{{product_id}}}:stock", stock)
+    await client.aclose()
