@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 
@@ -34,7 +33,6 @@ def main(role: str, ready_fd: int | None) -> None:
     """Run one worker process until SIGTERM or SIGINT, which let running jobs finish."""
     settings = read_settings()
     configure_logs(settings.log)
-    logging.getLogger("procrastinate").setLevel(logging.ERROR)
     uvloop.run(work(role, settings, ready_fd))
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-tasks = Blueprint()
-
 EVERY_SECOND = "* * * * * *"
 EVERY_5_SECONDS = "* * * * * */5"
 HOURLY = "7 * * * *"
@@ -23,37 +21,40 @@ KEPT_HOURS = 24
 """How long jobs that failed are kept for whoever looks into them."""
 
 
-@tasks.periodic(cron=EVERY_SECOND)
-@tasks.task(name="sweep", queue="maintenance", queueing_lock="sweep", priority=30, pass_context=True)
-async def sweep(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-    """Wake due orders."""
-    jobs: Jobs = context.additional_context["jobs"]
-    await jobs.sweep()
+def make_tasks() -> Blueprint:
+    """Make the tasks of the maintenance workers; each app needs its own, because adding them to one renames them."""
+    tasks = Blueprint()
 
+    @tasks.periodic(cron=EVERY_SECOND)
+    @tasks.task(name="sweep", queue="maintenance", queueing_lock="sweep", priority=30, pass_context=True)
+    async def sweep(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
+        """Wake due orders."""
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.sweep()
 
-@tasks.periodic(cron=EVERY_SECOND)
-@tasks.task(name="reconcile", queue="maintenance", queueing_lock="reconcile", priority=30, pass_context=True)
-async def reconcile(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-    """Bring the gate and Postgres together."""
-    jobs: Jobs = context.additional_context["jobs"]
-    await jobs.reconcile()
+    @tasks.periodic(cron=EVERY_SECOND)
+    @tasks.task(name="reconcile", queue="maintenance", queueing_lock="reconcile", priority=30, pass_context=True)
+    async def reconcile(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
+        """Bring the gate and Postgres together."""
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.reconcile()
 
+    @tasks.periodic(cron=EVERY_5_SECONDS)
+    @tasks.task(name="rescue", queue="maintenance", queueing_lock="rescue", priority=30, pass_context=True)
+    async def rescue(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
+        """Delete the jobs of workers that are dead; their orders are due again by themselves."""
+        manager = context.app.job_manager
+        stalled_s: float = context.additional_context["stalled_s"]
+        for job in await manager.get_stalled_jobs(seconds_since_heartbeat=stalled_s):
+            log.warning("job.rescued", job_id=job.id, task=job.task_name)
+            await manager.finish_job(job, status=Status.FAILED, delete_job=True)
 
-@tasks.periodic(cron=EVERY_5_SECONDS)
-@tasks.task(name="rescue", queue="maintenance", queueing_lock="rescue", priority=30, pass_context=True)
-async def rescue(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-    """Delete the jobs of workers that are dead; their orders are due again by themselves."""
-    manager = context.app.job_manager
-    stalled_s: float = context.additional_context["stalled_s"]
-    for job in await manager.get_stalled_jobs(seconds_since_heartbeat=stalled_s):
-        log.warning("job.rescued", job_id=job.id, task=job.task_name)
-        await manager.finish_job(job, status=Status.FAILED, delete_job=True)
+    @tasks.periodic(cron=HOURLY)
+    @tasks.task(name="tidy", queue="maintenance", queueing_lock="tidy", priority=0, pass_context=True)
+    async def tidy(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
+        """Delete old jobs."""
+        await context.app.job_manager.delete_old_jobs(
+            nb_hours=KEPT_HOURS, include_failed=True, include_cancelled=True, include_aborted=True
+        )
 
-
-@tasks.periodic(cron=HOURLY)
-@tasks.task(name="tidy", queue="maintenance", queueing_lock="tidy", priority=0, pass_context=True)
-async def tidy(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-    """Delete old jobs."""
-    await context.app.job_manager.delete_old_jobs(
-        nb_hours=KEPT_HOURS, include_failed=True, include_cancelled=True, include_aborted=True
-    )
+    return tasks

@@ -10,11 +10,15 @@ from procrastinate import Blueprint, JobContext
 if TYPE_CHECKING:
     from flashsale.bootstrap import Jobs
 
-tasks = Blueprint()
 
+def make_tasks() -> Blueprint:
+    """Make the tasks of the order workers; each app needs its own, because adding them to one renames them."""
+    tasks = Blueprint()
 
-@tasks.task(name="process", queue="orders", pass_context=True)
-async def process(context: JobContext, *, order_ids: list[str]) -> None:
-    """Check a batch of accepted orders and fan out their payments."""
-    jobs: Jobs = context.additional_context["jobs"]
-    await jobs.process_orders([UUID(order_id) for order_id in order_ids])
+    @tasks.task(name="process", queue="orders", pass_context=True)
+    async def process(context: JobContext, *, order_ids: list[str]) -> None:
+        """Check a batch of accepted orders and fan out their payments."""
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.process_orders([UUID(order_id) for order_id in order_ids])
+
+    return tasks

@@ -10,11 +10,15 @@ from procrastinate import Blueprint, JobContext
 if TYPE_CHECKING:
     from flashsale.bootstrap import Jobs
 
-tasks = Blueprint()
 
+def make_tasks() -> Blueprint:
+    """Make the tasks of the payment workers; each app needs its own, because adding them to one renames them."""
+    tasks = Blueprint()
 
-@tasks.task(name="charge", queue="payments", pass_context=True)
-async def charge(context: JobContext, *, order_id: str) -> None:
-    """Charge one order."""
-    jobs: Jobs = context.additional_context["jobs"]
-    await jobs.charge(UUID(order_id))
+    @tasks.task(name="charge", queue="payments", pass_context=True)
+    async def charge(context: JobContext, *, order_id: str) -> None:
+        """Charge one order."""
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.charge(UUID(order_id))
+
+    return tasks

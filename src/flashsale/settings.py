@@ -78,8 +78,8 @@ class AcceptSettings(Group):
 class OrderSettings(Group):
     """Orders after the 202."""
 
-    order_due_s: float = Field(10.0, gt=0, description="When a queued order whose job is lost gets a new one.")
-    payment_due_s: float = Field(15.0, gt=0, description="When an order in payment whose job is lost gets a new one.")
+    order_due_s: float = Field(5.0, gt=0, description="When a queued order whose job is lost gets a new one.")
+    payment_due_s: float = Field(8.0, gt=0, description="When an order in payment whose job is lost gets a new one.")
     waiting_max: int = Field(
         20_000, ge=1, description="Orders of one product that may wait for payment workers before buys get a 503."
     )

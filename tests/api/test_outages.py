@@ -66,7 +66,7 @@ async def sale(stack, disturb, *, units=60, buyers=120):
         disturbing = asyncio.create_task(disturb())
         await asyncio.gather(*(crowd.press(client, number) for number in second), disturbing)
         for number, order_id in crowd.accepted.items():
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(90):
                 while (await status(client, order_id, crowd.headers[number])) not in {"confirmed", "payment_failed"}:
                     await asyncio.sleep(0.1)
         return crowd
