@@ -1,0 +1,52 @@
+"""The documents say what is: settings, problem codes and dependencies are compared with the code."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from flashsale.domain import errors
+from flashsale.http.problems import CODES
+from flashsale.settings import DELIMITER, PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def settings_rows():
+    for group_name, group in Settings.model_fields.items():
+        for name, field in group.annotation.model_fields.items():
+            variable = f"{PREFIX}{group_name.upper()}{DELIMITER}{name.upper()}"
+            default = "required" if field.is_required() else str(getattr(field.default, "get_secret_value", lambda f=field: f.default)())
+            yield f"| `{variable}` | {f'`{default}`' if default else 'empty'} | {field.description} |"
+
+
+def test_every_setting_is_documented_with_its_default_and_meaning():
+    text = (ROOT / "docs/settings.md").read_text()
+    documented = set(re.findall(r"^\| `FLASHSALE_.*\|$", text, re.MULTILINE))
+    assert documented == set(settings_rows())
+
+
+def test_every_problem_code_is_documented():
+    text = (ROOT / "docs/problems.md").read_text()
+    documented = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    todo, codes = [errors.FlashSaleError], set()
+    while todo:
+        one = todo.pop()
+        codes.add(one.code)
+        todo += one.__subclasses__()
+    assert documented == (codes - {"error", "gateway_misuse"}) | set(CODES.values()) | {"internal"}
+
+
+def test_every_dependency_has_its_reason():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = list(project["project"]["dependencies"])
+    for group in project["dependency-groups"].values():
+        named += [item for item in group if isinstance(item, str)]
+    named = {re.split(r"[\[<>=;]", item)[0] for item in named}
+    text = (ROOT / "docs/dependencies.md").read_text()
+    assert set(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)) == named
+
+
+def test_links_between_documents_lead_somewhere():
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
