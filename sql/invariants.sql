@@ -1,5 +1,5 @@
--- The invariants that the database alone can show. Each statement gives one row: how many things were checked, how
--- many violate it, and the ids of up to five of these.
+-- The invariants that the database alone can show. Each statement gives a row for everything that it checks: its id, and
+-- whether it violates the invariant (`bad`).
 
 -- name: I1_units
 -- Per product: free and claimed units are the allotment, and the live count is the number of free units.
@@ -11,13 +11,8 @@ WITH counted AS (
     LEFT JOIN product_live AS l ON p.product_id = l.product_id
     LEFT JOIN units AS u ON p.product_id = u.product_id
     GROUP BY p.product_id, p.allotment, l.free
-),
-judged AS (
-    SELECT c.product_id::text AS id, (c.units <> c.allotment OR c.live IS DISTINCT FROM c.free) AS bad FROM counted AS c
 )
-SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations,
-    (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
-FROM judged;
+SELECT c.product_id::text AS id, (c.units <> c.allotment OR c.live IS DISTINCT FROM c.free) AS bad FROM counted AS c;
 
 -- name: I2_owners
 -- Each order that is live, confirmed or being refunded owns exactly its quantity of its product's units; every other
@@ -25,20 +20,15 @@ FROM judged;
 WITH owned AS (
     SELECT u.order_id, u.product_id, count(*) AS units FROM units AS u
     WHERE u.order_id IS NOT NULL GROUP BY u.order_id, u.product_id
-),
-judged AS (
-    SELECT
-        o.order_id::text AS id,
-        coalesce(w.units, 0) <> CASE
-            WHEN o.status IN ('payment_failed', 'expired', 'cancelled', 'failed') THEN 0 ELSE o.quantity
-        END
-        OR (w.units IS NOT NULL AND w.product_id <> o.product_id) AS bad
-    FROM orders AS o
-    LEFT JOIN owned AS w ON o.order_id = w.order_id
 )
-SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations,
-    (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
-FROM judged;
+SELECT
+    o.order_id::text AS id,
+    coalesce(w.units, 0) <> CASE
+        WHEN o.status IN ('payment_failed', 'expired', 'cancelled', 'failed') THEN 0 ELSE o.quantity
+    END
+    OR (w.units IS NOT NULL AND w.product_id <> o.product_id) AS bad
+FROM orders AS o
+LEFT JOIN owned AS w ON o.order_id = w.order_id;
 
 -- name: I5_histories
 -- Each order's events are gapless from version 1 `queued`, follow the transition table, and end where the order is.
@@ -56,19 +46,14 @@ broken AS (
         OR (s.version_before IS NOT NULL AND (
             s.version <> s.version_before + 1 OR NOT order_transition_allowed_v1(s.status_before, s.status)
         ))
-),
-judged AS (
-    SELECT
-        o.order_id::text AS id,
-        (o.order_id IN (SELECT b.order_id FROM broken AS b) OR last.order_id IS NULL) AS bad
-    FROM orders AS o
-    LEFT JOIN steps AS last
-        ON o.order_id = last.order_id AND last.version_after IS NULL
-        AND o.version = last.version AND o.status = last.status
 )
-SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations,
-    (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
-FROM judged;
+SELECT
+    o.order_id::text AS id,
+    (o.order_id IN (SELECT b.order_id FROM broken AS b) OR last.order_id IS NULL) AS bad
+FROM orders AS o
+LEFT JOIN steps AS last
+    ON o.order_id = last.order_id AND last.version_after IS NULL
+    AND o.version = last.version AND o.status = last.status;
 
 -- name: I7_attempts
 -- A confirmed order has a captured attempt over exactly its price; an order that ended unconfirmed has none; no order
@@ -83,19 +68,14 @@ WITH tried AS (
     FROM payment_attempts AS a
     INNER JOIN orders AS o ON a.order_id = o.order_id
     GROUP BY a.order_id
-),
-judged AS (
-    SELECT
-        o.order_id::text AS id,
-        coalesce(t.captured, 0) <> CASE WHEN o.status IN ('confirmed', 'refund_pending', 'refunded') THEN 1 ELSE 0 END
-        OR coalesce(t.wrong_amount, false)
-        OR (o.due_at IS NULL AND coalesce(t.open, 0) > 0) AS bad
-    FROM orders AS o
-    LEFT JOIN tried AS t ON o.order_id = t.order_id
 )
-SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations,
-    (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
-FROM judged;
+SELECT
+    o.order_id::text AS id,
+    coalesce(t.captured, 0) <> CASE WHEN o.status IN ('confirmed', 'refund_pending', 'refunded') THEN 1 ELSE 0 END
+    OR coalesce(t.wrong_amount, false)
+    OR (o.due_at IS NULL AND coalesce(t.open, 0) > 0) AS bad
+FROM orders AS o
+LEFT JOIN tried AS t ON o.order_id = t.order_id;
 
 -- name: I8_releases
 -- Per buyer and product: the count is the sum of the quantities of orders that hold units, so each ended order gave its
@@ -105,84 +85,57 @@ WITH held AS (
     FROM orders AS o
     WHERE o.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed')
     GROUP BY o.product_id, o.user_id
-),
-judged AS (
-    SELECT
-        coalesce(b.user_id, h.user_id)::text AS id, coalesce(b.units, 0) <> coalesce(h.units, 0) AS bad
-    FROM buyer_units AS b
-    FULL JOIN held AS h ON b.product_id = h.product_id AND b.user_id = h.user_id
-    UNION ALL
-    SELECT
-        r.order_id::text,
-        o.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed') OR r.quantity <> o.quantity
-    FROM gate_returns AS r
-    INNER JOIN orders AS o ON r.order_id = o.order_id
 )
-SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations,
-    (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
-FROM judged;
+SELECT
+    coalesce(b.user_id, h.user_id)::text AS id, coalesce(b.units, 0) <> coalesce(h.units, 0) AS bad
+FROM buyer_units AS b
+FULL JOIN held AS h ON b.product_id = h.product_id AND b.user_id = h.user_id
+UNION ALL
+SELECT
+    r.order_id::text,
+    o.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed') OR r.quantity <> o.quantity
+FROM gate_returns AS r
+INNER JOIN orders AS o ON r.order_id = o.order_id;
 
 -- name: I9_requests
 -- Each order has its request of kind `order`, of the same user; each such request has its order; a user's key has one.
-WITH judged AS (
-    SELECT
-        coalesce(o.order_id, r.order_id)::text AS id,
-        (o.order_id IS NULL OR r.order_id IS NULL OR r.user_id <> o.user_id) AS bad
-    FROM orders AS o
-    FULL JOIN (SELECT q.order_id, q.user_id FROM requests AS q WHERE q.kind = 'order') AS r ON o.order_id = r.order_id
-    UNION ALL
-    SELECT d.key, true
-    FROM requests AS d
-    WHERE d.kind = 'order' AND d.key IS NOT NULL
-    GROUP BY d.user_id, d.key
-    HAVING count(*) > 1
-)
-SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations,
-    (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
-FROM judged;
+SELECT
+    coalesce(o.order_id, r.order_id)::text AS id,
+    (o.order_id IS NULL OR r.order_id IS NULL OR r.user_id <> o.user_id) AS bad
+FROM orders AS o
+FULL JOIN (SELECT q.order_id, q.user_id FROM requests AS q WHERE q.kind = 'order') AS r ON o.order_id = r.order_id
+UNION ALL
+SELECT d.key, true
+FROM requests AS d
+WHERE d.kind = 'order' AND d.key IS NOT NULL
+GROUP BY d.user_id, d.key
+HAVING count(*) > 1;
 
 -- name: I10_limits
 -- No buyer holds more units than the product's limit allows. A limit that was lowered later shows here for buyers who
 -- had more before.
-WITH judged AS (
-    SELECT b.user_id::text AS id, b.units > p.limit_per_buyer AS bad
-    FROM buyer_units AS b
-    INNER JOIN products AS p ON b.product_id = p.product_id
-    WHERE p.limit_per_buyer IS NOT NULL
-)
-SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations,
-    (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
-FROM judged;
+SELECT b.user_id::text AS id, b.units > p.limit_per_buyer AS bad
+FROM buyer_units AS b
+INNER JOIN products AS p ON b.product_id = p.product_id
+WHERE p.limit_per_buyer IS NOT NULL;
 
 -- name: I11_window
 -- No order was accepted outside its product's sale window as it is now.
-WITH judged AS (
-    SELECT
-        o.order_id::text AS id,
-        (coalesce(o.created_at < p.starts_at, false) OR coalesce(o.created_at >= p.ends_at + interval '1 second', false))
-            AS bad
-    FROM orders AS o
-    INNER JOIN products AS p ON o.product_id = p.product_id
-)
-SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations,
-    (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
-FROM judged;
+SELECT
+    o.order_id::text AS id,
+    (coalesce(o.created_at < p.starts_at, false) OR coalesce(o.created_at >= p.ends_at + interval '1 second', false))
+        AS bad
+FROM orders AS o
+INNER JOIN products AS p ON o.product_id = p.product_id;
 
 -- name: I12_wakeups
 -- Each order that is not final is due some time, and none is overdue by more than $1 seconds.
-WITH judged AS (
-    SELECT
-        o.order_id::text AS id,
-        (o.due_at IS NULL OR o.due_at < clock_timestamp() - $1::float8 * interval '1 second') AS bad
-    FROM orders AS o
-    WHERE o.status NOT IN ('confirmed', 'payment_failed', 'expired', 'cancelled', 'failed', 'refunded')
-)
-SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations,
-    (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
-FROM judged;
+SELECT
+    o.order_id::text AS id,
+    (o.due_at IS NULL OR o.due_at < clock_timestamp() - $1::float8 * interval '1 second') AS bad
+FROM orders AS o
+WHERE o.status NOT IN ('confirmed', 'payment_failed', 'expired', 'cancelled', 'failed', 'refunded');
 
 -- name: I16_ids
 -- Order ids are UUIDs of version 7.
-SELECT count(*) AS checked, count(*) FILTER (WHERE uuid_extract_version(o.order_id) IS DISTINCT FROM 7) AS violations,
-    (array_agg(o.order_id::text) FILTER (WHERE uuid_extract_version(o.order_id) IS DISTINCT FROM 7))[1:5] AS sample
-FROM orders AS o;
+SELECT o.order_id::text AS id, coalesce(uuid_extract_version(o.order_id), 0) <> 7 AS bad FROM orders AS o;

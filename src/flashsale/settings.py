@@ -123,7 +123,6 @@ class HttpSettings(Group):
 
     body_bytes_max: int = Field(16_384, ge=256, description="Largest request body before a 413.")
     drain_s: int = Field(15, ge=1, description="How long a process told to stop finishes open requests.")
-    docs_url: str = Field("", description="Base of the problem types' URLs; empty for relative ones.")
 
 
 class SimulatorSettings(Group):

@@ -86,6 +86,7 @@ async def test_requests_per_window_and_attempts_per_minute_are_limited(postgres_
         with pytest.raises(RateLimited) as caught:
             await services.buy(ask(product, user))
         assert caught.value.retry_after_s >= 1
+        assert (caught.value.limit, caught.value.window_s) == (3, 3600)
 
 
 @pytest.mark.parametrize(

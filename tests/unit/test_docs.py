@@ -15,7 +15,11 @@ def settings_rows():
     for group_name, group in Settings.model_fields.items():
         for name, field in group.annotation.model_fields.items():
             variable = f"{PREFIX}{group_name.upper()}{DELIMITER}{name.upper()}"
-            default = "required" if field.is_required() else str(getattr(field.default, "get_secret_value", lambda f=field: f.default)())
+            default = (
+                "required"
+                if field.is_required()
+                else str(getattr(field.default, "get_secret_value", lambda f=field: f.default)())
+            )
             yield f"| `{variable}` | {f'`{default}`' if default else 'empty'} | {field.description} |"
 
 
@@ -23,6 +27,14 @@ def test_every_setting_is_documented_with_its_default_and_meaning():
     text = (ROOT / "docs/settings.md").read_text()
     documented = set(re.findall(r"^\| `FLASHSALE_.*\|$", text, re.MULTILINE))
     assert documented == set(settings_rows())
+
+
+def test_every_setting_is_read_somewhere():
+    code = "".join(path.read_text() for folder in ("src", "workers") for path in (ROOT / folder).rglob("*.py"))
+    code = code.replace((ROOT / "src/flashsale/settings.py").read_text(), "")
+    for group in Settings.model_fields.values():
+        for name in group.annotation.model_fields:
+            assert re.search(rf"\.{name}\b|\"{name}\"", code), name
 
 
 def test_every_problem_code_is_documented():

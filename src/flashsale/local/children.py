@@ -8,23 +8,29 @@ import ctypes
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when the thread that forked it ends."""
 
 LOG_TAIL_LINES = 15
+LOG_TAIL_BYTES = 16_384
 
+PROCESS_NAME_MAX = 15
+"""Linux cuts the names of processes to this many bytes: proc(5), comm."""
+
+# Loaded here: between fork and exec there is no place for imports.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 def _die_with(parent: int) -> None:
-    """Run between fork and exec. Children are started from the main thread, whose end is the process' end."""
+    """Run between fork and exec, after any change of user (which would clear the setting)."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         # The parent died between fork and prctl.
@@ -47,8 +53,20 @@ class Child:
         environment: Mapping[str, str] | None = None,
         inherited_fds: Sequence[int] = (),
         cwd: Path | None = None,
+        user_id: int | None = None,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
-        """Start it. `environment` replaces this process' one; `inherited_fds` stay open in it."""
+        """Start it.
+
+        `environment` replaces this process' one; `inherited_fds` stay open in it; `user_id` is the user and group that
+        it runs as, if not ours (root only); `stdin` is a file descriptor to read from.
+
+        Raises:
+            RuntimeError: outside the main thread, because the child would be killed when that thread ends.
+            OSError: if the command cannot be run.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(f"{name}: children are started from the main thread, whose end is the process' end")
         self.name = name
         self.log_path = log_path
         log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,16 +74,19 @@ class Child:
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
                 env=None if environment is None else dict(environment),
                 pass_fds=inherited_fds,
                 cwd=cwd,
+                user=user_id,
+                group=user_id,
+                extra_groups=None if user_id is None else [],
                 preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - ctypes is loaded before the fork
                 start_new_session=True,
             )
-        self._watch = os.pidfd_open(self._process.pid)
+        self._watch: int | None = os.pidfd_open(self._process.pid)
 
     @property
     def pid(self) -> int:
@@ -75,7 +96,11 @@ class Child:
     @property
     def returncode(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is not None and self._watch is not None:
+            os.close(self._watch)
+            self._watch = None
+        return code
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, unless it has ended."""
@@ -83,24 +108,42 @@ class Child:
             self._process.send_signal(number)
 
     async def wait(self) -> int:
-        """Wait for its end and give its exit code."""
-        while self.returncode is None:
-            await _readable(self._watch)
-            self._process.wait()
-        return self._process.returncode
+        """Wait for its end and give its exit code. Any number of tasks, in any event loop, may wait at once."""
+        while (code := self.returncode) is None:
+            if self._watch is not None:
+                # A descriptor of its own: an event loop calls only one reader for each.
+                watch = os.dup(self._watch)
+                try:
+                    await _readable(watch)
+                finally:
+                    os.close(watch)
+        return code
 
     async def stop(self, number: signal.Signals = signal.SIGTERM, *, timeout_s: float = 25.0) -> int:
         """Send it a signal, wait, and kill it if it does not end in time; gives its exit code."""
         self.send(number)
         try:
-            return await asyncio.wait_for(self.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await self.wait()
         except TimeoutError:
             self.send(signal.SIGKILL)
             return await self.wait()
 
+    async def kill(self) -> None:
+        """Kill it at once, and wait until it is gone, also if cancelled meanwhile."""
+        self.send(signal.SIGKILL)
+        waiting = asyncio.ensure_future(self.wait())
+        try:
+            await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            await waiting
+            raise
+
     def log_tail(self) -> str:
         """Give the last lines of its log."""
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        with self.log_path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
     def failure(self, problem: str) -> ChildFailed:
         """Make the error that says what happened to it."""
@@ -124,24 +167,27 @@ async def start_ready(
     """
     reading, writing = os.pipe()
     try:
-        child = Child(
-            name,
-            [*command, "--ready-fd", str(writing)],
-            log_path=log_path,
-            environment=environment,
-            inherited_fds=[*inherited_fds, writing],
-            cwd=cwd,
-        )
-    finally:
-        os.close(writing)
-    try:
-        line = await asyncio.wait_for(_read_line(reading), timeout_s)
-    except TimeoutError:
-        await child.stop(timeout_s=2)
-        raise child.failure(f"was not ready within {timeout_s:g} s") from None
-    except asyncio.CancelledError:
-        child.send(signal.SIGKILL)
-        raise
+        try:
+            child = Child(
+                name,
+                [*command, "--ready-fd", str(writing)],
+                log_path=log_path,
+                environment=environment,
+                inherited_fds=[*inherited_fds, writing],
+                cwd=cwd,
+            )
+        finally:
+            os.close(writing)
+        try:
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the result.
+            async with asyncio.timeout(timeout_s):
+                line = await _read_line(reading)
+        except TimeoutError:
+            await child.stop(timeout_s=2)
+            raise child.failure(f"was not ready within {timeout_s:g} s") from None
+        except asyncio.CancelledError:
+            await child.kill()
+            raise
     finally:
         os.close(reading)
     if not line:
@@ -151,6 +197,138 @@ async def start_ready(
     return child
 
 
+async def run_to_end(
+    name: str,
+    command: Sequence[str],
+    *,
+    log_path: Path,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    user_id: int | None = None,
+    text: str = "",
+    timeout_s: float = 120.0,
+) -> None:
+    """Run a command with `text` (at most a pipe's 64 KiB) on its standard input, and wait for its end.
+
+    Raises:
+        ChildFailed: if it fails, or takes longer than `timeout_s`; it is stopped then.
+    """
+    reading, writing = os.pipe()
+    try:
+        child = Child(
+            name, command, log_path=log_path, environment=environment, cwd=cwd, user_id=user_id, stdin=reading
+        )
+        os.write(writing, text.encode())
+    finally:
+        os.close(reading)
+        os.close(writing)
+    try:
+        async with asyncio.timeout(timeout_s):
+            code = await child.wait()
+    except TimeoutError:
+        await child.stop(timeout_s=2)
+        raise child.failure(f"took longer than {timeout_s:g} s") from None
+    except asyncio.CancelledError:
+        await child.kill()
+        raise
+    if code:
+        raise child.failure(f"failed with {code}")
+
+
+async def all_of(*parts: Awaitable[object]) -> None:
+    """Await several at once; the first failure cancels the others, waits for them and is raised as it is.
+
+    Unlike `asyncio.gather`, nothing goes on starting behind the back of whoever cleans up after the failure.
+    """
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def wait_until(check: Callable[[], Awaitable[bool]], *, child: Child, timeout_s: float, what: str) -> None:
+    """Call `check` until it gives true; fails as soon as the child ends.
+
+    Raises:
+        ChildFailed: if it ends, or `timeout_s` is over.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not await check():
+        if child.returncode is not None:
+            raise child.failure(f"ended with {child.returncode}")
+        if time.monotonic() > deadline:
+            raise child.failure(f"did not {what} within {timeout_s:g} s")
+        # A server that has no pipe to write to can only be asked again.
+        await asyncio.sleep(0.02)
+
+
+def working_in(directory: Path, program: str) -> list[int]:
+    """Give the processes of a program whose working directory is `directory`, as far as this user may see.
+
+    The name is asked for too, because somebody's shell may stand there.
+    """
+    wanted = str(directory.resolve())
+    name = program[:PROCESS_NAME_MAX]
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if not entry.name.isdecimal() or str((entry / "cwd").readlink()) != wanted:
+                continue
+            if (entry / "comm").read_text().strip() == name:
+                found.append(int(entry.name))
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Give the children of a process, their children and so on; those that end meanwhile may be missing."""
+    found = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *descendants(int(child))]
+    return found
+
+
+async def wait_gone(pids: Sequence[int], *, timeout_s: float, kill: bool = False) -> bool:
+    """Wait until none of these processes is left, killing them first if asked; false if time is over.
+
+    They need not be our children. The caller has made sure that they are the ones that it means.
+    """
+    watches = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            watches.append(os.pidfd_open(pid))
+    try:
+        for watch in watches if kill else ():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(watch, signal.SIGKILL)
+        async with asyncio.timeout(timeout_s):
+            for watch in watches:
+                await _readable(watch)
+    except TimeoutError:
+        return False
+    else:
+        return True
+    finally:
+        for watch in watches:
+            os.close(watch)
+
+
+def pss_bytes(pid: int) -> int:
+    """Sum the proportional set size of a process and its descendants, in bytes; those that are gone count 0."""
+    total = 0
+    for process in (pid, *descendants(pid)):
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+                    break
+    return total
+
+
 async def _read_line(fd: int) -> bytes:
     await _readable(fd)
     return os.read(fd, 64)
@@ -158,35 +336,9 @@ async def _read_line(fd: int) -> bytes:
 
 async def _readable(fd: int) -> None:
     loop = asyncio.get_running_loop()
-    readable: asyncio.Event = asyncio.Event()
+    readable = asyncio.Event()
     loop.add_reader(fd, readable.set)
     try:
         await readable.wait()
     finally:
         loop.remove_reader(fd)
-
-
-async def wait_until(check: object, *, child: Child, timeout_s: float, what: str) -> None:
-    """Call the async `check` until it gives true; fails as soon as the child ends."""
-    deadline = time.monotonic() + timeout_s
-    while not await check():  # type: ignore[operator]
-        if child.returncode is not None:
-            raise child.failure(f"ended with {child.returncode}")
-        if time.monotonic() > deadline:
-            raise child.failure(f"did not {what} within {timeout_s:g} s")
-        await asyncio.sleep(0.02)
-
-
-def pss_bytes(pid: int) -> int:
-    """Sum the proportional set size of a process and its descendants, in bytes; those that are gone count 0."""
-    total = 0
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
-                break
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                total += pss_bytes(int(child))
-    return total

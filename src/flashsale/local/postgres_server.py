@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -15,12 +17,22 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from flashsale.local.binaries import postgres_bin
-from flashsale.local.children import Child, ChildFailed, wait_until
+from flashsale.local.children import Child, ChildFailed, descendants, run_to_end, wait_gone, wait_until, working_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NOBODY = 65534
+
+ORPHANS_S = 5.0
+"""How long to wait for killed processes to be gone."""
+
+LAST_BREATH_S = 1.0
+"""How long to wait for a server whose launcher has just died, before it counts as running."""
+
+PORTS = range(10_000, 32_768)
+"""Below the range from which Linux takes ports of outgoing connections: none of those can take a port that is ours
+while the server is down for a moment."""
 
 SETTINGS: Mapping[str, str] = {
     # Loopback only, no socket files (their paths may be too long).
@@ -40,20 +52,75 @@ SETTINGS: Mapping[str, str] = {
 
 def free_port() -> int:
     """Give a loopback port that nobody uses now."""
+    for port in secrets.SystemRandom().sample(PORTS, 100):
+        if is_free(port):
+            return port
+    raise ChildFailed("No free port on 127.0.0.1")
+
+
+def is_free(port: int) -> bool:
+    """Say whether a server could listen on this loopback port now."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def read_access(data_dir: Path, port: int | None, *, keep: bool) -> tuple[int, str]:
+    """Give the port and password of the server below `data_dir`, chosen at random when there are none.
+
+    A port stays the same over restarts, unless another program has taken it: then, if not `keep`, another is chosen.
+    `port` asks for this one.
+
+    Raises:
+        ChildFailed: if the port must be kept, or was asked for, and is not free.
+    """
+    path = data_dir / "access"
+    known = path.read_text().split() if path.exists() else None
+    chosen = port or (int(known[0]) if known is not None else free_port())
+    if not is_free(chosen):
+        if port is not None or keep:
+            raise ChildFailed(
+                f"Port {chosen} on 127.0.0.1, for the server in {data_dir}, is in use by another program."
+            )
+        chosen = free_port()
+    password = known[1] if known is not None else secrets.token_hex(16)
+    write_secret(path, f"{chosen} {password}\n")
+    return chosen, password
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only this user may read, all of it or, if killed meanwhile, nothing."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text)
+    new.replace(path)
 
 
 class LocalPostgres:
     """One server and its data; start, stop, kill and start again on the same port and data."""
 
     def __init__(
-        self, data_dir: Path, *, log_path: Path | None = None, settings: Mapping[str, str] | None = None
+        self,
+        data_dir: Path,
+        *,
+        binaries: Path | None = None,
+        port: int | None = None,
+        log_path: Path | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep everything below `data_dir`, which is made when needed."""
+        """Keep everything below `data_dir`, which is made when needed.
+
+        `binaries` is the folder with `postgres` and `initdb`, looked for by default; `settings` go over SETTINGS.
+        """
         self._data_dir = data_dir
+        self._cluster = data_dir / "cluster"
+        self._binaries = binaries
+        self._port = port
         self._log_path = log_path or data_dir / "postgres.log"
         self._settings = {**SETTINGS, **(settings or {})}
         self.child: Child | None = None
@@ -68,23 +135,31 @@ class LocalPostgres:
         """Make the data if there is none, start the server, wait until it answers, give its URL.
 
         Raises:
-            ChildFailed: with the end of the log, if it does not come up.
+            ChildFailed: with the end of the log, if it does not come up; nothing is left running then.
+            MissingBinary: if there is no server to start.
         """
-        binaries = postgres_bin()
-        prefix = _unprivileged(self._data_dir)
-        cluster = self._data_dir / "cluster"
-        if not (cluster / "PG_VERSION").exists():
-            self._initialise(prefix, binaries, cluster)
-        # A killed server leaves its pid file; a new one with the same pid would be taken for it.
-        (cluster / "postmaster.pid").unlink(missing_ok=True)
-        port = self.url.rpartition(":")[2].partition("/")[0]
+        binaries = postgres_bin(self._binaries)
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        await self._clear_dead_server()
+        port, password = read_access(self._data_dir, self._port, keep=self.child is not None)
+        prefix, user_id = _unprivileged(self._data_dir, binaries)
+        if not self._cluster.exists():
+            await self._initialise(prefix, user_id, binaries, password)
+        if os.geteuid() == 0:
+            _give(self._cluster, user_id)
         options = [argument for name, value in self._settings.items() for argument in ("-c", f"{name}={value}")]
         self.child = Child(
             "postgres",
-            [*prefix, str(binaries / "postgres"), "-D", str(cluster), "-p", port, *options],
+            [*prefix, str(binaries / "postgres"), "-D", str(self._cluster), "-p", str(port), *options],
             log_path=self._log_path,
+            user_id=user_id,
         )
-        await wait_until(self._answers, child=self.child, timeout_s=60, what="answer")
+        try:
+            await wait_until(self._answers, child=self.child, timeout_s=60, what="answer")
+        except BaseException:
+            # With its processes: one that recovers or syncs data would go on for seconds.
+            await self.kill()
+            raise
         return self.url
 
     async def stop(self) -> None:
@@ -93,49 +168,65 @@ class LocalPostgres:
             await self.child.stop(signal.SIGINT)
 
     async def kill(self) -> None:
-        """Kill it at once, as a crash would."""
-        if self.child is not None:
-            self.child.send(signal.SIGKILL)
-            await self.child.wait()
+        """Kill it at once with all its processes, as a crash would."""
+        child = self.child
+        if child is not None and child.returncode is None:
+            # Sessions in the middle of a long computation would go on without the postmaster until they look up.
+            sessions = descendants(child.pid)
+            child.send(signal.SIGKILL)
+            await wait_gone(sessions, timeout_s=ORPHANS_S, kill=True)
+            await child.wait()
 
-    def _initialise(self, prefix: list[str], binaries: Path, cluster: Path) -> None:
-        self._data_dir.mkdir(parents=True, exist_ok=True)
-        self._data_dir.chmod(0o700)
-        if cluster.exists():
-            # An initdb that was cut off.
-            shutil.rmtree(cluster)
-        password = secrets.token_hex(16)
+    async def restart(self) -> str:
+        """Stop it in order, if it runs, and start it on the same port and data; gives its URL."""
+        await self.stop()
+        return await self.start()
+
+    async def _clear_dead_server(self) -> None:
+        """Make sure that no server runs on the data, and remove the pid file of one that was killed.
+
+        That file alone must not be trusted, nor removed lightly: its number may be somebody else's by now, and a new
+        postmaster beside sessions of the old one would destroy the data. What tells are the processes themselves: all
+        of a server's work in its data folder.
+
+        Raises:
+            ChildFailed: if a server runs there.
+        """
+        pid_file = self._cluster / "postmaster.pid"
+        if not pid_file.exists():
+            return
+        left = working_in(self._cluster, "postgres")
+        if left and not await wait_gone(left, timeout_s=LAST_BREATH_S):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                postmaster = int(pid_file.read_text().split()[0])
+                if postmaster in left:
+                    raise ChildFailed(f"A Postgres server (process {postmaster}) already runs on {self._data_dir}.")
+            # Sessions whose postmaster is dead: they end after their statement, and may not commit any more.
+            if not await wait_gone(left, timeout_s=ORPHANS_S, kill=True):
+                raise ChildFailed(f"Processes {left} of a dead Postgres server do not leave {self._data_dir}.")
+        pid_file.unlink(missing_ok=True)
+
+    async def _initialise(self, prefix: list[str], user_id: int | None, binaries: Path, password: str) -> None:
+        self._data_dir.chmod(0o700 if user_id is None else 0o711)
+        # Made aside and renamed: an initdb that was cut off leaves nothing that looks like data. It syncs its files
+        # (0.1 s more): the server would not, as its checkpoints sync only what was written since it started.
+        new = self._data_dir / "cluster.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
         with tempfile.NamedTemporaryFile("w", dir=self._data_dir, suffix=".pw") as file:
             file.write(password)
             file.flush()
-            # Not synced here: the server's first checkpoint is, before anything of ours is committed.
-            done = subprocess.run(  # noqa: S603
-                [
-                    *prefix,
-                    str(binaries / "initdb"),
-                    "-D",
-                    str(cluster),
-                    "-U",
-                    "flashsale",
-                    "--pwfile",
-                    file.name,
-                    "--auth",
-                    "scram-sha-256",
-                    "--encoding",
-                    "UTF8",
-                    "--locale",
-                    "C.UTF-8",
-                    "--no-sync",
-                ],
-                capture_output=True,
-                text=True,
-                check=False,
+            if user_id is not None:
+                os.chown(new, user_id, user_id)
+                os.chown(file.name, user_id, user_id)
+            options = ["-U", "flashsale", "--pwfile", file.name, "--auth", "scram-sha-256", "--encoding", "UTF8"]
+            await run_to_end(
+                "initdb",
+                [*prefix, str(binaries / "initdb"), "-D", str(new), "--locale", "C.UTF-8", *options],
+                log_path=self._log_path.with_name("initdb.log"),
+                user_id=user_id,
             )
-        if done.returncode:
-            raise ChildFailed(f"initdb failed: {(done.stderr or done.stdout).strip()[-500:]}")
-        access = self._data_dir / "access"
-        access.touch(mode=0o600)
-        access.write_text(f"{free_port()} {password}\n")
+        new.rename(self._cluster)
 
     async def _answers(self) -> bool:
         try:
@@ -146,21 +237,44 @@ class LocalPostgres:
         return True
 
 
-def _unprivileged(data_dir: Path) -> list[str]:
-    """Give the command prefix under which Postgres, which refuses root, runs as somebody else."""
-    if os.geteuid() != 0:
-        return []
+def _unprivileged(data_dir: Path, binaries: Path) -> tuple[list[str], int | None]:
+    """Give the command prefix, or the user, with which Postgres runs as somebody that it accepts.
+
+    It refuses root, and users without a name (as containers are often given).
+
+    Raises:
+        ChildFailed: if that user could not reach the data or the server.
+    """
+    if os.geteuid() != 0 and _has_name(os.geteuid()):
+        return [], None
     prefix = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"]
     if shutil.which("unshare") and not subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:  # noqa: S603
-        return prefix
-    # No user namespaces here: be nobody for real. The data must be theirs and within their reach.
-    data_dir.mkdir(parents=True, exist_ok=True)
-    for path in (data_dir, *data_dir.rglob("*")):
-        os.chown(path, NOBODY, NOBODY)
-    for parent in data_dir.resolve().parents:
+        return prefix, None
+    if os.geteuid() != 0:
+        raise ChildFailed(f"Postgres needs a user with a name, and user {os.geteuid()} has none in /etc/passwd.")
+    # No user namespaces here: be nobody for real. The data must be within their reach.
+    for parent in (*data_dir.resolve().parents, *(binaries / "postgres").resolve().parents):
         if not parent.stat().st_mode & 0o001:
             raise ChildFailed(
                 f"Postgres may not run as root, and user nobody cannot enter {parent}: run as an ordinary user, "
-                f"or use a data folder under /tmp."
+                "or name another --data-dir."
             )
-    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=KILL"]
+    return [], NOBODY
+
+
+def _has_name(user_id: int) -> bool:
+    try:
+        pwd.getpwuid(user_id)
+    except KeyError:
+        return False
+    return True
+
+
+def _give(cluster: Path, user_id: int | None) -> None:
+    """Let the data belong to whom the server runs as: earlier it may have run the other way."""
+    owner = user_id or 0
+    if cluster.stat().st_uid != owner:
+        for path in (*cluster.rglob("*"), cluster):
+            os.chown(path, owner, owner, follow_symlinks=False)
+    if user_id is not None:
+        cluster.parent.chmod(0o711)

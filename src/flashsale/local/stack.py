@@ -7,21 +7,22 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Self
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from flashsale.local.children import Child, ChildFailed, pss_bytes, start_ready
-from flashsale.local.postgres_server import LocalPostgres
+from flashsale.local.children import Child, ChildFailed, all_of, pss_bytes, run_to_end, start_ready
+from flashsale.local.postgres_server import LocalPostgres, write_secret
 from flashsale.local.valkey_server import LocalValkey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 ROOT = Path(__file__).parents[3]
 """The checkout: alembic.ini, migrations/ and workers/ are there."""
@@ -29,9 +30,25 @@ ROOT = Path(__file__).parents[3]
 BACKLOG = 4096
 ADMIN_EMAIL = "admin@flashsale.invalid"
 DATABASE = "flashsale"
+POSTGRES_URL, REDIS_URL = "FLASHSALE_POSTGRES__URL", "FLASHSALE_REDIS__URL"
 
 ROLES = ("simulator", "api", "orders", "payments", "maintenance")
-"""What runs beside the servers, in the order in which it starts."""
+"""What runs beside the servers, in the order in which it is shown; all of it starts at once."""
+
+_CLI = (sys.executable, "-m", "flashsale.cli")
+_WORKER = (sys.executable, "-m", "workers")
+
+COMMANDS: Mapping[str, Sequence[str]] = {
+    "migrate": (sys.executable, "-m", "alembic", "upgrade", "head"),
+    "admin": (*_CLI, "admin"),
+    "simulator": (*_CLI, "simulator"),
+    "api": (*_CLI, "serve"),
+    "orders": (*_WORKER, "orders"),
+    "payments": (*_WORKER, "payments"),
+    "maintenance": (*_WORKER, "maintenance"),
+}
+"""What is run, by role. Roles also get `--ready-fd N`, those that listen `--fd N` before it; `admin` gets `--email E`
+and the password on its standard input."""
 
 
 class Stack:
@@ -49,18 +66,30 @@ class Stack:
         payments: int = 1,
         port: int = 8000,
         environment: Mapping[str, str] | None = None,
+        postgres_url: str | None = None,
+        redis_url: str | None = None,
+        commands: Mapping[str, Sequence[str]] | None = None,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        """Say how many processes of each kind; port 0 takes a free one. `say` is told of each step."""
+        """Say how many processes of each kind; port 0 takes a free one. `say` is told of each step.
+
+        Servers named by `postgres_url` and `redis_url`, or by the settings of that name in `environment`, are used
+        instead of own ones. `commands` go over COMMANDS.
+        """
         self.data_dir = data_dir.resolve()
         self.counts = {"simulator": 1, "api": api, "orders": orders, "payments": payments, "maintenance": 1}
-        self._places: dict[tuple[str, int], Child] = {}
         self.postgres: LocalPostgres | None = None
         self.valkey: LocalValkey | None = None
         self._port = port
         self._extra = dict(environment or {})
+        for name, url in ((POSTGRES_URL, postgres_url), (REDIS_URL, redis_url)):
+            if url is not None:
+                self._extra[name] = url
+        self._commands = {**COMMANDS, **(commands or {})}
         self.say = say
         """Told of each step."""
+        self._running: dict[str, dict[int, Child]] = {role: {} for role in ROLES}
+        self._starting = {(role, index): asyncio.Lock() for role in ROLES for index in range(self.counts[role])}
         self._sockets: dict[str, socket.socket] = {}
         self._lock: IO[str] | None = None
         self.environment: dict[str, str] = {}
@@ -69,9 +98,8 @@ class Stack:
 
     @property
     def children(self) -> dict[str, list[Child]]:
-        """The newest process in each place, by role and number."""
-        placed = sorted(self._places.items())
-        return {role: [child for (of, _), child in placed if of == role] for role in ROLES}
+        """The processes of each role beside the servers, by number."""
+        return {role: [child for _, child in sorted(running.items())] for role, running in self._running.items()}
 
     @property
     def base_url(self) -> str:
@@ -82,6 +110,11 @@ class Stack:
     def gateway_url(self) -> str:
         """Where the payment gateway simulator is."""
         return f"http://127.0.0.1:{self._sockets['simulator'].getsockname()[1]}"
+
+    @property
+    def environment_file(self) -> Path:
+        """Where the settings of the running stack are, for a shell: `set -a; . .flashsale/environment; set +a`."""
+        return self.data_dir / "environment"
 
     @property
     def log_dir(self) -> Path:
@@ -110,60 +143,83 @@ class Stack:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         self.secrets = self._read_secrets()
+        self._listen()
         self.say("starting Postgres and Valkey")
         await self._start_servers()
-        self._listen()
         self.environment = self._make_environment()
+        self._write_environment()
         self.say("migrating the database")
         await self.migrate()
         self.say("starting the payment gateway simulator, API processes and workers")
-        await asyncio.gather(*(self.start_child(role, index) for role in ROLES for index in range(self.counts[role])))
+        await all_of(*(self.start_child(role, index) for role in ROLES for index in range(self.counts[role])))
 
     async def stop(self) -> None:
         """Stop everything in reverse order; every part may finish what it has begun."""
-        for role in ("api", "orders", "payments", "maintenance", "simulator"):
-            await asyncio.gather(*(child.stop() for child in self.children[role]))
-        await asyncio.gather(*(server.stop() for server in (self.postgres, self.valkey) if server is not None))
-        for sock in self._sockets.values():
-            sock.close()
-        self._sockets.clear()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        try:
+            for roles in (("api",), ("orders", "payments", "maintenance"), ("simulator",)):
+                await asyncio.gather(*(child.stop() for role in roles for child in self._running[role].values()))
+            await asyncio.gather(*(server.stop() for server in (self.postgres, self.valkey) if server is not None))
+        finally:
+            for sock in self._sockets.values():
+                sock.close()
+            self._sockets.clear()
+            if self._lock is not None:
+                self.environment_file.unlink(missing_ok=True)
+                self._lock.close()
+                self._lock = None
+
+    def abort(self) -> None:
+        """Kill every process at once; a `stop` that is waiting for them ends then. The data survives, as any crash."""
+        servers = [server.child for server in (self.postgres, self.valkey) if server is not None]
+        for child in [*(child for running in self._running.values() for child in running.values()), *servers]:
+            if child is not None:
+                child.send(signal.SIGKILL)
 
     async def start_child(self, role: str, index: int) -> Child:
-        """Start process number `index` of a role, in the place of one that ended."""
-        command = [sys.executable, "-m", "flashsale.cli", "serve" if role == "api" else role]
-        inherited = []
-        if role in self._sockets:
-            inherited = [self._sockets[role].fileno()]
-            command += ["--fd", str(inherited[0])]
-        else:
-            command = [sys.executable, "-m", "workers", role]
-        child = await start_ready(
-            f"{role} {index + 1}",
-            command,
-            log_path=self.log_dir / f"{role}-{index + 1}.log",
-            environment=self.environment,
-            inherited_fds=inherited,
-            cwd=ROOT,
-        )
-        self._places[role, index] = child
-        return child
+        """Start process number `index` of a role, in the place of one that ended; gives the one that runs, if it does.
+
+        Raises:
+            ChildFailed: if it does not come up.
+        """
+        async with self._starting[role, index]:
+            current = self._running[role].get(index)
+            if current is not None and current.returncode is None:
+                return current
+            command = [*self._commands[role]]
+            inherited = []
+            if role in self._sockets:
+                inherited = [self._sockets[role].fileno()]
+                command += ["--fd", str(inherited[0])]
+            child = await start_ready(
+                f"{role} {index + 1}",
+                command,
+                log_path=self.log_dir / f"{role}-{index + 1}.log",
+                environment=self.environment,
+                inherited_fds=inherited,
+                cwd=ROOT,
+            )
+            self._running[role][index] = child
+            return child
+
+    async def restart(self, role: str, index: int = 0) -> Child:
+        """Stop one process in order, if it runs, and start it again; gives the new one.
+
+        Raises:
+            ChildFailed: if the new one does not come up.
+        """
+        await self._running[role][index].stop()
+        return await self.start_child(role, index)
 
     async def kill(self, role: str, index: int = 0, number: signal.Signals = signal.SIGKILL) -> None:
         """End one process by a signal and wait until it is gone."""
-        child = self.children[role][index]
+        child = self._running[role][index]
         child.send(number)
         await child.wait()
 
     async def migrate(self) -> None:
         """Bring the schema up to date and make sure that the administrator exists."""
-        await self._run(sys.executable, "-m", "alembic", "upgrade", "head")
-        await self._run(
-            *(sys.executable, "-m", "flashsale.cli", "admin", "--email", self.secrets["admin_email"]),
-            text=self.secrets["admin_password"],
-        )
+        await self._run("migrate")
+        await self._run("admin", "--email", self.secrets["admin_email"], text=self.secrets["admin_password"])
 
     def pss_bytes(self) -> dict[str, int]:
         """Give the memory of each role, in bytes (proportional set size, descendants included)."""
@@ -173,33 +229,31 @@ class Stack:
                 sizes[name] = pss_bytes(server.child.pid)
         return sizes
 
-    async def _run(self, *command: str, text: str | None = None) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=self.environment,
+    async def _run(self, name: str, *arguments: str, text: str = "") -> None:
+        await run_to_end(
+            name,
+            [*self._commands[name], *arguments],
+            log_path=self.log_dir / f"{name}.log",
+            environment=self.environment,
             cwd=ROOT,
+            text=text,
         )
-        output, _ = await process.communicate(None if text is None else text.encode())
-        if process.returncode:
-            raise ChildFailed(f"{' '.join(command[1:4])} failed:\n{output.decode(errors='replace').strip()}")
 
     async def _start_servers(self) -> None:
         starts = []
-        if "FLASHSALE_POSTGRES__URL" not in self._extra:
+        if POSTGRES_URL not in self._extra:
             self.postgres = LocalPostgres(self.data_dir / "postgres", log_path=self.log_dir / "postgres.log")
             starts.append(self.postgres.start())
-        if "FLASHSALE_REDIS__URL" not in self._extra:
+        if REDIS_URL not in self._extra:
             self.valkey = LocalValkey(self.data_dir / "valkey", log_path=self.log_dir / "valkey.log")
             starts.append(self.valkey.start())
-        await asyncio.gather(*starts)
-        if self.postgres is not None:
-            connection = await asyncpg.connect(self.postgres.url)
-            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
-                await connection.execute(f"CREATE DATABASE {DATABASE}")
-            await connection.close()
+        await all_of(*starts)
+        await ensure_database(self._postgres_url())
+
+    def _postgres_url(self) -> str:
+        if self.postgres is None:
+            return self._extra[POSTGRES_URL]
+        return self.postgres.url.rpartition("/")[0] + f"/{DATABASE}"
 
     def _listen(self) -> None:
         for role, port in (("api", self._port), ("simulator", 0)):
@@ -222,11 +276,16 @@ class Stack:
             "FLASHSALE_SIMULATOR__LEDGER_PATH": str(self.data_dir / "gateway-ledger.jsonl"),
             "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_dir()),
         }
-        if self.postgres is not None:
-            environment["FLASHSALE_POSTGRES__URL"] = self.postgres.url.rpartition("/")[0] + f"/{DATABASE}"
+        environment[POSTGRES_URL] = self._postgres_url()
         if self.valkey is not None:
-            environment["FLASHSALE_REDIS__URL"] = self.valkey.url
+            environment[REDIS_URL] = self.valkey.url
         return {**environment, **self._extra}
+
+    def _write_environment(self) -> None:
+        self.environment_file.touch(mode=0o600)
+        named = {name: value for name, value in self.environment.items() if name.startswith("FLASHSALE_")}
+        lines = [f"{name}={shlex.quote(value)}\n" for name, value in named.items()]
+        self.environment_file.write_text("".join(lines))
 
     def _metrics_dir(self) -> Path:
         folder = self.data_dir / "metrics"
@@ -238,15 +297,14 @@ class Stack:
     def _read_secrets(self) -> dict[str, str]:
         path = self.data_dir / "secrets.json"
         if not path.exists():
-            path.touch(mode=0o600)
             made = {
                 "jwt_secret": secrets.token_urlsafe(48),
                 "gateway_secret": secrets.token_urlsafe(24),
                 "admin_email": ADMIN_EMAIL,
                 "admin_password": secrets.token_urlsafe(18),
             }
-            path.write_text(json.dumps(made, indent=2) + "\n")
-        loaded: dict[str, Any] = json.loads(path.read_text())
+            write_secret(path, json.dumps(made, indent=2) + "\n")
+        loaded: dict[str, str] = json.loads(path.read_text())
         return loaded
 
     def _take_lock(self) -> None:
@@ -257,3 +315,25 @@ class Stack:
             lock.close()
             raise ChildFailed(f"Another stack runs on {self.data_dir}: stop it, or name another --data-dir.") from None
         self._lock = lock
+
+
+async def ensure_database(url: str) -> None:
+    """Create the database that a URL names, if it is missing.
+
+    Raises:
+        ChildFailed: if the server cannot be reached, or refuses.
+    """
+    parts = urlsplit(url)
+    try:
+        try:
+            connection = await asyncpg.connect(url, timeout=10)
+        except asyncpg.InvalidCatalogNameError:
+            name = unquote(parts.path.removeprefix("/")).replace('"', '""')
+            connection = await asyncpg.connect(parts._replace(path="/postgres").geturl(), timeout=10)
+            await connection.execute(f'CREATE DATABASE "{name}"')
+        await connection.close()
+    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        raise ChildFailed(
+            f"Postgres at {parts.hostname}:{parts.port or 5432} refused: {str(error) or type(error).__name__}. "
+            f"Is {POSTGRES_URL} right?"
+        ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -11,32 +12,60 @@ from rich.table import Table
 from flashsale.local.children import ChildFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from rich.console import Console
 
+    from flashsale.local.children import Child
+    from flashsale.local.postgres_server import LocalPostgres
     from flashsale.local.stack import Stack
+    from flashsale.local.valkey_server import LocalValkey
 
-RESTART_S = 1.0
-"""Pause before a process that ended by itself is started again."""
+RESTART_S = 0.5
+"""Pause before a process that ended by itself is started again; doubled each time up to RESTART_MAX_S."""
+
+RESTART_MAX_S = 30.0
+STEADY_S = 30.0
+"""A process that ran this long counts as sound: its next pause is RESTART_S again."""
 
 
 async def up(stack: Stack, console: Console) -> None:
-    """Start a stack, show where everything is, start again what dies, and stop on SIGINT or SIGTERM."""
+    """Start a stack, show where everything is, start again what dies, and stop on SIGINT or SIGTERM.
+
+    A second signal kills what is still running.
+
+    Raises:
+        ChildFailed: if the stack does not come up.
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        if stopping.is_set():
+            stack.abort()
+        stopping.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-    async with stack:
-        console.print(addresses(stack))
-        console.print("Ctrl-C stops everything; the data stays.")
-        watching = [
-            asyncio.create_task(_keep(stack, role, index, console, stopping))
-            for role, children in stack.children.items()
-            for index in range(len(children))
-        ]
-        await stopping.wait()
-        console.print("stopping: open requests and running jobs finish")
-        for task in watching:
+        loop.add_signal_handler(number, told)
+    told_to_stop = asyncio.create_task(stopping.wait())
+    starting = asyncio.create_task(stack.start())
+    keeping: list[asyncio.Task[None]] = []
+    try:
+        await asyncio.wait({starting, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            console.print(addresses(stack))
+            console.print("Ctrl-C stops everything; the data stays.")
+            keeping = _keep_all(stack, console, stopping)
+            await told_to_stop
+    finally:
+        for task in (starting, told_to_stop, *keeping):
             task.cancel()
+        await asyncio.gather(starting, told_to_stop, *keeping, return_exceptions=True)
+        console.print("stopping: open requests and running jobs finish (once more to kill them)")
+        await stack.stop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
     console.print("stopped")
 
 
@@ -48,20 +77,57 @@ def addresses(stack: Stack) -> Table:
     table.add_row("metrics", f"{stack.base_url}/metrics")
     table.add_row("payment gateway simulator", stack.gateway_url)
     for name, setting in (("Postgres", "FLASHSALE_POSTGRES__URL"), ("Valkey or Redis", "FLASHSALE_REDIS__URL")):
-        table.add_row(name, stack.environment[setting].rpartition("@")[2])
+        table.add_row(name, stack.environment[setting].rpartition("@")[2].rpartition("//")[2])
     table.add_row("administrator and secrets", str(stack.data_dir / "secrets.json"))
+    table.add_row("settings for a shell", f"set -a; . {stack.environment_file}; set +a")
     table.add_row("logs", str(stack.log_dir))
     return table
 
 
-async def _keep(stack: Stack, role: str, index: int, console: Console, stopping: asyncio.Event) -> None:
-    while not stopping.is_set():
-        code = await stack.children[role][index].wait()
-        if stopping.is_set():
-            return
-        console.print(f"{role} {index + 1} ended with {code}; starting it again")
-        await asyncio.sleep(RESTART_S)
-        try:
-            await stack.start_child(role, index)
-        except ChildFailed as error:
-            console.print(str(error))
+def _keep_all(stack: Stack, console: Console, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
+    def process(role: str, index: int) -> asyncio.Task[None]:
+        return asyncio.create_task(
+            _keep(
+                f"{role} {index + 1}",
+                lambda: stack.children[role][index],
+                lambda: stack.start_child(role, index),
+                console,
+                stopping,
+            )
+        )
+
+    def server(name: str, kept: LocalPostgres | LocalValkey) -> asyncio.Task[None]:
+        return asyncio.create_task(_keep(name, lambda: kept.child, kept.start, console, stopping))
+
+    tasks = [process(role, index) for role, count in stack.counts.items() for index in range(count)]
+    servers = (("postgres", stack.postgres), ("valkey", stack.valkey))
+    return tasks + [server(name, kept) for name, kept in servers if kept is not None]
+
+
+async def _keep(
+    name: str,
+    current: Callable[[], Child | None],
+    start: Callable[[], Awaitable[object]],
+    console: Console,
+    stopping: asyncio.Event,
+) -> None:
+    """Start a process again whenever it has ended, after a pause that grows until it stays up for a while."""
+    pause_s = RESTART_S
+    # The flag is asked for as well: a library may swallow the cancellation that comes while it connects.
+    while (child := current()) is not None and not stopping.is_set():
+        began_s = time.monotonic()
+        code = await child.wait()
+        if time.monotonic() - began_s >= STEADY_S:
+            pause_s = RESTART_S
+        # Not if somebody else has started it again.
+        while current() is child and not stopping.is_set():
+            console.print(f"{name} ended with {code}; starting it again in {pause_s:g} s", highlight=False)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RESTART_MAX_S)
+            try:
+                if current() is child:
+                    await start()
+            except ChildFailed as error:
+                console.print(str(error), highlight=False, markup=False)
+                if current() is not child:
+                    break

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +10,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from flashsale.local.binaries import redis_server
-from flashsale.local.children import Child, wait_until
-from flashsale.local.postgres_server import free_port
+from flashsale.local.children import Child, ChildFailed, wait_gone, wait_until, working_in
+from flashsale.local.postgres_server import LAST_BREATH_S, read_access, write_secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +20,13 @@ if TYPE_CHECKING:
 class LocalValkey:
     """One server and its append-only file; start, stop, kill, wipe and start again on the same port."""
 
-    def __init__(self, data_dir: Path, *, log_path: Path | None = None) -> None:
-        """Keep everything below `data_dir`, which is made when needed."""
+    def __init__(
+        self, data_dir: Path, *, binary: Path | None = None, port: int | None = None, log_path: Path | None = None
+    ) -> None:
+        """Keep everything below `data_dir`, which is made when needed; `binary` is looked for by default."""
         self._data_dir = data_dir
+        self._binary = binary
+        self._port = port
         self._log_path = log_path or data_dir / "valkey.log"
         self.child: Child | None = None
 
@@ -38,24 +40,29 @@ class LocalValkey:
         """Start the server, wait until it answers, give its URL.
 
         Raises:
-            ChildFailed: with the end of the log, if it does not come up.
+            ChildFailed: with the end of the log, if it does not come up; nothing is left running then.
+            MissingBinary: if there is no server to start.
         """
+        binary = redis_server(self._binary)
         self._data_dir.mkdir(parents=True, exist_ok=True)
-        access = self._data_dir / "access"
-        if not access.exists():
-            access.touch(mode=0o600)
-            access.write_text(f"{free_port()} {secrets.token_hex(16)}\n")
-        port, password = access.read_text().split()
+        # A server keeps its data folder as its working directory. One whose launcher has just died is about to go.
+        if (left := working_in(self._data_dir, binary.name)) and not await wait_gone(left, timeout_s=LAST_BREATH_S):
+            raise ChildFailed(f"A server (process {left[0]}) already runs on {self._data_dir}.")
+        port, password = read_access(self._data_dir, self._port, keep=self.child is not None)
         # The password goes in a file: arguments can be read by every user of the machine.
         configuration = self._data_dir / "valkey.conf"
-        configuration.touch(mode=0o600)
-        configuration.write_text(
-            f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {self._data_dir.resolve()}\n"
-            "appendonly yes\nappendfsync everysec\nsave ''\nmaxmemory-policy noeviction\ndaemonize no\n"
+        write_secret(
+            configuration,
+            f'bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir "{self._data_dir.resolve()}"\n'
+            "appendonly yes\nappendfsync everysec\nsave ''\nmaxmemory-policy noeviction\ndaemonize no\n",
         )
-        command: Sequence[str] = [str(redis_server()), str(configuration)]
+        command: Sequence[str] = [str(binary), str(configuration.resolve())]
         self.child = Child("valkey", command, log_path=self._log_path)
-        await wait_until(self._answers, child=self.child, timeout_s=30, what="answer")
+        try:
+            await wait_until(self._answers, child=self.child, timeout_s=30, what="answer")
+        except BaseException:
+            await self.child.kill()
+            raise
         return self.url
 
     async def stop(self) -> None:
@@ -66,8 +73,12 @@ class LocalValkey:
     async def kill(self) -> None:
         """Kill it at once, as a crash would."""
         if self.child is not None:
-            self.child.send(signal.SIGKILL)
-            await self.child.wait()
+            await self.child.kill()
+
+    async def restart(self) -> str:
+        """Stop it in order, if it runs, and start it on the same port and data; gives its URL."""
+        await self.stop()
+        return await self.start()
 
     def wipe(self) -> None:
         """Delete the data of a stopped server."""

@@ -175,10 +175,9 @@ class Buy:
 
     async def _reject(self, request: BuyRequest, product: Product, admitted: Admitted) -> Accepted:
         if admitted.admission is Admission.RATE_LIMITED:
-            settings = self._settings
-            raise RateLimited(
-                limit=settings.rate_limit, window_s=settings.rate_window_s, retry_after_s=admitted.retry_after_s
-            )
+            settings, window_s = self._settings, admitted.window_s
+            limit = settings.rate_limit if window_s == settings.rate_window_s else settings.attempts_per_minute
+            raise RateLimited(limit=limit, window_s=window_s, retry_after_s=admitted.retry_after_s)
         if admitted.admission is Admission.LIMIT_REACHED:
             return await self._refuse(request, LimitReached(product.limit_per_buyer))
         return await self._refuse(request, SoldOut())

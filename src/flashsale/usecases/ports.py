@@ -45,6 +45,8 @@ class Admitted:
     """The proposal. Another request's, if one with the same key holds a lease already."""
     epoch: int | None
     """The lease's epoch; None without a lease."""
+    window_s: int = 0
+    """Only if rate limited: the length of the window in which there were too many requests."""
     retry_after_s: int = 0
     """Only if rate limited."""
 

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 INVARIANTS = load("invariants.sql")
 QUERIES = load("queries/audit.sql")
 
+COUNTED = """
+SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations, (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
+FROM ({}) AS judged
+"""
+"""Counts what an invariant's statement gives."""
+
 
 class PostgresInvariants:
     """Implements `usecases.audit.Truth`."""
@@ -39,7 +45,7 @@ class PostgresInvariants:
             ):
                 for query in INVARIANTS.values():
                     arguments = (overdue_s,) if "$1" in query.text else ()
-                    row = await connection.fetchrow(query.text, *arguments)
+                    row = await connection.fetchrow(COUNTED.format(query.text), *arguments)
                     if row is None:
                         raise AssertionError(query.name)
                     results.append(

@@ -207,7 +207,11 @@ class RedisGate:
             window_s = int(detail)
             retry_after_s = max(1, math.ceil(window_s - time.time() % window_s))
             return Admitted(
-                admission=Admission.RATE_LIMITED, order_id=order_id, epoch=None, retry_after_s=retry_after_s
+                admission=Admission.RATE_LIMITED,
+                order_id=order_id,
+                epoch=None,
+                window_s=window_s,
+                retry_after_s=retry_after_s,
             )
         admission = Admission(name)
         epoch = product.epoch if admission is Admission.ADMITTED else None
