@@ -78,20 +78,28 @@ class LiveHub:
         """Set when the process stops: streams end, spread over a few seconds."""
 
     async def run(self) -> None:
-        """Consume the feed and poll beside it, for ever."""
+        """Consume the feed and poll beside it, for ever: whatever fails is logged and begun again."""
         polling = asyncio.create_task(self._poll())
         try:
-            async for change in self._services.feed.changes():
-                if isinstance(change, LiveStock):
-                    self._offer(change)
-                elif isinstance(change, OrderChanged):
-                    channel = self._orders.get(change.order_id)
-                    if channel is not None:
-                        _put_order(channel, change.order_id, change.status, change.version)
-                elif isinstance(change, Connected):
-                    await self._resume()
+            while True:
+                try:
+                    await self._consume()
+                except Exception:
+                    log.exception("live.failed")
+                    await asyncio.sleep(self._poll_s)
         finally:
             polling.cancel()
+
+    async def _consume(self) -> None:
+        async for change in self._services.feed.changes():
+            if isinstance(change, LiveStock):
+                self._offer(change)
+            elif isinstance(change, OrderChanged):
+                channel = self._orders.get(change.order_id)
+                if channel is not None:
+                    _put_order(channel, change.order_id, change.status, change.version)
+            elif isinstance(change, Connected):
+                await self._resume()
 
     async def stock(self, product_id: int) -> Channel:
         """Give a known product's channel, as new as the database; or as known here if the database is away."""
@@ -174,6 +182,8 @@ class LiveHub:
                 await self._resume()
             except FlashSaleError as error:
                 log.info("live.stale", reason=error.detail)
+            except Exception:
+                log.exception("live.failed")
 
 
 def _put_order(channel: Channel, order_id: UUID, status: OrderStatus, version: int) -> None:

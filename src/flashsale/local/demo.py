@@ -62,7 +62,8 @@ class Seen:
 
 async def run_demo(sale: Sale, *, data_dir: Path, api: int, environment: Mapping[str, str]) -> int:
     """Run the sale and give the exit code: 0 only if the audit holds and each unit is confirmed or free."""
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    # Without a terminal, wide enough that no figure is folded.
+    console = Console(width=None if sys.stdout.isatty() else 110)
     began_s = time.monotonic()
     stack = Stack(
         data_dir,

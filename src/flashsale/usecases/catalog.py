@@ -123,6 +123,8 @@ class Catalog:
                 self._waiting = await self._products.waiting_orders()
             except FlashSaleError as error:
                 log.warning("catalog.stale", reason=error.detail)
+            except Exception:
+                log.exception("catalog.failed")
             await asyncio.sleep(self._poll_s)
 
 

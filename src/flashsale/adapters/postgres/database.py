@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from flashsale.settings import PostgresSettings
 
 log = structlog.get_logger(__name__)
+
+SAY_S = 1.0
+"""How often, at most, one process says that the server is away: under load every request finds out."""
 
 SERIALIZATION_TRIES = 4
 """How often a statement is sent that loses a deadlock or a serialization conflict (40P01, 40001)."""
@@ -44,6 +48,7 @@ class Database:
         self._settings = settings
         self._name = name
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._said_s = float("-inf")
 
     def connect_arguments(self) -> dict[str, Any]:
         """Give the arguments of `asyncpg.connect` for a connection like the pool's."""
@@ -98,8 +103,7 @@ class Database:
         try:
             connection = await self._pool.acquire(timeout=self._settings.acquire_timeout_s)
         except (*AWAY, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-            log.warning("postgres.away", error=type(error).__name__)
-            raise Unavailable("The database is away; send the same request again.") from error
+            raise self.away("connect", error) from error
         try:
             yield connection
         finally:
@@ -121,8 +125,7 @@ class Database:
                     raise Unavailable from error
                 log.info("postgres.conflict_retried", query=query.name)
             except AWAY as error:
-                log.warning("postgres.failed", query=query.name, error=type(error).__name__)
-                raise Unavailable("The database is away; send the same request again.") from error
+                raise self.away(query.name, error) from error
             except asyncpg.PostgresError as error:
                 raise PoisonBatch(str(error), unknown_user=False) from error
         raise AssertionError
@@ -131,6 +134,14 @@ class Database:
         """Run one statement like `fetch` and give its first row."""
         rows = await self.fetch(query, *arguments)
         return rows[0] if rows else None
+
+    def away(self, what: str, error: Exception) -> Unavailable:
+        """Make the error for a server that is away, or too slow; said in the log at most once in SAY_S seconds."""
+        now_s = time.monotonic()
+        if now_s - self._said_s >= SAY_S:
+            self._said_s = now_s
+            log.warning("postgres.away", doing=what, error=type(error).__name__)
+        return Unavailable("The database is away; send the same request again.")
 
     async def ping(self) -> bool:
         """Say whether the server answers."""

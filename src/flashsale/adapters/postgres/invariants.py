@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.database import AWAY
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.errors import Unavailable
 from flashsale.usecases.history import Checked, OrderRow
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class PostgresInvariants:
                         )
                     )
         except AWAY as error:
-            raise Unavailable from error
+            raise self._database.away("audit", error) from error
         return results
 
     async def orders(self) -> Sequence[OrderRow]:

@@ -8,7 +8,7 @@ import asyncpg
 
 from flashsale.adapters.postgres.database import AWAY
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.errors import InvalidInput, Unavailable
+from flashsale.domain.errors import InvalidInput
 from flashsale.domain.money import Money
 from flashsale.domain.products import LiveStock, PaymentMode, Product
 from flashsale.usecases.ports import GateReturn, NewProduct, ProductChange
@@ -79,7 +79,7 @@ class PostgresProducts:
         except asyncpg.CheckViolationError as error:
             raise InvalidInput(field="endsAt", problem="must be after startsAt") from error
         except AWAY as error:
-            raise Unavailable from error
+            raise self._database.away("change_product", error) from error
         return True
 
     async def set_allotment(self, product_id: int, allotment: int) -> tuple[str, int]:

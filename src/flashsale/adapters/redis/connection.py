@@ -53,6 +53,7 @@ class GateConnection:
         self._away_until = 0.0
         self._run_id = ""
         self._generation = 0
+        self._failed = False
         self._scripts = {path.stem: path.read_text() for path in sorted(SCRIPTS.glob("*.lua"))}
         self._digests = {
             name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._scripts.items()
@@ -112,8 +113,13 @@ class GateConnection:
             line.partition(":")[2].strip() for line in information.splitlines() if line.startswith("run_id:")
         )
         self._generation += 1
+        if self._failed:
+            log.info("gate.back")
+        self._failed = False
 
     async def _drop(self, error: BaseException) -> None:
-        log.warning("gate.away", error=type(error).__name__, problem=str(error)[:200])
+        if not self._failed:
+            log.warning("gate.away", error=type(error).__name__, problem=str(error)[:200])
+        self._failed = True
         self._away_until = asyncio.get_running_loop().time() + self._reconnect_s
         await self._connection.disconnect(nowait=True)
