@@ -2,7 +2,8 @@
 -- Reads every order for a comparison with what clients saw.
 SELECT
     order_id::text AS order_id, user_id::text AS user_id, status, version, product_id,
-    unit_price_minor * quantity AS price_minor
+    unit_price_minor * quantity AS price_minor,
+    coalesce(extract(EPOCH FROM clock_timestamp() - due_at), 0)::float8 AS overdue_s
 FROM orders;
 
 -- name: unit_changes

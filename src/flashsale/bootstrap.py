@@ -110,6 +110,8 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             )
         finally:
             polling.cancel()
+            await return_units.close()
+            await load_gate.close()
     finally:
         await gate.close()
         passwords.close()
@@ -131,6 +133,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
         products = PostgresProducts(database)
         orders = PostgresOrders(database)
         catalog = Catalog(products, poll_s=settings.live.poll_s)
+        load_gate = LoadGate(products, gate, catalog)
         return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
         async with gateway:
             yield Jobs(
@@ -150,11 +153,13 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                     products=products,
                     gate=gate,
                     acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
-                    load_gate=LoadGate(products, gate, catalog),
+                    load_gate=load_gate,
                     return_units=return_units,
                     limit=settings.workers.sweep_limit,
                 ),
             )
+            await return_units.close()
+            await load_gate.close()
     finally:
         await gate.close()
         await database.close()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from flashsale.domain.products import LiveStock
@@ -15,11 +17,11 @@ def buy(**changes):
     return {**line, **changes}
 
 
-def violated(lines, *, allotment=1, changes=((100.05, -1),)):
+def violated(lines, *, allotment=1, changes=((100.05, -1),), order=ORDER):
     import json
 
     history = read_history(json.dumps(line) for line in lines)
-    results = check_history(history, [ORDER], {1: allotment}, {1: list(changes)}, STOCK)
+    results = check_history(history, [order], {1: allotment}, {1: list(changes)}, STOCK, overdue_s=60)
     return {result.invariant for result in results if result.violations}
 
 
@@ -55,6 +57,12 @@ def test_a_history_that_is_right_violates_nothing():
 )
 def test_what_went_wrong_is_found(lines, invariant):
     assert violated(lines) == {invariant}
+
+
+@pytest.mark.parametrize(("overdue_s", "found"), [(-5.0, set()), (59.0, set()), (61.0, {"I4"})])
+def test_an_order_that_is_not_final_may_be_late_but_not_lost(overdue_s, found):
+    waiting = replace(ORDER, status="awaiting_payment", overdue_s=overdue_s)
+    assert violated([buy()], order=waiting) == found
 
 
 def test_sold_out_is_right_while_others_may_hold_leases():

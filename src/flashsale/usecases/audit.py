@@ -21,7 +21,7 @@ MAY_BE_CHARGED = frozenset({OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_
 """States in which the gateway may hold the money, or not."""
 
 NEED_HISTORY = {
-    "I4": "Every 202 that a client saw is an order, and final.",
+    "I4": "Every 202 that a client saw is that client's order, and final or on its way.",
     "I6": "Versions seen by one reader never go back.",
     "I9": "A repeated key gets the same 202.",
     "I14": "At the end every stream shows the database's value.",
@@ -77,7 +77,7 @@ class Audit:
             allotments = {product.product_id: product.allotment for product, _, _ in await self._products.all()}
             changes = {product_id: await self._truth.unit_changes(product_id) for product_id in allotments}
             stocks = {stock.product_id: stock for stock in await self._products.stocks()}
-            results += check_history(history, orders, allotments, changes, stocks)
+            results += check_history(history, orders, allotments, changes, stocks, overdue_s=overdue_s)
         return sorted(results, key=lambda result: (int(result.invariant[1:]), result.promise))
 
     async def _check_gate(self) -> Checked:

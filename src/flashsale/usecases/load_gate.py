@@ -51,6 +51,13 @@ class LoadGate:
             self._running[product_id] = task
             task.add_done_callback(lambda _: self._running.pop(product_id, None))
 
+    async def close(self) -> None:
+        """End what runs in the background; a loading that is cut off is done again by whoever notices."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
     async def _load_and_pause(self, product_id: int) -> bool:
         loaded = False
         try:

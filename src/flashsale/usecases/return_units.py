@@ -59,6 +59,11 @@ class ReturnUnits:
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
 
+    async def close(self) -> None:
+        """Finish what runs in the background."""
+        if self._running is not None:
+            await asyncio.gather(self._running, return_exceptions=True)
+
     async def _run(self) -> None:
         while self._again:
             self._again = False

@@ -62,17 +62,7 @@ class PostgresInvariants:
 
     async def orders(self) -> Sequence[OrderRow]:
         """Read every order."""
-        return [
-            OrderRow(
-                order_id=row["order_id"],
-                user_id=row["user_id"],
-                status=row["status"],
-                version=row["version"],
-                product_id=row["product_id"],
-                price_minor=row["price_minor"],
-            )
-            for row in await self._database.fetch(QUERIES["outcomes"])
-        ]
+        return [OrderRow(**dict(row)) for row in await self._database.fetch(QUERIES["outcomes"])]
 
     async def unit_changes(self, product_id: int) -> Sequence[tuple[float, int]]:
         """Read claims (negative) and releases of a product's units by time, in Unix seconds."""
