@@ -129,7 +129,7 @@ FROM orders AS o
 INNER JOIN products AS p ON o.product_id = p.product_id;
 
 -- name: I12_wakeups
--- Each order that is not final is due some time, and none is overdue by more than $1 seconds.
+-- Each order that is not final is due some time, and none is overdue by more than the bound.
 SELECT
     o.order_id::text AS id,
     (o.due_at IS NULL OR o.due_at < clock_timestamp() - $1::float8 * interval '1 second') AS bad

@@ -70,7 +70,7 @@ async def run_demo(sale: Sale, *, data_dir: Path, api: int, environment: Mapping
         api=api,
         port=0,
         environment={**environment, "FLASHSALE_SIMULATOR__SEED": str(sale.seed), "FLASHSALE_LOG__LEVEL": "warning"},
-        say=lambda line: console.print(f"[{time.monotonic() - began_s:5.1f} s] {line}"),
+        say=lambda line: console.print(f"[{time.monotonic() - began_s:5.1f} s] {line}", soft_wrap=True),
     )
     async with stack:
         say = stack.say
@@ -98,7 +98,7 @@ async def run_demo(sale: Sale, *, data_dir: Path, api: int, environment: Mapping
         console.print(_results(sale, outcome, summary, memory))
         audit = _command(stack, "audit", "audit", "--history", str(history))
         audit_code = await audit.wait()
-        console.print(audit.log_path.read_text().strip(), highlight=False, markup=False)
+        console.print(audit.log_path.read_text().strip(), highlight=False, markup=False, soft_wrap=True)
         say("stopping")
     accounted = outcome["confirmed"] + outcome["free"] == sale.units
     if not accounted:
@@ -170,7 +170,7 @@ async def _watch(
             elif elapsed_s - shown_s >= 2 * REFRESH_S or not shown_s:
                 shown_s = elapsed_s
                 states = ", ".join(f"{count:,} {status}" for status, count in sorted(seen.orders.items()))
-                console.print(f"  {elapsed_s:4.1f} s: stock {seen.free:,}, jobs {seen.jobs:,}; {states}")
+                console.print(f"  {elapsed_s:4.1f} s: stock {seen.free:,}, jobs {seen.jobs:,}; {states}", soft_wrap=True)
             open_orders = sum(count for status, count in seen.orders.items() if OrderStatus(status) not in FINAL)
             if load.returncode is not None and not open_orders:
                 return
