@@ -1,0 +1,127 @@
+"""The buy between the gate and the truth: lost COMMITs, stale epochs, requests that somebody else finishes."""
+
+import asyncio
+
+import pytest
+
+from flashsale.adapters.postgres.acceptance import PostgresAcceptance
+from flashsale.domain.errors import SoldOut, Unavailable
+from flashsale.domain.requests import BuyRequest
+from flashsale.usecases.buy import Buy
+from flashsale.usecases.ports import CommitUnknown
+from tests.conftest import add_buyers, add_product
+from tests.integration.test_accept import acceptance, propose
+from tests.integration.test_gate import admit, ask, flushed
+
+
+class LossyAcceptance(PostgresAcceptance):
+    """Loses the connection around COMMIT, as often as told; afterwards it works."""
+
+    def __init__(self, database, *, losses, committed):
+        super().__init__(database, order_due_s=10)
+        self.losses = losses
+        self.committed = committed
+
+    async def accept(self, proposals):
+        if not self.losses:
+            return await super().accept(proposals)
+        self.losses -= 1
+        if self.committed:
+            await super().accept(proposals)
+        raise CommitUnknown
+
+
+def buying(services, made):
+    return Buy(
+        catalog=services.catalog,
+        gate=services.gate,
+        acceptance=made,
+        load_gate=services.load_gate,
+        accept=services.settings.accept,
+        gate_settings=services.settings.gate,
+        waiting_max=1000,
+    )
+
+
+@pytest.mark.parametrize("key", ["k", None])
+async def test_a_commit_whose_reply_was_lost_is_answered_with_its_order(services, db, key):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    accepted = await buying(services, LossyAcceptance(services.database, losses=1, committed=True))(
+        ask(product, user, key=key)
+    )
+    assert await db.fetchval("SELECT order_id FROM orders") == accepted.order_id
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (9, 0))
+
+
+async def test_a_commit_that_never_happened_is_void_and_its_units_go_back(services, db):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    buy = buying(services, LossyAcceptance(services.database, losses=1, committed=False))
+    with pytest.raises(Unavailable):
+        await buy(ask(product, user, key="k"))
+    assert await db.fetchval("SELECT kind FROM requests") == "void"
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (10, 0))
+    assert (await buy(ask(product, user, key="k"))).order_id
+
+
+async def test_a_batch_whose_commit_was_lost_is_sorted_out_one_by_one(services, db):
+    product = await add_product(services, allotment=5)
+    users = await add_buyers(services, 12)
+    buy = buying(services, LossyAcceptance(services.database, losses=2, committed=True))
+    results = await asyncio.gather(*(buy(ask(product, user, key="k")) for user in users), return_exceptions=True)
+    sold = {result.order_id for result in results if not isinstance(result, Exception)}
+    assert sold == {row["order_id"] for row in await db.fetch("SELECT order_id FROM orders")}
+    assert {type(result) for result in results if isinstance(result, Exception)} <= {SoldOut, Unavailable}
+    await flushed(services, product, lambda found: not found.leases)
+
+
+async def test_a_lease_of_an_older_loading_is_admitted_once_more(services):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    # Loaded behind this process' back: its catalog and the gate are of the old epoch, Postgres is not.
+    begun = await services.products.begin_gate_load(product.product_id, seen_epoch=product.epoch)
+    assert begun == (product.epoch + 1, 10)
+    assert (await services.buy(ask(product, user))).order_id
+
+
+async def test_a_request_that_a_dead_process_began_is_finished_under_the_same_id(services, db):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    begun = await admit(services, product, user, key="k")
+    accepted = await services.buy(ask(product, user, key="k"))
+    assert accepted.order_id == begun.order_id
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (9, 0))
+
+
+async def test_a_key_that_is_under_way_with_another_body_does_not_free_the_first_ones_units(services, db):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    begun = await admit(services, product, user, key="k")
+    other = BuyRequest(user_id=user, product_id=product.product_id, quantity=3, key="k")
+    first = propose(product, user, key="k", order_id=begun.order_id)
+    await acceptance(services).accept([first])
+    with pytest.raises(Exception, match="key was used"):
+        await services.buy(other)
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (9, 0))
+
+
+async def test_too_many_orders_that_wait_mean_come_back_later(services, db):
+    product = await add_product(services)
+    users = await add_buyers(services, 2)
+    made = acceptance(services)
+    busy = Buy(
+        catalog=services.catalog,
+        gate=services.gate,
+        acceptance=made,
+        load_gate=services.load_gate,
+        accept=services.settings.accept,
+        gate_settings=services.settings.gate,
+        waiting_max=0,
+    )
+    accepted = await services.buy(ask(product, users[0], key="k"))
+    services.catalog._waiting = await services.products.waiting_orders()
+    with pytest.raises(Unavailable) as caught:
+        await busy(ask(product, users[1], key="k"))
+    assert caught.value.retry_after_s >= 1
+    assert await busy(ask(product, users[0], key="k")) == accepted, "what was accepted is still answered"
