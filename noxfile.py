@@ -60,6 +60,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def mutations(session: nox.Session) -> None:
+    """Take every guard away in turn and see that a test fails."""
+    install(session)
+    session.run("python", "tests/mutations.py", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Sell 1,000 units to 10,000 buyers on this machine and prove that it was right; arguments go to the command."""
     install(session)

@@ -112,6 +112,24 @@ async def test_a_superseded_worker_changes_nothing(services, db):
     assert [row[0] for row in outcomes] == ["superseded", "captured"]
 
 
+async def test_a_superseded_worker_changes_nothing_while_the_new_attempt_is_open(services, db):
+    order_id, _ = await waiting_order(services)
+    zombie, successor = Gateway(ChargeOutcome.DECLINED), Gateway(ChargeOutcome.CAPTURED)
+    running = []
+    for gateway in (zombie, successor):
+        gateway.gate.clear()
+        running.append(asyncio.create_task(charging(services, gateway)(order_id)))
+        while not gateway.asked:
+            await asyncio.sleep(0.01)
+    zombie.gate.set()
+    await running[0]
+    assert await status(services, order_id) is S.PROCESSING_PAYMENT
+    assert await free(db) == 9
+    successor.gate.set()
+    await running[1]
+    assert await status(services, order_id) is S.CONFIRMED
+
+
 async def test_an_attempt_is_committed_before_the_gateway_is_called(services, db):
     order_id, _ = await waiting_order(services)
     gateway = Gateway(ChargeOutcome.CAPTURED)
