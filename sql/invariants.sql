@@ -138,4 +138,4 @@ WHERE o.status NOT IN ('confirmed', 'payment_failed', 'expired', 'cancelled', 'f
 
 -- name: I16_ids
 -- Order ids are UUIDs of version 7.
-SELECT o.order_id::text AS id, coalesce(uuid_extract_version(o.order_id), 0) <> 7 AS bad FROM orders AS o;
+SELECT o.order_id::text AS id, substr(o.order_id::text, 15, 1) <> '7' AS bad FROM orders AS o;

@@ -170,7 +170,8 @@ async def _watch(
             elif elapsed_s - shown_s >= 2 * REFRESH_S or not shown_s:
                 shown_s = elapsed_s
                 states = ", ".join(f"{count:,} {status}" for status, count in sorted(seen.orders.items()))
-                console.print(f"  {elapsed_s:4.1f} s: stock {seen.free:,}, jobs {seen.jobs:,}; {states}", soft_wrap=True)
+                line = f"  {elapsed_s:4.1f} s: stock {seen.free:,}, jobs {seen.jobs:,}; {states}"
+                console.print(line, soft_wrap=True)
             open_orders = sum(count for status, count in seen.orders.items() if OrderStatus(status) not in FINAL)
             if load.returncode is not None and not open_orders:
                 return
