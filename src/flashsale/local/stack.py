@@ -138,8 +138,16 @@ class Stack:
         """Start everything, each part once what it needs is there.
 
         Raises:
-            ChildFailed: if a part does not come up; says which, with the end of its log.
+            ChildFailed: if a part does not come up; says which, with the end of its log. If `data_dir` cannot be used.
+            MissingBinary: if there is no server to start.
         """
+        try:
+            await self._start()
+        except OSError as error:
+            place = error.filename or self.data_dir
+            raise ChildFailed(f"{place}: {error.strerror or error}. Mend it, or name another --data-dir.") from error
+
+    async def _start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         self.secrets = self._read_secrets()
@@ -173,7 +181,7 @@ class Stack:
         servers = [server.child for server in (self.postgres, self.valkey) if server is not None]
         for child in [*(child for running in self._running.values() for child in running.values()), *servers]:
             if child is not None:
-                child.send(signal.SIGKILL)
+                child.send_all(signal.SIGKILL)
 
     async def start_child(self, role: str, index: int) -> Child:
         """Start process number `index` of a role, in the place of one that ended; gives the one that runs, if it does.
@@ -282,10 +290,9 @@ class Stack:
         return {**environment, **self._extra}
 
     def _write_environment(self) -> None:
-        self.environment_file.touch(mode=0o600)
         named = {name: value for name, value in self.environment.items() if name.startswith("FLASHSALE_")}
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in named.items()]
-        self.environment_file.write_text("".join(lines))
+        write_secret(self.environment_file, "".join(lines))
 
     def _metrics_dir(self) -> Path:
         folder = self.data_dir / "metrics"
@@ -296,16 +303,19 @@ class Stack:
 
     def _read_secrets(self) -> dict[str, str]:
         path = self.data_dir / "secrets.json"
+        made = {
+            "jwt_secret": secrets.token_urlsafe(48),
+            "gateway_secret": secrets.token_urlsafe(24),
+            "admin_email": ADMIN_EMAIL,
+            "admin_password": secrets.token_urlsafe(18),
+        }
         if not path.exists():
-            made = {
-                "jwt_secret": secrets.token_urlsafe(48),
-                "gateway_secret": secrets.token_urlsafe(24),
-                "admin_email": ADMIN_EMAIL,
-                "admin_password": secrets.token_urlsafe(18),
-            }
             write_secret(path, json.dumps(made, indent=2) + "\n")
-        loaded: dict[str, str] = json.loads(path.read_text())
-        return loaded
+        try:
+            loaded: dict[str, str] = json.loads(path.read_text())
+            return {name: loaded[name] for name in made}
+        except (ValueError, KeyError, TypeError):
+            raise ChildFailed(f"{path} is damaged: delete it, and new secrets are made.") from None
 
     def _take_lock(self) -> None:
         lock = (self.data_dir / "lock").open("w")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from flashsale.local.binaries import MissingBinary
 from flashsale.local.children import ChildFailed
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ async def _keep(
             try:
                 if current() is child:
                     await start()
-            except ChildFailed as error:
+            except (ChildFailed, MissingBinary, OSError) as error:
+                # Also when the disk is full, or there are too many processes: it is tried again until it works.
                 console.print(str(error), highlight=False, markup=False)
                 if current() is not child:
                     break

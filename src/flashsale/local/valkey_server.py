@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from flashsale.local.binaries import redis_server
 from flashsale.local.children import Child, ChildFailed, wait_gone, wait_until, working_in
-from flashsale.local.postgres_server import LAST_BREATH_S, read_access, write_secret
+from flashsale.local.postgres_server import LAST_BREATH_S, ORPHANS_S, read_access, write_secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,7 @@ class LocalValkey:
         self._binary = binary
         self._port = port
         self._log_path = log_path or data_dir / "valkey.log"
+        self._pid_file = data_dir / "valkey.pid"
         self.child: Child | None = None
 
     @property
@@ -43,17 +44,16 @@ class LocalValkey:
             ChildFailed: with the end of the log, if it does not come up; nothing is left running then.
             MissingBinary: if there is no server to start.
         """
-        binary = redis_server(self._binary)
         self._data_dir.mkdir(parents=True, exist_ok=True)
-        # A server keeps its data folder as its working directory. One whose launcher has just died is about to go.
-        if (left := working_in(self._data_dir, binary.name)) and not await wait_gone(left, timeout_s=LAST_BREATH_S):
-            raise ChildFailed(f"A server (process {left[0]}) already runs on {self._data_dir}.")
+        binary = redis_server(self._binary, copies=self._data_dir / "binaries")
+        await self._clear_dead_server(binary.name)
         port, password = read_access(self._data_dir, self._port, keep=self.child is not None)
         # The password goes in a file: arguments can be read by every user of the machine.
         configuration = self._data_dir / "valkey.conf"
         write_secret(
             configuration,
             f'bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir "{self._data_dir.resolve()}"\n'
+            f'pidfile "{self._pid_file.resolve()}"\n'
             "appendonly yes\nappendfsync everysec\nsave ''\nmaxmemory-policy noeviction\ndaemonize no\n",
         )
         command: Sequence[str] = [str(binary), str(configuration.resolve())]
@@ -61,7 +61,7 @@ class LocalValkey:
         try:
             await wait_until(self._answers, child=self.child, timeout_s=30, what="answer")
         except BaseException:
-            await self.child.kill()
+            await self.kill()
             raise
         return self.url
 
@@ -71,9 +71,9 @@ class LocalValkey:
             await self.child.stop()
 
     async def kill(self) -> None:
-        """Kill it at once, as a crash would."""
+        """Kill it at once with the child that rewrites its file, if there is one, as a crash would."""
         if self.child is not None:
-            await self.child.kill()
+            await self.child.kill_all()
 
     async def restart(self) -> str:
         """Stop it in order, if it runs, and start it on the same port and data; gives its URL."""
@@ -83,6 +83,28 @@ class LocalValkey:
     def wipe(self) -> None:
         """Delete the data of a stopped server."""
         shutil.rmtree(self._data_dir / "appendonlydir", ignore_errors=True)
+
+    async def _clear_dead_server(self, program: str) -> None:
+        """Make sure that no server runs on the data, and end what a dead one left.
+
+        A server keeps its data folder as its working directory. The child that it forks to rewrite its file does not
+        die with it, but goes on for nothing until it has written all of it.
+
+        Raises:
+            ChildFailed: if a server runs there.
+        """
+        left = working_in(self._data_dir, program)
+        # One whose launcher has just died is about to go.
+        if not left or await wait_gone(left, timeout_s=LAST_BREATH_S):
+            return
+        try:
+            server = int(self._pid_file.read_text())
+        except (OSError, ValueError):
+            server = left[0]
+        if server in left:
+            raise ChildFailed(f"A server (process {server}) already runs on {self._data_dir}.")
+        if not await wait_gone(left, timeout_s=ORPHANS_S, kill=True):
+            raise ChildFailed(f"Processes {left} of a dead server do not leave {self._data_dir}.")
 
     async def _answers(self) -> bool:
         client = Redis.from_url(self.url, socket_timeout=1)
