@@ -50,15 +50,15 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._said_s = float("-inf")
 
-    def connect_arguments(self) -> dict[str, Any]:
-        """Give the arguments of `asyncpg.connect` for a connection like the pool's."""
+    def connect_arguments(self, *, suffix: str = "") -> dict[str, Any]:
+        """Give the arguments of `asyncpg.connect` for a connection like the pool's; the server shows `suffix` too."""
         settings = self._settings
         return {
             "dsn": settings.url.get_secret_value(),
             "timeout": settings.acquire_timeout_s,
             "command_timeout": settings.statement_timeout_s + 1,
             "server_settings": {
-                "application_name": self._name,
+                "application_name": self._name + suffix,
                 "statement_timeout": str(round(settings.statement_timeout_s * 1000)),
                 "lock_timeout": str(round(settings.lock_timeout_s * 1000)),
                 "jit": "off",

@@ -50,7 +50,7 @@ class PostgresFeed:
         """Give changes; a `Connected` comes first and after every loss."""
         while True:
             try:
-                connection = await asyncpg.connect(**self._database.connect_arguments())
+                connection = await asyncpg.connect(**self._database.connect_arguments(suffix="-feed"))
             except (*AWAY, asyncpg.PostgresError) as error:
                 log.warning("feed.away", error=type(error).__name__)
                 await asyncio.sleep(RECONNECT_S)
