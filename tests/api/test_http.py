@@ -281,6 +281,69 @@ async def test_unknown_paths_and_big_bodies_are_problems(api, admin):
     assert answer.status_code in (400, 413)
 
 
+@pytest.mark.parametrize("product_id", [2**31, 2**70])
+async def test_a_product_id_that_no_database_takes_is_an_unknown_product(api, admin, product_id):
+    path = f"/api/admin/products/{product_id}"
+    problem(await api.get(path, headers=admin), 404, "product_not_found")
+    problem(await api.patch(path, json={"name": "x"}, headers=admin), 404, "product_not_found")
+    for action in ("pause", "resume"):
+        problem(await api.post(f"{path}/{action}", headers=admin), 404, "product_not_found")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"endsAt": "9999-12-31T23:59:59-23:59"}, {"endsAt": "9999-12-31T23:59:59.999999Z"},
+     {"startsAt": "0001-01-01T00:00:00+23:59"}, {"startsAt": "0001-01-01T00:00:00Z"}],
+)  # fmt: skip
+async def test_an_instant_that_no_database_takes_is_a_clear_problem(api, admin, product, change):
+    body = {"name": "x", "price": "1", "stock": 1, **change}
+    path = f"/api/admin/products/{await product()}"
+    for answer in (
+        await api.post("/api/admin/products", json=body, headers=admin),
+        await api.patch(path, json=change, headers=admin),
+    ):
+        problem(answer, 400, "invalid_input")
+        assert answer.json()["field"] == next(iter(change))
+
+
+@pytest.mark.parametrize("edge", [{"endsAt": "9998-12-31T23:59:59Z"}, {"startsAt": "1970-01-01T00:00:00Z"}])
+async def test_the_first_and_the_last_instant_are_taken(api, admin, product, edge):
+    answer = await api.patch(f"/api/admin/products/{await product()}", json=edge, headers=admin)
+    assert answer.status_code == 200, answer.text
+    name, value = next(iter(edge.items()))
+    assert answer.json()[name] == value
+
+
+async def test_a_body_that_is_not_utf_8_is_the_callers_error(api, buyer):
+    body = b'{"email": "\xff", "password": "long enough"}'
+    headers = {"Content-Type": "application/json"}
+    problem(await api.post("/api/auth/login", content=body, headers=headers), 400, "invalid_request")
+    problem(await api.post(BUY, content=b'{"productId": "\xff"}', headers=buyer), 400, "invalid_input")
+
+
+async def test_a_problem_names_fields_as_the_caller_sent_them(api, admin):
+    answer = await api.get("/api/admin/orders", params={"productId": 0}, headers=admin)
+    assert [error["field"] for error in answer.json()["errors"]] == ["productId"]
+    answer = await api.post("/api/auth/login")
+    assert answer.json()["errors"] == [{"field": "body", "problem": "is missing"}]
+
+
+async def test_a_password_with_a_nul_is_refused(api):
+    body = {"name": "x", "email": f"{uuid.uuid4().hex}@example.com", "password": "long\x00enough"}
+    problem(await api.post("/api/auth/register", json=body), 400, "invalid_input")
+
+
+async def test_every_answer_carries_a_request_id(api, product, buyer):
+    named = {"X-Request-ID": "shop-42"}
+    assert (await api.get("/api/products", headers=named)).headers["x-request-id"] == "shop-42"
+    assert (await api.get("/api/nothing", headers=named)).headers["x-request-id"] == "shop-42"
+    body = {"productId": await product()}
+    first = await api.post(BUY, json=body, headers={**buyer, "Idempotency-Key": "k", **named})
+    again = await api.post(BUY, json=body, headers={**buyer, "Idempotency-Key": "k"})
+    assert first.headers["x-request-id"] == "shop-42" != again.headers["x-request-id"]
+    assert (first.status_code, first.content) == (again.status_code, again.content), "the body is the same all the same"
+
+
 async def test_every_route_is_in_the_openapi_document(api):
     document = (await api.get("/schema")).json()
     assert {"/api/order/buy-flash", "/sse/stock/{product_id}", "/sse/orders/{order_id}", "/api/admin/stock"} <= set(

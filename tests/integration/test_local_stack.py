@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from flashsale.local import up as up_module
-from flashsale.local.children import ChildFailed, descendants, wait_gone
+from flashsale.local.children import Child, ChildFailed, descendants, wait_gone
 from flashsale.local.stack import Stack
 from flashsale.local.up import up
 
@@ -123,6 +123,18 @@ async def test_secrets_are_made_once_and_private(tmp_path):
     assert not set(other._read_secrets().values()) & set(first.values()) - {first["admin_email"]}
 
 
+async def test_damaged_secrets_are_said_and_never_replaced_by_defaults(tmp_path):
+    (tmp_path / "secrets.json").write_text('{"jwt_secret": "x"}')
+    with pytest.raises(ChildFailed, match=r"secrets\.json is damaged"):
+        await make_stack(tmp_path).__aenter__()
+
+
+async def test_a_data_dir_that_cannot_be_used_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ChildFailed, match=r"file: File exists.*--data-dir"):
+        await make_stack(tmp_path / "file").__aenter__()
+
+
 async def test_two_stacks_never_share_data(tmp_path, postgres_url, valkey):
     urls = {"postgres_url": postgres_url, "redis_url": valkey.url, "api": 1}
     async with make_stack(tmp_path, **urls):
@@ -208,6 +220,29 @@ async def test_up_starts_again_what_dies_and_stops_on_a_signal(tmp_path, monkeyp
     assert "stopped" in shown
     for secret in (stack.secrets["admin_password"], stack.postgres.url.partition("@")[0].rpartition(":")[2]):
         assert secret not in shown
+
+
+async def test_a_restart_that_the_machine_refuses_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(up_module, "RESTART_S", 0.001)
+    console = Console(file=io.StringIO(), width=200)
+    child = Child("sleeper", ["sleep", "600"], log_path=tmp_path / "log")
+    current = child
+    answers = [OSError(28, "No space left on device"), ChildFailed("too slow"), None]
+    stopping = asyncio.Event()
+
+    async def start():
+        nonlocal current
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+        current = None
+        stopping.set()
+
+    keeping = asyncio.create_task(up_module._keep("sleeper", lambda: current, start, console, stopping))
+    await child.kill()
+    async with asyncio.timeout(10):
+        await keeping
+    assert not answers
+    assert "No space left" in console.file.getvalue()
 
 
 async def test_up_can_be_stopped_while_it_starts(tmp_path):

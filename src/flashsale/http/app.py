@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from litestar import Litestar
+from litestar import Litestar, Request
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from flashsale.http.services import ApiServices
+
+
+class JsonRequest(Request[Any, Any, Any]):
+    """A request whose body is refused like any other bad JSON if it is not UTF-8."""
+
+    async def json(self) -> Any:
+        """Decode the body; `SerializationException` if it is no JSON."""
+        try:
+            return await super().json()
+        except UnicodeDecodeError as error:
+            raise SerializationException("not UTF-8") from error
 
 
 def build_app(services: ApiServices, hub: LiveHub) -> Edge:
@@ -82,6 +93,7 @@ def build_app(services: ApiServices, hub: LiveHub) -> Edge:
         ),
         state=State({"tokens": tokens}),
         lifespan=[running_hub],
+        request_class=JsonRequest,
         request_max_body_size=settings.http.body_bytes_max,
         logging_config=None,
     )

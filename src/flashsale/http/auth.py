@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import jwt
+from litestar.di import NamedDependency
 from litestar.exceptions import ImproperlyConfiguredException
+from litestar.params import SkipValidation
 
 from flashsale.domain.errors import Forbidden, Unauthenticated
 from flashsale.domain.users import Principal, Role
@@ -93,7 +95,8 @@ class Tokens:
                 algorithms=[ALGORITHM],
                 issuer=self._settings.jwt_issuer,
                 audience=self._settings.jwt_audience,
-                options={"require": REQUIRED},
+                # `iat` must be there, but another machine's clock may be ahead of this one's; `exp` alone ends a token.
+                options={"require": REQUIRED, "verify_iat": False},
             )
         except jwt.ExpiredSignatureError as error:
             raise Unauthenticated("The token has expired; log in again.") from error
@@ -102,6 +105,10 @@ class Tokens:
         if claims["use"] != use:
             raise Unauthenticated("This token is for something else.")
         return claims
+
+
+UseTokens = NamedDependency[SkipValidation[Tokens]]
+"""How a route asks for them."""
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

@@ -8,13 +8,16 @@ from collections import Counter as Tally
 from typing import TYPE_CHECKING
 
 import structlog
+from litestar.di import NamedDependency
 from litestar.enums import ScopeType
+from litestar.params import SkipValidation
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import REGISTRY, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from flashsale import __version__
+from flashsale.http.request_ids import HEADER, RequestIds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,11 +56,12 @@ NO_ROUTE = "none"
 
 
 class Edge:
-    """ASGI wrapper around the app: counts and times every request by its route template."""
+    """ASGI wrapper around the app: names every request, counts and times it by its route template."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap an app."""
         self._app = app
+        self._request_ids = RequestIds()
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +70,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began_s = time.perf_counter()
+        request_id = self._request_ids.bind(scope)
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -76,7 +81,11 @@ class Edge:
                     known = self._children[key] = REQUESTS.labels(*map(str, key)), LATENCY.labels(route)
                 known[0].inc()
                 known[1].observe(time.perf_counter() - began_s)
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-content-type-options", b"nosniff"),
+                    (HEADER, request_id),
+                ]
             await send(message)
 
         await self._app(scope, receive, counted)
@@ -109,6 +118,9 @@ class Pump:
         POOL.labels("busy").set(open_connections - idle)
         LISTENING.set(services.feed.connected)
 
+
+UsePump = NamedDependency[SkipValidation[Pump]]
+"""How a route asks for it."""
 
 PUMPED = {
     "gate_batches": GATE_BATCHES,

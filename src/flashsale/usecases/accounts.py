@@ -50,7 +50,7 @@ class Accounts:
             raise InvalidInput(field="name", problem=f"must have 1 to {NAME_MAX} characters")
         if len(email) > EMAIL_MAX or _EMAIL.fullmatch(email) is None:
             raise InvalidInput(field="email", problem="must be an address such as ada@example.com")
-        if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX:
+        if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX or "\x00" in password:
             raise InvalidInput(field="password", problem=f"must have {PASSWORD_MIN} to {PASSWORD_MAX} characters")
         hashed = await self._passwords.hash(password)
         return await self._users.create(name=name, email=email, password_hash=hashed, role=role)

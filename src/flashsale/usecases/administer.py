@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound
-from flashsale.domain.products import ALLOTMENT_MAX
+from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX
 from flashsale.usecases.ports import NewProduct, ProductChange
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from flashsale.usecases.ports import Orders, Products
 
 LISTED_MAX = 500
+
+YEARS = range(1970, 9999)
+"""Years, in UTC, in which a sale may start and end."""
 
 
 class Administer:
@@ -39,6 +43,8 @@ class Administer:
         """
         if "\x00" in product.name or not product.name.strip():
             raise InvalidInput(field="name", problem="must have visible characters")
+        _check_instant("startsAt", product.starts_at)
+        _check_instant("endsAt", product.ends_at)
         if product.starts_at is not None and product.ends_at is not None and product.ends_at <= product.starts_at:
             raise InvalidInput(field="endsAt", problem="must be after startsAt")
         product_id = await self._products.create(product)
@@ -55,6 +61,10 @@ class Administer:
         name = change.fields.get("name")
         if isinstance(name, str) and ("\x00" in name or not name.strip()):
             raise InvalidInput(field="name", problem="must have visible characters")
+        _check_instant("startsAt", change.fields.get("starts_at"))
+        _check_instant("endsAt", change.fields.get("ends_at"))
+        if not 1 <= product_id <= PRODUCT_ID_MAX:
+            raise ProductNotFound(product_id)
         if not await self._products.change(product_id, change):
             raise ProductNotFound(product_id)
         return await self._fresh(product_id)
@@ -87,3 +97,16 @@ class Administer:
     async def _fresh(self, product_id: int) -> Product:
         await self._catalog.refresh()
         return await self._catalog.get(product_id)
+
+
+def _check_instant(field: str, instant: object) -> None:
+    """Refuse an instant outside YEARS: an offset can carry it out of what a database takes, and the driver writes the
+    very first and last ones as infinite, which come back without a time zone and cannot be subtracted from.
+    """
+    if isinstance(instant, datetime):
+        try:
+            sane = instant.astimezone(UTC).year in YEARS
+        except OverflowError:
+            sane = False
+        if not sane:
+            raise InvalidInput(field=field, problem=f"must be in the years {YEARS.start} to {YEARS.stop - 1}, in UTC")

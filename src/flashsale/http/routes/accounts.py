@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from litestar import post
+from litestar.params import JSONBody
 
 from flashsale.domain.users import Principal, User
-from flashsale.http.auth import Tokens
+from flashsale.http.auth import Tokens, UseTokens
 from flashsale.http.schemas import LoginIn, RegisteredOut, RegisterIn, TokenOut, UserOut
 from flashsale.http.services import UseServices
 
 
 @post("/api/auth/register", status_code=201, summary="Register", tags=["accounts"])
-async def register(data: RegisterIn, services: UseServices, tokens: Tokens) -> RegisteredOut:
+async def register(data: JSONBody[RegisterIn], services: UseServices, tokens: UseTokens) -> RegisteredOut:
     """Create a buyer's account and log in."""
     user = await services.accounts.register(name=data.name, email=data.email, password=data.password)
     return RegisteredOut(
@@ -21,7 +22,7 @@ async def register(data: RegisterIn, services: UseServices, tokens: Tokens) -> R
 
 
 @post("/api/auth/login", status_code=200, summary="Log in", tags=["accounts"])
-async def log_in(data: LoginIn, services: UseServices, tokens: Tokens) -> TokenOut:
+async def log_in(data: JSONBody[LoginIn], services: UseServices, tokens: UseTokens) -> TokenOut:
     """Get a token by email and password."""
     return TokenOut(token=_token(tokens, await services.accounts.log_in(email=data.email, password=data.password)))
 

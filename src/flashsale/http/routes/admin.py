@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Router, get, patch, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from flashsale.domain.money import parse_money
 from flashsale.domain.orders import OrderStatus
@@ -27,14 +27,14 @@ from flashsale.usecases.ports import NewProduct, ProductChange
 
 
 @post("/stock", status_code=200, summary="Set a product's allotment")
-async def set_stock(data: StockIn, services: UseServices) -> AdminProductOut:
+async def set_stock(data: JSONBody[StockIn], services: UseServices) -> AdminProductOut:
     """Set how many units exist, never below what orders hold; repeating it changes nothing."""
     product = await services.administer.set_allotment(data.product_id, data.stock)
     return admin_product_out(product, services.catalog.stock(product.product_id))
 
 
 @post("/products", status_code=201, summary="Create a product")
-async def create_product(data: NewProductIn, services: UseServices) -> AdminProductOut:
+async def create_product(data: JSONBody[NewProductIn], services: UseServices) -> AdminProductOut:
     """Create a product with its units; `stock` is the allotment."""
     product = await services.administer.create(
         NewProduct(
@@ -52,27 +52,29 @@ async def create_product(data: NewProductIn, services: UseServices) -> AdminProd
 
 
 @get("/products/{product_id:int}", summary="Look at a product as an administrator")
-async def admin_product(product_id: int, services: UseServices) -> AdminProductOut:
+async def admin_product(product_id: FromPath[int], services: UseServices) -> AdminProductOut:
     """Give a product with everything that can be set."""
     product = await services.catalog.get(product_id)
     return admin_product_out(product, services.catalog.stock(product_id))
 
 
 @patch("/products/{product_id:int}", summary="Change a product")
-async def change_product(product_id: int, data: ProductChangeIn, services: UseServices) -> AdminProductOut:
+async def change_product(
+    product_id: FromPath[int], data: JSONBody[ProductChangeIn], services: UseServices
+) -> AdminProductOut:
     """Change what is sent; a field left out stays."""
     fields = {name: value for name in data.__struct_fields__ if (value := getattr(data, name)) is not msgspec.UNSET}
     return await _change(product_id, fields, services)
 
 
 @post("/products/{product_id:int}/pause", status_code=200, summary="Pause a sale")
-async def pause(product_id: int, services: UseServices) -> AdminProductOut:
+async def pause(product_id: FromPath[int], services: UseServices) -> AdminProductOut:
     """Accept nothing more until the sale is resumed."""
     return await _change(product_id, {"paused": True}, services)
 
 
 @post("/products/{product_id:int}/resume", status_code=200, summary="Resume a sale")
-async def resume(product_id: int, services: UseServices) -> AdminProductOut:
+async def resume(product_id: FromPath[int], services: UseServices) -> AdminProductOut:
     """Go on selling."""
     return await _change(product_id, {"paused": False}, services)
 
@@ -80,10 +82,10 @@ async def resume(product_id: int, services: UseServices) -> AdminProductOut:
 @get("/orders", summary="List orders")
 async def list_orders(
     services: UseServices,
-    product_id: Annotated[int | None, Parameter(query="productId", ge=1, le=2**31 - 1)] = None,
-    status: OrderStatus | None = None,
-    before: UUID | None = None,
-    limit: Annotated[int, Parameter(ge=1, le=500)] = 100,
+    product_id: Annotated[int | None, QueryParameter(name="productId", ge=1, le=2**31 - 1)] = None,
+    status: FromQuery[OrderStatus | None] = None,
+    before: FromQuery[UUID | None] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
 ) -> list[OrderOut]:
     """List orders, newest first; `before` is the last order id of the page before."""
     orders = await services.administer.list_orders(product_id=product_id, status=status, before=before, limit=limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from litestar import Response, get
 
-from flashsale.http.metrics import Pump, scrape
+from flashsale.http.metrics import UsePump, scrape
 from flashsale.http.schemas import HealthOut
 from flashsale.http.services import UseServices
 
@@ -32,6 +32,6 @@ async def ready(services: UseServices) -> Response[HealthOut]:
 
 
 @get("/metrics", summary="Prometheus metrics", tags=["health"], media_type="text/plain; version=0.0.4")
-async def metrics(services: UseServices, pump: Pump) -> bytes:
+async def metrics(services: UseServices, pump: UsePump) -> bytes:
     """Give the metrics of this machine's API processes, and figures read from Postgres and the gate just now."""
     return await scrape(services, pump)

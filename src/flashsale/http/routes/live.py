@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from litestar import Request, get
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import FromPath, SkipValidation
 from litestar.types import ASGIApp
 
 from flashsale.domain.errors import Unavailable
@@ -100,34 +101,40 @@ class Streams:
 
     async def _run(self, channel: Channel, last: int, receive: Receive, send: Send) -> None:
         settings = self._settings
+        # Again, for those who came in while this stream was being prepared; nothing is awaited before it is counted.
+        self._check_room()
         self._open += 1
+        ring = asyncio.Event()
         gone = asyncio.ensure_future(_disconnected(receive))
+        gone.add_done_callback(lambda _: ring.set())
+        channel.listeners.add(ring)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             retry_ms = round(settings.retry_ms * random.uniform(1, 2))  # noqa: S311 - spreads reconnections
             await send({"type": "http.response.body", "body": b"retry: %d\n\n" % retry_ms, "more_body": True})
             while not gone.done() and not self._hub.closing.is_set():
-                changed = channel.changed
+                ring.clear()
                 if channel.version > last:
                     last = channel.version
                     await send({"type": "http.response.body", "body": channel.message, "more_body": True})
                 elif channel.final:
                     break
                 else:
-                    done, _ = await asyncio.wait(
-                        (gone, changed), timeout=settings.keepalive_s, return_when=asyncio.FIRST_COMPLETED
-                    )
-                    if not done:
+                    try:
+                        async with asyncio.timeout(settings.keepalive_s):
+                            await ring.wait()
+                    except TimeoutError:
                         await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
             if self._hub.closing.is_set() and not gone.done():
                 await asyncio.wait((gone,), timeout=random.uniform(0, CLOSE_SPREAD_S))  # noqa: S311
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._open -= 1
+            channel.listeners.discard(ring)
             gone.cancel()
 
 
-UseStreams = Annotated[Streams, Dependency(skip_validation=True)]
+UseStreams = NamedDependency[SkipValidation[Streams]]
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -141,12 +148,12 @@ def _last_event_id(request: Request[Any, Any, Any]) -> int:
 
 
 @get("/sse/stock/{product_id:int}", summary="Watch a product's stock", tags=["live"])
-async def stock_stream(request: Request[Any, Any, Any], product_id: int, streams: UseStreams) -> ASGIApp:
+async def stock_stream(request: Request[Any, Any, Any], product_id: FromPath[int], streams: UseStreams) -> ASGIApp:
     """Stream the free units of a product, from now on."""
     return await streams.stock(product_id, _last_event_id(request))
 
 
 @get("/sse/orders/{order_id:uuid}", summary="Watch an order", tags=["live"])
-async def order_stream(request: Request[Any, Any, Any], order_id: UUID, streams: UseStreams) -> ASGIApp:
+async def order_stream(request: Request[Any, Any, Any], order_id: FromPath[UUID], streams: UseStreams) -> ASGIApp:
     """Stream the state of an order to its owner, until it is final."""
     return await streams.order(order_id, streams.principal(request, order_id), _last_event_id(request))

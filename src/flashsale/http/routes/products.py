@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import get
+from litestar.params import FromPath
 
 from flashsale.http.schemas import ProductOut, product_out
 from flashsale.http.services import UseServices
@@ -15,7 +16,7 @@ async def list_products(services: UseServices) -> list[ProductOut]:
 
 
 @get("/api/products/{product_id:int}", summary="Look at a product", tags=["products"])
-async def one_product(product_id: int, services: UseServices) -> ProductOut:
+async def one_product(product_id: FromPath[int], services: UseServices) -> ProductOut:
     """Give a product with its free units."""
     product = await services.catalog.get(product_id)
     return product_out(product, services.catalog.stock(product_id))

@@ -1,0 +1,321 @@
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+
+from flashsale.domain.errors import OrderNotFound, ProductNotFound, Unavailable
+from flashsale.domain.money import Money
+from flashsale.domain.orders import OrderStatus
+from flashsale.domain.products import LiveStock, PaymentMode, Product
+from flashsale.domain.users import Principal, Role
+from flashsale.http.auth import Tokens
+from flashsale.http.live import LiveHub
+from flashsale.http.routes.live import Streams
+from flashsale.usecases.catalog import Catalog, CatalogFeed
+from flashsale.usecases.ports import Connected, OrderChanged
+from tests.conftest import make_settings
+
+OWNER = Principal(user_id=uuid4(), role=Role.BUYER)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Products:
+    """The port, over a dict."""
+
+    def __init__(self):
+        self.live = {1: LiveStock(product_id=1, free=10, version=1)}
+        self.away = False
+
+    async def all(self):
+        return [
+            (
+                Product(
+                    product_id=product_id, name="Phone", price=Money(minor=99_999, currency="USD"), allotment=10,
+                    payment_mode=PaymentMode.AUTOMATIC, payment_window_s=300, limit_per_buyer=None, starts_at=None,
+                    ends_at=None, paused=False, epoch=1, created_at=NOW, updated_at=NOW,
+                ),
+                None,
+                None,
+            )
+            for product_id in self.live
+        ]  # fmt: skip
+
+    async def stocks(self):
+        if self.away:
+            raise Unavailable
+        return list(self.live.values())
+
+
+class Feed:
+    """The port, fed by hand."""
+
+    connected = True
+
+    def __init__(self):
+        self.queue = asyncio.Queue()
+
+    async def changes(self):
+        while True:
+            yield await self.queue.get()
+
+
+class OrderRows:
+    """Orders, and the desk that shows them to their owner."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def put(self, order_id, status, version):
+        self.rows[order_id] = SimpleNamespace(order_id=order_id, user_id=OWNER.user_id, status=status, version=version)
+
+    async def get_many(self, order_ids):
+        return {order_id: self.rows[order_id] for order_id in order_ids if order_id in self.rows}
+
+    async def get(self, order_id, principal):
+        if principal != OWNER or order_id not in self.rows:
+            raise OrderNotFound
+        return self.rows[order_id]
+
+
+class World:
+    """A hub, its streams and what feeds them."""
+
+    def __init__(self, **live):
+        settings = make_settings("postgresql://x@127.0.0.1:9/x", "redis://127.0.0.1:9", live=live)
+        self.products, self.feed, self.orders = Products(), Feed(), OrderRows()
+        self.catalog = Catalog(self.products, poll_s=60)
+        services = SimpleNamespace(
+            settings=settings,
+            products=self.products,
+            catalog=self.catalog,
+            feed=CatalogFeed(self.feed, self.catalog),
+            order_rows=self.orders,
+            orders=self.orders,
+        )
+        self.hub = LiveHub(services)
+        self.streams = Streams(services, Tokens(settings.auth), self.hub)
+
+    def change(self, free, version):
+        stock = LiveStock(product_id=1, free=free, version=version)
+        self.products.live[1] = stock
+        self.feed.queue.put_nowait(stock)
+
+
+class Client:
+    """The far end of a stream: what it was sent, and a way to leave. `slow` holds every send back until it is set."""
+
+    def __init__(self):
+        self.events, self.comments, self.status, self.ended = [], 0, None, False
+        self.told = asyncio.Condition()
+        self.gone = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.ready.set()
+
+    async def receive(self):
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message):
+        await self.ready.wait()
+        async with self.told:
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+            else:
+                self.ended = not message["more_body"]
+                self.comments += message["body"].startswith(b":")
+                if message["body"].startswith(b"id:"):
+                    first, second = message["body"].decode().strip().split("\n")
+                    self.events.append(json.loads(second.removeprefix("data: ")))
+                    assert int(first.removeprefix("id: ")) == self.events[-1]["version"]
+            self.told.notify_all()
+
+    async def until(self, condition):
+        async with asyncio.timeout(5), self.told:
+            await self.told.wait_for(condition)
+
+
+@asynccontextmanager
+async def world(**live):
+    made = World(**{"poll_s": 60, **live})
+    running = asyncio.create_task(made.hub.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def watching(answer):
+    client = Client()
+    task = asyncio.create_task(answer({}, client.receive, client.send))
+    yield client
+    client.gone.set()
+    client.ready.set()
+    await asyncio.wait_for(task, 5)
+
+
+async def test_a_stream_begins_with_the_newest_value_and_never_repeats_what_the_client_has():
+    async with (
+        world() as here,
+        watching(await here.streams.stock(1, 0)) as fresh,
+        watching(await here.streams.stock(1, 1)) as known,
+    ):
+        await fresh.until(lambda: fresh.events == [{"productId": 1, "stock": 10, "version": 1}])
+        here.change(9, 2)
+        await fresh.until(lambda: len(fresh.events) == 2)
+        await known.until(lambda: known.events == [{"productId": 1, "stock": 9, "version": 2}])
+
+
+async def test_an_older_version_is_never_sent_after_a_newer_one():
+    async with world(interval_s=0.01) as here, watching(await here.streams.stock(1, 0)) as client:
+        here.change(7, 4)
+        await client.until(lambda: client.events and client.events[-1]["version"] == 4)
+        here.feed.queue.put_nowait(LiveStock(product_id=1, free=9, version=2))
+        here.change(6, 5)
+        await client.until(lambda: client.events[-1]["version"] == 5)
+        versions = [event["version"] for event in client.events]
+        assert versions == sorted(set(versions))
+        assert 2 not in versions
+
+
+async def test_changes_in_one_interval_are_one_event_with_the_last_of_them():
+    async with world(interval_s=0.2) as here, watching(await here.streams.stock(1, 0)) as client:
+        await client.until(lambda: client.events)
+        for version in range(2, 102):
+            here.change(10_000 - version, version)
+        await client.until(lambda: client.events[-1]["version"] == 101)
+        assert len(client.events) <= 3
+
+
+async def test_a_slow_client_skips_what_it_missed_and_nobody_waits_for_it():
+    async with (
+        world(interval_s=0.01) as here,
+        watching(await here.streams.stock(1, 0)) as slow,
+        watching(await here.streams.stock(1, 0)) as quick,
+    ):
+        await slow.until(lambda: slow.events)
+        slow.ready.clear()
+        for version in range(2, 12):
+            here.change(100 - version, version)
+            await quick.until(lambda wanted=version: quick.events and quick.events[-1]["version"] == wanted)
+        slow.ready.set()
+        await slow.until(lambda: slow.events[-1]["version"] == 11)
+        assert len(slow.events) <= 3
+
+
+async def test_a_lost_notification_is_made_good_when_the_connection_stands_again():
+    async with world() as here:
+        order_id = uuid4()
+        here.orders.put(order_id, OrderStatus.QUEUED, 1)
+        stock, order = await here.streams.stock(1, 0), await here.streams.order(order_id, OWNER, 0)
+        async with watching(stock) as one, watching(order) as other:
+            await one.until(lambda: one.events)
+            await other.until(lambda: other.events)
+            here.products.live[1] = LiveStock(product_id=1, free=3, version=8)
+            here.orders.put(order_id, OrderStatus.AWAITING_PAYMENT, 3)
+            here.feed.queue.put_nowait(Connected())
+            await one.until(lambda: one.events[-1] == {"productId": 1, "stock": 3, "version": 8})
+            await other.until(lambda: other.events[-1]["status"] == "awaiting_payment")
+
+
+async def test_without_any_notification_polling_shows_an_orders_change():
+    async with world(poll_s=0.05) as here:
+        order_id = uuid4()
+        here.orders.put(order_id, OrderStatus.QUEUED, 1)
+        async with watching(await here.streams.order(order_id, OWNER, 0)) as client:
+            await client.until(lambda: client.events)
+            here.orders.put(order_id, OrderStatus.AWAITING_PAYMENT, 3)
+            await client.until(lambda: client.events[-1]["version"] == 3)
+
+
+async def test_a_change_between_snapshot_and_subscription_is_not_lost():
+    async with world() as here:
+        order_id = uuid4()
+        here.orders.put(order_id, OrderStatus.QUEUED, 1)
+        answer = await here.streams.order(order_id, OWNER, 0)
+        here.orders.put(order_id, OrderStatus.AWAITING_PAYMENT, 3)
+        async with watching(answer) as client:
+            await client.until(lambda: client.events and client.events[-1]["version"] == 3)
+            assert [event["version"] for event in client.events] == [3]
+
+
+async def test_an_order_stream_ends_with_the_final_state_and_then_says_not_to_come_back():
+    async with world() as here:
+        order_id = uuid4()
+        here.orders.put(order_id, OrderStatus.PROCESSING_PAYMENT, 4)
+        async with watching(await here.streams.order(order_id, OWNER, 0)) as client:
+            await client.until(lambda: client.events)
+            here.orders.put(order_id, OrderStatus.CONFIRMED, 5)
+            here.feed.queue.put_nowait(OrderChanged(order_id=order_id, status=OrderStatus.CONFIRMED, version=5))
+            await client.until(lambda: client.ended)
+            assert client.events[-1] == {"orderId": str(order_id), "status": "confirmed", "version": 5}
+        async with watching(await here.streams.order(order_id, OWNER, 5)) as again:
+            await again.until(lambda: again.ended)
+            assert (again.status, again.events) == (204, [])
+
+
+async def test_a_stream_that_is_not_the_callers_is_refused_before_anything_is_watched():
+    async with world() as here:
+        order_id = uuid4()
+        here.orders.put(order_id, OrderStatus.QUEUED, 1)
+        with pytest.raises(OrderNotFound):
+            await here.streams.order(order_id, Principal(user_id=uuid4(), role=Role.BUYER), 0)
+        with pytest.raises(ProductNotFound):
+            await here.streams.stock(2, 0)
+        assert not here.hub._orders
+        assert not here.hub._stock
+
+
+async def test_streams_leave_nothing_behind():
+    async with world() as here:
+        order_id = uuid4()
+        here.orders.put(order_id, OrderStatus.QUEUED, 1)
+        stock, order = await here.streams.stock(1, 0), await here.streams.order(order_id, OWNER, 0)
+        async with watching(stock) as one, watching(order) as other:
+            await one.until(lambda: one.events)
+            await other.until(lambda: other.events)
+            assert here.streams._open == 2
+        assert here.streams._open == 0
+        assert not here.hub._orders
+        assert not here.hub._stock[1].listeners
+
+
+async def test_streams_that_come_at_once_do_not_pass_the_most_there_may_be():
+    async with world(streams_max=1) as here:
+        # Both were let in while none was open yet; only one of them may become a stream.
+        first, second = await here.streams.stock(1, 0), await here.streams.stock(1, 0)
+        async with watching(first) as client:
+            await client.until(lambda: client.events)
+            refused = Client()
+            with pytest.raises(Unavailable):
+                await second({}, refused.receive, refused.send)
+            assert refused.status is None
+            with pytest.raises(Unavailable):
+                await here.streams.stock(1, 0)
+
+
+async def test_a_silent_stream_gets_comments():
+    async with world(keepalive_s=0.02) as here, watching(await here.streams.stock(1, 0)) as client:
+        await client.until(lambda: client.comments >= 3)
+        assert len(client.events) == 1
+
+
+async def test_a_stream_opens_with_what_is_known_while_the_database_is_away():
+    async with world() as here:
+        await here.catalog.refresh()
+        here.products.away = True
+        async with watching(await here.streams.stock(1, 0)) as client:
+            await client.until(lambda: client.events and client.events[0]["stock"] == 10)
+
+
+async def test_a_stopping_process_ends_its_streams_and_opens_no_more(monkeypatch):
+    monkeypatch.setattr("flashsale.http.routes.live.CLOSE_SPREAD_S", 0.05)
+    async with world() as here, watching(await here.streams.stock(1, 0)) as client:
+        await client.until(lambda: client.events)
+        here.hub.close()
+        await client.until(lambda: client.ended)
+        with pytest.raises(Unavailable):
+            await here.streams.stock(1, 0)

@@ -1,0 +1,52 @@
+import asyncio
+
+import pytest
+from structlog.contextvars import get_contextvars
+
+from flashsale.http.metrics import Edge
+from flashsale.http.request_ids import RequestIds
+
+
+async def ask(edge, *headers):
+    """Send one request; gives the headers of its answer."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "headers": list(headers), "path_template": "/x"}
+    # In a task of its own, as a server does.
+    await asyncio.create_task(edge(scope, receive, send))
+    return dict(sent[0]["headers"])
+
+
+async def answer(scope, receive, send):
+    bound = get_contextvars()["request_id"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-bound", bound)]})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def test_a_sane_request_id_is_kept_bound_and_echoed():
+    headers = await ask(Edge(answer), (b"x-request-id", b"shop:42.a-b_c"))
+    assert headers[b"x-request-id"] == headers[b"x-bound"] == b"shop:42.a-b_c"
+    assert not get_contextvars(), "bound to the request's own context only"
+
+
+@pytest.mark.parametrize("given", [b"", b"a b", b"a\tb", b'"', b"x" * 65, b"\xff", b"a\nlog: forged", b"a\n"])
+async def test_a_request_id_that_is_not_sane_is_replaced(given):
+    headers = await ask(Edge(answer), (b"x-request-id", given))
+    assert headers[b"x-request-id"] == headers[b"x-bound"] != given
+
+
+async def test_made_request_ids_differ_in_a_process_and_between_processes():
+    edge = Edge(answer)
+    made = {(await ask(edge))[b"x-request-id"] for _ in range(100)}
+    assert len(made) == 100
+    assert RequestIds().bind({"headers": []}) not in made
+
+
+async def test_every_answer_forbids_sniffing():
+    assert (await ask(Edge(answer)))[b"x-content-type-options"] == b"nosniff"
