@@ -181,10 +181,10 @@ async def test_a_cancel_after_the_capture_changes_nothing_and_says_captured(serv
 async def test_whoever_wins_the_race_of_cancel_and_capture_everyone_hears_the_same(service: Service) -> None:
     await service.set_faults(latencyMeanS=0.05, latencySigma=0.5)
 
-    async def race(key: str) -> bool:
+    async def race(number: int) -> bool:
         charge, cancel = await asyncio.gather(
-            service.gateway.charge(key=key, amount=PRICE, timeout_s=SOON_S),
-            cancel_after(key, 0.05),
+            service.gateway.charge(key=f"key-{number}", amount=PRICE, timeout_s=SOON_S),
+            cancel_after(f"key-{number}", number * 0.002),
         )
         assert charge.outcome is cancel.outcome
         return charge.outcome is ChargeOutcome.CAPTURED
@@ -193,7 +193,7 @@ async def test_whoever_wins_the_race_of_cancel_and_capture_everyone_hears_the_sa
         await asyncio.sleep(delay_s)  # the race itself
         return await service.gateway.cancel(key=key, timeout_s=SOON_S)
 
-    captured = sum(await asyncio.gather(*(race(f"key-{number}") for number in range(100))))
+    captured = sum(await asyncio.gather(*(race(number) for number in range(100))))
     assert 0 < captured < 100
     assert sum([entry.captures async for entry in service.gateway.ledger()]) == captured
 

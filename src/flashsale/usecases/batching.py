@@ -6,6 +6,7 @@ No timer and no added wait: alone, a request leaves at once; under load, batches
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -66,7 +67,8 @@ class Batcher(Generic[Item, Result]):
         self._queue.append((item, future))
         if self._active < self._lanes:
             self._active += 1
-            task = asyncio.create_task(self._run())
+            # A lane serves many requests: it carries the context (request id) of none.
+            task = asyncio.create_task(self._run(), context=contextvars.Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return await future
