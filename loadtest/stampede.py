@@ -2,7 +2,8 @@
 
 Arrival times are drawn beforehand, and latency counts from the intended arrival, so a slow server cannot slow the load
 down. A fixed pool of locust users plays the buyers. Every buy has an idempotency key and is repeated under it after
-429, 503 and lost answers. Ends by itself. Example, against `flashsale up`, with buyers made by `flashsale buyers`:
+429, 503 and lost answers. Ends by itself; SIGUSR1 ends the patience of persistent buyers early. Example, against
+`flashsale up`, with buyers made by `flashsale buyers`:
 
     locust --headless -f loadtest/stampede.py --host http://127.0.0.1:8000 -u 200 -r 200 \
         --buyers-file buyers.jsonl --product 1 --arrive-s 5 --history sale.jsonl
@@ -16,6 +17,7 @@ import http.client
 import itertools
 import json
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -38,7 +40,8 @@ ANSWERS = frozenset({ACCEPTED, CONFLICT, TOO_MANY, UNAVAILABLE})
 """What a sale answers; everything else counts as a failure."""
 AGAIN = frozenset({0, TOO_MANY, 502, UNAVAILABLE, 504})
 """Answers (0: none) after which the same request is sent again under its key."""
-TRIES_MAX = 8
+PATIENCE_S = 60.0
+"""How long a buyer repeats one request without a definite answer."""
 PAUSE_S = 1.0
 """Between two tries, and between two attempts of a persistent buyer."""
 POLL_S = 0.5
@@ -92,6 +95,12 @@ class Sale:
         self.first_sold_out_s = 0.0
         self.history = Path(options.history).open("w") if options.history else None  # noqa: SIM115
 
+    def satisfy(self) -> None:
+        """Let nobody who was told `sold out` try again, from now on."""
+        self.until = 0.0
+        self.schedule = [entry for entry in self.schedule if entry[3] == 0]
+        heapq.heapify(self.schedule)
+
     def note(self, **entry: object) -> None:
         """Write a line of history."""
         if self.history is not None:
@@ -111,6 +120,7 @@ def start(environment: Environment, **_: object) -> None:
     """Set the stage, and end the run once everybody has been served."""
     global sale  # noqa: PLW0603 - locust builds the users itself
     sale = Sale(environment)
+    gevent.signal_handler(signal.SIGUSR1, sale.satisfy)
     streams = [gevent.spawn(read_stock, environment.host, number) for number in range(sale.options.streams)]
 
     def watch() -> None:
@@ -166,7 +176,7 @@ class Player(FastHttpUser):
         """Buy one unit; the same request again until there is an answer."""
         key = f"{buyer['user_id']}-{round_}"
         code = ""
-        for number in range(TRIES_MAX):
+        for number in itertools.count():
             sent_at = time.time()
             with self.client.post(
                 "/api/order/buy-flash",
@@ -206,10 +216,10 @@ class Player(FastHttpUser):
             )
             if status not in AGAIN:
                 break
+            if answered_at > intended + PATIENCE_S:
+                sale.counts["given_up"] += 1
+                return
             gevent.sleep(PAUSE_S * sale.draws.uniform(0.5, 1.0))
-        else:
-            sale.counts["given_up"] += 1
-            return
         if status == ACCEPTED:
             sale.counts["accepted"] += 1
             if sale.draws.random() < sale.options.follow:

@@ -95,7 +95,8 @@ def demo(units: int, buyers: int, seconds: float, price: str, api: int, seed: in
     Starts the stack, makes buyers, lets a load generator send all buys, waits for the last order, prints a table and
     the audit, stops everything. Exit code 0 only if the audit holds and every unit is accounted for.
     """
-    from flashsale.local.demo import Sale, run_demo
+    from flashsale.local.demo import run_demo
+    from flashsale.local.sale import Sale
 
     configure_logs(LogSettings(level="warning"))
     sale = Sale(units=units, buyers=buyers, seconds=seconds, price=price, seed=seed)

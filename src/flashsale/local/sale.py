@@ -1,0 +1,216 @@
+"""A sale on a stack that runs: a product, buyers, a load generator, and what became of it.
+
+The demo shows one; the fault tests disturb one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import asyncpg
+
+from flashsale.adapters.postgres.queries import load
+from flashsale.domain.orders import FINAL, OrderStatus
+from flashsale.local.children import Child, ChildFailed
+from flashsale.local.stack import ROOT, Stack
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+FIGURES = load("queries/figures.sql")
+OUTCOME = load("queries/audit.sql")["outcome_of_sale"]
+
+AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sale:
+    """What is sold to how many, and how they behave."""
+
+    units: int
+    buyers: int
+    seconds: float
+    """All buyers arrive within so many seconds."""
+    price: str = "999.99"
+    seed: int = 1
+    players: int = 250
+    """Locust users that play the buyers: enough that none waits for a free one."""
+    persistence: float = 0.05
+    """Share of sold-out buyers that keep trying, so that units that come back after a decline are sold again."""
+    persist_s: float = 9.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A look at the sale."""
+
+    elapsed_s: float
+    orders: dict[str, int]
+    jobs: int
+    free: int
+
+    @property
+    def open_orders(self) -> int:
+        """Orders that are not final."""
+        return sum(count for status, count in self.orders.items() if OrderStatus(status) not in FINAL)
+
+
+class SaleRun:
+    """A sale that is prepared, begun, looked at, and summed up. Made by `open_sale`."""
+
+    def __init__(self, stack: Stack, sale: Sale, folder: Path, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        """Keep history, summary and buyers in `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.stack = stack
+        self.sale = sale
+        self.pool = pool
+        self.history = folder / "history.jsonl"
+        self.product_id = 0
+        self.began_s = 0.0
+        self.load: Child
+        self._summary = folder / "summary.json"
+        self._buyers = folder / "buyers.jsonl"
+
+    async def prepare(self) -> None:
+        """Create the product and buyers with a token each.
+
+        Raises:
+            ChildFailed: if the buyers cannot be made.
+        """
+        self.product_id = await create_product(
+            self.stack, {"name": "Phone", "price": self.sale.price, "stock": self.sale.units}
+        )
+        child = self._command("buyers", "buyers", "--count", str(self.sale.buyers), "--out", str(self._buyers))
+        if await child.wait():
+            raise child.failure(f"ended with {child.returncode}")
+
+    def begin(self) -> None:
+        """Let the buyers arrive."""
+        sale = self.sale
+        options = {
+            "--host": self.stack.base_url,
+            "-u": sale.players,
+            "-r": sale.players,
+            "--buyers-file": self._buyers,
+            "--product": self.product_id,
+            "--arrive-s": sale.seconds,
+            "--persistence": sale.persistence,
+            "--persist-s": sale.persist_s,
+            "--arrival-seed": sale.seed,
+            "--history": self.history,
+            "--summary": self._summary,
+        }
+        flat = [str(part) for option in options.items() for part in option]
+        self.load = Child(
+            "load generator",
+            [sys.executable, "-m", "locust", "--headless", "--only-summary", "-f", "loadtest/stampede.py", *flat],
+            log_path=self.stack.log_dir / "locust.log",
+            environment={name: value for name, value in os.environ.items() if not name.startswith("PYTHONPATH")},
+            cwd=ROOT,
+        )
+        self.began_s = time.monotonic()
+
+    def satisfy(self) -> None:
+        """End the persistence of those who were told `sold out`."""
+        self.load.send(signal.SIGUSR1)
+
+    async def watch(self, show: Callable[[Seen], None], *, every_s: float, deadline_s: float) -> None:
+        """Look at the sale until the load generator has ended and the last order is final.
+
+        Raises:
+            ChildFailed: if that takes longer than `deadline_s`.
+        """
+        while True:
+            seen = await self.look()
+            if seen is not None:
+                show(seen)
+                if self.load.returncode is not None and not seen.open_orders:
+                    return
+            if time.monotonic() - self.began_s > deadline_s:
+                raise self.load.failure(f"or orders have not ended after {deadline_s:g} s; last look: {seen}")
+            await asyncio.sleep(every_s)
+
+    async def look(self) -> Seen | None:
+        """Read how things stand; None if the database is away."""
+        try:
+            orders = await self.pool.fetch(
+                "SELECT status, count(*) AS orders FROM orders WHERE product_id = $1 GROUP BY status", self.product_id
+            )
+            jobs = await self.pool.fetch(FIGURES["jobs_by_queue"].text)
+            free = await self.pool.fetchval("SELECT free FROM product_live WHERE product_id = $1", self.product_id)
+        except AWAY:
+            return None
+        return Seen(
+            elapsed_s=time.monotonic() - self.began_s,
+            orders={row["status"]: row["orders"] for row in orders},
+            jobs=sum(row["jobs"] for row in jobs if row["queue"] != "maintenance"),
+            free=free,
+        )
+
+    async def outcome(self) -> dict[str, Any]:
+        """Sum the orders up: `sql/queries/audit.sql`, outcome_of_sale."""
+        row = await self.pool.fetchrow(OUTCOME.text, self.product_id)
+        if row is None:
+            raise AssertionError
+        return dict(row)
+
+    def summary(self) -> dict[str, float]:
+        """Give the load generator's figures; nothing if it failed."""
+        figures: dict[str, float] = json.loads(self._summary.read_text()) if self._summary.exists() else {}
+        return figures
+
+    async def audit(self) -> tuple[int, str]:
+        """Run `flashsale audit` with what the clients saw; gives its exit code and what it printed."""
+        child = self._command("audit", "audit", "--history", str(self.history))
+        return await child.wait(), child.log_path.read_text().strip()
+
+    def _command(self, name: str, *arguments: str) -> Child:
+        return Child(
+            name,
+            [sys.executable, "-m", "flashsale.cli", *arguments],
+            log_path=self.stack.log_dir / f"{name}-{time.time_ns()}.log",
+            environment=self.stack.environment,
+            cwd=ROOT,
+        )
+
+
+@asynccontextmanager
+async def open_sale(stack: Stack, sale: Sale, folder: Path) -> AsyncIterator[SaleRun]:
+    """Prepare for a sale on a stack that runs; afterwards no load generator does."""
+    pool = await asyncpg.create_pool(stack.environment["FLASHSALE_POSTGRES__URL"], min_size=1, max_size=2)
+    run = SaleRun(stack, sale, folder, pool)
+    try:
+        yield run
+    finally:
+        if run.began_s:
+            await run.load.stop(timeout_s=5)
+        await pool.close()
+
+
+async def create_product(stack: Stack, product: dict[str, object]) -> int:
+    """Create a product over the API, as the administrator; gives its id.
+
+    Raises:
+        ChildFailed: if the API refuses.
+    """
+    try:
+        async with aiohttp.ClientSession(stack.base_url, raise_for_status=True) as session:
+            credentials = {"email": stack.secrets["admin_email"], "password": stack.secrets["admin_password"]}
+            async with session.post("/api/auth/login", json=credentials) as response:
+                token = (await response.json())["token"]
+            headers = {"Authorization": f"Bearer {token}"}
+            async with session.post("/api/admin/products", json=product, headers=headers) as response:
+                product_id: int = (await response.json())["id"]
+    except aiohttp.ClientError as error:
+        raise ChildFailed(f"The product could not be created: {error}. See {stack.log_dir}.") from error
+    return product_id

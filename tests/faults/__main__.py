@@ -1,0 +1,124 @@
+"""Break things in mid-sale and show that nothing was lost: `nox -s faults`, `nox -s soak`."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from flashsale.local.sale import Sale
+from flashsale.local.stack import Stack
+from flashsale.observability import configure_logs
+from flashsale.settings import LogSettings
+from tests.faults.cells import CELLS
+from tests.faults.scene import Cell, Result, play
+
+SIMULATOR = {"FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "1", "FLASHSALE_LOG__LEVEL": "warning"}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Break things in mid-sale and show that nothing was lost."""
+    configure_logs(LogSettings(level="error"))
+
+
+@main.command(epilog='Example: python -m tests.faults matrix --cell "Postgres killed" --seed 3 --keep /tmp/postgres-3')
+@click.option("--cell", "names", multiple=True, help="Only cells whose name contains this; may be repeated.")
+@click.option("--seed", "seeds", type=int, multiple=True, help="Only this seed; may be repeated.")
+@click.option("--seeds", "count", type=click.IntRange(1), default=3, show_default=True, help="Seeds 1 to this.")
+@click.option("--units", type=click.IntRange(10), default=1000, show_default=True, help="Units for sale.")
+@click.option("--buyers", type=click.IntRange(20), default=3000, show_default=True, help="Buyers.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep logs, histories and data of each run below this.")
+def matrix(
+    names: tuple[str, ...], seeds: tuple[int, ...], count: int, units: int, buyers: int, keep: Path | None
+) -> None:
+    """Run every fault with several seeds, each in a sale on a fresh stack; exit code 0 only if everything held.
+
+    The seed decides when the fault happens, to which process, and what is written; it is printed with each row, and
+    `--cell NAME --seed N` plays that row again.
+    """
+    cells = [cell for cell in CELLS if not names or any(name.lower() in cell.name.lower() for name in names)]
+    if not cells:
+        sys.exit(f"No such cell; there are: {', '.join(cell.name for cell in CELLS)}.")
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    results = []
+    runs = [(cell, seed) for cell in cells for seed in seeds or range(1, count + 1)]
+    for number, (cell, seed) in enumerate(runs, start=1):
+        began_s = time.monotonic()
+        result = asyncio.run(run_cell(cell, seed, units=units, buyers=buyers, keep=keep))
+        results.append(result)
+        verdict = "right" if result.right else "WRONG"
+        console.print(
+            f"{number}/{len(runs)} {cell.name}, seed {seed}: {verdict}, {time.monotonic() - began_s:.0f} s",
+            highlight=False,
+        )
+        for problem in result.problems:
+            console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    console.print(as_table(results))
+    wrong = [f"{result.cell}, seed {result.seed}" for result in results if not result.right]
+    console.print(f"{len(results) - len(wrong)} of {len(results)} right{': not ' if wrong else ''}{'; '.join(wrong)}")
+    sys.exit(bool(wrong))
+
+
+async def run_cell(cell: Cell, seed: int, *, units: int, buyers: int, keep: Path | None) -> Result:
+    """Start a stack, play the sale with the fault, stop everything."""
+    with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary) if keep is None else keep / f"{cell.name}-{seed}".replace(" ", "-")
+        stack = Stack(
+            folder,
+            api=cell.api,
+            payments=cell.payments,
+            port=0,
+            environment={**SIMULATOR, "FLASHSALE_SIMULATOR__SEED": str(seed)},
+        )
+        async with stack:
+            return await play(stack, cell, seed, demand(units, buyers, seed), folder / "sale")
+
+
+def demand(units: int, buyers: int, seed: int) -> Sale:
+    """Give a sale whose demand lasts until every unit is confirmed."""
+    return Sale(units=units, buyers=buyers, seconds=6, seed=seed, players=150, persistence=0.2, persist_s=120)
+
+
+def as_table(results: list[Result]) -> Table:
+    """Make the matrix: one row per cell over its seeds; counts are sums, times the median and the worst."""
+    table = Table(title="kill matrix; times in seconds: median (worst)", title_justify="left")
+    table.add_column("fault")
+    for name in ("seeds", "accepted", "confirmed", "lost", "leaked", "oversold", "wrongly charged", "other violations"):
+        table.add_column(name, justify="right")
+    for name in ("fault to 202", "mended to 202", "stuck final", "gate loaded"):
+        table.add_column(name, justify="right")
+    for cell in dict.fromkeys(result.cell for result in results):
+        rows = [result for result in results if result.cell == cell]
+        others = {"I1", "I2", "I4", "I7", "I12"}
+        table.add_row(
+            cell,
+            ",".join(str(row.seed) for row in rows),
+            *(f"{sum(row.outcome[name] for row in rows):,}" for name in ("accepted", "confirmed")),
+            *(
+                str(sum(getattr(row, name) for row in rows))
+                for name in ("lost", "leaked", "oversold", "double_charged")
+            ),
+            str(sum(count for row in rows for name, count in row.violated.items() if name not in others)),
+            *(
+                _times([getattr(row, name) for row in rows])
+                for name in ("fault_to_202_s", "mended_to_202_s", "stuck_final_s", "gate_loaded_s")
+            ),
+        )
+    return table
+
+
+def _times(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.median(known):.1f} ({max(known):.1f})" if known else "-"
+
+
+if __name__ == "__main__":
+    main()

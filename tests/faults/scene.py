@@ -1,0 +1,241 @@
+"""One sale with a fault in its middle, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import asyncpg
+from redis.asyncio import Redis
+
+from flashsale.local.sale import AWAY, Sale, SaleRun, Seen, open_sale
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from flashsale.local.stack import Stack
+
+LOOK_S = 0.25
+DEADLINE_S = 150.0
+RESTART_S = 0.5
+"""Pause before a killed process is started again, as `flashsale up` and containers do."""
+
+FINDING = re.compile(r"^(I\d+) +(holds|VIOLATED|skipped) +(\d+) of (\d+)", re.MULTILINE)
+
+STUCK_FINAL = """
+SELECT extract(EPOCH FROM max(o.updated_at))::float8
+FROM orders AS o WHERE o.product_id = $1 AND o.created_at <= to_timestamp($2) AND o.due_at IS NULL
+"""
+
+
+class Scene:
+    """What a fault may touch: the stack, the sale, a random source, and the clock's two marks."""
+
+    def __init__(self, stack: Stack, run: SaleRun, seed: str) -> None:
+        """Draw from `seed`."""
+        self.stack = stack
+        self.run = run
+        self.random = random.Random(seed)
+        self.fault_at = 0.0
+        self.mended_at = 0.0
+        """Unix seconds: when the fault began, and when its cause was gone."""
+        self.gate_loaded_s: float | None = None
+        """From the cause being gone to every API process saying that its gate is loaded."""
+
+    async def until_claimed(self, units: int) -> None:
+        """Wait until so many units are claimed, and begin the fault."""
+        while True:
+            seen = await self.run.look()
+            if seen is not None and self.run.sale.units - seen.free >= units:
+                break
+            await asyncio.sleep(0.01)
+        self.fault_at = time.time()
+
+    async def until_in_payment(self, orders: int) -> None:
+        """Wait until so many orders are at the gateway, and begin the fault."""
+        while True:
+            seen = await self.run.look()
+            if seen is not None and seen.orders.get("processing_payment", 0) >= orders:
+                break
+            await asyncio.sleep(0.01)
+        self.fault_at = time.time()
+
+    async def mid_sale(self) -> None:
+        """Wait until a random part of the units is claimed, and begin the fault."""
+        units = self.run.sale.units
+        await self.until_claimed(self.random.randint(units // 5, units * 7 // 10))
+
+    def mended(self) -> None:
+        """Take note that the cause is gone."""
+        self.mended_at = time.time()
+
+    async def start_again(self, role: str, index: int) -> None:
+        """Start a killed process again, as a supervisor does."""
+        await asyncio.sleep(RESTART_S)
+        await self.stack.start_child(role, index)
+
+    @asynccontextmanager
+    async def redis(self) -> AsyncIterator[Redis]:
+        """Give a client of the gate's server."""
+        client = Redis.from_url(self.stack.environment["FLASHSALE_REDIS__URL"])
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+    async def gateway_faults(self, **rates: float) -> None:
+        """Change what the payment gateway does wrong."""
+        headers = {"Authorization": f"Bearer {self.stack.secrets['gateway_secret']}"}
+        async with aiohttp.ClientSession(headers=headers, raise_for_status=True) as session:
+            await session.put(f"{self.stack.gateway_url}/v1/faults", json=rates)
+
+    async def until_loaded(self) -> None:
+        """Wait until the API says ten times running, over fresh connections, that the gate is loaded."""
+        running = 0
+        while running < 10:
+            async with (
+                aiohttp.ClientSession(self.stack.base_url) as session,
+                session.get("/health/ready") as response,
+            ):
+                running = running + 1 if (await response.json()).get("gate") == "loaded" else 0
+            if not running:
+                await asyncio.sleep(0.01)
+        self.gate_loaded_s = time.time() - self.mended_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A kind of fault."""
+
+    name: str
+    disturb: Callable[[Scene], Awaitable[None]]
+    gate_lies: bool = False
+    """The fault is in what the gate holds: then I20 (no false `sold out`) is not promised."""
+    api: int = 2
+    payments: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of a sale with a fault; times in seconds, None if nothing of the kind happened."""
+
+    cell: str
+    seed: int
+    units: int
+    outcome: dict[str, Any]
+    summary: dict[str, float]
+    violated: dict[str, int]
+    """Violations by invariant; those that the fault excuses are left out."""
+    fault_to_202_s: float | None
+    mended_to_202_s: float | None
+    stuck_final_s: float | None
+    """From the fault to the end of the last order that was accepted before its cause was gone."""
+    gate_loaded_s: float | None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def lost(self) -> int:
+        """Accepted orders that are not there, not final, or without a way on."""
+        return self.violated.get("I4", 0) + self.violated.get("I12", 0)
+
+    @property
+    def leaked(self) -> int:
+        """Units that were not sold although demand lasted."""
+        return max(0, self.units - self.outcome["confirmed"])
+
+    @property
+    def oversold(self) -> int:
+        """Units sold twice, or more than there were."""
+        return max(0, self.outcome["confirmed"] - self.units, self.violated.get("I1", 0) + self.violated.get("I2", 0))
+
+    @property
+    def double_charged(self) -> int:
+        """Orders with more or less money taken than their price."""
+        return self.violated.get("I7", 0)
+
+    @property
+    def right(self) -> bool:
+        """Whether everything held."""
+        return not (self.violated or self.leaked or self.oversold or self.problems)
+
+
+async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) -> Result:
+    """Run a sale on a stack that runs, disturb it, wait until all is final, and audit it."""
+    async with open_sale(stack, sale, folder) as run:
+        await run.prepare()
+        scene = Scene(stack, run, f"{cell.name}:{seed}")
+        run.begin()
+        disturbing = asyncio.create_task(_disturb(cell, scene))
+        problems: list[str] = []
+
+        def show(seen: Seen) -> None:
+            if disturbing.done() and seen.orders.get("confirmed", 0) >= sale.units:
+                run.satisfy()
+
+        try:
+            await run.watch(show, every_s=LOOK_S, deadline_s=DEADLINE_S)
+            await asyncio.wait_for(disturbing, DEADLINE_S)
+        except Exception as error:  # noqa: BLE001 - a row of the table, whatever it was
+            problems.append(f"{type(error).__name__}: {error}")
+        finally:
+            disturbing.cancel()
+        if run.load.returncode:
+            problems.append(str(run.load.failure(f"ended with {run.load.returncode}")))
+        code, findings = await run.audit()
+        violated = {name: int(count) for name, _, count, _ in FINDING.findall(findings) if int(count)}
+        if code and not violated:
+            problems.append(findings)
+        if cell.gate_lies:
+            violated.pop("I20", None)
+        if violated:
+            problems.append(findings)
+        fault_to_202_s, mended_to_202_s = _recovery(run.history, scene)
+        stuck_at = await run.pool.fetchval(STUCK_FINAL, run.product_id, scene.mended_at)
+        return Result(
+            cell=cell.name,
+            seed=seed,
+            units=sale.units,
+            outcome=await run.outcome(),
+            summary=run.summary(),
+            violated=violated,
+            fault_to_202_s=fault_to_202_s,
+            mended_to_202_s=mended_to_202_s,
+            stuck_final_s=None if stuck_at is None or not scene.fault_at else stuck_at - scene.fault_at,
+            gate_loaded_s=scene.gate_loaded_s,
+            problems=problems,
+        )
+
+
+async def _disturb(cell: Cell, scene: Scene) -> None:
+    await cell.disturb(scene)
+    if not scene.mended_at:
+        scene.mended()
+
+
+def _recovery(history: Path, scene: Scene) -> tuple[float | None, float | None]:
+    """Give the time from the fault, and from its end, to the next 202 that a client got."""
+    accepted_at = sorted(
+        entry["answered_at"]
+        for entry in map(json.loads, history.read_text().splitlines())
+        if entry["kind"] == "buy" and entry["status"] == 202
+    )
+    after_fault = (at - scene.fault_at for at in accepted_at if scene.fault_at and at > scene.fault_at)
+    after_mended = (at - scene.mended_at for at in accepted_at if at > scene.mended_at)
+    return next(after_fault, None), next(after_mended, None)
+
+
+async def wait_for_postgres(stack: Stack) -> asyncpg.Connection[asyncpg.Record]:
+    """Connect as soon as the server answers."""
+    while True:
+        try:
+            return await asyncpg.connect(stack.environment["FLASHSALE_POSTGRES__URL"], timeout=5)
+        except AWAY:
+            await asyncio.sleep(0.05)
