@@ -95,6 +95,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
                     gate=gate,
                     acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
                     load_gate=load_gate,
+                    return_units=return_units,
                     accept=settings.accept,
                     gate_settings=settings.gate,
                     waiting_max=settings.orders.waiting_max,

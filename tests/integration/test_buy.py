@@ -6,9 +6,12 @@ import pytest
 
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.domain.errors import SoldOut, Unavailable
+from flashsale.domain.orders import OrderStatus
+from flashsale.domain.products import PaymentMode
 from flashsale.domain.requests import BuyRequest
 from flashsale.usecases.buy import Buy
 from flashsale.usecases.ports import CommitUnknown
+from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product
 from tests.integration.test_accept import acceptance, propose
 from tests.integration.test_gate import admit, ask, flushed
@@ -31,15 +34,16 @@ class LossyAcceptance(PostgresAcceptance):
         raise CommitUnknown
 
 
-def buying(services, made):
+def buying(services, made, *, waiting_max=1000):
     return Buy(
         catalog=services.catalog,
         gate=services.gate,
         acceptance=made,
         load_gate=services.load_gate,
+        return_units=ReturnUnits(services.products, services.gate, limit=100),
         accept=services.settings.accept,
         gate_settings=services.settings.gate,
-        waiting_max=1000,
+        waiting_max=waiting_max,
     )
 
 
@@ -109,19 +113,27 @@ async def test_a_key_that_is_under_way_with_another_body_does_not_free_the_first
 async def test_too_many_orders_that_wait_mean_come_back_later(services, db):
     product = await add_product(services)
     users = await add_buyers(services, 2)
-    made = acceptance(services)
-    busy = Buy(
-        catalog=services.catalog,
-        gate=services.gate,
-        acceptance=made,
-        load_gate=services.load_gate,
-        accept=services.settings.accept,
-        gate_settings=services.settings.gate,
-        waiting_max=0,
-    )
+    busy = buying(services, acceptance(services), waiting_max=0)
     accepted = await services.buy(ask(product, users[0], key="k"))
     services.catalog._waiting = await services.products.waiting_orders()
     with pytest.raises(Unavailable) as caught:
         await busy(ask(product, users[1], key="k"))
     assert caught.value.retry_after_s >= 1
     assert await busy(ask(product, users[0], key="k")) == accepted, "what was accepted is still answered"
+
+
+async def test_units_whose_releaser_died_before_it_told_the_gate_are_sold_again(services):
+    product = await add_product(services, allotment=1, payment_mode=PaymentMode.BY_BUYER)
+    first, second = await add_buyers(services, 2)
+    accepted = await services.buy(ask(product, first, key="k"))
+    await services.order_rows.process([accepted.order_id], payment_due_s=30)
+    # Released in Postgres by somebody who tells the gate nothing; no maintenance runs here either.
+    assert await services.order_rows.end([accepted.order_id], OrderStatus.CANCELLED)
+    await services.catalog.refresh()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert await services.buy(ask(product, second, key="k"))
+                break
+            except SoldOut:
+                await asyncio.sleep(0.02)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.catalog import Catalog
     from flashsale.usecases.load_gate import LoadGate
     from flashsale.usecases.ports import Acceptance, Admitted, Gate
+    from flashsale.usecases.return_units import ReturnUnits
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Buy:
         gate: Gate,
         acceptance: Acceptance,
         load_gate: LoadGate,
+        return_units: ReturnUnits,
         accept: AcceptSettings,
         gate_settings: GateSettings,
         waiting_max: int,
@@ -65,6 +67,7 @@ class Buy:
         self._gate = gate
         self._acceptance = acceptance
         self._load_gate = load_gate
+        self._return_units = return_units
         self._settings = gate_settings
         self._waiting_max = waiting_max
         self._local_rate = LocalRate(limit=gate_settings.rate_limit, window_s=gate_settings.rate_window_s)
@@ -180,6 +183,9 @@ class Buy:
             raise RateLimited(limit=limit, window_s=window_s, retry_after_s=admitted.retry_after_s)
         if admitted.admission is Admission.LIMIT_REACHED:
             return await self._refuse(request, LimitReached(product.limit_per_buyer))
+        if self._catalog.stock(product.product_id).free:
+            # Free, but not at the gate: on its way there, or whoever released it died before it told the gate.
+            self._return_units.soon()
         return await self._refuse(request, SoldOut())
 
     async def _refuse(self, request: BuyRequest, refusal: FlashSaleError) -> Accepted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ log = structlog.get_logger(__name__)
 ROUNDS_MAX = 100
 """Most batches in one run, so that a run ends."""
 
+PAUSE_S = 0.1
+"""Shortest time between two runs in the background; the first begins at once."""
+
 
 class ReturnUnits:
     """The use case. The rows are the truth: whoever comes first carries them over, and the gate counts each once."""
@@ -31,6 +35,7 @@ class ReturnUnits:
         self._limit = limit
         self._running: asyncio.Task[None] | None = None
         self._again = False
+        self._next_s = 0.0
 
     async def __call__(self) -> None:
         """Carry over what there is. Returns of a gate that is not loaded stay until it is: a loading counts them.
@@ -67,6 +72,10 @@ class ReturnUnits:
     async def _run(self) -> None:
         while self._again:
             self._again = False
+            now_s = time.monotonic()
+            if now_s < self._next_s:
+                await asyncio.sleep(self._next_s - now_s)
+            self._next_s = time.monotonic() + PAUSE_S
             try:
                 await self()
             except FlashSaleError as error:
