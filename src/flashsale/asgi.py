@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -47,11 +49,29 @@ def api_services(services: Services) -> ApiServices:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to us and says when it listens."""
+    """A server that leaves signals to us, says when it listens, and can let its clients go before it stops."""
 
     def __init__(self, config: uvicorn.Config, ready_fd: int | None) -> None:
         super().__init__(config)
         self._ready_fd = ready_fd
+        self._drained_s: float | None = None
+
+    def drain(self, longest_s: float) -> None:
+        """Take no more connections, end each with its next answer, and stop once none is left, or after `longest_s`.
+
+        A connection that is closed while idle may be just about to carry a request, which its client would lose.
+        """
+        self._drained_s = time.monotonic() + longest_s
+        for listener in self.servers:
+            listener.close()
+        self.config.encoded_headers.append((b"connection", b"close"))
+        self.server_state.default_headers = self.config.encoded_headers
+
+    async def on_tick(self, counter: int) -> bool:
+        stopping = await super().on_tick(counter)
+        if self._drained_s is None:
+            return stopping
+        return stopping or not self.server_state.connections or time.monotonic() > self._drained_s
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
@@ -62,7 +82,11 @@ class _Server(uvicorn.Server):
 
 
 async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None = None) -> None:
-    """Serve until told to stop; then streams end, open requests finish, and the rest is closed."""
+    """Serve until told to stop: then streams end, spread over seconds, and open requests finish.
+
+    SIGTERM also lets clients leave by themselves, each with its next answer, so that none loses a request; connections
+    that stay idle are closed after half of `http.drain_s`. SIGINT closes them at once.
+    """
     async with open_services(settings) as services:
         parts = api_services(services)
         hub = LiveHub(parts)
@@ -79,16 +103,21 @@ async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None
             backlog=BACKLOG,
             proxy_headers=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=settings.http.drain_s,
+            timeout_graceful_shutdown=math.ceil(settings.http.drain_s / 2),
         )
         server = _Server(config, ready_fd)
 
-        def stop() -> None:
+        def drain() -> None:
             log.info("api.draining")
+            hub.close()
+            server.drain(settings.http.drain_s / 2)
+
+        def stop() -> None:
             hub.close()
             server.should_exit = True
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, drain)
+        loop.add_signal_handler(signal.SIGINT, stop)
         await server.serve([sock])
     log.info("api.stopped")

@@ -47,7 +47,7 @@ def matrix(
     cells = [cell for cell in CELLS if not names or any(name.lower() in cell.name.lower() for name in names)]
     if not cells:
         sys.exit(f"No such cell; there are: {', '.join(cell.name for cell in CELLS)}.")
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 190)
     results = []
     runs = [(cell, seed) for cell in cells for seed in seeds or range(1, count + 1)]
     for number, (cell, seed) in enumerate(runs, start=1):
@@ -73,8 +73,7 @@ async def run_cell(cell: Cell, seed: int, *, units: int, buyers: int, keep: Path
         folder = Path(temporary) if keep is None else keep / f"{cell.name}-{seed}".replace(" ", "-")
         stack = Stack(
             folder,
-            api=cell.api,
-            payments=cell.payments,
+            payments=2,
             port=0,
             environment={**SIMULATOR, "FLASHSALE_SIMULATOR__SEED": str(seed)},
         )

@@ -57,13 +57,13 @@ async def order_worker_killed(scene: Scene) -> None:
 
 async def payment_worker_killed(scene: Scene) -> None:
     """SIGKILL a payment worker while it holds payments at the gateway."""
-    await scene.until_in_payment(scene.random.randint(50, 200))
+    await scene.in_payment()
     await _kill(scene, ("payments", scene.random.randrange(2)))
 
 
 async def all_workers_killed(scene: Scene) -> None:
     """SIGKILL every worker while payments are in flight."""
-    await scene.until_in_payment(scene.random.randint(50, 200))
+    await scene.in_payment()
     await _kill(scene, ("orders", 0), ("payments", 0), ("payments", 1), ("maintenance", 0))
 
 
@@ -85,7 +85,7 @@ async def api_zombie(scene: Scene) -> None:
 
 async def payment_zombie(scene: Scene) -> None:
     """Stop a payment worker until its payments are taken from it, then let it go on."""
-    await scene.until_in_payment(scene.random.randint(50, 200))
+    await scene.in_payment()
     await _pause(scene, "payments", scene.random.randrange(2), PAYMENT_DUE_S + 4)
 
 
@@ -169,7 +169,7 @@ async def listeners_lost(scene: Scene) -> None:
 
 
 async def _gateway(scene: Scene, **rates: float) -> None:
-    await scene.until_in_payment(scene.random.randint(20, 100))
+    await scene.in_payment()
     await scene.gateway_faults(**rates)
     await asyncio.sleep(GATEWAY_FAULT_S)
     await scene.gateway_faults(**dict.fromkeys(rates, 0.0))
@@ -193,7 +193,7 @@ async def gateway_drops_answers(scene: Scene) -> None:
 
 async def gateway_killed(scene: Scene) -> None:
     """SIGKILL the gateway with charges in flight, and start it on its ledger."""
-    await scene.until_in_payment(scene.random.randint(50, 200))
+    await scene.in_payment()
     await _kill(scene, ("simulator", 0))
 
 
@@ -247,6 +247,14 @@ async def _rewind(redis: Redis, keys: list[bytes], remembered: dict[bytes, bytes
             await redis.restore(key, 0, value, replace=True)
 
 
+async def everything_replaced(scene: Scene) -> None:
+    """Replace every process by a new one, one after the other: start it, then SIGTERM the old one."""
+    await scene.mid_sale()
+    for role, index in (("api", 0), ("api", 1), ("orders", 0), ("payments", 0), ("payments", 1), ("maintenance", 0)):
+        await scene.stack.roll(role, index)
+    scene.mended()
+
+
 CELLS = [
     Cell(name="no fault", disturb=nothing),
     Cell(name="one API process killed", disturb=api_killed),
@@ -267,5 +275,6 @@ CELLS = [
     Cell(name="gateway 500 although charged", disturb=gateway_fails_although_charged),
     Cell(name="gateway drops answers", disturb=gateway_drops_answers),
     Cell(name="gateway killed", disturb=gateway_killed),
+    Cell(name="every process replaced", disturb=everything_replaced, unnoticed=True),
     Cell(name="adversary in Valkey", disturb=adversary, gate_lies=True),
 ]

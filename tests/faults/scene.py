@@ -30,6 +30,9 @@ RESTART_S = 0.5
 
 FINDING = re.compile(r"^(I\d+) +(holds|VIOLATED|skipped) +(\d+) of (\d+)", re.MULTILINE)
 
+FAILED = ("no_answer", "answers_503", "5xx_other_than_503")
+"""Names in the load generator's summary."""
+
 STUCK_FINAL = """
 SELECT extract(EPOCH FROM max(o.updated_at))::float8
 FROM orders AS o WHERE o.product_id = $1 AND o.created_at <= to_timestamp($2) AND o.due_at IS NULL
@@ -59,8 +62,10 @@ class Scene:
             await asyncio.sleep(0.01)
         self.fault_at = time.time()
 
-    async def until_in_payment(self, orders: int) -> None:
-        """Wait until so many orders are at the gateway, and begin the fault."""
+    async def in_payment(self) -> None:
+        """Wait until a random small part of the orders is at the gateway, and begin the fault."""
+        units = self.run.sale.units
+        orders = self.random.randint(max(1, units // 50), units // 12)
         while True:
             seen = await self.run.look()
             if seen is not None and seen.orders.get("processing_payment", 0) >= orders:
@@ -119,8 +124,8 @@ class Cell:
     disturb: Callable[[Scene], Awaitable[None]]
     gate_lies: bool = False
     """The fault is in what the gate holds: then I20 (no false `sold out`) is not promised."""
-    api: int = 2
-    payments: int = 2
+    unnoticed: bool = False
+    """No client may notice: no request without an answer, none answered 5xx, 503 included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +202,10 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
             violated.pop("I20", None)
         if violated:
             problems.append(findings)
+        summary = run.summary()
+        failed = sum(summary.get(name, 0) for name in FAILED)
+        if cell.unnoticed and failed:
+            problems.append(f"{failed:g} requests failed")
         fault_to_202_s, mended_to_202_s = _recovery(run.history, scene)
         stuck_at = await run.pool.fetchval(STUCK_FINAL, run.product_id, scene.mended_at)
         return Result(
@@ -204,7 +213,7 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
             seed=seed,
             units=sale.units,
             outcome=await run.outcome(),
-            summary=run.summary(),
+            summary=summary,
             violated=violated,
             fault_to_202_s=fault_to_202_s,
             mended_to_202_s=mended_to_202_s,
@@ -228,7 +237,7 @@ def _recovery(history: Path, scene: Scene) -> tuple[float | None, float | None]:
         if entry["kind"] == "buy" and entry["status"] == 202
     )
     after_fault = (at - scene.fault_at for at in accepted_at if scene.fault_at and at > scene.fault_at)
-    after_mended = (at - scene.mended_at for at in accepted_at if at > scene.mended_at)
+    after_mended = (at - scene.mended_at for at in accepted_at if scene.mended_at and at > scene.mended_at)
     return next(after_fault, None), next(after_mended, None)
 
 

@@ -164,8 +164,13 @@ class Stack:
     async def stop(self) -> None:
         """Stop everything in reverse order; every part may finish what it has begun."""
         try:
-            for roles in (("api",), ("orders", "payments", "maintenance"), ("simulator",)):
-                await asyncio.gather(*(child.stop() for role in roles for child in self._running[role].values()))
+            for roles, number in (
+                # Nobody takes over from these API processes: there is no point in waiting for idle clients.
+                (("api",), signal.SIGINT),
+                (("orders", "payments", "maintenance"), signal.SIGTERM),
+                (("simulator",), signal.SIGTERM),
+            ):
+                await asyncio.gather(*(child.stop(number) for role in roles for child in self._running[role].values()))
             await asyncio.gather(*(server.stop() for server in (self.postgres, self.valkey) if server is not None))
         finally:
             for sock in self._sockets.values():
@@ -193,21 +198,36 @@ class Stack:
             current = self._running[role].get(index)
             if current is not None and current.returncode is None:
                 return current
-            command = [*self._commands[role]]
-            inherited = []
-            if role in self._sockets:
-                inherited = [self._sockets[role].fileno()]
-                command += ["--fd", str(inherited[0])]
-            child = await start_ready(
-                f"{role} {index + 1}",
-                command,
-                log_path=self.log_dir / f"{role}-{index + 1}.log",
-                environment=self.environment,
-                inherited_fds=inherited,
-                cwd=ROOT,
-            )
-            self._running[role][index] = child
-            return child
+            return await self._launch(role, index)
+
+    async def roll(self, role: str, index: int = 0) -> Child:
+        """Start a new process beside one that runs, then let the old one finish what it has begun; gives the new one.
+
+        Raises:
+            ChildFailed: if the new one does not come up; the old one goes on then.
+        """
+        async with self._starting[role, index]:
+            old = self._running[role][index]
+            new = await self._launch(role, index)
+        await old.stop()
+        return new
+
+    async def _launch(self, role: str, index: int) -> Child:
+        command = [*self._commands[role]]
+        inherited = []
+        if role in self._sockets:
+            inherited = [self._sockets[role].fileno()]
+            command += ["--fd", str(inherited[0])]
+        child = await start_ready(
+            f"{role} {index + 1}",
+            command,
+            log_path=self.log_dir / f"{role}-{index + 1}.log",
+            environment=self.environment,
+            inherited_fds=inherited,
+            cwd=ROOT,
+        )
+        self._running[role][index] = child
+        return child
 
     async def restart(self, role: str, index: int = 0) -> Child:
         """Stop one process in order, if it runs, and start it again; gives the new one.

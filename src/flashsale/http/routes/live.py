@@ -27,6 +27,8 @@ HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
+    # Ends with the stream: whoever comes back, comes to a process that takes connections.
+    (b"connection", b"close"),
 ]
 
 CLOSE_SPREAD_S = 3.0
@@ -49,7 +51,7 @@ class Streams:
 
         Raises:
             ProductNotFound: if there is none.
-            Unavailable: if too many streams are open here, or this process stops.
+            Unavailable: if too many streams are open here.
         """
         self._check_room()
         await self._services.catalog.get(product_id)
@@ -96,7 +98,9 @@ class Streams:
         return self._tokens.principal(request.scope)
 
     def _check_room(self) -> None:
-        if self._open >= self._settings.streams_max or self._hub.closing.is_set():
+        # While the process stops a stream is still begun, and ended at once: an EventSource comes back after an end,
+        # but never after a 503.
+        if self._open >= self._settings.streams_max:
             raise Unavailable("Too many streams here; try again.")
 
     async def _run(self, channel: Channel, last: int, receive: Receive, send: Send) -> None:
