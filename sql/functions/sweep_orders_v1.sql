@@ -1,7 +1,7 @@
 -- Wakes up to _limit due orders: those that waited too long for their buyer expire; those whose job still waits are
 -- due again later; the others get a new job. Gives how many expired, and how many got a new job.
 CREATE FUNCTION sweep_orders_v1(_limit integer, _due interval)
-RETURNS TABLE (expired integer, deferred integer)
+RETURNS TABLE (expired integer, deferred integer, looked_at integer)
 LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
@@ -60,6 +60,6 @@ BEGIN
         FROM unnest(_paying, defer_payment_jobs_v1(_paying)) AS i (order_id, job_id)
         WHERE o.order_id = i.order_id;
     END IF;
-    RETURN QUERY SELECT cardinality(_expired), cardinality(_jobless);
+    RETURN QUERY SELECT cardinality(_expired), cardinality(_jobless), cardinality(_held);
 END;
 $$;

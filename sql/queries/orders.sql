@@ -20,7 +20,7 @@ SELECT request_payment_v1($1, $2);
 
 -- name: sweep
 -- Wakes due orders.
-SELECT expired, deferred FROM sweep_orders_v1($1, $2);
+SELECT expired, deferred, looked_at FROM sweep_orders_v1($1, $2);
 
 -- name: admin_list
 -- Lists orders, newest first (ids rise with time), of one product, in one status, from before an id.

@@ -54,7 +54,10 @@ SELECT order_id, product_id, user_id, quantity, epoch FROM gate_returns ORDER BY
 
 -- name: drop_gate_returns
 -- Forgets returns that the gate has counted.
-DELETE FROM gate_returns WHERE order_id = ANY($1::uuid []);
+DELETE FROM gate_returns
+WHERE order_id IN (
+    SELECT r.order_id FROM gate_returns AS r WHERE r.order_id = ANY($1::uuid []) FOR UPDATE SKIP LOCKED
+);
 
 -- name: waiting_orders
 -- Counts the orders that wait for a worker, per product.

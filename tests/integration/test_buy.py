@@ -107,6 +107,8 @@ async def test_a_key_that_is_under_way_with_another_body_does_not_free_the_first
     await acceptance(services).accept([first])
     with pytest.raises(Exception, match="key was used"):
         await services.buy(other)
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (9, 1))
+    services.gate.settle(product.product_id, begun.order_id)
     await flushed(services, product, lambda found: (found.stock, found.leases) == (9, 0))
 
 

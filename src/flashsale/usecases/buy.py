@@ -129,9 +129,11 @@ class Buy:
         """Settle the lease, or give it back; only a void proposal's lease may be given back."""
         product_id, order_id = proposal.request.product_id, proposal.order_id
         outcome = verdict.outcome
-        if outcome is AcceptOutcome.ACCEPTED or outcome is AcceptOutcome.SOLD_OUT:
-            # Sold out although leased: the gate counted too many, so these units are not given back.
+        if outcome is AcceptOutcome.ACCEPTED:
             self._gate.settle(product_id, order_id)
+        elif outcome is AcceptOutcome.SOLD_OUT:
+            # Sold out although leased: the gate counted too many, so these units are not given back.
+            self._gate.drop(product_id, order_id)
         elif outcome is AcceptOutcome.REPLAYED:
             if verdict.accepted is not None and verdict.accepted.order_id == order_id:
                 self._gate.settle(product_id, order_id)
@@ -140,7 +142,7 @@ class Buy:
         elif outcome is AcceptOutcome.RETRY or outcome is AcceptOutcome.KEY_REUSED:
             # Not known to be void: a reused key may have led to the lease of a request that stands.
             await self._give_up(proposal)
-        elif outcome is not AcceptOutcome.VOIDED and outcome is not AcceptOutcome.STALE_EPOCH:
+        else:
             self._gate.give_back(product_id, order_id)
 
     async def _give_up(self, proposal: Proposal) -> None:

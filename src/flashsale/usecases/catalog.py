@@ -95,8 +95,11 @@ class Catalog:
             self._stocks[stock.product_id] = stock
 
     async def refresh(self) -> None:
-        """Read products and stocks anew; callers at the same time share one reading."""
-        if self._refreshing is None or self._refreshing.done():
+        """Read products and stocks anew; callers at the same time share one reading, which begins after they came."""
+        if (early := self._refreshing) is not None and not early.done():
+            # It may have read before what this caller knows of was committed.
+            await asyncio.wait({early})
+        if self._refreshing is early or self._refreshing is None:
             self._refreshing = asyncio.create_task(self._read())
         await asyncio.shield(self._refreshing)
 

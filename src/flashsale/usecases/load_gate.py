@@ -74,6 +74,9 @@ class LoadGate:
         epoch, _ = seen
         state = await self._gate.state(product_id, epoch)
         loaded = state.loaded
+        if self._gate.away:
+            # Nothing can be installed; a new epoch would only unload what others still reach.
+            return False
         if force or not loaded:
             begun = await self._products.begin_gate_load(product_id, seen_epoch=epoch)
             if begun is None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flashsale.domain.errors import FlashSaleError
+
 if TYPE_CHECKING:
     from flashsale.domain.products import Product
     from flashsale.usecases.catalog import Catalog
@@ -32,12 +34,12 @@ class Sweep:
     async def __call__(self) -> None:
         """Sweep until fewer than `limit` orders were due."""
         for _ in range(ROUNDS_MAX):
-            expired, deferred = await self._orders.sweep(limit=self._limit, due_s=self._due_s)
+            expired, deferred, looked_at = await self._orders.sweep(limit=self._limit, due_s=self._due_s)
             if expired or deferred:
                 log.info("orders.swept", expired=expired, deferred=deferred)
             if expired:
                 self._return_units.soon()
-            if expired + deferred < self._limit:
+            if looked_at < self._limit:
                 return
 
 
@@ -69,8 +71,16 @@ class Reconcile:
         """Reconcile every product once."""
         await self._catalog.refresh()
         await self._return_units()
+        failed: FlashSaleError | None = None
         for product in self._catalog.all():
-            await self._product(product)
+            try:
+                await self._product(product)
+            except FlashSaleError as error:
+                # The others must not wait for this one.
+                log.warning("product.not_reconciled", product_id=product.product_id, reason=error.detail)
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def _product(self, product: Product) -> None:
         product_id = product.product_id

@@ -88,12 +88,21 @@ class GateState:
 class Gate(Protocol):
     """The admission filter: says no cheaply, and is never the truth."""
 
+    @property
+    def away(self) -> bool:
+        """Whether the gate cannot be reached just now."""
+        ...
+
     async def admit(self, product: Product, order_id: UUID, request: BuyRequest) -> Admitted:
         """Check rate, running requests of the same key, limit and stock, and lease the units, in one step."""
         ...
 
     def settle(self, product_id: int, order_id: UUID) -> None:
         """Drop a lease because Postgres decided and keeps the units; rides on the next batch."""
+        ...
+
+    def drop(self, product_id: int, order_id: UUID) -> None:
+        """Drop a lease for which Postgres has no units; rides on the next batch."""
         ...
 
     def give_back(self, product_id: int, order_id: UUID) -> None:
@@ -197,7 +206,7 @@ class Orders(Protocol):
         """Defer the payment of an order that waits for its buyer; False if it does not wait."""
         ...
 
-    async def sweep(self, *, limit: int, due_s: float) -> tuple[int, int]:
+    async def sweep(self, *, limit: int, due_s: float) -> tuple[int, int, int]:
         """Wake due orders; gives how many expired and how many got a new job."""
         ...
 

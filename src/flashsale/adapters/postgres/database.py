@@ -36,6 +36,7 @@ AWAY = (
     asyncpg.InsufficientResourcesError,
     asyncpg.LockNotAvailableError,
     asyncpg.InternalClientError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
 """The server is away, shutting down, out of something, or a lock or statement took too long."""
 
@@ -62,6 +63,8 @@ class Database:
                 "statement_timeout": str(round(settings.statement_timeout_s * 1000)),
                 "lock_timeout": str(round(settings.lock_timeout_s * 1000)),
                 "jit": "off",
+                # Locks are taken first and read under: an older snapshot would not see what they waited for.
+                "default_transaction_isolation": "read committed",
             },
         }
 
@@ -107,7 +110,11 @@ class Database:
         try:
             yield connection
         finally:
-            await self._pool.release(connection)
+            try:
+                await self._pool.release(connection)
+            except (*AWAY, asyncpg.PostgresError) as error:
+                # Lost while it was made ready for the next user; what it was lent for is done, and the pool dropped it.
+                log.info("postgres.lost_at_release", error=type(error).__name__)
 
     async def fetch(self, query: Query, *arguments: object) -> list[asyncpg.Record]:
         """Run one statement in a transaction of its own and give its rows; lost conflicts are tried again.

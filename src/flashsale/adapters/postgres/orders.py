@@ -47,10 +47,10 @@ class PostgresOrders:
         row = await self._database.fetch_row(QUERIES["request_payment"], order_id, timedelta(seconds=due_s))
         return row is not None and bool(row[0])
 
-    async def sweep(self, *, limit: int, due_s: float) -> tuple[int, int]:
-        """Wake due orders; gives how many expired and how many got a new job."""
+    async def sweep(self, *, limit: int, due_s: float) -> tuple[int, int, int]:
+        """Wake due orders; gives how many expired, how many got a new job, and how many were looked at."""
         row = await self._database.fetch_row(QUERIES["sweep"], limit, timedelta(seconds=due_s))
-        return (0, 0) if row is None else (row["expired"], row["deferred"])
+        return (0, 0, 0) if row is None else (row["expired"], row["deferred"], row["looked_at"])
 
     async def admin_list(
         self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int

@@ -44,7 +44,7 @@ class RedisGate:
         self._batcher: Batcher[Asked, Admitted] = Batcher(
             self._flush, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
-        self._decided: defaultdict[int, list[tuple[UUID, bool]]] = defaultdict(list)
+        self._decided: defaultdict[int, list[tuple[UUID, int]]] = defaultdict(list)
         self._decided_count = 0
         self._epochs: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -58,6 +58,11 @@ class RedisGate:
     def batches(self) -> tuple[int, int]:
         """Give how many batches were sent, and how many requests were in them."""
         return self._batcher.batches, self._batcher.items
+
+    @property
+    def away(self) -> bool:
+        """Whether the server failed so recently that it is not asked again yet."""
+        return self._connection.away
 
     async def close(self) -> None:
         """Send what is decided and disconnect."""
@@ -79,11 +84,15 @@ class RedisGate:
 
     def settle(self, product_id: int, order_id: UUID) -> None:
         """Drop a lease because Postgres decided and keeps the units; rides on the next batch."""
-        self._decide(product_id, order_id, back=False)
+        self._decide(product_id, order_id, back=0)
+
+    def drop(self, product_id: int, order_id: UUID) -> None:
+        """Drop a lease for which Postgres has no units: neither the gate's stock nor the buyer has them."""
+        self._decide(product_id, order_id, back=2)
 
     def give_back(self, product_id: int, order_id: UUID) -> None:
         """Return the units of a lease whose proposal is void; rides on the next batch."""
-        self._decide(product_id, order_id, back=True)
+        self._decide(product_id, order_id, back=1)
 
     async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
         """Install epoch and stock and drop everything older; False if a newer epoch is there, or the gate is away."""
@@ -137,7 +146,7 @@ class RedisGate:
         except GateAway:
             return None
 
-    def _decide(self, product_id: int, order_id: UUID, *, back: bool) -> None:
+    def _decide(self, product_id: int, order_id: UUID, *, back: int) -> None:
         if self._decided_count >= DECIDED_MAX:
             return
         self._decided[product_id].append((order_id, back))
@@ -173,10 +182,16 @@ class RedisGate:
         for place, (product, _, _) in enumerate(asked):
             groups.setdefault(product.product_id, []).append(place)
 
+        # Requests that waited while the gate was loaded anew know an older epoch than those behind them.
+        newest = {
+            product_id: max((asked[i][0] for i in places), key=lambda product: product.epoch)
+            for product_id, places in groups.items()
+        }
+
         def build(run_id: str) -> list[Command]:
             commands = []
             for product_id, places in groups.items():
-                product = asked[places[-1]][0]
+                product = newest[product_id]
                 self._epochs[product_id] = product.epoch
                 commands.append(
                     self._admit_command(
@@ -195,8 +210,7 @@ class RedisGate:
                 self.on_unloaded(product_id)
                 continue
             for place, text in zip(places, reply[1], strict=True):
-                product, order_id, _ = asked[place]
-                answers[place] = self._answer(text, product, order_id)
+                answers[place] = self._answer(text, newest[product_id], asked[place][1])
         return answers
 
     def _answer(self, text: str, product: Product, order_id: UUID) -> Admitted:
@@ -239,7 +253,7 @@ class RedisGate:
             len(decided),
         ]
         for order_id, back in decided:
-            arguments += (str(order_id), int(back))
+            arguments += (str(order_id), back)
         arguments.append(len(asked))
         for _, order_id, request in asked:
             arguments += (str(order_id), str(request.user_id), request.quantity, request.key or "")

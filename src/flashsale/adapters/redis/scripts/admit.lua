@@ -9,7 +9,7 @@
 --   buyers       hash: user id -> units leased and claimed, as far as this gate knows
 --   rate, tries  hash per time window: user id -> requests
 -- ARGV  run id, epoch, lease ms, rate limit, rate window s, tries per minute, limit per buyer (0: none),
---       n, n x (order id, 1 to return the units or 0 to only drop the lease),
+--       n, n x (order id, 0: an order holds the units; 1: they go back; 2: there were none),
 --       m, m x (order id, user id, units, key or '')
 -- Gives {'unloaded'} before any write, or {'ok', m answers, stock left, leases left}. An answer is 'admitted',
 -- 'sold_out', 'limit_reached', 'rate_limited:<s>', or 'leased:<order id>' for a key that holds a lease.
@@ -66,6 +66,8 @@ for _ = 1, decided do
             end
             if back == '1' then
                 stock = redis.call('INCRBY', KEYS[3], units)
+            end
+            if back ~= '0' then
                 bump(KEYS[7], user, -tonumber(units))
             end
         end
@@ -88,7 +90,9 @@ for i = 1, asked do
     end
     if not answer and key ~= '' then
         local running = redis.call('HGET', KEYS[6], user .. ':' .. key)
-        if running and redis.call('HEXISTS', KEYS[5], running) == 1 then
+        -- Another number of units is another body: it gets a lease of its own, and Postgres decides by the key.
+        local held = running and redis.call('HGET', KEYS[5], running)
+        if held and string.match(held, '^(%d+):') == string.format('%d', units) then
             answer = 'leased:' .. running
         end
     end
