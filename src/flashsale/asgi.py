@@ -14,6 +14,7 @@ import uvicorn
 
 from flashsale.bootstrap import open_services
 from flashsale.http.app import build_app
+from flashsale.http.limits import limited
 from flashsale.http.live import LiveHub
 from flashsale.http.services import ApiServices
 from flashsale.observability import tell_ready
@@ -93,7 +94,7 @@ async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None
         config = uvicorn.Config(
             build_app(parts, hub),
             loop="uvloop",
-            http="httptools",
+            http=limited(settings.http),
             ws="none",
             lifespan="on",
             log_config=None,

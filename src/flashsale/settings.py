@@ -122,6 +122,10 @@ class HttpSettings(Group):
     """The API processes."""
 
     body_bytes_max: int = Field(16_384, ge=256, description="Largest request body before a 413.")
+    head_bytes_max: int = Field(16_384, ge=1024, description="Longest request line and headers before a 431.")
+    request_timeout_s: float = Field(
+        10.0, gt=0, description="How long a request may take to arrive before its connection is closed."
+    )
     drain_s: int = Field(15, ge=1, description="How long a process told to stop finishes open requests.")
 
 

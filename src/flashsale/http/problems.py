@@ -41,8 +41,9 @@ CODES = {
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "head_too_large",
 }
-"""Codes of what Litestar refuses before a use case sees it."""
+"""Codes of what Litestar, or the connection, refuses before a use case sees it."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -116,6 +117,15 @@ def problem_of(error: errors.FlashSaleError) -> Problem:
 
 SOLD_OUT = problem_of(errors.SoldOut())
 """Rendered once: nearly every answer of a flash sale."""
+
+MALFORMED = _render(HTTPStatus.BAD_REQUEST, CODES[HTTPStatus.BAD_REQUEST], "This is no HTTP request.", [])
+
+HEAD_TOO_LARGE = _render(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    CODES[HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE],
+    "The request line and the headers are too long.",
+    [],
+)
 
 INTERNAL = _render(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something went wrong here; try again.", [])
 
