@@ -18,8 +18,18 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 
+from flashsale.domain.requests import KEY_BYTES_MAX
 from flashsale.http.routes.orders import BUY_PATH
-from flashsale.http.schemas import BuyIn, BuyOut
+from flashsale.http.schemas import (
+    KEY_PATTERN,
+    BuyIn,
+    BuyOut,
+    LoginIn,
+    NewProductIn,
+    ProductChangeIn,
+    RegisterIn,
+    StockIn,
+)
 
 if TYPE_CHECKING:
     from litestar.openapi.spec import OpenAPI
@@ -52,6 +62,10 @@ REFUSALS = {
 }
 
 
+MODELS = (BuyIn, BuyOut, LoginIn, NewProductIn, ProductChangeIn, RegisterIn, StockIn)
+"""What Litestar does not see, and bodies: its own schemas of them do not say that other fields are refused."""
+
+
 def problem_responses(*statuses: int) -> dict[str, Any]:
     """Document problem answers."""
     reference = Reference(ref=f"#/components/schemas/{PROBLEM}")
@@ -65,7 +79,7 @@ def problem_responses(*statuses: int) -> dict[str, Any]:
 
 def complete(document: OpenAPI) -> None:
     """Add the buy route, the streams and the problem answers to a document."""
-    _, components = msgspec.json.schema_components([BuyIn, BuyOut], ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components(MODELS, ref_template="#/components/schemas/{name}")
     document.components.schemas = {**(document.components.schemas or {}), **components, PROBLEM: PROBLEM_SCHEMA}
     paths = document.paths = document.paths or {}
     for path, item in paths.items():
@@ -116,7 +130,7 @@ def _buy() -> PathItem:
                     param_in="header",
                     required=False,
                     description="Printable ASCII, scoped to the user; an accepted request repeated gets the same 202.",
-                    schema=Schema(type="string", min_length=1, max_length=255),  # type: ignore[arg-type]
+                    schema=Schema(type="string", min_length=1, max_length=KEY_BYTES_MAX, pattern=KEY_PATTERN),  # type: ignore[arg-type]
                 )
             ],
             request_body=RequestBody(content=content, required=True),

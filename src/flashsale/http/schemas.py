@@ -10,12 +10,20 @@ import msgspec
 from msgspec import Meta
 
 from flashsale.domain.orders import Order
-from flashsale.domain.products import LiveStock, Product
-from flashsale.domain.requests import Accepted
+from flashsale.domain.products import QUANTITY_MAX, LiveStock, Product
+from flashsale.domain.requests import KEY_BYTES_MAX, Accepted
 
 ProductId = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Units = Annotated[int, Meta(ge=0, le=1_000_000)]
 Text200 = Annotated[str, Meta(min_length=1, max_length=200)]
+
+# What the domain checks by itself, with a problem that names the field: here only for the OpenAPI document.
+Email = Annotated[str, Meta(min_length=3, max_length=254, extra_json_schema={"format": "email"})]
+Price = Annotated[str, Meta(extra_json_schema={"pattern": r"^[0-9]{1,11}(\.[0-9]{1,2})?$"})]
+Currency = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Z]{3}$"})]
+Quantity = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": QUANTITY_MAX})]
+KEY_PATTERN = "^[!-~]+( [!-~]+)*$"
+Key = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": KEY_BYTES_MAX, "pattern": KEY_PATTERN})]
 
 
 class In(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -30,7 +38,7 @@ class RegisterIn(In):
     """Register."""
 
     name: Text200
-    email: Annotated[str, Meta(min_length=3, max_length=254)]
+    email: Email
     password: Annotated[str, Meta(min_length=8, max_length=128)]
 
 
@@ -67,8 +75,8 @@ class BuyIn(In):
     """Buy. `requestId` is an idempotency key for clients that cannot send the header."""
 
     product_id: ProductId
-    quantity: int = 1
-    request_id: str | None = None
+    quantity: Quantity = 1
+    request_id: Key | None = None
 
 
 class BoughtProduct(Out):
@@ -145,8 +153,8 @@ class NewProductIn(In, kw_only=True):
     """Create a product; `stock` is its allotment."""
 
     name: Text200
-    price: str
-    currency: str = "USD"
+    price: Price
+    currency: Currency = "USD"
     stock: Units
     payment_mode: Literal["automatic", "by_buyer"] = "automatic"
     payment_window_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
