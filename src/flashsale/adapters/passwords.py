@@ -19,6 +19,9 @@ Result = TypeVar("Result")
 MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
 """OWASP Password Storage Cheat Sheet, argon2id: 19 MiB, 2 iterations, 1 degree of parallelism."""
 
+NOBODY = f"$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${'A' * 22}${'A' * 43}"
+"""A hash of no known password, as dear to compare with as any: a login of an unknown email is compared with it."""
+
 
 class Argon2Passwords:
     """Implements `usecases.accounts.Passwords`. argon2 releases the GIL, so threads do."""
@@ -29,7 +32,6 @@ class Argon2Passwords:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="argon2")
         self._running = 0
         self._running_max = concurrency + queue_max
-        self._nobody: str | None = None
 
     async def hash(self, password: str) -> str:
         """Give a salted hash; `Unavailable` if too many wait."""
@@ -44,10 +46,8 @@ class Argon2Passwords:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _verify(self, password: str, hashed: str | None) -> bool:
-        if hashed is None and self._nobody is None:
-            self._nobody = self._hasher.hash("nobody has this password")
         try:
-            self._hasher.verify(hashed or self._nobody or "", password)
+            self._hasher.verify(NOBODY if hashed is None else hashed, password)
         except (VerificationError, InvalidHashError):
             return False
         return hashed is not None
