@@ -182,6 +182,7 @@ async def open_audit(settings: Settings) -> AsyncIterator[Audit]:
                 gate=gate,
                 acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
                 gateway=gateway if payments.gateway_url else None,
+                lease_s=settings.gate.lease_s,
             )
     finally:
         await gate.close()

@@ -21,7 +21,7 @@ def violated(lines, *, allotment=1, changes=((100.05, -1),), order=ORDER):
     import json
 
     history = read_history(json.dumps(line) for line in lines)
-    results = check_history(history, [order], {1: allotment}, {1: list(changes)}, STOCK, overdue_s=60)
+    results = check_history(history, [order], {1: allotment}, {1: list(changes)}, STOCK, overdue_s=60, lease_s=10)
     return {result.invariant for result in results if result.violations}
 
 
@@ -69,6 +69,24 @@ def test_sold_out_is_right_while_others_may_hold_leases():
     leasing = buy(user="u3", sent_at=89.9, answered_at=90.5)
     refused = buy(status=409, code="sold_out", order_id=None, body=None, sent_at=90.0, answered_at=90.1)
     assert "I20" not in violated([refused, leasing])
+
+
+@pytest.mark.parametrize(
+    ("lines", "excused"),
+    [
+        pytest.param([buy(user="u3", status=503, sent_at=85.0, answered_at=85.1)], True, id="undecided"),
+        pytest.param([buy(user="u3", status=503, sent_at=70.0, answered_at=70.1)], False, id="long reconciled"),
+        pytest.param(
+            [buy(user="u3", status=0, sent_at=85.0, answered_at=85.1), buy(user="u3", sent_at=86.0, answered_at=86.1)],
+            False,
+            id="decided by its repeat",
+        ),
+        pytest.param([buy(user="u3", status=409, sent_at=85.0, answered_at=90.2)], False, id="refused"),
+    ],
+)
+def test_a_lease_nobody_decided_about_lasts_until_its_repeat_or_its_deadline(lines, excused):
+    refused = buy(status=409, code="sold_out", order_id=None, body=None, sent_at=90.0, answered_at=90.1)
+    assert ("I20" not in violated([refused, *lines])) is excused
 
 
 def test_steps_give_extremes_within_a_time():

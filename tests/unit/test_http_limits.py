@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 from flashsale.http.limits import limited
 from flashsale.settings import HttpSettings
 
-HEAD_MAX, TIMEOUT_S = 2048, 0.3
+HEAD_MAX, TIMEOUT_S = 2048, 0.8
 HOST = b"Host: x\r\n"
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Protocol
 
 from flashsale.domain.orders import FINAL, RELEASING, OrderStatus
-from flashsale.usecases.history import Checked, History, OrderRow, check_history
+from flashsale.usecases.history import RECONCILE_S, Checked, History, OrderRow, check_history
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flashsale.usecases.ports import Acceptance, Gate, PaymentGateway, Products
 
-GATE_TRIES = 20
 GATE_PAUSE_S = 0.5
-"""The gate follows Postgres within the reconcile lag; 20 looks, half a second apart, allow for 10 s."""
+"""Between two looks at a gate that has to follow Postgres within the reconcile lag."""
 
 MAY_BE_CHARGED = frozenset({OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_UNKNOWN, OrderStatus.REFUND_PENDING})
 """States in which the gateway may hold the money, or not."""
@@ -49,9 +49,17 @@ class Audit:
     """The use case; it reads and changes nothing."""
 
     def __init__(
-        self, *, truth: Truth, products: Products, gate: Gate, acceptance: Acceptance, gateway: PaymentGateway | None
+        self,
+        *,
+        truth: Truth,
+        products: Products,
+        gate: Gate,
+        acceptance: Acceptance,
+        gateway: PaymentGateway | None,
+        lease_s: float,
     ) -> None:
-        """Wire it; without a gateway its books are not checked."""
+        """Wire it; without a gateway its books are not checked. Leases live `lease_s` seconds."""
+        self._lease_s = lease_s
         self._truth = truth
         self._products = products
         self._gate = gate
@@ -77,18 +85,21 @@ class Audit:
             allotments = {product.product_id: product.allotment for product, _, _ in await self._products.all()}
             changes = {product_id: await self._truth.unit_changes(product_id) for product_id in allotments}
             stocks = {stock.product_id: stock for stock in await self._products.stocks()}
-            results += check_history(history, orders, allotments, changes, stocks, overdue_s=overdue_s)
+            results += check_history(
+                history, orders, allotments, changes, stocks, overdue_s=overdue_s, lease_s=self._lease_s
+            )
         return sorted(results, key=lambda result: (int(result.invariant[1:]), result.promise))
 
     async def _check_gate(self) -> Checked:
         promise = "Gate stock and units of leases not in Postgres are the free units (a bypassed gate counts nothing)."
         rows = await self._products.all()
         bad: list[str] = []
-        for attempt in range(GATE_TRIES):
+        tries = math.ceil((self._lease_s + RECONCILE_S) / GATE_PAUSE_S) + 1
+        for attempt in range(tries):
             bad = [str(product.product_id) for product, _, _ in rows if await self._drifts(product.product_id)]
             if not bad:
                 break
-            if attempt + 1 < GATE_TRIES:
+            if attempt + 1 < tries:
                 await asyncio.sleep(GATE_PAUSE_S)
         return Checked(invariant="I3", promise=promise, checked=len(rows), violations=len(bad), sample=tuple(bad[:5]))
 

@@ -28,6 +28,12 @@ ACCEPTED = 202
 LEASING = frozenset({0, ACCEPTED, 500, 502, 503, 504})
 """Answers (0: none) of requests that may have held a lease; a refusal never holds one."""
 
+UNDECIDED = LEASING - {ACCEPTED}
+"""Answers after which a lease may go on: until the same request comes again, or until it is reconciled."""
+
+RECONCILE_S = 3.0
+"""How long after its deadline a lease may still hold its units: the reconciliation runs every second."""
+
 LOOKBACK_S = 1.0
 """A sold-out answer may be as old as this (docs/architecture.md)."""
 
@@ -100,11 +106,13 @@ def check_history(
     stocks: dict[int, LiveStock],
     *,
     overdue_s: float,
+    lease_s: float,
 ) -> list[Checked]:
     """Check the invariants that only clients can show.
 
     `allotments`: units per product, the same all through the history. `changes`: claims (negative) and releases by
-    time, per product. `stocks`: the live stock now. An order that is not final may be overdue by `overdue_s` seconds.
+    time, per product. `stocks`: the live stock now. An order that is not final may be overdue by `overdue_s` seconds. A
+    lease lives `lease_s` seconds.
     """
     by_id = {order.order_id: order for order in orders}
     return [
@@ -112,7 +120,7 @@ def check_history(
         _versions(history),
         _replays(history),
         _last_stocks(history, stocks),
-        _sold_out(history, allotments, changes),
+        _sold_out(history, allotments, changes, lease_s),
     ]
 
 
@@ -163,12 +171,15 @@ def _last_stocks(history: History, stocks: dict[int, LiveStock]) -> Checked:
     return _result("I14", "Every stream that stayed showed the database's value at the end.", len(last), bad)
 
 
-def _sold_out(history: History, allotments: dict[int, int], changes: dict[int, Sequence[tuple[float, int]]]) -> Checked:
+def _sold_out(
+    history: History, allotments: dict[int, int], changes: dict[int, Sequence[tuple[float, int]]], lease_s: float
+) -> Checked:
     """Check each sold-out answer against the units that were free of claims and leases.
 
     Free of claims follows from the order events. A lease holds units from some moment after its request was sent until
-    some moment before it was answered, so a request on its way may hold as many as it asks for: an answer is a
-    violation only if, at every instant of its time, more units were free than requests on their way could have leased.
+    some moment before it was answered, or, if nobody could decide, longer (`_leases`). So a request on its way may hold
+    as many as it asks for: an answer is a violation only if, at every instant of its time, more units were free than
+    requests on their way could have leased.
     """
     bad = []
     checked = 0
@@ -178,12 +189,9 @@ def _sold_out(history: History, allotments: dict[int, int], changes: dict[int, S
         checked += len(refused)
         if not refused:
             continue
-        leasing = [buy for buy in buys if buy["status"] in LEASING]
         free = Steps(allotment, [(at_s, float(delta)) for at_s, delta in changes[product_id]])
         leased = Steps(
-            0,
-            [(buy["sent_at"], float(buy["quantity"])) for buy in leasing]
-            + [(buy["answered_at"], -float(buy["quantity"])) for buy in leasing],
+            0, [change for begin, end, units in _leases(buys, lease_s) for change in ((begin, units), (end, -units))]
         )
         for buy in refused:
             since_s, until_s = buy["sent_at"] - LOOKBACK_S - CLOCKS_S, buy["answered_at"] + CLOCKS_S
@@ -192,6 +200,23 @@ def _sold_out(history: History, allotments: dict[int, int], changes: dict[int, S
     return _result(
         "I20", "Sold out was said only if, within a second, no unit was free of claims and leases.", checked, bad
     )
+
+
+def _leases(buys: Sequence[dict[str, Any]], lease_s: float) -> Iterable[tuple[float, float, float]]:
+    """Give when each request may have held units: from, to, how many."""
+    requests: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for number, buy in enumerate(buys):
+        requests[buy["user"], number if buy["key"] is None else buy["key"]].append(buy)
+    for tries in requests.values():
+        tries.sort(key=lambda buy: float(buy["sent_at"]))
+        for buy, following in zip(tries, [*tries[1:], None], strict=True):
+            end = buy["answered_at"]
+            if buy["status"] in UNDECIDED:
+                end += lease_s + RECONCILE_S
+                if following is not None:
+                    end = min(end, following["sent_at"])
+            if buy["status"] in LEASING:
+                yield buy["sent_at"], end, float(buy["quantity"])
 
 
 class Steps:
