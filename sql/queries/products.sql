@@ -48,6 +48,13 @@ FROM products AS p
 INNER JOIN product_live AS l ON p.product_id = l.product_id
 WHERE p.product_id = $1;
 
+-- name: owed_to_gate
+-- Counts the free units of a product that the gate must know of: those whose return is on its way are not among them.
+SELECT
+    l.free - coalesce((SELECT sum(r.quantity) FROM gate_returns AS r WHERE r.product_id = $1), 0)::integer AS units
+FROM product_live AS l
+WHERE l.product_id = $1;
+
 -- name: gate_returns
 -- Reads returns that the gate has not been told of.
 SELECT order_id, product_id, user_id, quantity, epoch FROM gate_returns ORDER BY order_id LIMIT $1;

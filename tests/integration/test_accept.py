@@ -103,13 +103,14 @@ async def test_voiding_waits_for_an_accept_in_flight_and_finds_its_order(service
     assert await acceptance(services).void([order_id]) == {order_id: False}
 
 
-async def wait_for_lock(db):
-    """Wait until some other session waits for a lock."""
-    for _ in range(500):
-        if await db.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("nobody waits for a lock")
+async def wait_for_lock(db, sessions=1):
+    """Wait until so many other sessions wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with asyncio.timeout(10):
+        while await db.fetchval(waiting) < sessions:
+            await asyncio.sleep(0.01)
+            # Inside a transaction the view would stay as it was first seen.
+            await db.execute("SELECT pg_stat_clear_snapshot()")
 
 
 async def test_no_more_than_there_is_and_the_rest_is_told_sold_out(services):

@@ -1,3 +1,5 @@
+import asyncio
+
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
@@ -86,21 +88,31 @@ async def test_a_lease_past_its_deadline_is_given_back_only_if_no_order_stands(p
         await flushed(services, product, lambda found: (found.stock, found.leases) == (9, 0))
 
 
-async def test_a_gate_that_is_stuck_low_is_loaded_anew(services, jobs, redis):
+async def test_a_gate_that_is_stuck_low_is_loaded_anew_also_while_stock_moves(services, jobs, redis, db, monkeypatch):
+    monkeypatch.setattr("flashsale.usecases.maintain.LOW_S", 0.1)
     product = await add_product(services)
     await redis.set(f"flashsale:{{{product.product_id}}}:stock", 0)
     users = await add_buyers(services, 2)
     assert (await admit(services, product, users[0])).admission is Admission.SOLD_OUT
     await jobs.reconcile()
-    await jobs.reconcile()
+    assert (await services.products.epoch_and_free(product.product_id))[0] == product.epoch, "one look is not enough"
+    async with asyncio.timeout(10):
+        while (await services.products.epoch_and_free(product.product_id))[0] == product.epoch:
+            await db.execute("UPDATE product_live SET version = version + 1")
+            await jobs.reconcile()
     await services.catalog.refresh()
     product = await services.catalog.get(product.product_id)
     assert (await state(services, product)).stock == 10
     assert (await admit(services, product, users[1])).admission is Admission.ADMITTED
 
 
-async def test_a_gate_that_is_right_is_left_alone(services, jobs):
-    product = await add_product(services)
+async def test_a_gate_that_is_right_is_left_alone(services, jobs, monkeypatch):
+    monkeypatch.setattr("flashsale.usecases.maintain.LOW_S", 0)
+    product = await add_product(services, payment_mode=PaymentMode.BY_BUYER)
+    order = await services.buy(ask(product, (await add_buyers(services, 1))[0]))
+    await services.order_rows.process([order.order_id], payment_due_s=30)
+    await services.order_rows.end([order.order_id], S.CANCELLED)
+    assert await services.products.owed_to_gate(product.product_id) == 9, "one is on its way"
     for _ in range(4):
         await jobs.reconcile()
     assert (await services.products.epoch_and_free(product.product_id))[0] == product.epoch

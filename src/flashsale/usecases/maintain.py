@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +20,9 @@ log = structlog.get_logger(__name__)
 
 ROUNDS_MAX = 100
 """Most sweeps in one run, so that a run ends."""
+
+LOW_S = 2.0
+"""How long a gate must have counted too few units: changes on their way look the same for a moment."""
 
 
 class Sweep:
@@ -65,7 +69,7 @@ class Reconcile:
         self._load_gate = load_gate
         self._return_units = return_units
         self._limit = limit
-        self._low: dict[int, tuple[int, int]] = {}
+        self._low_since_s: dict[int, float] = {}
 
     async def __call__(self) -> None:
         """Reconcile every product once."""
@@ -87,24 +91,26 @@ class Reconcile:
         seen = await self._products.epoch_and_free(product_id)
         if seen is None:
             return
-        epoch, live = seen
+        epoch, _ = seen
         state = await self._gate.state(product_id, epoch)
         if not state.loaded:
             await self._load_gate(product_id)
             return
-        overdue = await self._give_up_overdue(product_id)
+        await self._give_up_overdue(product_id)
+        owed = await self._products.owed_to_gate(product_id)
+        after = await self._gate.state(product_id, epoch)
+        # Looked at from both sides: what was settled since the first look, or came back, is in one of the two.
         # Too high heals by itself: Postgres refuses, and such a lease is not returned. Too low would never end.
-        low = not (overdue or state.leases) and state.stock < live.free
-        observed = (live.version, state.stock)
-        if low and self._low.get(product_id) == observed:
-            log.warning("gate.stuck_low", product_id=product_id, stock=state.stock, free=live.free)
-            await self._load_gate(product_id, force=True)
-        if low:
-            self._low[product_id] = observed
+        if after.loaded and max(state.counted, after.counted) < owed:
+            now_s = time.monotonic()
+            if now_s - self._low_since_s.setdefault(product_id, now_s) >= LOW_S:
+                log.warning("gate.stuck_low", product_id=product_id, stock=after.stock, owed=owed)
+                await self._load_gate(product_id, force=True)
+                del self._low_since_s[product_id]
         else:
-            self._low.pop(product_id, None)
+            self._low_since_s.pop(product_id, None)
 
-    async def _give_up_overdue(self, product_id: int) -> int:
+    async def _give_up_overdue(self, product_id: int) -> None:
         leases = await self._gate.overdue_leases(product_id, limit=self._limit)
         if leases:
             voids = await self._acceptance.void([lease.order_id for lease in leases])
@@ -114,4 +120,3 @@ class Reconcile:
                 else:
                     self._gate.settle(product_id, order_id)
             log.info("leases.overdue", product_id=product_id, leases=len(leases), void=sum(voids.values()))
-        return len(leases)

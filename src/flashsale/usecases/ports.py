@@ -84,6 +84,11 @@ class GateState:
     leased_order_ids: tuple[UUID, ...]
     """At most 1,000 of them."""
 
+    @property
+    def counted(self) -> int:
+        """Units that the gate knows of, free or leased; of leases that were not listed at least one each."""
+        return self.stock + self.leased_units + self.leases - len(self.leased_order_ids)
+
 
 class Gate(Protocol):
     """The admission filter: says no cheaply, and is never the truth."""
@@ -304,6 +309,10 @@ class Products(Protocol):
 
     async def epoch_and_free(self, product_id: int) -> tuple[int, LiveStock] | None:
         """Read the epoch and the live stock, now."""
+        ...
+
+    async def owed_to_gate(self, product_id: int) -> int:
+        """Count free units without those whose return is on its way."""
         ...
 
     async def gate_returns(self, *, limit: int) -> Sequence[GateReturn]:

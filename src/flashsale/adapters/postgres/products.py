@@ -101,6 +101,11 @@ class PostgresProducts:
             return None
         return row["epoch"], LiveStock(product_id=product_id, free=row["free"], version=row["version"])
 
+    async def owed_to_gate(self, product_id: int) -> int:
+        """Count free units without those whose return is on its way."""
+        row = await self._database.fetch_row(QUERIES["owed_to_gate"], product_id)
+        return 0 if row is None else row["units"]
+
     async def gate_returns(self, *, limit: int) -> Sequence[GateReturn]:
         """Read returns that the gate has not been told of."""
         rows = await self._database.fetch(QUERIES["gate_returns"], limit)

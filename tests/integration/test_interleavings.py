@@ -1,0 +1,290 @@
+"""What may happen at the same time: each test sets up one interleaving of statements, scripts and losses."""
+
+import asyncio
+
+import psycopg
+import pytest
+
+from flashsale.adapters.postgres.payments import PostgresPayments
+from flashsale.adapters.redis.gate import RedisGate
+from flashsale.bootstrap import open_jobs, open_services
+from flashsale.domain.errors import FlashSaleError, SoldOut
+from flashsale.domain.orders import OrderStatus
+from flashsale.domain.products import PaymentMode
+from flashsale.domain.requests import AcceptOutcome
+from flashsale.usecases.maintain import Sweep
+from flashsale.usecases.ports import ChargeOutcome, PaymentResult, ProductChange
+from flashsale.usecases.return_units import ReturnUnits
+from tests.conftest import add_buyers, add_product, make_settings
+from tests.integration.test_accept import accept, accept_one, propose, wait_for_lock
+from tests.integration.test_gate import admit, ask, flushed, state
+
+# --- locks in Postgres ----------------------------------------------------------------------------------------------
+
+
+def moves(services, order_id, product, user):
+    """What changes stock, money or state of an order, each as it is called."""
+    payments = PostgresPayments(services.database)
+    declined = PaymentResult(
+        order_id=order_id, attempt=1, outcome=ChargeOutcome.DECLINED, reference=None, retry_after_s=1
+    )
+    return {
+        "accept": lambda: accept(services, propose(product, user)),
+        "process": lambda: services.order_rows.process([order_id], payment_due_s=30),
+        "begin": lambda: payments.begin([order_id], due_s=30),
+        "finish": lambda: payments.finish([declined]),
+        "end": lambda: services.order_rows.end([order_id], OrderStatus.FAILED),
+        "sweep": lambda: services.order_rows.sweep(limit=10, due_s=30),
+        "load": lambda: services.products.begin_gate_load(product.product_id, seen_epoch=product.epoch),
+        "allotment": lambda: services.products.set_allotment(product.product_id, 5),
+    }
+
+
+@pytest.mark.parametrize("what", ["accept", "end", "finish", "sweep"])
+async def test_moves_wait_for_the_exclusive_lock_of_their_product(services, db, what):
+    product = await add_product(services)
+    users = await add_buyers(services, 2)
+    order_id = await accept_one(services, product, users[0])
+    move = moves(services, order_id, product, users[1])
+    if what == "finish":
+        await move["process"]()
+        await move["begin"]()
+    await db.execute("UPDATE orders SET due_at = now()")
+    transaction = db.transaction()
+    await transaction.start()
+    await db.execute("SELECT pg_advisory_xact_lock(7000, $1)", product.product_id)
+    moving = asyncio.create_task(move[what]())
+    await wait_for_lock(db)
+    assert not moving.done()
+    await transaction.rollback()
+    await moving
+
+
+@pytest.mark.parametrize("what", ["load", "allotment"])
+async def test_loads_and_allotments_wait_for_moves_that_are_half_way(services, db, what):
+    product = await add_product(services)
+    transaction = db.transaction()
+    await transaction.start()
+    await db.execute("SELECT pg_advisory_xact_lock_shared(7000, $1)", product.product_id)
+    waiting = asyncio.create_task(moves(services, None, product, None)[what]())
+    await wait_for_lock(db)
+    assert not waiting.done()
+    await transaction.rollback()
+    assert await waiting
+
+
+@pytest.mark.parametrize("what", ["end", "finish", "begin", "process"])
+async def test_two_moves_of_one_order_that_meet_at_its_row_count_once(services, db, what):
+    product = await add_product(services, allotment=5)
+    order_id = await accept_one(services, product, (await add_buyers(services, 1))[0])
+    move = moves(services, order_id, product, None)
+    if what in ("finish", "begin"):
+        await move["process"]()
+    if what == "finish":
+        await move["begin"]()
+    transaction = db.transaction()
+    await transaction.start()
+    await db.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
+    moving = [asyncio.create_task(move[what]()) for _ in range(2)]
+    await wait_for_lock(db, len(moving))
+    await transaction.rollback()
+    moved = await asyncio.gather(*moving)
+    # A second attempt supersedes the first; every other move happens once.
+    assert sorted(map(len, moved)) == ([1, 1] if what == "begin" else [0, 1])
+    assert await db.fetchval("SELECT free FROM product_live") == (5 if what in ("end", "finish") else 4)
+
+
+async def test_a_pause_is_seen_whatever_isolation_the_server_gives_by_default(postgres_url, valkey, redis, db):
+    await db.execute(alter_database("default_transaction_isolation = 'repeatable read'"))
+    async with open_services(make_settings(postgres_url, valkey.url)) as services:
+        product = await add_product(services)
+        user = (await add_buyers(services, 1))[0]
+        transaction = db.transaction()
+        await transaction.start()
+        await db.execute("SELECT pg_advisory_xact_lock(7000, $1)", product.product_id)
+        await db.execute("UPDATE products SET paused = true")
+        accepting = asyncio.create_task(accept(services, propose(product, user)))
+        await wait_for_lock(db)
+        await transaction.commit()
+        assert await accepting == [AcceptOutcome.PAUSED]
+
+
+def alter_database(what):
+    quoted = what.replace("'", "''")
+    return f"DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {quoted}', current_database()); END $$"
+
+
+async def test_returns_are_forgotten_while_a_loading_forgets_them_too(services, db):
+    product = await add_product(services, allotment=50)
+    first, second = sorted([await accept_one(services, product, user) for user in await add_buyers(services, 2)])
+    for order_id in (second, first):
+        await services.order_rows.end([order_id], OrderStatus.FAILED)
+    transaction = db.transaction()
+    await transaction.start()
+    await db.execute("SELECT 1 FROM gate_returns WHERE order_id = $1 FOR UPDATE", second)
+    # Whoever holds a row drops it: there is nothing to wait for.
+    await asyncio.wait_for(services.products.drop_gate_returns([first, second]), 2)
+    await transaction.rollback()
+    assert await db.fetchval("SELECT count(*) FROM gate_returns") == 1
+
+
+# --- servers that go away at a bad moment ---------------------------------------------------------------------------
+
+
+class TerminatesAtRelease:
+    """The pool, whose server ends the first connection after its work and before its reset; this loop has not seen it."""
+
+    def __init__(self, pool, dsn):
+        self.pool = pool
+        self.dsn = dsn
+        self.armed = True
+
+    def __getattr__(self, name):
+        return getattr(self.pool, name)
+
+    async def release(self, connection, **arguments):
+        if self.armed:
+            self.armed = False
+            with psycopg.connect(self.dsn, autocommit=True) as admin:
+                admin.execute("SELECT pg_terminate_backend(%s, 5000)", (connection.get_server_pid(),))
+        await self.pool.release(connection, **arguments)
+
+
+async def test_a_connection_lost_after_the_commit_loses_no_answer(services, db):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    pool = services.database._pool
+    services.database._pool = TerminatesAtRelease(pool, services.settings.postgres.url.get_secret_value())
+    try:
+        accepted = await services.buy(ask(product, user, key="k"))
+        assert not services.database._pool.armed
+    finally:
+        services.database._pool = pool
+    assert await db.fetchval("SELECT order_id FROM orders") == accepted.order_id
+
+
+async def test_a_server_that_only_reads_is_away(postgres_url, valkey, redis, db):
+    settings = make_settings(postgres_url, valkey.url)
+    async with open_services(settings) as services:
+        product = await add_product(services)
+        users = await add_buyers(services, 4)
+    await db.execute(alter_database("default_transaction_read_only = on"))
+    async with open_services(settings) as services:
+        results = await asyncio.gather(*(services.buy(ask(product, user)) for user in users), return_exceptions=True)
+    assert {type(result) for result in results} <= set(FlashSaleError.__subclasses__())
+
+
+async def test_without_redis_the_reconciliation_leaves_the_epoch_alone(postgres_url):
+    settings = make_settings(postgres_url, "redis://127.0.0.1:1/0")
+    async with open_services(settings) as services, open_jobs(settings, name="test") as jobs:
+        product = await add_product(services)
+        before, _ = await services.products.epoch_and_free(product.product_id)
+        for _ in range(3):
+            await jobs.reconcile()
+        assert (await services.products.epoch_and_free(product.product_id))[0] == before
+
+
+# --- the gate and its loadings --------------------------------------------------------------------------------------
+
+
+async def test_requests_that_waited_while_the_gate_was_loaded_are_leased_under_the_new_epoch(services):
+    old = await add_product(services)
+    users = await add_buyers(services, 3)
+    gate = services.gate
+    other = RedisGate(services.settings.redis, services.settings.gate)
+    async with gate._connection._lock:
+        first = asyncio.create_task(services.buy(ask(old, users[0], key="a")))
+        await until(lambda: gate.batches[0] == 1)
+        queued = asyncio.create_task(services.buy(ask(old, users[1], key="b")))
+        await until(lambda: gate._batcher.waiting == 1)
+        epoch, free = await services.products.begin_gate_load(old.product_id, seen_epoch=old.epoch)
+        assert await other.load(old.product_id, epoch=epoch, stock=free)
+        await services.catalog.refresh()
+        newer = asyncio.create_task(services.buy(ask(old, users[2], key="c")))
+        await until(lambda: gate._batcher.waiting == 2)
+    await asyncio.gather(first, queued, newer)
+    product = await services.catalog.get(old.product_id)
+    # The first may have passed the gate by and is then one that it counts too many, which heals; no lease is stranded.
+    await flushed(services, product, lambda found: found.stock >= 7 and not found.leases)
+    await other.close()
+
+
+async def until(check):
+    async with asyncio.timeout(10):
+        while not check():
+            await asyncio.sleep(0)
+
+
+async def test_a_key_under_way_with_other_units_gets_a_lease_of_its_own(services):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    begun = await admit(services, product, user, key="k", quantity=8)
+    assert (await services.buy(ask(product, user, key="k", quantity=1))).quantity == 1
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (1, 1))
+    services.gate.give_back(product.product_id, begun.order_id)
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (9, 0))
+
+
+async def test_a_buyer_for_whom_postgres_had_no_unit_has_not_used_his_limit(services, redis):
+    product = await add_product(services, allotment=1, limit_per_buyer=1)
+    first, second = await add_buyers(services, 2)
+    order = await services.buy(ask(product, first))
+    # As after an accept that bypassed the gate: it counts one too many.
+    await redis.set(f"flashsale:{{{product.product_id}}}:stock", 1)
+    with pytest.raises(SoldOut):
+        await services.buy(ask(product, second))
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (0, 0))
+    await services.order_rows.end([order.order_id], OrderStatus.FAILED)
+    await ReturnUnits(services.products, services.gate, limit=10)()
+    assert await services.buy(ask(product, second))
+
+
+async def test_a_product_that_cannot_be_reconciled_keeps_nobody_waiting(services, jobs, redis, db):
+    first, second = await add_product(services), await add_product(services)
+    await redis.flushall()
+    transaction = db.transaction()
+    await transaction.start()
+    await db.execute("SELECT pg_advisory_xact_lock_shared(7000, $1)", first.product_id)
+    with pytest.raises(FlashSaleError):
+        await jobs.reconcile()
+    await transaction.rollback()
+    await services.catalog.refresh()
+    assert (await state(services, await services.catalog.get(second.product_id))).loaded
+
+
+# --- sweeps and the catalog -----------------------------------------------------------------------------------------
+
+
+async def test_a_sweep_goes_on_behind_orders_whose_job_still_waits(services, db):
+    product = await add_product(services, allotment=50, payment_mode=PaymentMode.BY_BUYER)
+    users = await add_buyers(services, 12)
+    waiting = [await accept_one(services, product, user) for user in users[:11]]
+    last = await accept_one(services, product, users[11])
+    await services.order_rows.process([last], payment_due_s=1)
+    await db.execute("UPDATE orders SET due_at = now() - interval '1 minute' WHERE order_id = ANY($1)", waiting)
+    await db.execute("UPDATE orders SET due_at = now() - interval '1 second' WHERE order_id = $1", last)
+    await Sweep(services.order_rows, ReturnUnits(services.products, services.gate, limit=5), limit=5, due_s=8)()
+    assert await db.fetchval("SELECT status FROM orders WHERE order_id = $1", last) == "expired"
+
+
+async def test_a_refresh_sees_what_was_committed_before_it(services, monkeypatch):
+    product = await add_product(services)
+    reading, go = asyncio.Event(), asyncio.Event()
+    read = services.products.all
+
+    async def slow():
+        rows = await read()
+        reading.set()
+        await go.wait()
+        return rows
+
+    monkeypatch.setattr(services.products, "all", slow)
+    early = asyncio.create_task(services.catalog.refresh())
+    await reading.wait()
+    changing = asyncio.create_task(
+        services.administer.change(product.product_id, ProductChange(fields={"paused": True}))
+    )
+    await until(lambda: len(asyncio.all_tasks()) > 3)
+    go.set()
+    assert (await changing).paused
+    await early
