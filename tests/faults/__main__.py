@@ -18,6 +18,7 @@ from flashsale.local.stack import Stack
 from flashsale.observability import configure_logs
 from flashsale.settings import LogSettings
 from tests.faults.cells import CELLS
+from tests.faults.pressure import flood, overload
 from tests.faults.scene import Cell, Result, play
 
 SIMULATOR = {"FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "1", "FLASHSALE_LOG__LEVEL": "warning"}
@@ -65,6 +66,21 @@ def matrix(
     wrong = [f"{result.cell}, seed {result.seed}" for result in results if not result.right]
     console.print(f"{len(results) - len(wrong)} of {len(results)} right{': not ' if wrong else ''}{'; '.join(wrong)}")
     sys.exit(bool(wrong))
+
+
+@main.command(epilog="Example: python -m tests.faults pressure --only flood")
+@click.option("--only", type=click.Choice(["overload", "flood"]), help="Only this one.")
+def pressure(only: str | None) -> None:
+    """Press harder than it can take, and flood it with logins beside a sale; exit code 0 only if both went well."""
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    right = True
+    for name, scenario in (("overload", overload), ("flood", flood)):
+        if only in (None, name):
+            with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as folder:
+                went = asyncio.run(scenario(Path(folder), console.print))
+            console.print(f"{name}: {'right' if went else 'WRONG'}")
+            right = right and went
+    sys.exit(not right)
 
 
 async def run_cell(cell: Cell, seed: int, *, units: int, buyers: int, keep: Path | None) -> Result:

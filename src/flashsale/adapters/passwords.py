@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +22,9 @@ Result = TypeVar("Result")
 MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
 """OWASP Password Storage Cheat Sheet, argon2id: 19 MiB, 2 iterations, 1 degree of parallelism."""
 
+NICE = 19
+"""The lowest priority of the time-sharing scheduler."""
+
 NOBODY = f"$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${'A' * 22}${'A' * 43}"
 """A hash of no known password, as dear to compare with as any: a login of an unknown email is compared with it."""
 
@@ -29,7 +35,7 @@ class Argon2Passwords:
     def __init__(self, *, concurrency: int, queue_max: int) -> None:
         """Hash `concurrency` at once; at most `queue_max` more wait."""
         self._hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="argon2")
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="argon2", initializer=_yield_to_others)
         self._running = 0
         self._running_max = concurrency + queue_max
 
@@ -60,3 +66,9 @@ class Argon2Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._running -= 1
+
+
+def _yield_to_others() -> None:
+    """Let this thread have what processor time others leave: a flood of logins must not slow the buys down."""
+    if sys.platform == "linux":  # where a thread has a priority of its own: sched(7)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -1,0 +1,215 @@
+"""More than it can take: buys beyond capacity, and a flood of logins beside a sale."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import aiohttp
+from rich.table import Table
+
+from flashsale.local.children import pss_bytes
+from flashsale.local.sale import Sale, create_product, open_sale
+from flashsale.local.stack import ROOT, Stack
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+MIB = 2**20
+
+CALM_CLIENTS, CROWD = 64, 1000
+OVERLOAD_S = 20.0
+SMALL_QUEUES = {
+    "FLASHSALE_GATE__QUEUE_MAX": "200",
+    "FLASHSALE_ACCEPT__QUEUE_MAX": "100",
+    "FLASHSALE_ORDERS__WAITING_MAX": "3000",
+    "FLASHSALE_GATE__RATE_LIMIT": "0",
+    "FLASHSALE_LOG__LEVEL": "error",
+}
+"""Queues that a crowd on one machine can fill."""
+
+RECOVERY_S = 5.0
+
+FLOOD_PER_S = 200
+"""Logins and registrations a second: about twice what two cores hash if they do nothing else (21 ms each)."""
+PAIRS = 3
+
+
+@dataclass(slots=True)
+class Press:
+    """What a crowd was answered."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    lasted_s: float = 0.0
+
+    def row(self, name: str) -> list[str]:
+        """Give a table row: who, requests a second, answers, p50, p99."""
+        ordered = sorted(self.seconds)
+        accepted, gone, busy = (self.statuses[status] for status in (202, 409, 503))
+        other = sum(self.statuses.values()) - accepted - gone - busy
+        return [
+            name,
+            f"{len(ordered) / self.lasted_s:,.0f}",
+            *(f"{count:,}" for count in (accepted, gone, busy, other)),
+            *(f"{ordered[int(share * (len(ordered) - 1))] * 1000:,.0f}" for share in (0.5, 0.99)),
+        ]
+
+
+async def overload(folder: Path, say: Callable[[str], None]) -> bool:
+    """Let far more clients press than can be served; true if only 503 says so, memory is bounded and it recovers."""
+    async with Stack(folder, port=0, environment=SMALL_QUEUES) as stack:
+        product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": 200_000})
+        tokens = _make_tokens(stack, 20_000)
+        calm = await _press(stack, product_id, tokens, clients=CALM_CLIENTS, seconds=5)
+        before = _api_memory(stack)
+        peak = before
+
+        async def watch() -> None:
+            nonlocal peak
+            while True:
+                peak = max(peak, _api_memory(stack))
+                await asyncio.sleep(0.5)
+
+        async with _beside(watch()):
+            crowd = await _press(stack, product_id, tokens, clients=CROWD, seconds=OVERLOAD_S)
+        ended_s = time.monotonic()
+        while not (await _press(stack, product_id, tokens, clients=1, seconds=0.0)).statuses[202]:
+            if time.monotonic() - ended_s > RECOVERY_S:
+                break
+        recovered_s = time.monotonic() - ended_s
+        code = subprocess.run(  # noqa: ASYNC221 - nothing else is going on
+            [sys.executable, "-m", "flashsale.cli", "audit"],
+            env=stack.environment, cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    table = Table(title="overload: accepts, two API processes, small queues", title_justify="left")
+    for column in ("clients at once", "requests/s", "202", "409", "503", "other", "p50 ms", "p99 ms"):
+        table.add_column(column, justify="right")
+    table.add_row(*calm.row(str(CALM_CLIENTS)))
+    table.add_row(*crowd.row(f"{CROWD:,}"))
+    say(table)  # type: ignore[arg-type]
+    say(f"memory of both API processes: {before / MIB:.0f} MiB before, {peak / MIB:.0f} MiB at most")
+    say(f"next 202 after the crowd left: {recovered_s:.2f} s; {code.stdout.strip().splitlines()[-1]}")
+    only_503 = all(status in {202, 409, 503} for status in crowd.statuses)
+    return (
+        only_503
+        and crowd.statuses[503] > 0
+        and peak < 2 * before + 64 * MIB
+        and recovered_s < 5
+        and not code.returncode
+    )
+
+
+async def flood(folder: Path, say: Callable[[str], None]) -> bool:
+    """Hold the same sale without and with a flood of logins; true if buys are at most twice as slow at p99."""
+    sale = Sale(units=1000, buyers=3000, seconds=8, persistence=0.0, persist_s=0.0)
+    p99_ms: dict[bool, list[float]] = {False: [], True: []}
+    flooded: Counter[int] = Counter()
+    right = True
+    environment = {"FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0.2", "FLASHSALE_LOG__LEVEL": "error"}
+    async with Stack(folder, port=0, environment=environment) as stack:
+        for number, with_flood in itertools.product(range(PAIRS), (False, True)):
+            async with open_sale(stack, sale, folder / f"{number}-{with_flood}") as run:
+                await run.prepare()
+                async with _beside(_flood(stack, flooded) if with_flood else asyncio.Event().wait()):
+                    run.begin()
+                    while run.load.returncode is None:
+                        seen = await run.look()
+                        if seen is not None and not seen.free and not seen.open_orders:
+                            break
+                        await asyncio.sleep(0.25)
+                    await run.load.wait()
+                await run.watch(lambda _: None, every_s=0.25, deadline_s=60)
+                code, findings = await run.audit()
+                if code:
+                    say(findings)
+                    right = False
+                p99_ms[with_flood].append(run.summary()["buy_from_sent_ms_p99"])
+    ratio = statistics.median(p99_ms[True]) / statistics.median(p99_ms[False])
+    table = Table(
+        "sale", "buy p99 ms, each run", "median", title="a flood of logins beside a sale", title_justify="left"
+    )
+    for with_flood, name in ((False, "alone"), (True, f"beside {FLOOD_PER_S} logins and registrations/s")):
+        runs = p99_ms[with_flood]
+        table.add_row(name, ", ".join(f"{one:.0f}" for one in runs), f"{statistics.median(runs):.0f}")
+    say(table)  # type: ignore[arg-type]
+    say(f"ratio {ratio:.2f}; the flood was answered {dict(sorted(flooded.items()))}")
+    return right and ratio <= 2 and set(flooded) <= {0, 201, 401, 503}
+
+
+async def _flood(stack: Stack, statuses: Counter[int]) -> None:
+    """Register and log in, FLOOD_PER_S times a second, whatever the answers; for ever."""
+    async with aiohttp.ClientSession(stack.base_url, connector=aiohttp.TCPConnector(limit=0)) as session:
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def one(number: int) -> None:
+            email = f"flood-{time.time_ns()}-{number}@example.com"
+            body = {"email": email, "password": "correct horse"}
+            path = "/api/auth/login" if number % 2 else "/api/auth/register"
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with session.post(path, json=body if number % 2 else {**body, "name": "Flood"}) as response:
+                    statuses[response.status] += 1
+
+        began_s = time.monotonic()
+        for number in itertools.count():
+            await asyncio.sleep(max(0.0, began_s + number / FLOOD_PER_S - time.monotonic()))
+            task = asyncio.create_task(one(number))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: object) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _press(stack: Stack, product_id: int, tokens: list[str], *, clients: int, seconds: float) -> Press:
+    """Let `clients` press one after the other for `seconds`, each without a pause, at least once."""
+    press = Press()
+    body = json.dumps({"productId": product_id}).encode()
+    turn = itertools.cycle(tokens)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(stack.base_url, connector=connector) as session:
+        began_s = time.monotonic()
+
+        async def client() -> None:
+            while True:
+                headers = {"Authorization": f"Bearer {next(turn)}", "Content-Type": "application/json"}
+                sent_s = time.monotonic()
+                async with session.post("/api/order/buy-flash", data=body, headers=headers) as response:
+                    await response.read()
+                    press.statuses[response.status] += 1
+                press.seconds.append(time.monotonic() - sent_s)
+                if time.monotonic() - began_s >= seconds:
+                    return
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+        press.lasted_s = time.monotonic() - began_s
+    return press
+
+
+def _make_tokens(stack: Stack, count: int) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "flashsale.cli", "buyers", "--count", str(count)],
+        env=stack.environment, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [json.loads(line)["token"] for line in done.stdout.splitlines()]
+
+
+def _api_memory(stack: Stack) -> int:
+    return sum(pss_bytes(child.pid) for child in stack.children["api"])
