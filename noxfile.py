@@ -67,6 +67,27 @@ def mutations(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Break every part in the middle of a sale, with several seeds (about 40 minutes); arguments go to the command."""
+    install(session)
+    session.run("python", "-m", "tests.faults", "matrix", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Hold sales with random faults for ten minutes and look for what was left; arguments go to the command."""
+    install(session)
+    session.run("python", "-m", "tests.faults", "soak", *session.posargs)
+
+
+@nox.session
+def pressure(session: nox.Session) -> None:
+    """Press harder than it can take, flood it with logins, rebuild the gate; arguments go to the command."""
+    install(session)
+    session.run("python", "-m", "tests.faults", "pressure", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Sell 1,000 units to 10,000 buyers on this machine and prove that it was right; arguments go to the command."""
     install(session)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import statistics
 import sys
 import tempfile
@@ -10,6 +12,7 @@ import time
 from pathlib import Path
 
 import click
+from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
@@ -18,10 +21,24 @@ from flashsale.local.stack import Stack
 from flashsale.observability import configure_logs
 from flashsale.settings import LogSettings
 from tests.faults.cells import CELLS
-from tests.faults.pressure import flood, overload
-from tests.faults.scene import Cell, Result, play
+from tests.faults.pressure import flood, overload, rebuild
+from tests.faults.scene import Cell, Result, play, wait_for_postgres
 
 SIMULATOR = {"FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "1", "FLASHSALE_LOG__LEVEL": "warning"}
+
+SOAK_UNITS = 300
+QUIET_S = 30.0
+"""How long, after the last sale, the traces of processes that were killed in it may take to go."""
+
+LEFT = """
+SELECT
+    (SELECT count(*) FROM gate_returns) AS "unreturned orders",
+    (SELECT count(*) FROM orders WHERE due_at IS NOT NULL) AS "orders that are not final",
+    (SELECT count(*) FROM units AS u INNER JOIN orders AS o ON u.order_id = o.order_id WHERE o.status <> 'confirmed')
+        AS "units of ended orders",
+    (SELECT count(*) FROM procrastinate_jobs WHERE queue_name <> 'maintenance' AND status = 'doing') AS "jobs being done",
+    (SELECT count(*) FROM procrastinate_jobs WHERE queue_name <> 'maintenance' AND status = 'todo') AS "jobs waiting"
+"""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,19 +85,81 @@ def matrix(
     sys.exit(bool(wrong))
 
 
+@main.command(epilog="Example: python -m tests.faults soak --minutes 2 --seed 7")
+@click.option("--minutes", type=click.FloatRange(0.1, 60), default=10, show_default=True, help="How long, about.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Which faults come, and in what order.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep logs, histories and data below this.")
+def soak(minutes: float, seed: int, keep: Path | None) -> None:
+    """Hold one sale after the other on one stack, each with a random fault; then look for whatever was left behind."""
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as folder:
+        right = asyncio.run(run_soak(keep or Path(folder), minutes * 60, seed, console))
+    sys.exit(not right)
+
+
 @main.command(epilog="Example: python -m tests.faults pressure --only flood")
-@click.option("--only", type=click.Choice(["overload", "flood"]), help="Only this one.")
+@click.option("--only", type=click.Choice(["overload", "flood", "rebuild"]), help="Only this one.")
 def pressure(only: str | None) -> None:
-    """Press harder than it can take, and flood it with logins beside a sale; exit code 0 only if both went well."""
+    """Press harder than it can take, flood it with logins beside a sale, and time how the gate is rebuilt.
+
+    Exit code 0 only if everything went well.
+    """
     console = Console(width=None if sys.stdout.isatty() else 130)
     right = True
-    for name, scenario in (("overload", overload), ("flood", flood)):
+    for name, scenario in (("overload", overload), ("flood", flood), ("rebuild", rebuild)):
         if only in (None, name):
             with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as folder:
                 went = asyncio.run(scenario(Path(folder), console.print))
             console.print(f"{name}: {'right' if went else 'WRONG'}")
             right = right and went
     sys.exit(not right)
+
+
+async def run_soak(folder: Path, seconds: float, seed: int, console: Console) -> bool:
+    """Hold sales for about `seconds`; true if each was right and nothing is left."""
+    draw = random.Random(seed)
+    right = True
+    sizes: dict[str, list[int]] = {}
+    began_s = time.monotonic()
+    async with Stack(folder, port=0, payments=2, environment=SIMULATOR) as stack:
+        for number in itertools.count(1):
+            if time.monotonic() - began_s > seconds:
+                break
+            cell = draw.choice(CELLS)
+            sale = demand(SOAK_UNITS, 3 * SOAK_UNITS, number)
+            result = await play(stack, cell, seed * 1000 + number, sale, folder / f"sale-{number}")
+            right = right and result.right
+            for role, size in stack.pss_bytes().items():
+                sizes.setdefault(role, []).append(size)
+            elapsed_s = time.monotonic() - began_s
+            verdict = "right" if result.right else "WRONG"
+            console.print(f"{elapsed_s:4.0f} s: sale {number}, {cell.name}: {verdict}", highlight=False)
+            for problem in result.problems:
+                console.print(problem, markup=False, highlight=False, soft_wrap=True)
+        left = await left_behind(stack)
+        quiet_by_s = time.monotonic() + QUIET_S
+        while any(left.values()) and time.monotonic() < quiet_by_s:
+            await asyncio.sleep(1)
+            left = await left_behind(stack)
+    table = Table(*("role", "first MiB", "median", "most", "last"), title="memory after each sale (PSS)")
+    for role, series in sorted(sizes.items()):
+        figures = (series[0], statistics.median(series), max(series), series[-1])
+        table.add_row(role, *(f"{figure / 2**20:.0f}" for figure in figures))
+    console.print(table)
+    console.print(f"left behind: {', '.join(f'{count} {what}' for what, count in left.items())}", highlight=False)
+    return right and not any(left.values())
+
+
+async def left_behind(stack: Stack) -> dict[str, int]:
+    """Count what nobody will look after any more; each must be 0."""
+    connection = await wait_for_postgres(stack)
+    async with Redis.from_url(stack.environment["FLASHSALE_REDIS__URL"]) as redis:
+        try:
+            found = await connection.fetchrow(LEFT)
+            leases = [await redis.zcard(key) async for key in redis.scan_iter("flashsale:*:leases")]
+        finally:
+            await connection.close()
+    return {**dict(found or {}), "leases": sum(leases)}
 
 
 async def run_cell(cell: Cell, seed: int, *, units: int, buyers: int, keep: Path | None) -> Result:
