@@ -451,10 +451,10 @@ MUTATIONS = [
         tests="lease_of_an_older_loading",
     ),
     Mutation(
-        guard="units of a lost commit go back",
+        guard="units of a void proposal go back",
         file="src/flashsale/usecases/buy.py",
-        before="            if kept is None and proposal.epoch is not None:\n",
-        after="            if False:\n",
+        before="        else:\n            self._gate.give_back(product_id, order_id)\n\n    async def _give_up",
+        after="\n    async def _give_up",
         tests="commit_that_never_happened",
     ),
     Mutation(

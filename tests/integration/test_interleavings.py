@@ -267,7 +267,7 @@ async def test_a_sweep_goes_on_behind_orders_whose_job_still_waits(services, db)
     assert await db.fetchval("SELECT status FROM orders WHERE order_id = $1", last) == "expired"
 
 
-async def test_a_refresh_sees_what_was_committed_before_it(services, monkeypatch):
+async def test_a_refresh_sees_what_was_committed_before_it(services, db, monkeypatch):
     product = await add_product(services)
     reading, go = asyncio.Event(), asyncio.Event()
     read = services.products.all
@@ -284,7 +284,10 @@ async def test_a_refresh_sees_what_was_committed_before_it(services, monkeypatch
     changing = asyncio.create_task(
         services.administer.change(product.product_id, ProductChange(fields={"paused": True}))
     )
-    await until(lambda: len(asyncio.all_tasks()) > 3)
+    async with asyncio.timeout(10):
+        while not await db.fetchval("SELECT paused FROM products"):
+            await asyncio.sleep(0.01)
+    assert not changing.done(), "it waits for a reading that sees its commit"
     go.set()
     assert (await changing).paused
     await early

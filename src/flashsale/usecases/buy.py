@@ -241,8 +241,6 @@ class Buy:
         verdicts = []
         for proposal in proposals:
             kept = accepted.get(proposal.order_id)
-            if kept is None and proposal.epoch is not None:
-                self._gate.give_back(proposal.request.product_id, proposal.order_id)
             outcome = AcceptOutcome.VOIDED if kept is None else AcceptOutcome.ACCEPTED
             verdicts.append(Verdict(outcome=outcome, accepted=kept))
         return verdicts
