@@ -285,14 +285,14 @@ MUTATIONS = [
     Mutation(
         guard="the start of the sale is checked under the lock",
         file="sql/functions/accept_orders_v1.sql",
-        before="            WHEN clock_timestamp() < _product.starts_at THEN 'not_started'\n",
+        before="            WHEN _now < _product.starts_at THEN 'not_started'\n",
         after="",
         tests="nothing_is_accepted_outside",
     ),
     Mutation(
         guard="the end of the sale is checked under the lock",
         file="sql/functions/accept_orders_v1.sql",
-        before="            WHEN clock_timestamp() >= _product.ends_at THEN 'ended'\n",
+        before="            WHEN _now >= _product.ends_at THEN 'ended'\n",
         after="",
         tests="nothing_is_accepted_outside",
     ),

@@ -51,6 +51,7 @@ DECLARE
     _sold_deltas integer[] := '{}';
     _job_id bigint;
     _row record;
+    _now timestamptz;
 BEGIN
     FOR i IN 1 .. cardinality(_products) LOOP
         PERFORM pg_advisory_xact_lock_shared(7000, _products[i]);
@@ -104,13 +105,15 @@ BEGIN
         ON CONFLICT DO NOTHING;
     END IF;
 
+    -- One instant decides about the sale's window and is the orders' own: what is waited for below takes no part in it.
+    _now := clock_timestamp();
     FOR p IN 1 .. cardinality(_products) LOOP
         SELECT * INTO _product FROM products WHERE product_id = _products[p];
         _verdict := CASE
             WHEN _product.product_id IS NULL THEN 'unknown_product'
             WHEN _product.paused THEN 'paused'
-            WHEN clock_timestamp() < _product.starts_at THEN 'not_started'
-            WHEN clock_timestamp() >= _product.ends_at THEN 'ended'
+            WHEN _now < _product.starts_at THEN 'not_started'
+            WHEN _now >= _product.ends_at THEN 'ended'
         END;
         FOR i IN 1 .. _n LOOP
             IF _outcome[i] IS NULL AND _product_ids[i] = _products[p] THEN
@@ -219,11 +222,10 @@ BEGIN
         )
         SELECT
             i.order_id, i.user_id, i.product_id, p.name, i.quantity, p.price_minor, p.currency, p.payment_mode,
-            'queued', t.now + _due, _job_id, t.now, t.now
+            'queued', _now + _due, _job_id, _now, _now
         FROM unnest(_order_ids, _user_ids, _product_ids, _quantities, _outcome)
             AS i (order_id, user_id, product_id, quantity, outcome)
         INNER JOIN products AS p ON i.product_id = p.product_id
-        CROSS JOIN (SELECT clock_timestamp() AS now) AS t
         WHERE i.outcome = 'accepted';
         INSERT INTO order_events (order_id, version, status)
         SELECT a, 1, 'queued' FROM unnest(_accepted) AS a;

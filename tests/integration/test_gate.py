@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -204,3 +205,15 @@ async def test_closing_the_gate_sends_what_was_decided(services, settings):
     gate.give_back(product.product_id, answer.order_id)
     await gate.close()
     assert (await state(services, product)).stock == 10
+
+
+@pytest.mark.parametrize("foreign", ["type", "field"])
+async def test_foreign_rates_are_forgotten_and_unload_nothing(services, redis, foreign):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    now_s = int(time.time())
+    for window in range(now_s, now_s + 10):
+        key = f"flashsale:{{{product.product_id}}}:rate:{window}"
+        await (redis.set(key, "no hash") if foreign == "type" else redis.hset(key, str(user), "x"))
+    assert (await admit(services, product, user)).admission is Admission.ADMITTED
+    assert (await state(services, product)).loaded

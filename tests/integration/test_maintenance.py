@@ -1,9 +1,11 @@
 import asyncio
 
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
+from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
-from flashsale.usecases.ports import Admission
+from flashsale.usecases.ports import Admission, PoisonBatch
+from flashsale.usecases.process_orders import ProcessOrders
 from tests.conftest import add_buyers, add_product, make_settings
 from tests.integration.test_accept import accept_one, propose
 from tests.integration.test_gate import admit, ask, flushed, state
@@ -146,3 +148,22 @@ async def test_a_loading_that_lost_the_race_changes_nothing(services):
         product.epoch + 1,
         10,
     )
+
+
+class RefusingOrders(PostgresOrders):
+    """Refuses every order for good, as Postgres does if a statement cannot work."""
+
+    async def process(self, order_ids, *, payment_due_s):
+        raise PoisonBatch("refused", unknown_user=False)
+
+
+async def test_an_order_that_postgres_refuses_again_and_again_fails_and_gives_its_units_back(services, db):
+    product = await add_product(services)
+    order_ids = [await accept_one(services, product, user) for user in await add_buyers(services, 3)]
+    process = ProcessOrders(RefusingOrders(services.database), payment_due_s=30)
+    for _ in range(2):
+        await process(order_ids)
+        assert await db.fetchval("SELECT count(*) FROM orders WHERE status = 'queued'") == 3
+    await process(order_ids)
+    assert await db.fetchval("SELECT count(*) FROM orders WHERE status = 'failed'") == 3
+    assert await db.fetchval("SELECT free FROM product_live") == 10

@@ -217,12 +217,16 @@ class Buy:
         except PoisonBatch as poison:
             if len(proposals) > 1:
                 middle = len(proposals) // 2
-                return [
-                    *await self._accept_sorted(proposals[:middle]),
-                    *await self._accept_sorted(proposals[middle:]),
-                ]
+                return [*await self._accept_half(proposals[:middle]), *await self._accept_half(proposals[middle:])]
             log.error("buy.poison", order_id=str(proposals[0].order_id), problem=str(poison))  # noqa: TRY400
             return [await self._void_poison(proposals[0], unknown_user=poison.unknown_user)]
+
+    async def _accept_half(self, proposals: list[Proposal]) -> list[Verdict]:
+        try:
+            return await self._accept_sorted(proposals)
+        except Unavailable:
+            # The other half may stand: this one is proposed again, under the same ids.
+            return [Verdict(outcome=AcceptOutcome.RETRY, accepted=None) for _ in proposals]
 
     async def _void_poison(self, proposal: Proposal, *, unknown_user: bool) -> Verdict:
         await self._acceptance.void([proposal.order_id])

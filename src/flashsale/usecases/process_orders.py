@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+REFUSALS_MAX = 3
+"""How often Postgres must refuse an order by itself, in one process, before it ends as failed."""
+
+
 class ProcessOrders:
     """The use case; doing it again changes nothing."""
 
@@ -25,6 +30,7 @@ class ProcessOrders:
         """A payment whose job is lost is due again after `payment_due_s`."""
         self._orders = orders
         self._payment_due_s = payment_due_s
+        self._refusals: Counter[UUID] = Counter()
 
     async def __call__(self, order_ids: Sequence[UUID]) -> None:
         """Move the queued ones on. One that Postgres will never take ends as failed, alone.
@@ -40,7 +46,14 @@ class ProcessOrders:
                 await self(order_ids[:middle])
                 await self(order_ids[middle:])
                 return
-            log.error("order.poison", order_id=str(order_ids[0]), problem=str(poison))  # noqa: TRY400
-            await self._orders.end(order_ids, OrderStatus.FAILED)
+            await self._refused(order_ids[0], poison)
             return
         log.info("orders.processed", asked=len(order_ids), moved=len(moved))
+
+    async def _refused(self, order_id: UUID, poison: PoisonBatch) -> None:
+        self._refusals[order_id] += 1
+        log.error("order.poison", order_id=str(order_id), refusals=self._refusals[order_id], problem=str(poison))
+        if self._refusals[order_id] >= REFUSALS_MAX:
+            del self._refusals[order_id]
+            await self._orders.end([order_id], OrderStatus.FAILED)
+        # Otherwise it is due again by itself: what refuses it may be a migration that is half way.

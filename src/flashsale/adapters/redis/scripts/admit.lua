@@ -17,7 +17,7 @@
 local function kind(key)
     return redis.call('TYPE', key).ok
 end
-local types = {'string', 'string', 'string', 'zset', 'hash', 'hash', 'hash', 'hash', 'hash'}
+local types = {'string', 'string', 'string', 'zset', 'hash', 'hash', 'hash'}
 for i, want in ipairs(types) do
     local is = kind(KEYS[i])
     if is ~= want and (is ~= 'none' or i <= 3) then
@@ -29,6 +29,14 @@ if redis.call('GET', KEYS[1]) ~= ARGV[2] or redis.call('GET', KEYS[2]) ~= ARGV[1
     or not stock or stock < 0 or stock > 1000000 or stock % 1 ~= 0
     or not string.match(redis.call('GET', KEYS[3]), '^%d+$') then
     return {'unloaded'}
+end
+
+-- Rates are no part of what was loaded: foreign ones are forgotten.
+for i = 8, 9 do
+    local is = kind(KEYS[i])
+    if is ~= 'hash' and is ~= 'none' then
+        redis.call('DEL', KEYS[i])
+    end
 end
 
 local time = redis.call('TIME')
@@ -46,6 +54,15 @@ local function bump(key, field, by)
         redis.call('HSET', key, field, string.format('%d', count))
     else
         redis.call('HDEL', key, field)
+    end
+    return count
+end
+
+local function requests(key, user)
+    local count = redis.pcall('HINCRBY', key, user, 1)
+    if type(count) ~= 'number' then
+        redis.call('HSET', key, user, '1')
+        count = 1
     end
     return count
 end
@@ -83,9 +100,9 @@ for i = 1, asked do
     local id, user, units, key = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
     at = at + 4
     local answer
-    if rate_limit > 0 and redis.call('HINCRBY', KEYS[8], user, 1) > rate_limit then
+    if rate_limit > 0 and requests(KEYS[8], user) > rate_limit then
         answer = 'rate_limited:' .. window_s
-    elseif tries_limit > 0 and redis.call('HINCRBY', KEYS[9], user, 1) > tries_limit then
+    elseif tries_limit > 0 and requests(KEYS[9], user) > tries_limit then
         answer = 'rate_limited:60'
     end
     if not answer and key ~= '' then
