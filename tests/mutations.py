@@ -632,6 +632,27 @@ MUTATIONS = [
         after="l.free AS units",
         tests="right_is_left_alone",
     ),
+    Mutation(
+        guard="a new allotment is a new epoch",
+        file="sql/functions/set_allotment_v1.sql",
+        before="epoch = epoch + 1",
+        after="epoch = epoch",
+        tests="new_allotment_refuses",
+    ),
+    Mutation(
+        guard="a payment is asked for in time",
+        file="sql/functions/request_payment_v1.sql",
+        before=" AND due_at > clock_timestamp()",
+        after="",
+        tests="asked_for_too_late",
+    ),
+    Mutation(
+        guard="an order fails only after several refusals",
+        file="src/flashsale/usecases/process_orders.py",
+        before="if self._refusals[order_id] >= REFUSALS_MAX:",
+        after="if True:",
+        tests="refuses_again_and_again",
+    ),
 ]
 
 

@@ -94,6 +94,23 @@ async def test_two_moves_of_one_order_that_meet_at_its_row_count_once(services, 
     assert await db.fetchval("SELECT free FROM product_live") == (5 if what in ("end", "finish") else 4)
 
 
+async def test_a_new_allotment_refuses_the_leases_of_the_old_one(services):
+    product = await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    await services.products.set_allotment(product.product_id, 20)
+    assert await accept(services, propose(product, user)) == [AcceptOutcome.STALE_EPOCH]
+
+
+async def test_a_payment_that_is_asked_for_too_late_is_not_made(services, db):
+    product = await add_product(services, payment_mode=PaymentMode.BY_BUYER)
+    order_id = await accept_one(services, product, (await add_buyers(services, 1))[0])
+    await services.order_rows.process([order_id], payment_due_s=30)
+    await db.execute("UPDATE orders SET due_at = now() - interval '1 second'")
+    assert not await services.order_rows.request_payment(order_id, due_s=30), (
+        "the sweep has not come by, but it is over"
+    )
+
+
 async def test_a_pause_is_seen_whatever_isolation_the_server_gives_by_default(postgres_url, valkey, redis, db):
     await db.execute(alter_database("default_transaction_isolation = 'repeatable read'"))
     async with open_services(make_settings(postgres_url, valkey.url)) as services:

@@ -1,6 +1,6 @@
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from uuid import uuid4
@@ -321,3 +321,16 @@ async def test_a_stopping_process_ends_its_streams_and_new_ones_at_once(monkeypa
         async with watching(await here.streams.stock(1, 0)) as late:
             await late.until(lambda: late.ended)
             assert late.status == 200
+
+
+async def test_streams_of_a_stopping_process_do_not_all_end_at_once(monkeypatch):
+    monkeypatch.setattr("flashsale.http.routes.live.CLOSE_SPREAD_S", 1.0)
+    async with world() as here, AsyncExitStack() as streams:
+        clients = [await streams.enter_async_context(watching(await here.streams.stock(1, 0))) for _ in range(30)]
+        for client in clients:
+            await client.until(lambda client=client: client.events)
+        here.hub.close()
+        ends = [asyncio.create_task(client.until(lambda client=client: client.ended)) for client in clients]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        assert sum(client.ended for client in clients) < len(clients)
+        await asyncio.gather(*ends)
