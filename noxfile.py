@@ -88,6 +88,13 @@ def pressure(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed beside controls, with the invariants of the same run; arguments go to the command."""
+    install(session)
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Sell 1,000 units to 10,000 buyers on this machine and prove that it was right; arguments go to the command."""
     install(session)
