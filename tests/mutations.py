@@ -222,7 +222,7 @@ MUTATIONS = [
     Mutation(
         guard="a gate that is stuck low is loaded anew",
         file="src/flashsale/usecases/maintain.py",
-        before="if now_s - self._low_since_s.setdefault(product_id, now_s) >= LOW_S:",
+        before="if now_s - self._off_since_s.setdefault(product_id, now_s) >= OFF_S:",
         after="if False:",
         tests="stuck_low",
     ),
@@ -474,7 +474,7 @@ MUTATIONS = [
     Mutation(
         guard="a gate that is right is not loaded",
         file="src/flashsale/usecases/maintain.py",
-        before="if after.loaded and max(state.counted, after.counted) < owed:",
+        before="if after.loaded and (low or high):",
         after="if after.loaded:",
         tests="right_is_left_alone",
     ),
@@ -652,6 +652,13 @@ MUTATIONS = [
         before="if self._refusals[order_id] >= REFUSALS_MAX:",
         after="if True:",
         tests="refuses_again_and_again",
+    ),
+    Mutation(
+        guard="a gate that counts too many at rest is loaded anew",
+        file="src/flashsale/usecases/maintain.py",
+        before="        high = not state.leases and not after.leases and min(state.stock, after.stock) > owed\n",
+        after="        high = False\n",
+        tests="too_many_at_rest",
     ),
 ]
 

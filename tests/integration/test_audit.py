@@ -88,7 +88,7 @@ async def test_corrupted_data_is_found(sold, db, invariant, statement):
 
 async def test_a_gate_that_drifts_is_found(sold, settings, redis, monkeypatch):
     monkeypatch.setattr("flashsale.usecases.audit.GATE_PAUSE_S", 0.5)
-    monkeypatch.setattr("flashsale.usecases.audit.RECONCILE_S", 0.5 - settings.gate.lease_s)
+    monkeypatch.setattr("flashsale.usecases.audit.GATE_LAG_S", 0.5 - settings.gate.lease_s)
     # Accepted behind the gate's back: it still counts the units of the two orders that hold some.
     async with open_audit(make_settings_without_gateway(settings)) as audit:
         results = {result.promise[:4]: result for result in await audit(history=None, overdue_s=3600)}

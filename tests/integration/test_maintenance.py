@@ -91,7 +91,7 @@ async def test_a_lease_past_its_deadline_is_given_back_only_if_no_order_stands(p
 
 
 async def test_a_gate_that_is_stuck_low_is_loaded_anew_also_while_stock_moves(services, jobs, redis, db, monkeypatch):
-    monkeypatch.setattr("flashsale.usecases.maintain.LOW_S", 0.1)
+    monkeypatch.setattr("flashsale.usecases.maintain.OFF_S", 0.1)
     product = await add_product(services)
     await redis.set(f"flashsale:{{{product.product_id}}}:stock", 0)
     users = await add_buyers(services, 2)
@@ -108,8 +108,17 @@ async def test_a_gate_that_is_stuck_low_is_loaded_anew_also_while_stock_moves(se
     assert (await admit(services, product, users[1])).admission is Admission.ADMITTED
 
 
+async def test_a_gate_that_counts_too_many_at_rest_is_loaded_anew(services, jobs, redis, monkeypatch):
+    monkeypatch.setattr("flashsale.usecases.maintain.OFF_S", 0)
+    product = await add_product(services)
+    await redis.set(f"flashsale:{{{product.product_id}}}:stock", 15)
+    await jobs.reconcile()
+    await services.catalog.refresh()
+    assert (await state(services, await services.catalog.get(product.product_id))).stock == 10
+
+
 async def test_a_gate_that_is_right_is_left_alone(services, jobs, monkeypatch):
-    monkeypatch.setattr("flashsale.usecases.maintain.LOW_S", 0)
+    monkeypatch.setattr("flashsale.usecases.maintain.OFF_S", 0)
     product = await add_product(services, payment_mode=PaymentMode.BY_BUYER)
     order = await services.buy(ask(product, (await add_buyers(services, 1))[0]))
     await services.order_rows.process([order.order_id], payment_due_s=30)

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Protocol
 
 from flashsale.domain.orders import FINAL, RELEASING, OrderStatus
-from flashsale.usecases.history import RECONCILE_S, Checked, History, OrderRow, check_history
+from flashsale.usecases.history import Checked, History, OrderRow, check_history
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 GATE_PAUSE_S = 0.5
 """Between two looks at a gate that has to follow Postgres within the reconcile lag."""
+
+GATE_LAG_S = 6.0
+"""How long, after the deadline of the last lease, the reconciliation may take to notice, and to load the gate anew."""
 
 MAY_BE_CHARGED = frozenset({OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_UNKNOWN, OrderStatus.REFUND_PENDING})
 """States in which the gateway may hold the money, or not."""
@@ -94,7 +97,7 @@ class Audit:
         promise = "Gate stock and units of leases not in Postgres are the free units (a bypassed gate counts nothing)."
         rows = await self._products.all()
         bad: list[str] = []
-        tries = math.ceil((self._lease_s + RECONCILE_S) / GATE_PAUSE_S) + 1
+        tries = math.ceil((self._lease_s + GATE_LAG_S) / GATE_PAUSE_S) + 1
         for attempt in range(tries):
             bad = [str(product.product_id) for product, _, _ in rows if await self._drifts(product.product_id)]
             if not bad:

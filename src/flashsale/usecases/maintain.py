@@ -21,8 +21,8 @@ log = structlog.get_logger(__name__)
 ROUNDS_MAX = 100
 """Most sweeps in one run, so that a run ends."""
 
-LOW_S = 2.0
-"""How long a gate must have counted too few units: changes on their way look the same for a moment."""
+OFF_S = 2.0
+"""How long a gate must have counted wrong: changes on their way look the same for a moment."""
 
 
 class Sweep:
@@ -48,7 +48,7 @@ class Sweep:
 
 
 class Reconcile:
-    """Brings the gate and Postgres together: returns, leases past their deadline, a gate that is stuck low."""
+    """Brings the gate and Postgres together: returns, leases past their deadline, a gate that counts wrong."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Reconcile:
         self._load_gate = load_gate
         self._return_units = return_units
         self._limit = limit
-        self._low_since_s: dict[int, float] = {}
+        self._off_since_s: dict[int, float] = {}
 
     async def __call__(self) -> None:
         """Reconcile every product once."""
@@ -100,15 +100,18 @@ class Reconcile:
         owed = await self._products.owed_to_gate(product_id)
         after = await self._gate.state(product_id, epoch)
         # Looked at from both sides: what was settled since the first look, or came back, is in one of the two.
-        # Too high heals by itself: Postgres refuses, and such a lease is not returned. Too low would never end.
-        if after.loaded and max(state.counted, after.counted) < owed:
+        low = max(state.counted, after.counted) < owed
+        # Too high, as after accepts that bypassed the gate, heals while buyers press: Postgres refuses, and such a lease
+        # is not returned. Only a gate at rest counts: leases that are about to be settled look the same.
+        high = not state.leases and not after.leases and min(state.stock, after.stock) > owed
+        if after.loaded and (low or high):
             now_s = time.monotonic()
-            if now_s - self._low_since_s.setdefault(product_id, now_s) >= LOW_S:
-                log.warning("gate.stuck_low", product_id=product_id, stock=after.stock, owed=owed)
+            if now_s - self._off_since_s.setdefault(product_id, now_s) >= OFF_S:
+                log.warning("gate.off", product_id=product_id, stock=after.stock, owed=owed)
                 await self._load_gate(product_id, force=True)
-                del self._low_since_s[product_id]
+                del self._off_since_s[product_id]
         else:
-            self._low_since_s.pop(product_id, None)
+            self._off_since_s.pop(product_id, None)
 
     async def _give_up_overdue(self, product_id: int) -> None:
         leases = await self._gate.overdue_leases(product_id, limit=self._limit)
