@@ -101,7 +101,7 @@ class Reconcile:
         after = await self._gate.state(product_id, epoch)
         # Looked at from both sides: what was settled since the first look, or came back, is in one of the two.
         low = max(state.counted, after.counted) < owed
-        # Too high, as after accepts that bypassed the gate, heals while buyers press: Postgres refuses, and such a lease
+        # Too high, as after accepts that bypassed the gate, heals while buyers press: Postgres refuses, and the lease
         # is not returned. Only a gate at rest counts: leases that are about to be settled look the same.
         high = not state.leases and not after.leases and min(state.stock, after.stock) > owed
         if after.loaded and (low or high):
