@@ -43,11 +43,11 @@ async def test_a_job_that_runs_for_a_dead_worker_counts_as_gone(services, jobs, 
     assert await db.fetchval("SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'") == 1
 
 
-async def test_processing_orders_twice_changes_nothing(services, jobs, db):
+async def test_processing_orders_twice_changes_nothing(services, db):
     product = await add_product(services)
     order_id = await accept_one(services, product, (await add_buyers(services, 1))[0])
-    for _ in range(3):
-        await jobs.process_orders([order_id])
+    assert len(await services.order_rows.process([order_id], payment_due_s=30)) == 1
+    assert not await services.order_rows.process([order_id], payment_due_s=30)
     assert await statuses(db) == {"awaiting_payment"}
     assert await db.fetchval("SELECT count(*) FROM procrastinate_jobs WHERE queue_name = 'payments'") == 1
 
