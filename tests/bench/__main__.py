@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import platform
 import socket
 import statistics
@@ -31,6 +32,7 @@ from flashsale.local.sale import create_product
 from flashsale.local.stack import ROOT, Stack
 from flashsale.observability import configure_logs
 from flashsale.settings import LogSettings
+from tests.api.conftest import audit
 from tests.bench.press import Pressed, Watchers, press
 
 if TYPE_CHECKING:
@@ -90,14 +92,7 @@ class Bench:
         folder = self.folder / f"stack-{next(self._stacks)}"
         async with Stack(folder, port=0, environment={**QUIET, **(environment or {})}, **counts) as stack:
             yield stack
-            done = subprocess.run(  # noqa: ASYNC221 - nothing else is going on
-                [sys.executable, "-m", "flashsale.cli", "audit", "--overdue-s", "3600"],
-                env=stack.environment,
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            done = await asyncio.to_thread(audit, stack, "--overdue-s", "3600")
             self.audits[name] = done.stdout.strip().splitlines()[-1] if done.stdout else done.stderr.strip()
 
     @asynccontextmanager
@@ -105,8 +100,6 @@ class Bench:
         """Run the control; gives its URL and process ids."""
         with socket.create_server(("127.0.0.1", 0), backlog=4096) as sock:
             command = [sys.executable, "-m", "tests.bench.hello", "--fd", str(sock.fileno())]
-            import os
-
             environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
             children = [
                 await start_ready(

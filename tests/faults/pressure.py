@@ -21,6 +21,7 @@ from rich.table import Table
 from flashsale.local.children import pss_bytes
 from flashsale.local.sale import Sale, create_product, open_sale
 from flashsale.local.stack import ROOT, Stack
+from tests.api.conftest import audit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -93,10 +94,7 @@ async def overload(folder: Path, say: Callable[[str | Table], None]) -> bool:
             if time.monotonic() - ended_s > RECOVERY_S:
                 break
         recovered_s = time.monotonic() - ended_s
-        code = subprocess.run(  # noqa: ASYNC221 - nothing else is going on
-            [sys.executable, "-m", "flashsale.cli", "audit"],
-            env=stack.environment, cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        verdict = await asyncio.to_thread(audit, stack)
     table = Table(title="overload: accepts, two API processes, small queues", title_justify="left")
     for column in ("clients at once", "requests/s", "202", "409", "503", "other", "p50 ms", "p99 ms"):
         table.add_column(column, justify="right")
@@ -104,14 +102,14 @@ async def overload(folder: Path, say: Callable[[str | Table], None]) -> bool:
     table.add_row(*crowd.row(f"{CROWD:,}"))
     say(table)
     say(f"memory of both API processes: {before / MIB:.0f} MiB before, {peak / MIB:.0f} MiB at most")
-    say(f"next 202 after the crowd left: {recovered_s:.2f} s; {code.stdout.strip().splitlines()[-1]}")
+    say(f"next 202 after the crowd left: {recovered_s:.2f} s; {verdict.stdout.strip().splitlines()[-1]}")
     only_503 = all(status in {202, 409, 503} for status in crowd.statuses)
     return (
         only_503
         and crowd.statuses[503] > 0
         and peak < 2 * before + 64 * MIB
         and recovered_s < 5
-        and not code.returncode
+        and not verdict.returncode
     )
 
 
@@ -175,8 +173,10 @@ async def rebuild(folder: Path, say: Callable[[str | Table], None]) -> bool:
                 table.add_row(
                     f"{units:,}", ", ".join(f"{one:.2f}" for one in took_s), f"{median_s:.2f}", f"< {aim_s:g}"
                 )
+        verdict = await asyncio.to_thread(audit, stack)
     say(table)
-    return quick
+    say(verdict.stdout.strip().splitlines()[-1])
+    return quick and not verdict.returncode
 
 
 async def _flood(stack: Stack, statuses: Counter[int]) -> None:
