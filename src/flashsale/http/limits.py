@@ -94,6 +94,14 @@ class LimitedProtocol(_Base):
             self._drop_deadline()
         _Base.on_message_complete(self)
 
+    def on_response_complete(self) -> None:
+        """Answered; the next request that came meanwhile has its turn."""
+        if self.pipeline and self._deadline is not None:
+            # Nothing was read while it waited, so that its client has had no time to complete it.
+            self._drop_deadline()
+            self._set_deadline()
+        _Base.on_response_complete(self)
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words; the problem has its own
         """Refuse what the parser did."""
         self._refuse(self._refusal or MALFORMED)
@@ -136,7 +144,6 @@ class LimitedProtocol(_Base):
     def _expire(self) -> None:
         self._deadline = None
         if self.pipeline:
-            # Nothing is read until the request before it is answered.
             self._set_deadline()
         else:
             # Not `close`, which waits until the client has read what was sent.
