@@ -53,16 +53,22 @@ def test_up_runs_until_it_is_told_to_stop_and_leaves_no_process_whatever_ends_it
                 str(tmp_path / "d"),
             ],
             stdout=output,
+            stderr=output,
             cwd=ROOT,
         )
+
+    def is_up():
+        assert launcher.poll() is None, log.read_text()
+        return "flashsale is up" in log.read_text()
+
     try:
-        wait_for(lambda: "flashsale is up" in log.read_text(), timeout_s=60)
+        wait_for(is_up, timeout_s=180)
         children = descendants(launcher.pid)
         assert len(children) >= 12, "servers with their own children, API, simulator, three workers"
         launcher.send_signal(number)
         code = launcher.wait(60)
         assert code == (0 if number == signal.SIGINT else -signal.SIGKILL), log.read_text()
-        wait_for(lambda: not any(runs(pid) for pid in children), timeout_s=10)
+        wait_for(lambda: not any(runs(pid) for pid in children), timeout_s=30)
     finally:
         launcher.kill()
         launcher.wait()

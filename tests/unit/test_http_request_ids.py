@@ -3,7 +3,8 @@ import asyncio
 import pytest
 from structlog.contextvars import get_contextvars
 
-from flashsale.http.metrics import Edge
+from flashsale.http.edge import Edge
+from flashsale.http.metrics import Meter
 from flashsale.http.request_ids import RequestIds
 
 
@@ -17,10 +18,14 @@ async def ask(edge, *headers):
     async def receive():
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    scope = {"type": "http", "headers": list(headers), "path_template": "/x"}
+    scope = {"type": "http", "path": "/x", "headers": list(headers), "path_template": "/x"}
     # In a task of its own, as a server does.
     await asyncio.create_task(edge(scope, receive, send))
     return dict(sent[0]["headers"])
+
+
+def edge_of(app):
+    return Edge(app, lambda _path: None, Meter())
 
 
 async def answer(scope, receive, send):
@@ -30,23 +35,23 @@ async def answer(scope, receive, send):
 
 
 async def test_a_sane_request_id_is_kept_bound_and_echoed():
-    headers = await ask(Edge(answer), (b"x-request-id", b"shop:42.a-b_c"))
+    headers = await ask(edge_of(answer), (b"x-request-id", b"shop:42.a-b_c"))
     assert headers[b"x-request-id"] == headers[b"x-bound"] == b"shop:42.a-b_c"
     assert not get_contextvars(), "bound to the request's own context only"
 
 
 @pytest.mark.parametrize("given", [b"", b"a b", b"a\tb", b'"', b"x" * 65, b"\xff", b"a\nlog: forged", b"a\n"])
 async def test_a_request_id_that_is_not_sane_is_replaced(given):
-    headers = await ask(Edge(answer), (b"x-request-id", given))
+    headers = await ask(edge_of(answer), (b"x-request-id", given))
     assert headers[b"x-request-id"] == headers[b"x-bound"] != given
 
 
 async def test_made_request_ids_differ_in_a_process_and_between_processes():
-    edge = Edge(answer)
+    edge = edge_of(answer)
     made = {(await ask(edge))[b"x-request-id"] for _ in range(100)}
     assert len(made) == 100
     assert RequestIds().bind({"headers": []}) not in made
 
 
 async def test_every_answer_forbids_sniffing():
-    assert (await ask(Edge(answer)))[b"x-content-type-options"] == b"nosniff"
+    assert (await ask(edge_of(answer)))[b"x-content-type-options"] == b"nosniff"

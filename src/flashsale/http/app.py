@@ -17,8 +17,9 @@ from flashsale import __version__
 from flashsale.domain.errors import FlashSaleError
 from flashsale.http import problems
 from flashsale.http.auth import Tokens
+from flashsale.http.edge import Edge
 from flashsale.http.live import LiveHub
-from flashsale.http.metrics import Edge, Pump
+from flashsale.http.metrics import Meter, Pump
 from flashsale.http.openapi import COMPONENTS, complete
 from flashsale.http.routes import accounts, admin, health, live, orders, products
 
@@ -40,19 +41,22 @@ class JsonRequest(Request[Any, Any, Any]):
 
 
 def build_app(services: ApiServices, hub: LiveHub) -> Edge:
-    """Make the ASGI app that serves from `services`; its lifespan runs the live hub."""
+    """Make the ASGI app that serves from `services`; its lifespan runs the live hub and the metrics' pump."""
     settings = services.settings
     tokens = Tokens(settings.auth)
     streams = live.Streams(services, tokens, hub)
-    pump = Pump(services)
+    meter = Meter()
+    pump = Pump(services, meter)
 
     @asynccontextmanager
-    async def running_hub(_: Litestar) -> AsyncIterator[None]:
-        task = asyncio.create_task(hub.run())
+    async def running(_: Litestar) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(hub.run()), asyncio.create_task(pump.run())]
         try:
             yield
         finally:
-            task.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     app = Litestar(
         route_handlers=[
@@ -60,8 +64,6 @@ def build_app(services: ApiServices, hub: LiveHub) -> Edge:
             accounts.log_in,
             products.list_products,
             products.one_product,
-            orders.buy_route(services, tokens, body_bytes_max=settings.http.body_bytes_max),
-            orders.status,
             orders.pay,
             orders.cancel,
             orders.stream_token,
@@ -92,10 +94,11 @@ def build_app(services: ApiServices, hub: LiveHub) -> Edge:
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
         ),
         state=State({"tokens": tokens}),
-        lifespan=[running_hub],
+        lifespan=[running],
         request_class=JsonRequest,
         request_max_body_size=settings.http.body_bytes_max,
         logging_config=None,
     )
     complete(app.openapi_schema)
-    return Edge(app)
+    direct = orders.direct_routes(services, tokens, meter, body_bytes_max=settings.http.body_bytes_max)
+    return Edge(app, direct, meter)

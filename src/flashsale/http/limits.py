@@ -6,7 +6,7 @@ runs only for a connection that has not sent its first request, and for a reques
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from flashsale.http.problems import Problem
+    from flashsale.http.answers import Answer
     from flashsale.settings import HttpSettings
 
 
@@ -47,7 +47,7 @@ class LimitedProtocol(_Base):
     """Bytes of the request under way, its body aside; those that came in one read with the request before it, not."""
     _deadline: asyncio.TimerHandle | None = None
     _running: RequestResponseCycle | None = None
-    _refusal: Problem | None = None
+    _refusal: Answer | None = None
     _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -114,7 +114,7 @@ class LimitedProtocol(_Base):
         fields = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
         return len(self.parser.get_method()) + len(self.url) + len("  HTTP/1.1\r\n\r\n") + fields
 
-    def _refuse(self, problem: Problem) -> None:
+    def _refuse(self, problem: Answer) -> None:
         """Answer, unless another answer is on its way or this request has its own, and end the connection."""
         self._refused = True
         cycle, current = self.cycle, False
@@ -156,13 +156,6 @@ def _cut(cycle: RequestResponseCycle) -> None:
     cycle.message_event.set()
 
 
-def _rendered(problem: Problem) -> bytes:
-    headers: list[tuple[bytes, Any]] = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(problem.body)),
-        (b"connection", b"close"),
-        (b"x-content-type-options", b"nosniff"),
-        *problem.headers,
-    ]
-    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+def _rendered(problem: Answer) -> bytes:
+    lines = b"".join(b"%b: %b\r\n" % header for header in (*problem.headers, (b"connection", b"close")))
     return STATUS_LINE[problem.status] + lines + b"\r\n" + problem.body

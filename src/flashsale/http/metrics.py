@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import time
+from bisect import bisect_left
 from collections import Counter as Tally
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import structlog
 from litestar.di import NamedDependency
-from litestar.enums import ScopeType
 from litestar.params import SkipValidation
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import REGISTRY, GaugeMetricFamily
@@ -17,13 +18,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from flashsale import __version__
-from flashsale.http.request_ids import HEADER, RequestIds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from litestar.types import ASGIApp, Receive, Scope, Send
-    from litestar.types.asgi_types import Message
     from prometheus_client.metrics_core import Metric
 
     from flashsale.http.services import ApiServices, Figures
@@ -31,15 +29,28 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 REQUESTS = Counter("flashsale_http_requests", "Requests by route template and status.", ["route", "status"])
-LATENCY = Histogram(
+
+LATENCY_BOUNDS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class _Histogram(Histogram):
+    """One that takes many observations at once."""
+
+    def add(self, counts: Iterable[float], total: float) -> None:
+        """Add observations by the bucket each falls into, the last being for those above all bounds, and their sum."""
+        self._sum.inc(total)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+LATENCY = _Histogram(
     "flashsale_http_request_seconds",
     "Time from request to the first byte of its answer, by route template.",
     ["route"],
-    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+    buckets=LATENCY_BOUNDS_S,
 )
 BUYS = Counter("flashsale_buys", "Buys by what became of them: accepted, or the problem's code.", ["outcome"])
-BUYS_ACCEPTED = BUYS.labels("accepted")
-BUYS_SOLD_OUT = BUYS.labels("sold_out")
 GATE_ANSWERS = Counter(
     "flashsale_gate_answers", "Answers of the gate by kind; bypass: Postgres alone decided.", ["answer"]
 )
@@ -54,53 +65,67 @@ POOL = Gauge("flashsale_pool_connections", "Connections to Postgres.", ["state"]
 
 NO_ROUTE = "none"
 
+PUMP_S = 1.0
+"""How old the counters of another process may be."""
 
-class Edge:
-    """ASGI wrapper around the app: names every request, counts and times it by its route template."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap an app."""
-        self._app = app
-        self._request_ids = RequestIds()
-        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+class Meter:
+    """Counts requests in this process' own memory; the pump carries them on.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
-            return
-        began_s = time.perf_counter()
-        request_id = self._request_ids.bind(scope)
+    One count in the files that the processes share costs several microseconds, a good part of what a request may cost.
+    """
 
-        async def counted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                route: str = scope.get("path_template") or NO_ROUTE
-                key = (route, message["status"])
-                known = self._children.get(key)
-                if known is None:
-                    known = self._children[key] = REQUESTS.labels(*map(str, key)), LATENCY.labels(route)
-                known[0].inc()
-                known[1].observe(time.perf_counter() - began_s)
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-content-type-options", b"nosniff"),
-                    (HEADER, request_id),
-                ]
-            await send(message)
+    def __init__(self) -> None:
+        """Start from zero."""
+        self._answers: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self._latencies: defaultdict[str, list[float]] = defaultdict(lambda: [0.0] * (len(LATENCY_BOUNDS_S) + 2))
+        self._buys: defaultdict[str, int] = defaultdict(int)
 
-        await self._app(scope, receive, counted)
+    def count(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        self._answers[route, status] += 1
+        latencies = self._latencies[route]
+        latencies[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        latencies[-1] += seconds
+
+    def count_buy(self, outcome: str) -> None:
+        """Count what became of a buy."""
+        self._buys[outcome] += 1
+
+    def flush(self) -> None:
+        """Add what was counted to the metrics."""
+        for (route, status), count in self._answers.items():
+            REQUESTS.labels(route, str(status)).inc(count)
+        for route, latencies in self._latencies.items():
+            LATENCY.labels(route).add(latencies[:-1], latencies[-1])
+        for outcome, count in self._buys.items():
+            BUYS.labels(outcome).inc(count)
+        self._answers.clear()
+        self._latencies.clear()
+        self._buys.clear()
 
 
 class Pump:
-    """Carries the figures that other rooms count into the counters above."""
+    """Carries what the meter and other rooms count into the metrics that the processes share."""
 
-    def __init__(self, services: ApiServices) -> None:
+    def __init__(self, services: ApiServices, meter: Meter) -> None:
         """Start from zero."""
         self._services = services
+        self._meter = meter
         self._last: Tally[str] = Tally()
+
+    async def run(self) -> None:
+        """Carry for ever, once a second, and once more at the end."""
+        try:
+            while True:
+                await asyncio.sleep(PUMP_S)
+                self()
+        finally:
+            self()
 
     def __call__(self) -> None:
         """Add what was counted since the last call."""
+        self._meter.flush()
         services = self._services
         now = Tally({f"answer:{name}": count for name, count in services.gate.answers.items()})
         now["gate_batches"], now["gate_batched"] = services.gate.batches

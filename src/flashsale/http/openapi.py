@@ -1,4 +1,4 @@
-"""The part of the OpenAPI document that Litestar cannot see: the buy route, what streams send, problem documents."""
+"""The part of the OpenAPI document that Litestar cannot see: direct routes, what streams send, problem documents."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from litestar.openapi.spec import (
 )
 
 from flashsale.domain.requests import KEY_BYTES_MAX
-from flashsale.http.routes.orders import BUY_PATH
+from flashsale.http.routes.orders import BUY_PATH, STATUS_TEMPLATE
 from flashsale.http.schemas import (
     KEY_PATTERN,
     BuyIn,
     BuyOut,
     LoginIn,
     NewProductIn,
+    OrderOut,
     ProductChangeIn,
     RegisterIn,
     StockIn,
@@ -45,6 +46,8 @@ PROBLEM_SCHEMA = Schema(
     | {"status": Schema(type="integer")},  # type: ignore[arg-type]
 )
 
+UUID_SCHEMA = Schema(type="string", format="uuid")  # type: ignore[arg-type]
+
 COMPONENTS = Components(
     security_schemes={"token": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")},
 )
@@ -62,7 +65,7 @@ REFUSALS = {
 }
 
 
-MODELS = (BuyIn, BuyOut, LoginIn, NewProductIn, ProductChangeIn, RegisterIn, StockIn)
+MODELS = (BuyIn, BuyOut, LoginIn, NewProductIn, OrderOut, ProductChangeIn, RegisterIn, StockIn)
 """What Litestar does not see, and bodies: its own schemas of them do not say that other fields are refused."""
 
 
@@ -78,7 +81,7 @@ def problem_responses(*statuses: int) -> dict[str, Any]:
 
 
 def complete(document: OpenAPI) -> None:
-    """Add the buy route, the streams and the problem answers to a document."""
+    """Add the direct routes, the streams and the problem answers to a document."""
     _, components = msgspec.json.schema_components(MODELS, ref_template="#/components/schemas/{name}")
     document.components.schemas = {**(document.components.schemas or {}), **components, PROBLEM: PROBLEM_SCHEMA}
     paths = document.paths = document.paths or {}
@@ -87,6 +90,7 @@ def complete(document: OpenAPI) -> None:
             if operation is not None:
                 _document(path, operation)
     paths[BUY_PATH] = _buy()
+    paths[STATUS_TEMPLATE] = _status()
     paths["/sse/stock/{product_id}"] = _stream(
         "Watch a product's stock", "product_id", 'Each event is {"productId","stock","version"}; its id is the version.'
     )
@@ -145,9 +149,27 @@ def _buy() -> PathItem:
     )
 
 
+def _status() -> PathItem:
+    answer = OpenAPIMediaType(schema=Reference(ref="#/components/schemas/OrderOut"))
+    return PathItem(
+        get=Operation(
+            operation_id="OrderStatus",
+            summary="Look at an order",
+            description="Give an order to its owner; 404 to everybody else.",
+            tags=["orders"],
+            security=[{"token": []}],
+            parameters=[Parameter(name="order_id", param_in="path", required=True, schema=UUID_SCHEMA)],
+            responses={
+                "200": OpenAPIResponse(description="The order.", content={"application/json": answer}),
+                **problem_responses(401, 404, 503),
+            },
+        )
+    )
+
+
 def _stream(summary: str, parameter: str, description: str) -> PathItem:
     public = parameter == "product_id"
-    kind = Schema(type="integer") if public else Schema(type="string", format="uuid")  # type: ignore[arg-type]
+    kind = Schema(type="integer") if public else UUID_SCHEMA  # type: ignore[arg-type]
     token = Parameter(
         name="token",
         param_in="query",

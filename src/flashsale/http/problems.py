@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,10 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from flashsale.domain import errors
+from flashsale.http.answers import NOSNIFF, rendered
 
 if TYPE_CHECKING:
-    from litestar.types import Send
+    from flashsale.http.answers import Answer, Headers
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ CODES = {
 }
 """Codes of what Litestar, or the connection, refuses before a use case sees it."""
 
-Headers = list[tuple[bytes, bytes]]
+PROBLEM_JSON = b"application/problem+json"
 
 
 class BodyTooLarge(errors.FlashSaleError):
@@ -57,32 +57,8 @@ class BodyTooLarge(errors.FlashSaleError):
 STATUS[BodyTooLarge] = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """A rendered problem document."""
-
-    status: int
-    code: str
-    body: bytes
-    headers: Headers = field(default_factory=list)
-
-    async def send(self, send: Send) -> None:
-        """Answer with it."""
-        await send(
-            {
-                "type": "http.response.start",
-                "status": self.status,
-                "headers": [
-                    (b"content-type", b"application/problem+json"),
-                    (b"content-length", b"%d" % len(self.body)),
-                    *self.headers,
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": self.body, "more_body": False})
-
-
-def _render(status: HTTPStatus, code: str, detail: str, headers: Headers, **extra: object) -> Problem:
+def problem(status: HTTPStatus, code: str, detail: str, headers: Headers, **extra: object) -> Answer:
+    """Render a problem document."""
     document = {
         "type": f"/docs/problems#{code}",
         "title": status.phrase,
@@ -91,10 +67,10 @@ def _render(status: HTTPStatus, code: str, detail: str, headers: Headers, **extr
         "code": code,
         **extra,
     }
-    return Problem(status=status.value, code=code, body=msgspec.json.encode(document), headers=headers)
+    return rendered(status.value, msgspec.json.encode(document), *headers, media_type=PROBLEM_JSON)
 
 
-def problem_of(error: errors.FlashSaleError) -> Problem:
+def problem_of(error: errors.FlashSaleError) -> Answer:
     """Render a domain error."""
     status = next((STATUS[base] for base in type(error).__mro__ if base in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
     headers: Headers = []
@@ -112,22 +88,35 @@ def problem_of(error: errors.FlashSaleError) -> Problem:
         ]
     elif isinstance(error, errors.Unavailable):
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
-    return _render(status, error.code, error.detail, headers, **extra)
+    return problem(status, error.code, error.detail, headers, **extra)
 
 
 SOLD_OUT = problem_of(errors.SoldOut())
 """Rendered once: nearly every answer of a flash sale."""
 
-MALFORMED = _render(HTTPStatus.BAD_REQUEST, CODES[HTTPStatus.BAD_REQUEST], "This is no HTTP request.", [])
+MALFORMED = problem(HTTPStatus.BAD_REQUEST, CODES[HTTPStatus.BAD_REQUEST], "This is no HTTP request.", [])
 
-HEAD_TOO_LARGE = _render(
+HEAD_TOO_LARGE = problem(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     CODES[HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE],
     "The request line and the headers are too long.",
     [],
 )
 
-INTERNAL = _render(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something went wrong here; try again.", [])
+METHOD_NOT_ALLOWED = {
+    method: problem(
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        CODES[HTTPStatus.METHOD_NOT_ALLOWED],
+        f"This path takes only {method}.",
+        [(b"allow", method.encode())],
+    )
+    for method in ("GET", "POST")
+}
+"""By the only method that is allowed."""
+
+NO_SUCH_PATH = problem(HTTPStatus.NOT_FOUND, CODES[HTTPStatus.NOT_FOUND], "Not Found", [])
+
+INTERNAL = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something went wrong here; try again.", [])
 
 
 def domain_error_handler(_: Request[Any, Any, Any], error: errors.FlashSaleError) -> Response[bytes]:
@@ -149,7 +138,7 @@ def http_error_handler(_: Request[Any, Any, Any], error: HTTPException) -> Respo
     headers: Headers = [
         (name.encode(), value.encode()) for name, value in (error.headers or {}).items() if name.lower() == "allow"
     ]
-    return _response(_render(status, CODES.get(status, "refused"), detail, headers, **extra))
+    return _response(problem(status, CODES.get(status, "refused"), detail, headers, **extra))
 
 
 def unexpected_error_handler(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -166,10 +155,7 @@ def _field(item: dict[str, Any]) -> dict[str, str]:
     return {"field": name, "problem": "is missing" if message == repr(key) else message}
 
 
-def _response(problem: Problem) -> Response[bytes]:
-    return Response(
-        problem.body,
-        status_code=problem.status,
-        media_type="application/problem+json",
-        headers={name.decode(): value.decode() for name, value in problem.headers},
-    )
+def _response(answer: Answer) -> Response[bytes]:
+    # The edge adds what every answer of Litestar has.
+    headers = {name.decode(): value.decode() for name, value in answer.headers if (name, value) != NOSNIFF}
+    return Response(answer.body, status_code=answer.status, headers=headers)

@@ -183,7 +183,7 @@ async def start_ready(
     environment: Mapping[str, str],
     inherited_fds: Sequence[int] = (),
     cwd: Path | None = None,
-    timeout_s: float = 30.0,
+    timeout_s: float = 90.0,
 ) -> Child:
     """Start a child with `--ready-fd N` and wait for its line on that pipe.
 

@@ -46,6 +46,9 @@ RETRIES_MAX = 3
 
 LOOKUP_BATCH_MAX = 256
 
+SOLD_OUT_S = 0.25
+"""How long the gate's "not one unit" is repeated without asking it again, unless units are known to be free before."""
+
 
 class Buy:
     """The use case. One instance per process: its batches gather what the process has in flight."""
@@ -70,7 +73,8 @@ class Buy:
         self._return_units = return_units
         self._settings = gate_settings
         self._waiting_max = waiting_max
-        self._local_rate = LocalRate(limit=gate_settings.rate_limit, window_s=gate_settings.rate_window_s)
+        self._rate = LocalRate(limit=gate_settings.rate_limit, window_s=gate_settings.rate_window_s)
+        self._sold_out_until_s: dict[int, float] = {}
         self.accepting: Batcher[Proposal, Verdict] = Batcher(
             self._accept,
             batch_max=accept.batch_max,
@@ -96,16 +100,18 @@ class Buy:
         product = await self._catalog.get(request.product_id)
         if (closed := self._catalog.closed(product.product_id)) is not None:
             return await self._refuse(request, closed)
+        self._rate.check(request.user_id, product.product_id)
+        if self._is_sold_out(product.product_id):
+            return await self._refuse(request, SoldOut())
         if self._catalog.waiting(product.product_id) > self._waiting_max:
             return await self._refuse(request, Unavailable("Too many orders wait; try again.", retry_after_s=2))
         for _ in range(2):
+            asked_s = time.monotonic()
             admitted = await self._gate.admit(
                 product, order_id_at(time.time_ns() // 1_000_000, os.urandom(10)), request
             )
             if admitted.admission is not Admission.ADMITTED and admitted.admission is not Admission.BYPASS:
-                return await self._reject(request, product, admitted)
-            if admitted.admission is Admission.BYPASS:
-                self._local_rate.check(request.user_id)
+                return await self._reject(request, product, admitted, asked_s)
             verdict = await self._propose(Proposal(order_id=admitted.order_id, request=request, epoch=admitted.epoch))
             if verdict.outcome is not AcceptOutcome.STALE_EPOCH:
                 return self._conclude(verdict, product)
@@ -178,7 +184,12 @@ class Buy:
             raise Unauthenticated("This account does not exist.")
         raise Unavailable
 
-    async def _reject(self, request: BuyRequest, product: Product, admitted: Admitted) -> Accepted:
+    def _is_sold_out(self, product_id: int) -> bool:
+        return (
+            time.monotonic() < self._sold_out_until_s.get(product_id, 0.0) and not self._catalog.stock(product_id).free
+        )
+
+    async def _reject(self, request: BuyRequest, product: Product, admitted: Admitted, asked_s: float) -> Accepted:
         if admitted.admission is Admission.RATE_LIMITED:
             settings, window_s = self._settings, admitted.window_s
             limit = settings.rate_limit if window_s == settings.rate_window_s else settings.attempts_per_minute
@@ -188,6 +199,8 @@ class Buy:
         if self._catalog.stock(product.product_id).free:
             # Free, but not at the gate: on its way there, or whoever released it died before it told the gate.
             self._return_units.soon()
+        if request.quantity == 1 and not self._settings.attempts_per_minute:
+            self._sold_out_until_s[product.product_id] = asked_s + SOLD_OUT_S
         return await self._refuse(request, SoldOut())
 
     async def _refuse(self, request: BuyRequest, refusal: FlashSaleError) -> Accepted:
@@ -251,25 +264,26 @@ class Buy:
 
 
 class LocalRate:
-    """A rate limit of this process alone, for when the gate is bypassed: `limit` requests per user and window."""
+    """The rate limit as far as one process sees it: the gate counts over all of them, but is not always asked."""
 
     def __init__(self, *, limit: int, window_s: int) -> None:
         """Start empty; a limit of 0 is none."""
         self._limit = limit
         self._window_s = window_s
         self._window = 0
-        self._counts: dict[UUID, int] = {}
+        self._counts: dict[tuple[UUID, int], int] = {}
 
-    def check(self, user_id: UUID) -> None:
+    def check(self, user_id: UUID, product_id: int) -> None:
         """Count a request; `RateLimited` if it is one too many."""
         if not self._limit:
             return
-        now = time.monotonic()
+        # The gate's windows, so that nobody is refused here whom the gate would let pass.
+        now = time.time()
         if (window := int(now // self._window_s)) != self._window:
             self._window = window
             self._counts.clear()
-        count = self._counts.get(user_id, 0) + 1
-        self._counts[user_id] = count
+        key = user_id, product_id
+        count = self._counts[key] = self._counts.get(key, 0) + 1
         if count > self._limit:
             left_s = int(self._window_s - now % self._window_s) + 1
             raise RateLimited(limit=self._limit, window_s=self._window_s, retry_after_s=left_s)

@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, asgi, get, post
+from litestar import Request, post
 from litestar.params import FromPath
 
-from flashsale.domain.errors import FlashSaleError, InvalidInput, SoldOut
+from flashsale.domain.errors import FlashSaleError, InvalidInput
 from flashsale.domain.requests import BuyRequest, check_key
-from flashsale.http import metrics
-from flashsale.http.auth import Tokens, UseTokens
-from flashsale.http.problems import INTERNAL, SOLD_OUT, BodyTooLarge, Problem, problem_of
+from flashsale.http.answers import rendered
+from flashsale.http.auth import UseTokens
+from flashsale.http.edge import Direct
+from flashsale.http.problems import NO_SUCH_PATH, BodyTooLarge
 from flashsale.http.schemas import BuyIn, OrderOut, StreamTokenOut, buy_out, order_out
-from flashsale.http.services import ApiServices, UseServices
+from flashsale.http.services import UseServices
 
 if TYPE_CHECKING:
-    from litestar.handlers import ASGIRouteHandler
-    from litestar.types import Receive, Scope, Send
+    from collections.abc import Callable
+
+    from litestar.types import Receive, Scope
+
+    from flashsale.http.answers import Answer
+    from flashsale.http.auth import Tokens
+    from flashsale.http.metrics import Meter
+    from flashsale.http.services import ApiServices
 
 BUY_PATH = "/api/order/buy-flash"
+BUY_PATHS = (BUY_PATH, BUY_PATH + "/")
+STATUS_TEMPLATE = "/api/order/{order_id}/status"
+
+_STATUS_PATH = re.compile("/api/order/([^/]+)/status/?")
 
 _decode = msgspec.json.Decoder(BuyIn).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def buy_route(services: ApiServices, tokens: Tokens, *, body_bytes_max: int) -> ASGIRouteHandler:
-    """Make the handler of `POST /api/order/buy-flash`: plain ASGI, because nearly all of a sale's requests end here."""
+def direct_routes(
+    services: ApiServices, tokens: Tokens, meter: Meter, *, body_bytes_max: int
+) -> Callable[[str], Direct | None]:
+    """Make the routes that nearly all of a sale's requests take: buy, and look at an order."""
 
-    @asgi(BUY_PATH, copy_scope=False)
-    async def buy(scope: Scope, receive: Receive, send: Send) -> None:
+    async def buy(scope: Scope, receive: Receive) -> Answer:
         try:
-            if scope["method"] != "POST":  # type: ignore[typeddict-item]
-                await METHOD_NOT_ALLOWED.send(send)
-                return
             principal = tokens.principal(scope)
             wanted = _parse(await read_body(scope, receive, limit=body_bytes_max))
             accepted = await services.buy(
@@ -48,42 +58,37 @@ def buy_route(services: ApiServices, tokens: Tokens, *, body_bytes_max: int) -> 
                     key=_key(scope, wanted.request_id),
                 )
             )
-        except SoldOut:
-            metrics.BUYS_SOLD_OUT.inc()
-            await SOLD_OUT.send(send)
         except FlashSaleError as error:
-            metrics.BUYS.labels(error.code).inc()
-            await problem_of(error).send(send)
-        except Exception:  # noqa: BLE001 - the edge: logged, and nothing said of it
-            metrics.log.exception("request.failed", path=BUY_PATH)
-            await INTERNAL.send(send)
-        else:
-            metrics.BUYS_ACCEPTED.inc()
-            answer = buy_out(accepted)
-            body = _encode(answer)
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": HTTPStatus.ACCEPTED,
-                    "headers": [
-                        (b"content-type", b"application/json"),
-                        (b"content-length", b"%d" % len(body)),
-                        (b"location", answer.check_status_url.encode()),
-                    ],
-                }
-            )
-            await send({"type": "http.response.body", "body": body, "more_body": False})
+            meter.count_buy(error.code)
+            raise
+        meter.count_buy("accepted")
+        answer = buy_out(accepted)
+        location = (b"location", answer.check_status_url.encode())
+        return rendered(HTTPStatus.ACCEPTED, _encode(answer), location)
 
-    return buy
+    async def status(scope: Scope, _: Receive) -> Answer:
+        order_id = _order_id(scope["path"])
+        if order_id is None:
+            return NO_SUCH_PATH
+        order = await services.orders.get(order_id, tokens.principal(scope))
+        return rendered(HTTPStatus.OK, _encode(order_out(order)))
+
+    buying, looking = Direct(BUY_PATH, "POST", buy), Direct(STATUS_TEMPLATE, "GET", status)
+
+    def find(path: str) -> Direct | None:
+        if path in BUY_PATHS:
+            return buying
+        return looking if _STATUS_PATH.fullmatch(path) is not None else None
+
+    return find
 
 
-METHOD_NOT_ALLOWED = Problem(
-    status=HTTPStatus.METHOD_NOT_ALLOWED,
-    code="method_not_allowed",
-    body=b'{"type":"/docs/problems#method_not_allowed","title":"Method Not Allowed","status":405,'
-    b'"detail":"Only POST buys.","code":"method_not_allowed"}',
-    headers=[(b"allow", b"POST")],
-)
+def _order_id(path: str) -> UUID | None:
+    found = _STATUS_PATH.fullmatch(path)
+    try:
+        return None if found is None else UUID(found[1])
+    except ValueError:
+        return None
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
@@ -124,14 +129,6 @@ def _key(scope: Scope, request_id: str | None) -> str | None:
     if header is not None and request_id is not None and header != request_id:
         raise InvalidInput(field="requestId", problem="differs from the header Idempotency-Key")
     return check_key(header if header is not None else request_id or "")
-
-
-@get("/api/order/{order_id:uuid}/status", summary="Look at an order", tags=["orders"])
-async def status(
-    request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
-) -> OrderOut:
-    """Give an order to its owner; 404 to everybody else."""
-    return order_out(await services.orders.get(order_id, tokens.principal(request.scope)))
 
 
 @post("/api/order/{order_id:uuid}/pay", status_code=202, summary="Pay an order that waits for it", tags=["orders"])
