@@ -87,6 +87,34 @@ MUTATIONS = [
         tests="void_proposal_can_never",
     ),
     Mutation(
+        guard="sold out is repeated only while no unit is known to be free",
+        file="src/flashsale/usecases/buy.py",
+        before="said_lately and not self._catalog.stock(product_id).free",
+        after="said_lately",
+        tests="once_units_are_known_to_be_free",
+    ),
+    Mutation(
+        guard="sold out is repeated for a short time",
+        file="src/flashsale/usecases/buy.py",
+        before="asked_s + SOLD_OUT_S",
+        after="asked_s + 3600",
+        tests="for_a_short_time_only",
+    ),
+    Mutation(
+        guard="only one unit that is missing means sold out",
+        file="src/flashsale/usecases/buy.py",
+        before="if request.quantity == 1 and not",
+        after="if not",
+        tests="say_nothing_of_one",
+    ),
+    Mutation(
+        guard="each process limits the rate of every request",
+        file="src/flashsale/usecases/buy.py",
+        before="        self._rate.check(request.user_id, product.product_id)\n",
+        after="",
+        tests="told_sold_out_from_memory_is_limited",
+    ),
+    Mutation(
         guard="an outcome counts only with the newest attempt",
         file="sql/functions/finish_payments_v1.sql",
         before=" AND o.attempt = i.attempt\n        WHERE",
@@ -456,13 +484,6 @@ MUTATIONS = [
         before="        else:\n            self._gate.give_back(product_id, order_id)\n\n    async def _give_up",
         after="\n    async def _give_up",
         tests="commit_that_never_happened",
-    ),
-    Mutation(
-        guard="each process limits the rate while the gate is away",
-        file="src/flashsale/usecases/buy.py",
-        before="                self._local_rate.check(request.user_id)",
-        after="                pass",
-        tests="without_redis",
     ),
     Mutation(
         guard="an unloaded gate is loaded by the reconciliation",

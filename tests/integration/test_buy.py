@@ -1,14 +1,16 @@
 """The buy between the gate and the truth: lost COMMITs, stale epochs, requests that somebody else finishes."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
-from flashsale.domain.errors import SoldOut, Unavailable
+from flashsale.domain.errors import RateLimited, SoldOut, Unavailable
 from flashsale.domain.orders import OrderStatus
-from flashsale.domain.products import PaymentMode
+from flashsale.domain.products import LiveStock, PaymentMode
 from flashsale.domain.requests import BuyRequest
+from flashsale.domain.users import Principal, Role
 from flashsale.usecases.buy import Buy
 from flashsale.usecases.ports import CommitUnknown
 from flashsale.usecases.return_units import ReturnUnits
@@ -139,3 +141,82 @@ async def test_units_whose_releaser_died_before_it_told_the_gate_are_sold_again(
                 break
             except SoldOut:
                 await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def sold_out(services, monkeypatch):
+    """Sell the only unit, keep saying so for ever, and give product, its buyer and two others."""
+    monkeypatch.setattr("flashsale.usecases.buy.SOLD_OUT_S", 3600)
+    product = await add_product(services, allotment=1, payment_mode=PaymentMode.BY_BUYER)
+    buyers = await add_buyers(services, 3)
+    await services.buy(ask(product, buyers[0], key="k"))
+    await services.catalog.refresh()
+    with pytest.raises(SoldOut):
+        await services.buy(ask(product, buyers[1]))
+    return product, *buyers
+
+
+async def test_sold_out_is_repeated_without_asking_the_gate_again(services, sold_out):
+    product, _, _, other = sold_out
+    asked = services.gate.batches[1]
+    for key in (None, "new"):
+        with pytest.raises(SoldOut):
+            await services.buy(ask(product, other, key=key))
+    assert services.gate.batches[1] == asked
+
+
+async def test_what_was_accepted_is_answered_again_while_sold_out_is_repeated(services, db, sold_out):
+    product, winner, *_ = sold_out
+    replay = await services.buy(ask(product, winner, key="k"))
+    assert replay.order_id == await db.fetchval("SELECT order_id FROM orders")
+
+
+async def test_sold_out_is_not_repeated_once_units_are_known_to_be_free(services, sold_out):
+    product, winner, _, other = sold_out
+    order_id = (await services.buy(ask(product, winner, key="k"))).order_id
+    await services.order_rows.process([order_id], payment_due_s=30)
+    await services.orders.cancel(order_id, Principal(user_id=winner, role=Role.BUYER))
+    await flushed(services, product, lambda found: found.stock == 1)
+    await services.catalog.refresh()
+    assert await services.buy(ask(product, other))
+
+
+async def test_sold_out_is_repeated_for_a_short_time_only(services, monkeypatch):
+    product = await add_product(services, allotment=1, payment_mode=PaymentMode.BY_BUYER)
+    first, second = await add_buyers(services, 2)
+    order_id = (await services.buy(ask(product, first))).order_id
+    await services.catalog.refresh()
+    monkeypatch.setattr(services.catalog, "take_stock", lambda _: None)  # nothing tells this process of free units
+    with pytest.raises(SoldOut):
+        await services.buy(ask(product, second))
+    await services.order_rows.process([order_id], payment_due_s=30)
+    await services.orders.cancel(order_id, Principal(user_id=first, role=Role.BUYER))
+    await flushed(services, product, lambda found: found.stock == 1)
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(SoldOut):
+                assert await services.buy(ask(product, second))
+                break
+            await asyncio.sleep(0.02)
+
+
+async def test_who_is_told_sold_out_from_memory_is_limited_too(services, sold_out):
+    product, _, other, _ = sold_out
+    limit = services.settings.gate.rate_limit
+    results = await asyncio.gather(
+        *(services.buy(ask(product, other)) for _ in range(3 * limit)), return_exceptions=True
+    )
+    # Two windows at most.
+    assert limit <= sum(isinstance(result, RateLimited) for result in results) < 3 * limit
+
+
+async def test_several_units_that_are_not_there_say_nothing_of_one(services, monkeypatch):
+    monkeypatch.setattr("flashsale.usecases.buy.SOLD_OUT_S", 3600)
+    product = await add_product(services, allotment=2)
+    first, second, third = await add_buyers(services, 3)
+    await services.buy(ask(product, first))
+    none = LiveStock(product_id=product.product_id, free=0, version=0)
+    monkeypatch.setattr(services.catalog, "stock", lambda _: none)  # a notification is late
+    with pytest.raises(SoldOut):
+        await services.buy(BuyRequest(user_id=second, product_id=product.product_id, quantity=2, key=None))
+    assert await services.buy(ask(product, third))

@@ -185,9 +185,8 @@ class Buy:
         raise Unavailable
 
     def _is_sold_out(self, product_id: int) -> bool:
-        return (
-            time.monotonic() < self._sold_out_until_s.get(product_id, 0.0) and not self._catalog.stock(product_id).free
-        )
+        said_lately = time.monotonic() < self._sold_out_until_s.get(product_id, 0.0)
+        return said_lately and not self._catalog.stock(product_id).free
 
     async def _reject(self, request: BuyRequest, product: Product, admitted: Admitted, asked_s: float) -> Accepted:
         if admitted.admission is Admission.RATE_LIMITED:
