@@ -115,7 +115,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             await load_gate.close()
     finally:
         await gate.close()
-        passwords.close()
+        await passwords.close()
         await database.close()
 
 

@@ -52,7 +52,12 @@ class AuthSettings(Group):
     verified_tokens_max: int = Field(
         20_000, ge=0, description="Verified tokens that a process remembers, until they expire."
     )
-    hash_concurrency: int = Field(2, ge=1, le=64, description="Passwords hashed at once in one process (19 MiB each).")
+    hash_concurrency: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Passwords hashed at once for one API process, by a process each (19 MiB).",
+    )
     hash_queue_max: int = Field(64, ge=1, description="Logins and registrations that wait for a hash before a 503.")
 
 

@@ -1,6 +1,7 @@
 """A login does not say whether an email has an account: not by its words, and not by its work."""
 
 import asyncio
+import os
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from uuid import uuid4
@@ -8,6 +9,7 @@ from uuid import uuid4
 import argon2
 import pytest
 
+from flashsale.adapters import hasher
 from flashsale.adapters.passwords import Argon2Passwords
 from flashsale.domain.errors import BadCredentials, Unavailable
 from flashsale.domain.users import Role, User
@@ -16,33 +18,31 @@ from flashsale.usecases.accounts import Accounts
 KNOWN = "ada@example.com"
 
 
-class Work:
-    """Counts what is hashed, with its parameters, and does it."""
+class Work(Argon2Passwords):
+    """Notes what is hashed, with its parameters, and does it."""
 
-    def __init__(self, hasher):
-        self.hasher, self.done = hasher, []
+    def __init__(self):
+        super().__init__(concurrency=1, queue_max=1)
+        self.done = []
 
-    def hash(self, password):
-        self.done.append(("hash", None))
-        return self.hasher.hash(password)
-
-    def verify(self, hashed, password):
-        self.done.append(("verify", argon2.extract_parameters(hashed)))
-        return self.hasher.verify(hashed, password)
+    async def _ask(self, password, hashed):
+        answer = await super()._ask(password, hashed)
+        self.done.append(None if hashed is None else argon2.extract_parameters(hashed))
+        return answer
 
 
 @pytest.fixture
-def desk():
-    passwords = Argon2Passwords(concurrency=1, queue_max=1)
-    hashed = passwords._hasher.hash("correct horse")
-    passwords._hasher = work = Work(passwords._hasher)
+async def desk():
+    work = Work()
+    hashed = await work.hash("correct horse")
+    work.done.clear()
     user = User(user_id=uuid4(), name="Ada", email=KNOWN, role=Role.BUYER, created_at=datetime.now(UTC))
 
     async def credentials(email):
         return (user, hashed) if email == KNOWN else None
 
-    yield Accounts(SimpleNamespace(credentials=credentials), passwords), work
-    passwords.close()
+    yield Accounts(SimpleNamespace(credentials=credentials), work), work
+    await work.close()
 
 
 @pytest.mark.parametrize("email", ["no@body.example", "a\x00b@body.example"])
@@ -66,3 +66,40 @@ async def test_unknown_emails_wait_in_the_same_bounded_queue(desk):
         *(accounts.log_in(email=email, password="wrong") for email in emails), return_exceptions=True
     )
     assert [type(answer) for answer in answers] == [BadCredentials, BadCredentials, Unavailable, Unavailable]
+
+
+async def test_a_hasher_that_was_killed_is_replaced(desk):
+    accounts, work = desk
+    killed = work._idle[0]
+    killed.kill()
+    await killed.wait()
+    with pytest.raises(Unavailable):
+        await accounts.log_in(email=KNOWN, password="correct horse")
+    assert (await accounts.log_in(email=KNOWN, password="correct horse")).email == KNOWN
+
+
+async def test_who_leaves_in_the_middle_of_a_hash_does_not_leave_its_answer_to_the_next(desk):
+    accounts, work = desk
+    leaving = asyncio.create_task(accounts.log_in(email=KNOWN, password="correct horse"))
+    while work._idle:
+        await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(BadCredentials):
+        await accounts.log_in(email=KNOWN, password="wrong")
+
+
+async def test_a_password_may_hold_anything_that_text_can(desk):
+    _, work = desk
+    password = 'line\nbreak \u2028 "quotes" \ud83d\ude80'
+    hashed = await work.hash(password)
+    assert await work.verify(password, hashed)
+    assert not await work.verify(password + " ", hashed)
+
+
+async def test_the_hasher_has_the_lowest_priority_and_ends_with_its_input(desk):
+    _, work = desk
+    process = work._idle[0]
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) == hasher.NICE
+    process.stdin.close()
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0

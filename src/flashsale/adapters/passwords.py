@@ -1,74 +1,88 @@
-"""argon2id in threads."""
+"""argon2id in processes of their own (`hasher.py`), started when first needed."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+import structlog
 
+from flashsale.adapters import hasher
 from flashsale.domain.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from asyncio.subprocess import Process
 
-Result = TypeVar("Result")
+log = structlog.get_logger(__name__)
 
-MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
-"""OWASP Password Storage Cheat Sheet, argon2id: 19 MiB, 2 iterations, 1 degree of parallelism."""
-
-NICE = 19
-"""The lowest priority of the time-sharing scheduler."""
-
-NOBODY = f"$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${'A' * 22}${'A' * 43}"
+NOBODY = f"$argon2id$v=19$m={hasher.MEMORY_KIB},t={hasher.PASSES},p={hasher.LANES}${'A' * 22}${'A' * 43}"
 """A hash of no known password, as dear to compare with as any: a login of an unknown email is compared with it."""
 
 
 class Argon2Passwords:
-    """Implements `usecases.accounts.Passwords`. argon2 releases the GIL, so threads do."""
+    """Implements `usecases.accounts.Passwords`."""
 
     def __init__(self, *, concurrency: int, queue_max: int) -> None:
-        """Hash `concurrency` at once; at most `queue_max` more wait."""
-        self._hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="argon2", initializer=_yield_to_others)
+        """Hash `concurrency` at once, in a process each; at most `queue_max` more wait."""
         self._running = 0
         self._running_max = concurrency + queue_max
+        self._turns = asyncio.Semaphore(concurrency)
+        self._idle: list[Process] = []
 
     async def hash(self, password: str) -> str:
         """Give a salted hash; `Unavailable` if too many wait."""
-        return await self._run(lambda: self._hasher.hash(password))
+        return str(await self._ask(password, None))
 
     async def verify(self, password: str, hashed: str | None) -> bool:
         """Compare; None takes as long as any hash and never matches."""
-        return await self._run(lambda: self._verify(password, hashed))
+        matches = await self._ask(password, NOBODY if hashed is None else hashed)
+        return bool(matches) and hashed is not None
 
-    def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """End the processes."""
+        while self._idle:
+            await _end(self._idle.pop())
 
-    def _verify(self, password: str, hashed: str | None) -> bool:
-        try:
-            self._hasher.verify(NOBODY if hashed is None else hashed, password)
-        except (VerificationError, InvalidHashError):
-            return False
-        return hashed is not None
-
-    async def _run(self, work: Callable[[], Result]) -> Result:
+    async def _ask(self, password: str, hashed: str | None) -> str | bool:
         if self._running >= self._running_max:
             raise Unavailable("Too many logins; try again.", retry_after_s=2)
         self._running += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            async with self._turns:
+                process = self._idle.pop() if self._idle else await _start()
+                try:
+                    answer = await _answer(process, [password, hashed])
+                except BaseException:
+                    # Lost, or left in the middle of an answer.
+                    await _end(process)
+                    raise
+                self._idle.append(process)
+                return answer
+        except (OSError, ValueError) as error:
+            log.warning("hasher.lost", error=type(error).__name__)
+            raise Unavailable("Passwords cannot be checked just now; try again.") from error
         finally:
             self._running -= 1
 
 
-def _yield_to_others() -> None:
-    """Let this thread have what processor time others leave: a flood of logins must not slow the buys down."""
-    if sys.platform == "linux":  # where a thread has a priority of its own: sched(7)
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+async def _start() -> Process:
+    # Isolated, and without the environment: it needs no setting and no secret.
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(sys.executable, "-I", hasher.__file__, stdin=pipe, stdout=pipe, env={})
+
+
+async def _answer(process: Process, question: list[str | None]) -> str | bool:
+    if process.stdin is None or process.stdout is None:
+        raise ValueError("no pipes")
+    process.stdin.write(f"{json.dumps(question)}\n".encode())
+    answer: str | bool = json.loads(await process.stdout.readline())
+    return answer
+
+
+async def _end(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
