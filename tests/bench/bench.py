@@ -1,0 +1,131 @@
+"""What the measurements share: stacks with their audit, the control, runs in turn, buyers and their requests."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from flashsale.local.children import start_ready
+from flashsale.local.stack import ROOT, Stack
+from tests.api.conftest import audit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from tests.bench.figures import Figure
+    from tests.bench.press import Pressed
+
+USERS = 10_000
+CONNECTIONS = 64
+QUIET = {"FLASHSALE_LOG__LEVEL": "error"}
+
+
+class Bench:
+    """What the measurements share."""
+
+    def __init__(self, folder: Path, console: Console, *, rounds: int, seconds: float) -> None:
+        """Measure each figure `rounds` times for `seconds`."""
+        self.folder = folder
+        self.console = console
+        self.rounds = rounds
+        self.seconds = seconds
+        self.figures: list[Figure] = []
+        self.audits: dict[str, str] = {}
+        self._stacks = itertools.count()
+
+    def say(self, line: str) -> None:
+        """Show progress."""
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+    @asynccontextmanager
+    async def stack(
+        self, name: str, *, environment: dict[str, str] | None = None, **counts: int
+    ) -> AsyncIterator[Stack]:
+        """Run a stack; at the end its audit is noted."""
+        folder = self.folder / f"stack-{next(self._stacks)}"
+        async with Stack(folder, port=0, environment={**QUIET, **(environment or {})}, **counts) as stack:
+            yield stack
+            done = await asyncio.to_thread(audit, stack, "--overdue-s", "3600")
+            self.audits[name] = done.stdout.strip().splitlines()[-1] if done.stdout else done.stderr.strip()
+
+    @asynccontextmanager
+    async def hello(self, processes: int) -> AsyncIterator[tuple[str, list[int]]]:
+        """Run the control; gives its URL and process ids."""
+        with socket.create_server(("127.0.0.1", 0), backlog=4096) as sock:
+            command = [sys.executable, "-m", "tests.bench.hello", "--fd", str(sock.fileno())]
+            environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+            children = [
+                await start_ready(
+                    f"hello {number}",
+                    command,
+                    log_path=self.folder / "hello.log",
+                    environment=environment,
+                    inherited_fds=[sock.fileno()],
+                    cwd=ROOT,
+                )
+                for number in range(processes)
+            ]
+            try:
+                yield f"http://127.0.0.1:{sock.getsockname()[1]}", [child.pid for child in children]
+            finally:
+                for child in children:
+                    await child.stop()
+
+    async def alternate(self, *measures: Callable[[], Awaitable[Pressed]]) -> list[list[Pressed]]:
+        """Measure in turn, `rounds` times; gives the runs of each."""
+        runs: list[list[Pressed]] = [[] for _ in measures]
+        for _ in range(self.rounds):
+            for place, measure in enumerate(measures):
+                runs[place].append(await measure())
+        return runs
+
+    def tokens(self, stack: Stack, count: int) -> list[str]:
+        """Make buyers; gives their tokens."""
+        done = subprocess.run(
+            [sys.executable, "-m", "flashsale.cli", "buyers", "--count", str(count)],
+            env=stack.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [json.loads(line)["token"] for line in done.stdout.splitlines()]
+
+
+def buys(stack: Stack, product_id: int, tokens: list[str], *, keyed: bool = False) -> Iterator[bytes]:
+    """Give buy requests for ever, user after user."""
+    body = json.dumps({"productId": product_id}).encode()
+    place = stack.base_url.removeprefix("http://")
+    heads = [
+        f"POST /api/order/buy-flash HTTP/1.1\r\nHost: {place}\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n".encode()
+        for token in tokens
+    ]
+    if not keyed:
+        whole = [head + b"\r\n" + body for head in heads]
+        return itertools.cycle(whole)
+    return (
+        head + b"Idempotency-Key: %d\r\n\r\n" % number + body
+        for number, head in zip(itertools.count(time.time_ns()), itertools.cycle(heads))
+    )
+
+
+def only(pressed: Pressed, *statuses: bytes) -> Pressed:
+    """Give it back if it was answered nothing else.
+
+    Raises:
+        AssertionError: with what it was answered.
+    """
+    assert set(pressed.statuses) <= set(statuses), pressed.statuses
+    return pressed
