@@ -12,6 +12,7 @@ from flashsale.domain.products import LiveStock, PaymentMode
 from flashsale.domain.requests import BuyRequest
 from flashsale.domain.users import Principal, Role
 from flashsale.usecases.buy import Buy
+from flashsale.usecases.catalog import Catalog
 from flashsale.usecases.ports import CommitUnknown
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product
@@ -119,11 +120,24 @@ async def test_too_many_orders_that_wait_mean_come_back_later(services, db):
     users = await add_buyers(services, 2)
     busy = buying(services, acceptance(services), waiting_max=0)
     accepted = await services.buy(ask(product, users[0], key="k"))
-    services.catalog._waiting = await services.products.waiting_orders()
+    await services.catalog.count_waiting()
     with pytest.raises(Unavailable) as caught:
         await busy(ask(product, users[1], key="k"))
     assert caught.value.retry_after_s >= 1
     assert await busy(ask(product, users[0], key="k")) == accepted, "what was accepted is still answered"
+
+
+async def test_what_was_sold_since_the_waiting_orders_were_counted_waits_too(services):
+    product = await add_product(services)
+    catalog = Catalog(services.products, poll_s=3600)
+    await catalog.refresh()
+    await catalog.count_waiting()
+    for user in await add_buyers(services, 3):
+        await services.buy(ask(product, user))
+    await catalog.refresh()
+    assert catalog.waiting(product.product_id) == 3
+    await catalog.count_waiting()
+    assert catalog.waiting(product.product_id) == 3
 
 
 async def test_units_whose_releaser_died_before_it_told_the_gate_are_sold_again(services):

@@ -45,6 +45,8 @@ class Catalog:
         self._entries: dict[int, _Entry] = {}
         self._stocks: dict[int, LiveStock] = {}
         self._waiting: dict[int, int] = {}
+        self._free_then: dict[int, int] = {}
+        """Free units just before the waiting orders were counted."""
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -73,8 +75,9 @@ class Catalog:
         return self._stocks[product_id]
 
     def waiting(self, product_id: int) -> int:
-        """Give how many orders of a product wait for a worker, as of the last poll."""
-        return self._waiting.get(product_id, 0)
+        """Give how many orders of a product wait for a worker at most: those of the last poll and units sold since."""
+        free = self._stocks[product_id].free
+        return self._waiting.get(product_id, 0) + max(0, self._free_then.get(product_id, free) - free)
 
     def closed(self, product_id: int) -> NotOnSale | None:
         """Give why a sale is certainly closed; None if it is open or Postgres must decide."""
@@ -118,12 +121,18 @@ class Catalog:
             self.take_stock(stock)
         self._refreshed_at = time.monotonic()
 
+    async def count_waiting(self) -> None:
+        """Read how many orders wait."""
+        free_then = {product_id: stock.free for product_id, stock in self._stocks.items()}
+        self._waiting = await self._products.waiting_orders()
+        self._free_then = free_then
+
     async def poll(self) -> None:
         """Refresh everything for ever, every `poll_s`."""
         while True:
             try:
                 await self.refresh()
-                self._waiting = await self._products.waiting_orders()
+                await self.count_waiting()
             except FlashSaleError as error:
                 log.warning("catalog.stale", reason=error.detail)
             except Exception:
