@@ -103,9 +103,10 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def loadtest(session: nox.Session) -> None:
-    """Run locust headless against a running stack: `nox -s loadtest -- --host http://127.0.0.1:8000 ...`."""
+    """Load a running stack: `nox -s loadtest -- stampede|journey|spectators --host http://127.0.0.1:8000 ...`."""
     install(session)
-    session.run("locust", "--headless", "-f", "loadtest/stampede.py", *session.posargs)
+    name, *arguments = session.posargs or ["stampede", "--help"]
+    session.run("locust", "--headless", "--only-summary", "-f", f"loadtest/{name}.py", *arguments)
 
 
 @nox.session

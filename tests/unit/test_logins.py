@@ -96,7 +96,7 @@ async def test_a_password_may_hold_anything_that_text_can(desk):
     assert not await work.verify(password + " ", hashed)
 
 
-async def test_the_hasher_has_the_lowest_priority_and_ends_with_its_input(desk):
+async def test_the_hasher_has_a_low_priority_and_ends_with_its_input(desk):
     _, work = desk
     process = work._idle[0]
     assert os.getpriority(os.PRIO_PROCESS, process.pid) == hasher.NICE

@@ -18,8 +18,9 @@ from argon2.exceptions import InvalidHashError, VerificationError
 MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
 """OWASP Password Storage Cheat Sheet, argon2id: 19 MiB, 2 iterations, 1 degree of parallelism."""
 
-NICE = 19
-"""The lowest priority of the time-sharing scheduler."""
+NICE = 10
+"""A tenth of the processor time of another busy process: sched(7). At the lowest priority nobody could log in while the
+machine is busy selling."""
 
 
 def main() -> None:
