@@ -10,8 +10,6 @@ import click
 import structlog
 import uvloop
 from procrastinate.exceptions import ProcrastinateException
-from psycopg import Error as PsycopgError
-from psycopg_pool import PoolTimeout
 
 from flashsale.bootstrap import open_jobs
 from flashsale.observability import configure_logs, tell_ready
@@ -50,7 +48,7 @@ async def work(role: str, settings: Settings, ready_fd: int | None) -> None:
     async with open_jobs(settings, name=f"worker-{role}") as jobs:
         while not stopping.is_set():
             try:
-                async with build_app(settings, roles=[role]).open_async() as app:
+                async with build_app(settings, roles=[role], concurrency=concurrency).open_async() as app:
                     running = asyncio.create_task(
                         app.run_worker_async(
                             queues=[role],
@@ -76,7 +74,7 @@ async def work(role: str, settings: Settings, ready_fd: int | None) -> None:
                         # procrastinate lets jobs finish, at most `drain_s`, when its task is cancelled once.
                         running.cancel()
                     await asyncio.gather(running, return_exceptions=stopping.is_set())
-            except (ProcrastinateException, PsycopgError, PoolTimeout, OSError) as error:
+            except (ProcrastinateException, OSError) as error:
                 log.warning("worker.lost_database", role=role, error=type(error).__name__)
             if not stopping.is_set():
                 try:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from procrastinate import App, Blueprint, PsycopgConnector
+from procrastinate import App, Blueprint
 
+from flashsale.adapters.postgres.job_queue import JobQueue
 from flashsale.settings import Settings, read_settings
 from workers import maintenance, orders, payments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-POOL_TIMEOUT_S = 5.0
-"""Longest wait for a connection; after it the worker starts again."""
-
-RECONNECT_S = 1.0
-"""How long the pool tries again by itself. Its pauses double, so a long series would outlast the outage."""
 
 ROLES: dict[str, Callable[[], Blueprint]] = {
     "orders": orders.make_tasks,
@@ -26,17 +21,15 @@ ROLES: dict[str, Callable[[], Blueprint]] = {
 """What can be run as a worker: role and queue have the same name."""
 
 
-def build_app(settings: Settings, *, roles: Iterable[str] = ROLES) -> App:
-    """Make an app with the tasks of some roles. The task names are those that the SQL functions defer."""
-    connector = PsycopgConnector(
-        conninfo=settings.postgres.url.get_secret_value(),
-        min_size=1,
-        max_size=settings.postgres.pool_max,
-        timeout=POOL_TIMEOUT_S,
-        reconnect_timeout=RECONNECT_S,
-        kwargs={"application_name": "flashsale-jobs"},
+def build_app(settings: Settings, *, roles: Iterable[str] = ROLES, concurrency: int = 1) -> App:
+    """Make an app with the tasks of some roles, for one worker that runs `concurrency` jobs at once.
+
+    The task names are those that the SQL functions defer.
+    """
+    roles = list(roles)
+    app = App(
+        connector=JobQueue(settings.postgres, name=f"flashsale-jobs-{'-'.join(roles)}", slots=concurrency),
     )
-    app = App(connector=connector)
     for role in roles:
         app.add_tasks_from(ROLES[role](), namespace=role)
     return app

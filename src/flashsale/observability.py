@@ -30,9 +30,8 @@ def configure_logs(settings: LogSettings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    for name in ("asyncpg", "psycopg.pool"):
-        # Connection losses: our own events say so, in one line.
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Connection losses: our own events say so, in one line.
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
     logging.basicConfig(
         level=max(level, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
     )

@@ -78,11 +78,12 @@ class PostgresWire:
 
 
 class Trap:
-    """Springs at the first request that says `what`."""
+    """Springs at the first request that says `what`, on a connection that began by saying `who`."""
 
-    def __init__(self, what: bytes, *, reply: bool) -> None:
+    def __init__(self, what: bytes, *, reply: bool, who: bytes = b"") -> None:
         """Hold the request itself, or (`reply`) let it through and hold the answer."""
         self.what = what
+        self.who = who
         self.reply = reply
         self.taken = False
         self._sprung = asyncio.Event()
@@ -160,9 +161,9 @@ class Proxy:
         self.mend()
         self.down()
 
-    def hold_request(self, what: bytes) -> Trap:
-        """Keep the first request that says `what` from the server."""
-        return self._set(Trap(what, reply=False))
+    def hold_request(self, what: bytes, *, who: bytes = b"") -> Trap:
+        """Keep the first request that says `what` from the server; `who` as in `freeze`."""
+        return self._set(Trap(what, reply=False, who=who))
 
     def hold_reply(self, what: bytes) -> Trap:
         """Let the server answer the first request that says `what`, and keep the answer from the client."""
@@ -231,7 +232,7 @@ class Proxy:
                 for part, says in wire.parts(data):
                     link.said = link.said or says
                     await link.moving.wait()
-                    trap = self._springs(says)
+                    trap = self._springs(link, says)
                     if trap is not None and trap.reply:
                         link.held = trap
                     elif trap is not None:
@@ -249,9 +250,9 @@ class Proxy:
                 client.write(data)
                 await client.drain()
 
-    def _springs(self, says: bytes) -> Trap | None:
+    def _springs(self, link: _Link, says: bytes) -> Trap | None:
         for trap in self._traps:
-            if not trap.taken and says and trap.what in says:
+            if not trap.taken and says and trap.what in says and trap.who in link.said:
                 trap.taken = True
                 return trap
         return None

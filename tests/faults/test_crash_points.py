@@ -41,6 +41,7 @@ ACCEPT, PROCESS, BEGIN, FINISH = (
     b"begin_payments_v1(",
     b"finish_payments_v1(",
 )
+END_JOBS = b"DELETE FROM procrastinate_jobs"
 CHARGE = b"POST /v1/charges "
 STOCK = 10
 
@@ -346,14 +347,16 @@ async def test_the_order_worker_dies_while_it_processes(rig, sale, lost):
     await sale.confirmed(answer)
 
 
-@pytest.mark.parametrize("what", ["begin", "charge", "charged", "finish", "finished"])
+@pytest.mark.parametrize("what", ["fetched", "begin", "charge", "charged", "finish", "finished", "ended"])
 async def test_the_payment_worker_dies_at_each_step_and_the_buyer_is_charged_once(rig, sale, what):
     trap = {
+        "fetched": lambda: rig.postgres.hold_request(BEGIN),
         "begin": lambda: rig.postgres.hold_reply(BEGIN),
         "charge": lambda: rig.gateway.hold_request(CHARGE),
         "charged": lambda: rig.gateway.hold_reply(CHARGE),
         "finish": lambda: rig.postgres.hold_request(FINISH),
         "finished": lambda: rig.postgres.hold_reply(FINISH),
+        "ended": lambda: rig.postgres.hold_request(END_JOBS, who=b"flashsale-jobs-payments"),
     }[what]()
     answer = await sale.buying()
     await trap.sprung()

@@ -14,7 +14,7 @@ from flashsale.domain.errors import Unavailable
 from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from flashsale.adapters.postgres.queries import Query
     from flashsale.settings import PostgresSettings
@@ -44,10 +44,17 @@ AWAY = (
 class Database:
     """A pool that tolerates a missing server: it connects when asked, and again after every loss."""
 
-    def __init__(self, settings: PostgresSettings, *, name: str) -> None:
-        """Keep the settings; `name` is what the server shows for these connections."""
+    def __init__(
+        self,
+        settings: PostgresSettings,
+        *,
+        name: str,
+        init: Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        """Keep the settings; `name` is what the server shows for these connections, `init` prepares each new one."""
         self._settings = settings
         self._name = name
+        self._init = init
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._said_s = float("-inf")
 
@@ -78,7 +85,11 @@ class Database:
 
     async def _make_pool(self, min_size: int) -> asyncpg.Pool[asyncpg.Record]:
         return await asyncpg.create_pool(
-            **self.connect_arguments(), min_size=min_size, max_size=self._settings.pool_max, reset=_keep_session
+            **self.connect_arguments(),
+            min_size=min_size,
+            max_size=self._settings.pool_max,
+            init=self._init,
+            reset=_keep_session,
         )
 
     async def close(self) -> None:

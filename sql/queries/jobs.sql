@@ -1,0 +1,51 @@
+-- name: fetch
+-- Takes up to $3 waiting jobs of the queues $1 for the worker $2: the most urgent first, among these the oldest. What
+-- procrastinate_fetch_job_v2 does for one: jobs that others take at the same time are skipped, and of jobs that share
+-- a lock only the first one that waits is taken, once none of them runs.
+WITH candidates AS (
+    SELECT j.id
+    FROM procrastinate_jobs AS j
+    WHERE j.status = 'todo'
+        AND j.queue_name = ANY($1::varchar [])
+        AND (j.scheduled_at IS NULL OR j.scheduled_at <= now())
+        AND (
+            j.lock IS NULL
+            OR NOT EXISTS (
+                SELECT 1
+                FROM procrastinate_jobs AS o
+                WHERE o.lock = j.lock
+                    AND (
+                        o.status = 'doing'
+                        OR (
+                            o.status = 'todo'
+                            AND (o.priority > j.priority OR (o.priority = j.priority AND o.id < j.id))
+                        )
+                    )
+            )
+        )
+    ORDER BY j.priority DESC, j.id ASC
+    LIMIT $3
+    FOR UPDATE OF j SKIP LOCKED
+),
+taken AS (
+    UPDATE procrastinate_jobs AS j
+    SET status = 'doing', worker_id = $2
+    FROM candidates AS c
+    WHERE j.id = c.id
+    RETURNING j.*
+)
+SELECT
+    t.id, t.status::text AS status, t.task_name, t.priority, t.lock, t.queueing_lock, t.args, t.scheduled_at,
+    t.queue_name, t.attempts, t.worker_id
+FROM taken AS t
+ORDER BY t.priority DESC, t.id ASC;
+
+-- name: delete
+-- Deletes finished jobs. One that is gone already is no error: whoever deleted it had the same in mind.
+DELETE FROM procrastinate_jobs WHERE id = ANY($1::bigint []) AND status IN ('todo', 'doing');
+
+-- name: give_back
+-- Lets jobs that the worker $2 took and has not begun wait again.
+UPDATE procrastinate_jobs
+SET status = 'todo', worker_id = NULL
+WHERE id = ANY($1::bigint []) AND worker_id = $2 AND status = 'doing' AND NOT abort_requested;

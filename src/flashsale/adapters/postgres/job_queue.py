@@ -1,0 +1,237 @@
+"""procrastinate's connector over asyncpg: jobs are taken and deleted in groups. `sql/queries/jobs.sql`.
+
+A worker of procrastinate asks for one job after the other and ends each by itself. Here one statement takes as many as
+the worker has room for, and the next calls are answered from those; jobs that end while a statement is on its way are
+deleted by the next one. Everything else is procrastinate's own SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import deque
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import structlog
+from procrastinate import exceptions, sql
+from procrastinate.connector import BaseAsyncConnector
+
+from flashsale.adapters.postgres.database import AWAY, Database
+from flashsale.adapters.postgres.queries import load
+from flashsale.domain.errors import Unavailable
+from flashsale.usecases.batching import Batcher
+from flashsale.usecases.ports import PoisonBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from procrastinate.connector import Notify
+
+    from flashsale.settings import PostgresSettings
+
+log = structlog.get_logger(__name__)
+
+QUERIES = load("queries/jobs.sql")
+
+FETCH_MAX = 100
+"""Most jobs of one fetch: more, and the first worker to ask leaves nothing to the others."""
+
+DELETE_MAX = 500
+WAITING_MAX = 10_000
+"""Ended jobs that wait for the next statement; there are never more than a worker runs at once."""
+
+HEARTBEAT_S = 5.0
+"""How often an idle listening connection is asked whether it still lives."""
+
+RECONNECT_S = 1.0
+
+_PARAMETER = re.compile(r"%\((\w+)\)s(\s*\|\|)?")
+
+
+class JobQueue(BaseAsyncConnector):
+    """The connector of one worker. Errors of the database are ConnectorException."""
+
+    def __init__(self, settings: PostgresSettings, *, name: str, slots: int) -> None:
+        """Never hold more than `slots` jobs, as many as the worker runs at once; `name` is what the server shows."""
+        self._database = Database(settings, name=name, init=_read_json)
+        self._slots = slots
+        self._worker_id: int | None = None
+        self._taken: deque[dict[str, Any]] = deque()
+        """Jobs that the worker has not asked for yet."""
+        self._running: set[int] = set()
+        self._fetching = asyncio.Lock()
+        self._deleting: Batcher[int, None] = Batcher(self._delete, batch_max=DELETE_MAX, queue_max=WAITING_MAX)
+
+    def get_sync_connector(self) -> JobQueue:
+        """Give itself: the base class runs its methods in a loop of their own."""
+        return self
+
+    async def open_async(self, pool: object = None) -> None:  # noqa: ARG002 - the interface's
+        """Make the pool; a server that is away shows at the first statement."""
+        await self._database.open()
+
+    async def close_async(self) -> None:
+        """Close every connection."""
+        await self._deleting.drain()
+        await self._database.close()
+
+    async def execute_query_async(self, query: str, **arguments: Any) -> None:
+        """Run a statement of procrastinate's."""
+        try:
+            if query == sql.queries["finish_job"] and arguments["delete_job"]:
+                await self._finish(arguments["job_id"])
+            else:
+                await self._execute(query, arguments)
+        finally:
+            # Finished, or put back to be tried again; a failure of it frees the worker's slot too.
+            self._running.discard(arguments.get("job_id", 0))
+
+    async def execute_query_one_async(self, query: str, **arguments: Any) -> dict[str, Any]:
+        """Run a statement of procrastinate's and give its first row.
+
+        Raises:
+            NoResult: if there is none.
+        """
+        if query == sql.queries["fetch_job"]:
+            return await self._fetch(**arguments)
+        rows = await self._execute(query, arguments)
+        if not rows:
+            raise exceptions.NoResult
+        return rows[0]
+
+    async def execute_query_all_async(self, query: str, **arguments: Any) -> list[dict[str, Any]]:
+        """Run a statement of procrastinate's and give its rows."""
+        return await self._execute(query, arguments)
+
+    async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
+        """Pass notifications on until cancelled, which a worker does when it begins to stop.
+
+        While the connection is lost the worker finds its jobs by polling.
+        """
+        try:
+            while True:
+                try:
+                    await self._listen(on_notification, list(channels))
+                except (*AWAY, asyncpg.PostgresError) as error:
+                    log.warning("jobs.not_listening", error=type(error).__name__)
+                await asyncio.sleep(RECONNECT_S)
+        finally:
+            await self._give_back()
+
+    async def _fetch(self, queues: Sequence[str], worker_id: int) -> dict[str, Any]:
+        async with self._fetching:
+            if not self._taken:
+                self._worker_id = worker_id
+                limit = max(1, min(FETCH_MAX, self._slots - len(self._running)))
+                try:
+                    rows = await self._database.fetch(QUERIES["fetch"], queues, worker_id, limit)
+                except (Unavailable, PoisonBatch) as error:
+                    raise exceptions.ConnectorException(str(error)) from error
+                self._taken.extend(map(dict, rows))
+        if not self._taken:
+            return {"id": None}
+        job = self._taken.popleft()
+        self._running.add(job["id"])
+        return job
+
+    async def _finish(self, job_id: int) -> None:
+        try:
+            await self._deleting.submit(job_id)
+        except (Unavailable, PoisonBatch) as error:
+            raise exceptions.ConnectorException(str(error)) from error
+
+    async def _delete(self, job_ids: list[int]) -> list[None]:
+        try:
+            await self._database.fetch(QUERIES["delete"], job_ids)
+        except Unavailable:
+            # It may be only this connection that is gone; doing it twice does no harm.
+            await self._database.fetch(QUERIES["delete"], job_ids)
+        return [None] * len(job_ids)
+
+    async def _give_back(self) -> None:
+        """Let the jobs that were taken and not begun wait for another worker."""
+        job_ids = [job["id"] for job in self._taken]
+        self._taken.clear()
+        if job_ids:
+            log.info("jobs.given_back", jobs=len(job_ids))
+            try:
+                await self._database.fetch(QUERIES["give_back"], job_ids, self._worker_id)
+            except (Unavailable, PoisonBatch) as error:
+                # Then they end with this worker, and their orders are due again by themselves.
+                log.warning("jobs.not_given_back", error=str(error))
+
+    async def _listen(self, on_notification: Notify, channels: list[str]) -> None:
+        """Pass notifications on until the connection is lost."""
+        heard: dict[str, tuple[str, str]] = {}
+        something = asyncio.Event()
+
+        def receive(_connection: object, _pid: int, channel: str, payload: object) -> None:
+            # That there are new jobs needs to be said once; each request to abort one needs to be passed on.
+            heard[channel if '"job_inserted"' in str(payload) else str(payload)] = channel, str(payload)
+            something.set()
+
+        connection = await asyncpg.connect(**self._database.connect_arguments(suffix="-listen"))
+        try:
+            connection.add_termination_listener(lambda _connection: something.set())
+            for channel in channels:
+                await connection.add_listener(channel, receive)
+            while not connection.is_closed():
+                try:
+                    await asyncio.wait_for(something.wait(), HEARTBEAT_S)
+                except TimeoutError:
+                    await connection.execute("SELECT 1")
+                # A worker forgets what it is told during a fetch, which may have begun before the job was there.
+                async with self._fetching:
+                    something.clear()
+                said = list(heard.values())
+                heard.clear()
+                for channel, payload in said:
+                    await on_notification(channel=channel, payload=payload)
+        finally:
+            connection.terminate()
+
+    async def _execute(self, query: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        text, names = _numbered(query)
+        values = [str(arguments[name]) if is_text else arguments[name] for name, is_text in names]
+        try:
+            async with self._database.connection() as connection:
+                return [dict(row) for row in await connection.fetch(text, *values)]
+        except asyncpg.UniqueViolationError as error:
+            key = re.search(r"\(queueing_lock\)=\((.*)\)", error.detail or "")
+            raise exceptions.UniqueViolation(
+                constraint_name=error.constraint_name, queueing_lock=key and key[1]
+            ) from error
+        except (Unavailable, *AWAY, asyncpg.PostgresError) as error:
+            raise exceptions.ConnectorException(str(error)) from error
+
+
+@cache
+def _numbered(query: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
+    """Give a statement with `$1 ...` instead of `%(name)s`, and each parameter's name and whether Postgres sees text.
+
+    A parameter that is concatenated is text to Postgres.
+    """
+    names: dict[str, bool] = {}
+
+    def number(match: re.Match[str]) -> str:
+        names[match[1]] = names.get(match[1], False) or match[2] is not None
+        return f"${[*names].index(match[1]) + 1}{match[2] or ''}"
+
+    text = _PARAMETER.sub(number, query)
+    return text, tuple(names.items())
+
+
+async def _read_json(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Turn json into objects and back."""
+    await connection.set_type_codec("json", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+    # Binary, because jobs to defer are composite values; on the wire jsonb is a version byte and text.
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: b"\x01" + json.dumps(value).encode(),
+        decoder=lambda data: json.loads(data[1:]),
+    )
