@@ -20,7 +20,7 @@ from flashsale.settings import LogSettings
 from tests.bench.accepts import accepts
 from tests.bench.bench import Bench
 from tests.bench.figures import as_json, as_table
-from tests.bench.jobs import jobs
+from tests.bench.jobs import held, jobs
 from tests.bench.sold_out import latency, sold_out
 from tests.bench.streams import streams
 
@@ -32,6 +32,7 @@ MEASURES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "latency": latency,
     "accepts": accepts,
     "jobs": jobs,
+    "payments-held": held,
     "streams": streams,
 }
 
