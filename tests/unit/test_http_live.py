@@ -13,8 +13,8 @@ from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import LiveStock, PaymentMode, Product
 from flashsale.domain.users import Principal, Role
 from flashsale.http.auth import Tokens
-from flashsale.http.live import LiveHub
-from flashsale.http.routes.live import Streams
+from flashsale.http.live import LiveHub, Stream
+from flashsale.http.routes.live import Streams, StreamsOutlast
 from flashsale.usecases.catalog import Catalog, CatalogFeed
 from flashsale.usecases.ports import Connected, OrderChanged
 from tests.conftest import make_settings
@@ -150,7 +150,7 @@ async def world(**live):
 @asynccontextmanager
 async def watching(answer):
     client = Client()
-    task = asyncio.create_task(answer({}, client.receive, client.send))
+    task = asyncio.create_task(StreamsOutlast(answer)({"method": "GET"}, client.receive, client.send))
     yield client
     client.gone.set()
     client.ready.set()
@@ -269,6 +269,54 @@ async def test_a_stream_that_is_not_the_callers_is_refused_before_anything_is_wa
         assert not here.hub._stock
 
 
+async def test_a_value_that_comes_while_another_is_being_sent_reaches_everybody(monkeypatch):
+    monkeypatch.setattr("flashsale.http.live.SLICE", 2)
+    async with world() as here, AsyncExitStack() as streams:
+        clients = [await streams.enter_async_context(watching(await here.streams.stock(1, 0))) for _ in range(7)]
+        for client in clients:
+            await client.until(lambda client=client: client.events)
+        channel = here.hub._stock[1]
+        for version in range(2, 5):
+            channel.put(version, {"version": version})
+        assert 2 in {client.events[-1]["version"] for client in clients}, "the first slice is sent at once"
+        assert 1 in {client.events[-1]["version"] for client in clients}, "the others have their turn later"
+        for client in clients:
+            await client.until(lambda client=client: client.events[-1]["version"] == 4)
+            versions = [event["version"] for event in client.events]
+            assert versions == sorted(set(versions))
+
+
+async def test_a_stream_that_fails_takes_nobody_with_it():
+    async def fail(message):
+        raise RuntimeError
+
+    async with world() as here, watching(await here.streams.stock(1, 0)) as client:
+        await client.until(lambda: client.events)
+        channel = here.hub._stock[1]
+        channel.streams = {Stream(channel, 1, fail), *channel.streams}
+        for version in (2, 3):
+            here.change(10 - version, version)
+            await client.until(lambda version=version: client.events[-1]["version"] == version)
+        assert len(channel.streams) == 1
+
+
+async def test_a_slow_client_is_told_the_last_value_and_the_end_too():
+    async with world() as here:
+        order_id = uuid4()
+        here.orders.put(order_id, OrderStatus.PROCESSING_PAYMENT, 4)
+        async with watching(await here.streams.order(order_id, OWNER, 0)) as slow:
+            await slow.until(lambda: slow.events)
+            slow.ready.clear()
+            here.orders.put(order_id, OrderStatus.CONFIRMED, 5)
+            channel = here.hub._orders[order_id]
+            here.hub.put_order(channel, here.orders.rows[order_id])
+            channel.keep_alive(0)
+            slow.ready.set()
+            await slow.until(lambda: slow.ended)
+            assert [event["version"] for event in slow.events] == [4, 5]
+            assert not slow.comments
+
+
 async def test_streams_leave_nothing_behind():
     async with world() as here:
         order_id = uuid4()
@@ -278,9 +326,13 @@ async def test_streams_leave_nothing_behind():
             await one.until(lambda: one.events)
             await other.until(lambda: other.events)
             assert here.streams._open == 2
+            assert list(here.hub._orders) == [order_id]
+            other.ready.clear()
+            here.orders.put(order_id, OrderStatus.AWAITING_PAYMENT, 3)
+            here.hub.put_order(here.hub._orders[order_id], here.orders.rows[order_id])
         assert here.streams._open == 0
         assert not here.hub._orders
-        assert not here.hub._stock[1].listeners
+        assert not here.hub._stock[1].streams
 
 
 async def test_streams_that_come_at_once_do_not_pass_the_most_there_may_be():
@@ -312,7 +364,7 @@ async def test_a_stream_opens_with_what_is_known_while_the_database_is_away():
 
 
 async def test_a_stopping_process_ends_its_streams_and_new_ones_at_once(monkeypatch):
-    monkeypatch.setattr("flashsale.http.routes.live.CLOSE_SPREAD_S", 0.05)
+    monkeypatch.setattr("flashsale.http.live.CLOSE_SPREAD_S", 0.05)
     async with world() as here, watching(await here.streams.stock(1, 0)) as client:
         await client.until(lambda: client.events)
         here.hub.close()
@@ -324,7 +376,7 @@ async def test_a_stopping_process_ends_its_streams_and_new_ones_at_once(monkeypa
 
 
 async def test_streams_of_a_stopping_process_do_not_all_end_at_once(monkeypatch):
-    monkeypatch.setattr("flashsale.http.routes.live.CLOSE_SPREAD_S", 1.0)
+    monkeypatch.setattr("flashsale.http.live.CLOSE_SPREAD_S", 1.0)
     async with world() as here, AsyncExitStack() as streams:
         clients = [await streams.enter_async_context(watching(await here.streams.stock(1, 0))) for _ in range(30)]
         for client in clients:

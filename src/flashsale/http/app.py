@@ -101,4 +101,4 @@ def build_app(services: ApiServices, hub: LiveHub) -> Edge:
     )
     complete(app.openapi_schema)
     direct = orders.direct_routes(services, tokens, meter, body_bytes_max=settings.http.body_bytes_max)
-    return Edge(app, direct, meter)
+    return Edge(live.StreamsOutlast(app), direct, meter)

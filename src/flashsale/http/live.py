@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import random
+import sys
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -15,8 +19,11 @@ from flashsale.usecases.batching import Batcher
 from flashsale.usecases.ports import Connected, OrderChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
     from uuid import UUID
+
+    from litestar.types import Send
+    from litestar.types.asgi_types import HTTPResponseBodyEvent
 
     from flashsale.domain.orders import Order
     from flashsale.http.services import ApiServices
@@ -26,41 +33,155 @@ log = structlog.get_logger(__name__)
 LOOKUP_MAX = 256
 """Watched orders that are read in one go."""
 
+SLICE = 256
+"""Streams that are sent a value before the process does other work."""
+
+CLOSE_SPREAD_S = 3.0
+"""Streams of a stopping process end within this time, so that their clients do not all come back at once."""
+
+ENDED = sys.maxsize
+"""The version of a stream that gets nothing more."""
+
 _encode = msgspec.json.Encoder().encode
+
+
+def _body(body: bytes, *, more: bool = True) -> HTTPResponseBodyEvent:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+COMMENT = _body(b": keep-alive\n\n")
+END = _body(b"", more=False)
+
+
+class Stream:
+    """One client: the version that it was sent last, and how to send.
+
+    Whoever publishes also sends: an ASGI `send` that need not wait is complete after its first step, so that no task is
+    woken for it. Only a connection that is full gets a task, which waits and then sends what is newest.
+    """
+
+    __slots__ = ("_catching_up", "_channel", "_ending", "_send", "_version")
+
+    def __init__(self, channel: Channel, version: int, send: Send) -> None:
+        """Belong to a channel, whose `version` the client has."""
+        self._channel = channel
+        self._version = version
+        self._send = send
+        self._ending = False
+        self._catching_up: asyncio.Task[None] | None = None
+
+    def flush(self) -> None:
+        """Send what the client does not have, now or as soon as its connection takes it."""
+        while self._catching_up is None and (due := self._due()) is not None:
+            version, message = due
+            if self._sent_at_once(message):
+                self._version = version
+            else:
+                self._catching_up = asyncio.create_task(self._catch_up())
+
+    def comment(self) -> None:
+        """Break the silence; a connection that is full is not silent."""
+        if self._catching_up is None and self._version < ENDED:
+            self._sent_at_once(COMMENT)
+
+    def end(self) -> None:
+        """End after what is newest."""
+        self._ending = True
+        self.flush()
+
+    def forget(self) -> None:
+        """Send nothing more: the client is gone."""
+        self._version = ENDED
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+
+    def _due(self) -> tuple[int, HTTPResponseBodyEvent] | None:
+        channel = self._channel
+        if channel.version > self._version:
+            return channel.version, channel.message
+        if (channel.final or self._ending) and self._version < ENDED:
+            return ENDED, END
+        return None
+
+    def _sent_at_once(self, message: HTTPResponseBodyEvent) -> bool:
+        """Send, unless that has to wait. uvicorn waits before it writes, if at all, so nothing is sent by halves."""
+        sending = cast("Coroutine[None, None, None]", self._send(message))
+        try:
+            sending.send(None)
+        except StopIteration:
+            return True
+        sending.close()
+        return False
+
+    async def _catch_up(self) -> None:
+        try:
+            while (due := self._due()) is not None:
+                version, message = due
+                await self._send(message)
+                self._version = version
+        finally:
+            self._catching_up = None
 
 
 class Channel:
     """The newest value of one product or order, encoded once for all its streams.
 
-    A stream holds a channel, the version it sent last and an event of its own, nothing else: a slow one skips what it
-    missed. One event per stream, not one future for all: taking a callback off a future walks all the others, and
-    20,000 streams that time out for a keep-alive then cost seconds of the loop.
+    It is sent in rounds of slices; between two slices the process does other work. A value that comes during a round is
+    what the rest of the round gets, and another round follows: every stream has its turn, however fast values come.
     """
 
-    __slots__ = ("final", "listeners", "message", "streams", "version")
+    __slots__ = ("__weakref__", "_commenting", "_round", "_sent", "_spoke_s", "final", "message", "streams", "version")
 
     def __init__(self) -> None:
         """Start without a value."""
         self.version = 0
-        self.message = b""
+        self.message = _body(b"")
         self.final = False
-        self.streams = 0
-        self.listeners: set[asyncio.Event] = set()
-        """Set whenever there may be something to send."""
+        self.streams: set[Stream] = set()
+        self._round: Iterator[Stream] | None = None
+        self._commenting = False
+        self._sent = 0
+        """The version that the round began with."""
+        self._spoke_s = asyncio.get_running_loop().time()
 
     def put(self, version: int, data: dict[str, object], *, final: bool = False) -> None:
-        """Publish a value, unless one as new is there; wakes every stream."""
+        """Publish a value, unless one as new is there."""
         if version <= self.version:
             return
         self.version = version
-        self.message = b"id: %d\ndata: %s\n\n" % (version, _encode(data))
+        self.message = _body(b"id: %d\ndata: %s\n\n" % (version, _encode(data)))
         self.final = final
-        self.wake()
+        if self._round is None:
+            self._go_round(commenting=False)
 
-    def wake(self) -> None:
-        """Let every stream look again."""
-        for listener in self.listeners:
-            listener.set()
+    def keep_alive(self, silence_s: float) -> None:
+        """Send every stream a comment if the channel has been silent for so long."""
+        if self._round is None and asyncio.get_running_loop().time() - self._spoke_s >= silence_s:
+            self._go_round(commenting=True)
+
+    def _go_round(self, *, commenting: bool) -> None:
+        self._sent = self.version
+        self._commenting = commenting
+        self._spoke_s = asyncio.get_running_loop().time()
+        self._round = iter(tuple(self.streams))
+        self._slice(self._round)
+
+    def _slice(self, rest: Iterator[Stream]) -> None:
+        now = tuple(islice(rest, SLICE))
+        for stream in now:
+            try:
+                stream.flush()
+                if self._commenting:
+                    stream.comment()
+            except Exception:
+                log.exception("stream.failed")
+                self.streams.discard(stream)
+        if len(now) == SLICE:
+            asyncio.get_running_loop().call_soon(self._slice, rest)
+            return
+        self._round = None
+        if self.version > self._sent:
+            self._go_round(commenting=False)
 
 
 class LiveHub:
@@ -72,16 +193,16 @@ class LiveHub:
         self._interval_s = services.settings.live.interval_s
         self._poll_s = services.settings.live.poll_s
         self._stock: dict[int, Channel] = {}
-        self._orders: dict[UUID, Channel] = {}
+        self._orders: WeakValueDictionary[UUID, Channel] = WeakValueDictionary()
         self._published_at: dict[int, float] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._reading: Batcher[int, None] = Batcher(self._read_stocks, batch_max=10_000, queue_max=100_000)
-        self.closing = asyncio.Event()
-        """Set when the process stops: streams end, spread over a few seconds."""
+        self._keepalive_s = services.settings.live.keepalive_s
+        self._closing = False
 
     async def run(self) -> None:
-        """Consume the feed and poll beside it, for ever: whatever fails is logged and begun again."""
-        polling = asyncio.create_task(self._poll())
+        """Consume the feed, poll and keep streams alive beside it, for ever: what fails is logged and begun again."""
+        beside = [asyncio.create_task(self._poll()), asyncio.create_task(self._keep_alive())]
         try:
             while True:
                 try:
@@ -90,7 +211,8 @@ class LiveHub:
                     log.exception("live.failed")
                     await asyncio.sleep(self._poll_s)
         finally:
-            polling.cancel()
+            for task in beside:
+                task.cancel()
 
     async def _consume(self) -> None:
         async for change in self._services.feed.changes():
@@ -115,31 +237,31 @@ class LiveHub:
         self._publish(product_id)
         return channel
 
-    def watch(self, order_id: UUID) -> Channel:
-        """Give an order's channel and count a stream on it; read the order after this, so that nothing is missed."""
+    def order(self, order_id: UUID) -> Channel:
+        """Give an order's channel, known here while anybody has it; read the order after this, so nothing is missed."""
         channel = self._orders.get(order_id)
         if channel is None:
-            channel = self._orders.setdefault(order_id, Channel())
-        channel.streams += 1
+            channel = self._orders[order_id] = Channel()
         return channel
-
-    def unwatch(self, order_id: UUID) -> None:
-        """Count a stream less; a channel without streams goes."""
-        channel = self._orders[order_id]
-        channel.streams -= 1
-        if not channel.streams:
-            del self._orders[order_id]
 
     @staticmethod
     def put_order(channel: Channel, order: Order) -> None:
         """Publish an order that was read."""
         _put_order(channel, order.order_id, order.status, order.version)
 
+    def join(self, channel: Channel, stream: Stream) -> None:
+        """Let a stream that has begun follow a channel."""
+        channel.streams.add(stream)
+        stream.flush()
+        if self._closing:
+            _end_soon(stream)
+
     def close(self) -> None:
-        """Tell every stream to end."""
-        self.closing.set()
+        """End every stream, spread over a few seconds; also those that begin from now on."""
+        self._closing = True
         for channel in (*self._stock.values(), *self._orders.values()):
-            channel.wake()
+            for stream in channel.streams:
+                _end_soon(stream)
 
     def _offer(self, stock: LiveStock) -> None:
         if stock.product_id not in self._stock or stock.product_id in self._timers:
@@ -177,6 +299,14 @@ class LiveHub:
                 if channel is not None:
                     self.put_order(channel, order)
 
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(self._keepalive_s / 4)
+            for number, channel in enumerate((*self._stock.values(), *self._orders.values()), start=1):
+                channel.keep_alive(self._keepalive_s * 3 / 4)
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
+
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._poll_s)
@@ -186,6 +316,10 @@ class LiveHub:
                 log.info("live.stale", reason=error.detail)
             except Exception:
                 log.exception("live.failed")
+
+
+def _end_soon(stream: Stream) -> None:
+    asyncio.get_running_loop().call_later(random.uniform(0, CLOSE_SPREAD_S), stream.end)  # noqa: S311
 
 
 def _put_order(channel: Channel, order_id: UUID, status: OrderStatus, version: int) -> None:

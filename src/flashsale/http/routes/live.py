@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from litestar import Request, get
@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 
 from flashsale.domain.errors import Unavailable
 from flashsale.http import metrics
+from flashsale.http.live import Stream
 
 if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
@@ -31,8 +32,8 @@ HEADERS = [
     (b"connection", b"close"),
 ]
 
-CLOSE_SPREAD_S = 3.0
-"""Streams of a stopping process end within this time, so that their clients do not all come back at once."""
+BEGUN = "flashsale.stream"
+"""Name in the scope of what holds the stream that a route has begun."""
 
 
 class Streams:
@@ -57,9 +58,8 @@ class Streams:
         await self._services.catalog.get(product_id)
         channel = await self._hub.stock(product_id)
 
-        async def answer(_scope: Scope, receive: Receive, send: Send) -> None:
-            with metrics.STREAMS.labels("stock").track_inprogress():
-                await self._run(channel, last, receive, send)
+        async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
+            await self._begin("stock", channel, last, scope, send)
 
         return answer
 
@@ -74,19 +74,15 @@ class Streams:
         # Owner first, and read once more after subscribing: nothing between the two is missed.
         await self._services.orders.get(order_id, principal)
 
-        async def answer(_scope: Scope, receive: Receive, send: Send) -> None:
-            channel = self._hub.watch(order_id)
-            try:
-                self._hub.put_order(channel, await self._services.orders.get(order_id, principal))
-                if channel.final and last >= channel.version:
-                    # Everything is known: 204 tells an EventSource not to come back.
-                    await send({"type": "http.response.start", "status": 204, "headers": []})
-                    await send({"type": "http.response.body", "body": b"", "more_body": False})
-                    return
-                with metrics.STREAMS.labels("order").track_inprogress():
-                    await self._run(channel, last, receive, send)
-            finally:
-                self._hub.unwatch(order_id)
+        async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
+            channel = self._hub.order(order_id)
+            self._hub.put_order(channel, await self._services.orders.get(order_id, principal))
+            if channel.final and last >= channel.version:
+                # Everything is known: 204 tells an EventSource not to come back.
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await self._begin("order", channel, last, scope, send)
 
         return answer
 
@@ -103,39 +99,58 @@ class Streams:
         if self._open >= self._settings.streams_max:
             raise Unavailable("Too many streams here; try again.")
 
-    async def _run(self, channel: Channel, last: int, receive: Receive, send: Send) -> None:
-        settings = self._settings
+    async def _begin(self, kind: str, channel: Channel, last: int, scope: Scope, send: Send) -> None:
+        """Send the head of a stream, and let `StreamsOutlast` hold it from then on."""
         # Again, for those who came in while this stream was being prepared; nothing is awaited before it is counted.
         self._check_room()
-        self._open += 1
-        ring = asyncio.Event()
-        gone = asyncio.ensure_future(_disconnected(receive))
-        gone.add_done_callback(lambda _: ring.set())
-        channel.listeners.add(ring)
+        self._count(kind, 1)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            retry_ms = round(settings.retry_ms * random.uniform(1, 2))  # noqa: S311 - spreads reconnections
+            retry_ms = round(self._settings.retry_ms * random.uniform(1, 2))  # noqa: S311 - spreads reconnections
             await send({"type": "http.response.body", "body": b"retry: %d\n\n" % retry_ms, "more_body": True})
-            while not gone.done() and not self._hub.closing.is_set():
-                ring.clear()
-                if channel.version > last:
-                    last = channel.version
-                    await send({"type": "http.response.body", "body": channel.message, "more_body": True})
-                elif channel.final:
-                    break
-                else:
-                    try:
-                        async with asyncio.timeout(settings.keepalive_s):
-                            await ring.wait()
-                    except TimeoutError:
-                        await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
-            if self._hub.closing.is_set() and not gone.done():
-                await asyncio.wait((gone,), timeout=random.uniform(0, CLOSE_SPREAD_S))  # noqa: S311
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except BaseException:
+            self._count(kind, -1)
+            raise
+        cast("dict[str, Any]", scope)[BEGUN] = partial(self._hold, kind, channel, last)
+
+    async def _hold(self, kind: str, channel: Channel, last: int, receive: Receive, send: Send) -> None:
+        """Let a stream follow its channel until its client is gone, or it has ended: then, too, a disconnect comes."""
+        stream = Stream(channel, last, send)
+        try:
+            self._hub.join(channel, stream)
+            while (await receive())["type"] != "http.disconnect":
+                pass
         finally:
-            self._open -= 1
-            channel.listeners.discard(ring)
-            gone.cancel()
+            channel.streams.discard(stream)
+            stream.forget()
+            self._count(kind, -1)
+
+    def _count(self, kind: str, change: int) -> None:
+        self._open += change
+        metrics.STREAMS.labels(kind).inc(change)
+
+
+class StreamsOutlast:
+    """ASGI wrapper around the app: holds a stream once the route that began it has returned.
+
+    So what the framework keeps while it serves a request, frames and objects, does not stay for as long as the stream.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an app."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        await self._app(scope, receive, send)
+        begun = cast("dict[str, Any]", scope)
+        hold = begun.get(BEGUN)
+        if hold is not None:
+            # The server asks for the method with each message; nobody for anything else.
+            method = begun["method"]
+            begun.clear()
+            begun["method"] = method
+            await hold(receive, send)
 
 
 UseStreams = NamedDependency[SkipValidation[Streams]]
