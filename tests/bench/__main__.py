@@ -1,6 +1,7 @@
 """Speed, each figure beside a control in the same minute and with the invariants that held: `nox -s bench`.
 
-The clients (tests/bench/press.py) run in this process, the servers in others; all share the machine.
+The client that presses (press.py) runs in this process, those that watch (watchers.py) and the servers in others; all share
+the machine.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from tests.bench.accepts import accepts
 from tests.bench.bench import Bench
 from tests.bench.figures import as_json, as_table
 from tests.bench.jobs import held, jobs
+from tests.bench.sale import memory, sale
 from tests.bench.sold_out import latency, sold_out
-from tests.bench.streams import streams
+from tests.bench.streams import streams, streams_100k
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,7 +35,10 @@ MEASURES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "accepts": accepts,
     "jobs": jobs,
     "payments-held": held,
+    "sale": sale,
+    "memory": memory,
     "streams": streams,
+    "streams-100k": streams_100k,
 }
 
 
@@ -41,7 +46,11 @@ MEASURES: dict[str, Callable[[Bench], Awaitable[None]]] = {
 @click.option("--only", "names", multiple=True, type=click.Choice(list(MEASURES)), help="Only this; may be repeated.")
 @click.option("--rounds", type=click.IntRange(1, 50), default=3, show_default=True, help="Runs of each figure.")
 @click.option("--seconds", type=click.FloatRange(0.5, 60), default=4, show_default=True, help="Length of a run.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures to this file (JSON).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the figures to this file (JSON), and plots beside it (SVG).",
+)
 def main(names: tuple[str, ...], rounds: int, seconds: float, out: Path | None) -> None:
     """Measure speed beside controls in the same run; exit code 0 only if the invariants held."""
     configure_logs(LogSettings(level="error"))
@@ -56,6 +65,8 @@ def main(names: tuple[str, ...], rounds: int, seconds: float, out: Path | None) 
         bench.say(f"{name}: {verdict}")
     if out is not None:
         out.write_text(json.dumps(as_json(bench), indent=2) + "\n")
+        for name, plot in bench.plots.items():
+            out.with_name(f"{out.stem}-{name}.svg").write_text(plot.svg())
     sys.exit(any(", 0 violated" not in verdict for verdict in bench.audits.values()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flashsale.local.sale import create_product
 from tests.bench.bench import USERS, Bench, buys, only
 from tests.bench.figures import Figure, at_least, at_most
+from tests.bench.plots import Plot
 from tests.bench.press import press
 
 
@@ -27,6 +28,9 @@ async def accepts(bench: Bench) -> None:
                 )
             )
         runs, control_runs = await bench.alternate(*measures)
+    bench.plots["accepts"] = Plot(
+        "accepted orders, two processes, 256 connections", {"flashsale": runs, "batches of one": control_runs}
+    )
     bench.figures.append(
         Figure(
             name="accepted orders, two processes",

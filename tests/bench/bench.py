@@ -6,11 +6,13 @@ import asyncio
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flashsale.local.children import start_ready
@@ -18,17 +20,27 @@ from flashsale.local.stack import ROOT, Stack
 from tests.api.conftest import audit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from rich.console import Console
 
     from tests.bench.figures import Figure
+    from tests.bench.plots import Plot
     from tests.bench.press import Pressed
 
 USERS = 10_000
 CONNECTIONS = 64
 QUIET = {"FLASHSALE_LOG__LEVEL": "error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A process that serves."""
+
+    url: str
+    pid: int
 
 
 class Bench:
@@ -42,6 +54,8 @@ class Bench:
         self.seconds = seconds
         self.figures: list[Figure] = []
         self.audits: dict[str, str] = {}
+        self.plots: dict[str, Plot] = {}
+        """By the end of their file's name."""
         self._stacks = itertools.count()
 
     def say(self, line: str) -> None:
@@ -60,27 +74,33 @@ class Bench:
             self.audits[name] = done.stdout.strip().splitlines()[-1] if done.stdout else done.stderr.strip()
 
     @asynccontextmanager
-    async def hello(self, processes: int) -> AsyncIterator[tuple[str, list[int]]]:
-        """Run the control; gives its URL and process ids."""
-        with socket.create_server(("127.0.0.1", 0), backlog=4096) as sock:
-            command = [sys.executable, "-m", "tests.bench.hello", "--fd", str(sock.fileno())]
-            environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
-            children = [
-                await start_ready(
-                    f"hello {number}",
-                    command,
-                    log_path=self.folder / "hello.log",
+    async def serve(
+        self, name: str, command: Sequence[str], processes: int, *, sockets: int = 1, environment: Mapping[str, str]
+    ) -> AsyncIterator[list[Server]]:
+        """Run servers that take `--fd` and `--ready-fd`; they share so many sockets."""
+        async with AsyncExitStack() as closing:
+            listening = [
+                closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096)) for _ in range(sockets)
+            ]
+            servers = []
+            for number, sock in zip(range(processes), itertools.cycle(listening), strict=False):
+                child = await start_ready(
+                    f"{name} {number}",
+                    [*command, "--fd", str(sock.fileno())],
+                    log_path=self.folder / f"{name}.log",
                     environment=environment,
                     inherited_fds=[sock.fileno()],
                     cwd=ROOT,
                 )
-                for number in range(processes)
-            ]
-            try:
-                yield f"http://127.0.0.1:{sock.getsockname()[1]}", [child.pid for child in children]
-            finally:
-                for child in children:
-                    await child.stop()
+                closing.push_async_callback(child.stop, signal.SIGINT)
+                servers.append(Server(f"http://127.0.0.1:{sock.getsockname()[1]}", child.pid))
+            yield servers
+
+    def hello(self, processes: int, *, sockets: int = 1) -> AbstractAsyncContextManager[list[Server]]:
+        """Run the control."""
+        command = [sys.executable, "-m", "tests.bench.hello"]
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+        return self.serve("hello", command, processes, sockets=sockets, environment=environment)
 
     async def alternate(self, *measures: Callable[[], Awaitable[Pressed]]) -> list[list[Pressed]]:
         """Measure in turn, `rounds` times; gives the runs of each."""

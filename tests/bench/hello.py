@@ -26,7 +26,7 @@ class Hello:
     def __init__(self) -> None:
         """Start without streams."""
         self.listeners: set[asyncio.Event] = set()
-        self.message = b""
+        self.message = b'id: 1\ndata: {"productId":1,"stock":50000,"version":1}\n\n'
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer."""
@@ -43,15 +43,15 @@ class Hello:
         await send({"type": "http.response.body", "body": BODY})
 
     async def stream(self, send: Any) -> None:
-        """Send each change."""
+        """Send a first message, and each change."""
         listener = asyncio.Event()
         self.listeners.add(listener)
         await send({"type": "http.response.start", "status": 200, "headers": STREAM})
         await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
         while True:
+            await send({"type": "http.response.body", "body": self.message, "more_body": True})
             await listener.wait()
             listener.clear()
-            await send({"type": "http.response.body", "body": self.message, "more_body": True})
 
 
 class _Server(uvicorn.Server):

@@ -10,6 +10,7 @@ import asyncpg
 from flashsale.local.sale import create_product
 from tests.bench.bench import CONNECTIONS, USERS, Bench, buys, only
 from tests.bench.figures import Figure, at_least, at_most
+from tests.bench.plots import Plot
 from tests.bench.press import Pressed, press
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 async def sold_out(bench: Bench) -> None:
     """The answer that nearly everybody gets."""
-    async with bench.stack("sold out, status", api=1, orders=1, payments=1) as stack, bench.hello(1) as (hello_url, _):
+    async with bench.stack("sold out, status", api=1, orders=1, payments=1) as stack, bench.hello(1) as hello:
         empty = await create_product(stack, {"name": "Phone", "price": "1", "stock": 0})
         full = await create_product(stack, {"name": "Phone", "price": "1", "stock": 10})
         tokens = bench.tokens(stack, USERS)
@@ -42,9 +43,9 @@ async def sold_out(bench: Bench) -> None:
             lambda: measure(stack.base_url, warm, b"409"),
             lambda: measure(stack.base_url, keyed, b"409"),
             lambda: measure(stack.base_url, polls, b"200"),
-            lambda: measure(hello_url, warm, b"200"),
+            lambda: measure(hello[0].url, warm, b"200"),
         )
-    hello = {"control": "bare ASGI hello", "control_runs": [run.rate for run in control]}
+    bare = {"control": "bare ASGI hello", "control_runs": [run.rate for run in control]}
     add = bench.figures.append
     add(
         Figure(
@@ -64,7 +65,7 @@ async def sold_out(bench: Bench) -> None:
             **hello,
         )
     )
-    add(Figure(name="the same, each token new", unit="/s", runs=[cold.rate], **hello))
+    add(Figure(name="the same, each token new", unit="/s", runs=[cold.rate], **bare))
     add(
         Figure(
             name="status polls, one process",
@@ -78,7 +79,7 @@ async def sold_out(bench: Bench) -> None:
 
 async def latency(bench: Bench) -> None:
     """How long the slowest of a hundred waits for a no."""
-    async with bench.stack("latency", api=2, orders=1, payments=1) as stack, bench.hello(2) as (hello_url, _):
+    async with bench.stack("latency", api=2, orders=1, payments=1) as stack, bench.hello(2) as hello:
         empty = await create_product(stack, {"name": "Phone", "price": "1", "stock": 0})
         requests = buys(stack, empty, bench.tokens(stack, USERS))
         await press(stack.base_url, itertools.islice(requests, 2 * USERS), connections=CONNECTIONS, seconds=60)
@@ -88,8 +89,12 @@ async def latency(bench: Bench) -> None:
                     stack.base_url, requests, connections=connections, seconds=bench.seconds
                 ),
                 lambda connections=connections: press(
-                    hello_url, requests, connections=connections, seconds=bench.seconds
+                    hello[0].url, requests, connections=connections, seconds=bench.seconds
                 ),
+            )
+            bench.plots[f"sold-out-{connections}"] = Plot(
+                f"sold-out buys, two processes, {connections} connections",
+                {"flashsale": runs, "bare ASGI hello": control},
             )
             bench.figures.append(
                 Figure(

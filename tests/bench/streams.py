@@ -2,94 +2,170 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import sys
 import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import asyncpg
 
 from flashsale.local.children import pss_bytes
 from flashsale.local.sale import create_product
-from tests.bench.bench import Bench, buys, only
-from tests.bench.figures import Figure, at_most
-from tests.bench.press import Watchers, press
+from tests.bench.bench import Bench, Server, buys, only
+from tests.bench.figures import Figure, at_least, at_most
+from tests.bench.press import press
+from tests.bench.watchers import crowd
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from flashsale.local.stack import Stack
 
 KIB = 2**10
+HELD = 100_000
+PROCESSES = 6
+"""Of servers and of clients, for the most streams: a process may open 20,000 files."""
+PAUSE_S = 0.05
+"""Between two buys that go on while changes are measured."""
 
 
-async def streams(bench: Bench, count: int = 10_000) -> None:
-    """Streams of a stock on one process: memory, and how long until the last one shows a change."""
-    bench.say(f"opening {count:,} streams, twice")
-    async with bench.stack("streams", api=1, orders=1, payments=1) as stack, bench.hello(1) as (hello_url, hello_pids):
-        product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": 1_000})
-        requests = buys(stack, product_id, bench.tokens(stack, 100))
+class Changes:
+    """Buys of a product, each of which changes its stock."""
 
-        async def change() -> bytes:
-            only(await press(stack.base_url, itertools.islice(requests, 1), connections=1, seconds=5), b"202")
-            return b""
+    def __init__(self, stack: Stack, product_id: int, requests: Iterator[bytes], database: asyncpg.Connection) -> None:
+        """Buy one at a time."""
+        self.path = f"/sse/stock/{product_id}"
+        self._stack = stack
+        self._product_id = product_id
+        self._requests = requests
+        self._database = database
 
-        serving = stack.children["api"][0].pid
-        path = f"/sse/stock/{product_id}"
-        kib, took_s = await _watch(
-            bench, stack.base_url, path, serving, count, lambda n: b'"stock":%d' % (999 - n), change
+    async def buy(self) -> int:
+        """Buy a unit; gives the version that the stock has then."""
+        only(await press(self._stack.base_url, itertools.islice(self._requests, 1), connections=1, seconds=30), b"202")
+        version: int = await self._database.fetchval(
+            "SELECT version FROM product_live WHERE product_id = $1", self._product_id
         )
+        return version
 
-        async def hello_change() -> bytes:
-            body = b'data: {"stock":%d}\n\n' % (999 - next(hello_numbers))
-            request = b"POST /change HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            await press(hello_url, iter([request]), connections=1, seconds=5)
-            return b""
+    @asynccontextmanager
+    async def going_on(self) -> AsyncIterator[list[float]]:
+        """Let buys go on; gives how long each took, in seconds."""
+        took_s: list[float] = []
+        enough = asyncio.Event()
 
-        hello_numbers = itertools.count()
-        control_kib, control_s = await _watch(
-            bench, hello_url, "/stream", hello_pids[0], count, lambda n: b'"stock":%d' % (999 - n), hello_change
-        )
+        async def go_on() -> None:
+            while not enough.is_set():
+                one = itertools.islice(self._requests, 1)
+                took_s.extend(only(await press(self._stack.base_url, one, connections=1, seconds=30), b"202").seconds)
+                await asyncio.sleep(PAUSE_S)
+
+        buying = asyncio.create_task(go_on())
+        yield took_s
+        enough.set()
+        await buying
+
+
+@asynccontextmanager
+async def _changes(bench: Bench, stack: Stack) -> AsyncIterator[Changes]:
+    product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": 50_000})
+    database = await asyncpg.connect(stack.environment["FLASHSALE_POSTGRES__URL"])
+    try:
+        yield Changes(stack, product_id, buys(stack, product_id, bench.tokens(stack, 100)), database)
+    finally:
+        await database.close()
+
+
+async def streams(bench: Bench) -> None:
+    """10,000 streams of a stock on one process."""
+    count = 10_000
+    async with bench.stack("streams", api=1, orders=1, payments=1) as stack, _changes(bench, stack) as changes:
+        servers = [Server(stack.base_url, stack.children["api"][0].pid)]
+        seen = await _watch(bench, servers, changes.path, count, changes.buy)
+    async with bench.hello(1) as hello:
+        control = await _watch(bench, hello, "/stream", count, _bare_change(hello))
+    _note(bench, f"{count:,} streams, one process", seen, control, most_ms=300)
+
+
+async def streams_100k(bench: Bench) -> None:
+    """100,000 streams of a stock on six processes of their own, while buys go on."""
+    each = HELD // PROCESSES + 1
+    command = [sys.executable, "-m", "flashsale.cli", "serve"]
+    async with (
+        bench.stack("100,000 streams", api=1, orders=1, payments=1) as stack,
+        _changes(bench, stack) as changes,
+        bench.serve("streams", command, PROCESSES, sockets=PROCESSES, environment=stack.environment) as servers,
+        changes.going_on() as bought_s,
+    ):
+        seen = await _watch(bench, servers, changes.path, each, changes.buy)
+    bench.say(f"{len(bought_s):,} buys went on meanwhile, the slowest took {max(bought_s):.2f} s")
+    async with bench.hello(PROCESSES, sockets=PROCESSES) as hello:
+        control = await _watch(bench, hello, "/stream", each, _bare_change(hello))
+    bench.figures.append(Figure(name="streams held at once", unit="", runs=[PROCESSES * each], aims=(at_least(HELD),)))
+    _note(bench, f"{HELD:,} streams, {PROCESSES} processes, while buys go on", seen, control, most_ms=3_000)
+
+
+@dataclass(slots=True)
+class _Watched:
+    """Memory of each stream, and the time from each change to its last watcher."""
+
+    kib: float
+    seconds: list[float] = field(default_factory=list)
+
+
+async def _watch(
+    bench: Bench, servers: Sequence[Server], path: str, each: int, change: Callable[[], Awaitable[int]]
+) -> _Watched:
+    """Open `each` streams at every server, and change what they show."""
+    before = sum(pss_bytes(server.pid) for server in servers)
+    began_s = time.monotonic()
+    async with crowd([server.url for server in servers], path, each) as opened:
+        count = each * len(servers)
+        bench.say(f"opened {count:,} streams in {time.monotonic() - began_s:.0f} s")
+        watched = _Watched((sum(pss_bytes(server.pid) for server in servers) - before) / count / KIB)
+        for _ in range(bench.rounds):
+            began_s = time.monotonic()
+            version = await change()
+            watched.seconds.append(await opened.all_have(version) - began_s)
+    return watched
+
+
+def _bare_change(hello: Sequence[Server]) -> Callable[[], Awaitable[int]]:
+    """Give what changes the control's streams: a message like those of a stock, posted to each process."""
+    versions = itertools.count(2)
+
+    async def change() -> int:
+        version = next(versions)
+        body = b'id: %d\ndata: {"productId":1,"stock":%d,"version":%d}\n\n' % (version, 50_000 - version, version)
+        request = b"POST /change HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        await asyncio.gather(*(press(server.url, iter([request]), connections=1, seconds=30) for server in hello))
+        return version
+
+    return change
+
+
+def _note(bench: Bench, what: str, seen: _Watched, control: _Watched, *, most_ms: float) -> None:
     bare = "bare ASGI stream"
     bench.figures.append(
         Figure(
-            name=f"memory of a stream, {count:,} on one process",
+            name=f"{what}: memory of each",
             unit="KiB",
-            runs=[kib],
+            runs=[seen.kib],
             control=bare,
-            control_runs=[control_kib],
+            control_runs=[control.kib],
             aims=(at_most(12),),
         )
     )
     bench.figures.append(
         Figure(
-            name=f"a change reaches the last of {count:,} streams",
+            name=f"{what}: a change reaches the last",
             unit="ms",
-            runs=[one * 1000 for one in took_s],
+            runs=[1000 * seconds for seconds in seen.seconds],
             control=bare,
-            control_runs=[one * 1000 for one in control_s],
-            aims=(at_most(300),),
+            control_runs=[1000 * seconds for seconds in control.seconds],
+            aims=(at_most(most_ms),),
         )
     )
-
-
-async def _watch(
-    bench: Bench,
-    url: str,
-    path: str,
-    pid: int,
-    count: int,
-    text: Callable[[int], bytes],
-    change: Callable[[], Awaitable[bytes]],
-) -> tuple[float, list[float]]:
-    """Open streams and change; gives KiB a stream and the seconds from each change to its last watcher."""
-    before = pss_bytes(pid)
-    crowd = Watchers(url, path)
-    await crowd.open(count)
-    kib = (pss_bytes(pid) - before) / count / KIB
-    took_s = []
-    for number in range(bench.rounds):
-        wanted = text(number)
-        crowd.expect(wanted)
-        began_s = time.perf_counter()
-        await change()
-        await crowd.all_seen(wanted)
-        took_s.append(time.perf_counter() - began_s)
-    assert not crowd.lost
-    crowd.close()
-    return kib, took_s
