@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from procrastinate import Blueprint, JobContext
+from structlog.contextvars import bind_contextvars
 
 if TYPE_CHECKING:
     from flashsale.bootstrap import Jobs
@@ -18,6 +19,7 @@ def make_tasks() -> Blueprint:
     @tasks.task(name="charge", queue="payments", pass_context=True)
     async def charge(context: JobContext, *, order_id: str) -> None:
         """Charge one order."""
+        bind_contextvars(job_id=context.job.id, order_id=order_id)
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.charge(UUID(order_id))
 

@@ -21,6 +21,7 @@ FAST = {
     "FLASHSALE_PAYMENTS__TIMEOUT_S": "2",
     "FLASHSALE_GATE__RATE_LIMIT": "0",
     "FLASHSALE_LIVE__RETRY_MS": "100",
+    "FLASHSALE_LOG__LEVEL": "debug",
 }
 """Payments take milliseconds, so that tests do not wait; the buys' rate is limited in a test of its own."""
 

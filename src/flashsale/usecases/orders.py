@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from structlog.contextvars import bind_contextvars
+
 from flashsale.domain.errors import OrderNotFound, StateForbids
 from flashsale.domain.orders import Order, OrderStatus
 from flashsale.domain.users import Role
@@ -79,6 +81,7 @@ class OrderDesk:
         return order
 
     async def _own(self, order_id: UUID, principal: Principal) -> Order:
+        bind_contextvars(order_id=str(order_id))
         order = await self._reading.submit(order_id)
         if order is None or order.user_id != principal.user_id:
             raise OrderNotFound
