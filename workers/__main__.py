@@ -14,7 +14,9 @@ from procrastinate.exceptions import ProcrastinateException
 from flashsale.bootstrap import open_jobs
 from flashsale.observability import configure_logs, tell_ready
 from flashsale.settings import Settings, read_settings
+from flashsale.telemetry import measured
 from workers.app import ROLES, build_app
+from workers.exporter import BeatingJobs, Pulse, exporting
 
 log = structlog.get_logger(__name__)
 
@@ -26,15 +28,16 @@ MAINTENANCE_CONCURRENCY = 4
 
 @click.command(epilog="Example: FLASHSALE_WORKERS__PAYMENT_CONCURRENCY=120 python -m workers payments")
 @click.argument("role", type=click.Choice(sorted(ROLES)))
+@click.option("--fd", type=int, help="Inherited listening socket for metrics, instead of workers.metrics_port.")
 @click.option("--ready-fd", type=int, help="File descriptor that gets a line once the worker runs.")
-def main(role: str, ready_fd: int | None) -> None:
+def main(role: str, fd: int | None, ready_fd: int | None) -> None:
     """Run one worker process until SIGTERM or SIGINT, which let running jobs finish."""
     settings = read_settings()
     configure_logs(settings.log)
-    uvloop.run(work(role, settings, ready_fd))
+    uvloop.run(work(role, settings, fd, ready_fd))
 
 
-async def work(role: str, settings: Settings, ready_fd: int | None) -> None:
+async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | None) -> None:
     """Take jobs of the role's queue; start again whenever the database was lost."""
     workers = settings.workers
     concurrency = {
@@ -45,10 +48,22 @@ async def work(role: str, settings: Settings, ready_fd: int | None) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with open_jobs(settings, name=f"worker-{role}") as jobs:
+    pulse = Pulse(workers.stalled_s)
+    async with (
+        open_jobs(settings, name=f"worker-{role}") as jobs,
+        measured(role, jobs.database),
+        exporting(
+            jobs.truth.read if role == "maintenance" else None,
+            lambda: stopping.is_set() or pulse.beats,
+            listener=fd,
+            port=workers.metrics_port,
+        ),
+    ):
         while not stopping.is_set():
+            pulse.beat()
             try:
                 async with build_app(settings, roles=[role], concurrency=concurrency).open_async() as app:
+                    app.job_manager = BeatingJobs(app.connector, pulse)
                     running = asyncio.create_task(
                         app.run_worker_async(
                             queues=[role],

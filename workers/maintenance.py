@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from typing import TYPE_CHECKING
 
 import structlog
 from procrastinate import Blueprint, JobContext
 from procrastinate.jobs import Status
+from prometheus_client import Counter, Gauge
+
+from flashsale.usecases.figures import QUEUES
 
 if TYPE_CHECKING:
     from flashsale.bootstrap import Jobs
@@ -15,10 +19,30 @@ log = structlog.get_logger(__name__)
 
 EVERY_SECOND = "* * * * * *"
 EVERY_5_SECONDS = "* * * * * */5"
+EVERY_MINUTE = "* * * * * 20"
 HOURLY = "7 * * * *"
 
 KEPT_HOURS = 24
 """How long jobs that failed are kept for whoever looks into them."""
+
+AUDIT_OVERDUE_S = 60.0
+"""How late an order may be before the audit says so."""
+
+LEFT_OUT = ("I5",)
+"""What the audit here leaves to `flashsale audit`: the order events, five seconds of reading with 100,000 orders."""
+
+RESCUES = Counter("flashsale_rescues", "Jobs taken from workers that are dead, by queue.", ["queue"])
+VIOLATIONS = Gauge(
+    "flashsale_audit_violations",
+    "What violated an invariant when the maintenance worker looked last.",
+    ["invariant"],
+    multiprocess_mode="livemostrecent",
+)
+AUDITED = Gauge(
+    "flashsale_audited_timestamp_seconds", "When the maintenance worker looked last.", multiprocess_mode="livemax"
+)
+for queue in QUEUES:
+    RESCUES.labels(queue)
 
 
 def make_tasks() -> Blueprint:
@@ -48,6 +72,21 @@ def make_tasks() -> Blueprint:
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=stalled_s):
             log.warning("job.rescued", job_id=job.id, task=job.task_name)
             await manager.finish_job(job, status=Status.FAILED, delete_job=True)
+            RESCUES.labels(job.queue).inc()
+
+    @tasks.periodic(cron=EVERY_MINUTE)
+    @tasks.task(name="audit", queue="maintenance", queueing_lock="audit", priority=0, pass_context=True)
+    async def audit(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
+        """Check what Postgres alone shows of the invariants; about a second after a sale of 100,000 units."""
+        jobs: Jobs = context.additional_context["jobs"]
+        violations: Tally[str] = Tally()
+        for checked in await jobs.invariants.check(overdue_s=AUDIT_OVERDUE_S, but=LEFT_OUT):
+            violations[checked.invariant] += checked.violations
+            if checked.violations:
+                log.error("audit.violated", invariant=checked.invariant, sample=checked.sample)
+        for invariant, count in violations.items():
+            VIOLATIONS.labels(invariant).set(count)
+        AUDITED.set_to_current_time()
 
     @tasks.periodic(cron=HOURLY)
     @tasks.task(name="tidy", queue="maintenance", queueing_lock="tidy", priority=0, pass_context=True)

@@ -1,14 +1,52 @@
 -- name: orders_by_status
--- Counts orders by status, with the age in seconds of the one that changed longest ago.
+-- Counts orders and their prices by status and currency, with the age in seconds of the one that changed longest ago.
 SELECT
-    status, count(*) AS orders, extract(EPOCH FROM clock_timestamp() - min(updated_at))::float8 AS oldest_s
+    status, currency, count(*) AS orders, sum(unit_price_minor * quantity)::bigint AS value_minor,
+    extract(EPOCH FROM clock_timestamp() - min(updated_at))::float8 AS oldest_s
 FROM orders
-GROUP BY status;
+GROUP BY status, currency;
+
+-- name: order_times
+-- Quantiles of the seconds from 202 to the final state, or until now, of the orders of the last five minutes that are
+-- charged without waiting for their buyer. Order ids begin with their time.
+SELECT
+    percentile_cont($1::float8 []) WITHIN GROUP (
+        ORDER BY extract(EPOCH FROM CASE WHEN due_at IS NULL THEN updated_at ELSE clock_timestamp() END - created_at)
+    ) AS seconds
+FROM orders
+WHERE payment_mode = 'automatic' AND order_id >= (
+    lpad(to_hex((extract(EPOCH FROM clock_timestamp() - interval '5 minutes') * 1000)::bigint), 12, '0')
+    || repeat('0', 20)
+)::uuid;
 
 -- name: jobs_by_queue
--- Counts jobs by queue and status.
-SELECT queue_name AS queue, status::text, count(*) AS jobs FROM procrastinate_jobs GROUP BY queue_name, status;
+-- Counts jobs by queue and status, with the age in seconds of the one that was deferred first.
+WITH counted AS (
+    SELECT queue_name, status, count(*) AS jobs, min(id) AS oldest FROM procrastinate_jobs GROUP BY queue_name, status
+)
+SELECT
+    c.queue_name AS queue, c.status::text, c.jobs,
+    coalesce(
+        extract(
+            EPOCH FROM clock_timestamp() - (SELECT min(e.at) FROM procrastinate_events AS e WHERE e.job_id = c.oldest)
+        ),
+        0
+    )::float8 AS oldest_s
+FROM counted AS c;
 
--- name: notify_queue
--- Share of the server's notification queue in use, 0 to 1.
-SELECT pg_notification_queue_usage() AS usage;
+-- name: server
+-- Reads the share of the server's notification queue in use, 0 to 1, and how many connections there are of how many.
+SELECT
+    pg_notification_queue_usage() AS notify_queue_usage,
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+    current_setting('max_connections')::integer AS connections_max;
+
+-- name: counted_products
+-- Reads epoch, allotment, free units and those whose return is on its way to the gate, of the newest products.
+SELECT
+    p.product_id, p.epoch, p.allotment, l.free,
+    coalesce((SELECT sum(r.quantity) FROM gate_returns AS r WHERE r.product_id = p.product_id), 0)::integer AS on_return
+FROM products AS p
+INNER JOIN product_live AS l ON p.product_id = l.product_id
+ORDER BY p.product_id DESC
+LIMIT $1;

@@ -18,6 +18,7 @@ from flashsale.http.limits import limited
 from flashsale.http.live import LiveHub
 from flashsale.http.services import ApiServices
 from flashsale.observability import tell_ready
+from flashsale.telemetry import measured
 
 if TYPE_CHECKING:
     import socket
@@ -45,7 +46,6 @@ def api_services(services: Services) -> ApiServices:
         accounts=services.accounts,
         administer=services.administer,
         load_gate=services.load_gate,
-        figures=services.figures,
     )
 
 
@@ -88,7 +88,7 @@ async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None
     SIGTERM also lets clients leave by themselves, each with its next answer, so that none loses a request; connections
     that stay idle are closed after half of `http.drain_s`. SIGINT closes them at once.
     """
-    async with open_services(settings) as services:
+    async with open_services(settings) as services, measured("api", services.database, services.feed):
         parts = api_services(services)
         hub = LiveHub(parts)
         config = uvicorn.Config(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flashsale.adapters.passwords import Argon2Passwords
 from flashsale.adapters.payments.gateway import HttpGateway
+from flashsale.adapters.payments.metered import MeteredGateway
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.feed import PostgresFeed
@@ -19,6 +20,7 @@ from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
+from flashsale.truth_metrics import TruthMetrics
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
 from flashsale.usecases.audit import Audit
@@ -54,13 +56,15 @@ class Services:
     accounts: Accounts
     administer: Administer
     load_gate: LoadGate
-    figures: PostgresFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jobs:
     """Everything that the tasks of the workers call."""
 
+    database: Database
+    truth: TruthMetrics
+    invariants: PostgresInvariants
     process_orders: ProcessOrders
     charge: Charge
     sweep: Sweep
@@ -107,7 +111,6 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
                 accounts=Accounts(users, passwords),
                 administer=Administer(products, order_rows, catalog, load_gate),
                 load_gate=load_gate,
-                figures=PostgresFigures(database),
             )
         finally:
             polling.cancel()
@@ -137,11 +140,15 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
         load_gate = LoadGate(products, gate, catalog)
         return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
         async with gateway:
+            acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
             yield Jobs(
+                database=database,
+                truth=TruthMetrics(PostgresFigures(database), gate, acceptance),
+                invariants=PostgresInvariants(database),
                 process_orders=ProcessOrders(orders, payment_due_s=settings.orders.payment_due_s),
                 charge=Charge(
                     PostgresPayments(database),
-                    gateway,
+                    MeteredGateway(gateway),
                     settings.payments,
                     return_units,
                     payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
@@ -153,7 +160,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                     catalog=catalog,
                     products=products,
                     gate=gate,
-                    acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
+                    acceptance=acceptance,
                     load_gate=load_gate,
                     return_units=return_units,
                     limit=settings.workers.sweep_limit,

@@ -1,9 +1,8 @@
-"""Prometheus metrics. Counters are shared by all processes of a machine when PROMETHEUS_MULTIPROC_DIR is set."""
+"""What the API counts."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections import defaultdict
@@ -12,19 +11,15 @@ from typing import TYPE_CHECKING
 import structlog
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import REGISTRY, GaugeMetricFamily
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
+from prometheus_client import Counter, Gauge, Histogram
 
-from flashsale import __version__
+from flashsale.telemetry import page
+from flashsale.usecases.ports import Admission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from prometheus_client.metrics_core import Metric
-
-    from flashsale.http.services import ApiServices, Figures
+    from flashsale.http.services import ApiServices
 
 log = structlog.get_logger(__name__)
 
@@ -60,8 +55,14 @@ GATE_LOADINGS = Counter("flashsale_gate_loadings", "Times the gate was loaded fr
 ACCEPT_BATCHES = Counter("flashsale_accept_batches", "Accept transactions.")
 ACCEPT_BATCHED = Counter("flashsale_accept_batched_proposals", "Proposals in accept transactions.")
 STREAMS = Gauge("flashsale_streams", "Open SSE streams.", ["kind"], multiprocess_mode="livesum")
-LISTENING = Gauge("flashsale_listening", "Processes whose LISTEN connection stands.", multiprocess_mode="livesum")
-POOL = Gauge("flashsale_pool_connections", "Connections to Postgres.", ["state"], multiprocess_mode="livesum")
+
+# What was not counted yet is 0.
+for outcome in ("accepted", "sold_out"):
+    BUYS.labels(outcome)
+for admission in Admission:
+    GATE_ANSWERS.labels(admission)
+for kind in ("stock", "order"):
+    STREAMS.labels(kind)
 
 NO_ROUTE = "none"
 
@@ -138,10 +139,6 @@ class Pump:
             else:
                 PUMPED[name].inc(count)
         self._last = now
-        open_connections, idle = services.database.size
-        POOL.labels("idle").set(idle)
-        POOL.labels("busy").set(open_connections - idle)
-        LISTENING.set(services.feed.connected)
 
 
 UsePump = NamedDependency[SkipValidation[Pump]]
@@ -156,68 +153,7 @@ PUMPED = {
 }
 
 
-class _Truth(Collector):
-    """Figures read from Postgres and the gate for one scrape; every process would give the same."""
-
-    def __init__(self, families: list[GaugeMetricFamily]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
-async def scrape(services: ApiServices, pump: Pump) -> bytes:
-    """Render everything in the Prometheus text format."""
+async def scrape(pump: Pump, accept: str) -> tuple[bytes, str]:
+    """Render what the API processes of this machine counted; gives the page and its content type."""
     pump()
-    registry = CollectorRegistry()
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        local = generate_latest(registry)
-    else:
-        local = generate_latest(REGISTRY)
-    truth = CollectorRegistry()
-    truth.register(_Truth(_families(await services.figures.read()) + await _gate_families(services)))
-    return local + generate_latest(truth)
-
-
-def _families(figures: Figures) -> list[GaugeMetricFamily]:
-    orders = GaugeMetricFamily("flashsale_orders", "Orders by status.", labels=["status"])
-    oldest = GaugeMetricFamily(
-        "flashsale_orders_oldest_seconds", "Seconds since the order that changed longest ago did.", labels=["status"]
-    )
-    jobs = GaugeMetricFamily("flashsale_jobs", "Jobs by queue and status.", labels=["queue", "status"])
-    for status, count in figures.orders.items():
-        orders.add_metric([status], count)
-        oldest.add_metric([status], figures.oldest_s[status])
-    for (queue, status), count in figures.jobs.items():
-        jobs.add_metric([queue, status], count)
-    notify = GaugeMetricFamily("flashsale_notify_queue_usage", "Share of Postgres' notification queue in use.")
-    notify.add_metric([], figures.notify_queue_usage)
-    build = GaugeMetricFamily("flashsale_build_info", "Version.", labels=["version"])
-    build.add_metric([__version__], 1)
-    return [orders, oldest, jobs, notify, build]
-
-
-async def _gate_families(services: ApiServices) -> list[GaugeMetricFamily]:
-    free = GaugeMetricFamily("flashsale_free_units", "Free units in Postgres.", labels=["product"])
-    gate = GaugeMetricFamily("flashsale_gate_stock", "Units that the gate counts as free.", labels=["product"])
-    leases = GaugeMetricFamily("flashsale_gate_leases", "Leases that wait for Postgres.", labels=["product"])
-    loaded = GaugeMetricFamily("flashsale_gate_loaded", "1 if the gate is loaded, 0 if bypassed.", labels=["product"])
-    drift = GaugeMetricFamily(
-        "flashsale_gate_drift_units", "Gate stock and leased units less free units; 0 at rest.", labels=["product"]
-    )
-    for product in services.catalog.all()[:PRODUCTS_MAX]:
-        label = [str(product.product_id)]
-        live = services.catalog.stock(product.product_id)
-        state = await services.gate.state(product.product_id, product.epoch)
-        free.add_metric(label, live.free)
-        loaded.add_metric(label, state.loaded)
-        if state.loaded:
-            gate.add_metric(label, state.stock)
-            leases.add_metric(label, state.leases)
-            drift.add_metric(label, state.stock + state.leased_units - live.free)
-    return [free, gate, leases, loaded, drift]
-
-
-PRODUCTS_MAX = 100
-"""Products that have metrics of their own, so that label values stay bounded."""
+    return await page(accept)

@@ -186,7 +186,8 @@ class HealthOut(Out):
     ready: bool
     postgres: bool
     listening: bool
-    gate: Literal["loaded", "bypass"]
+    gate: Literal["loaded", "bypass", "empty"]
+    """empty: no product is known, so there is nothing to load."""
 
 
 def buy_out(accepted: Accepted) -> BuyOut:

@@ -36,38 +36,6 @@ class Database(Protocol):
         ...
 
 
-class Figures(Protocol):
-    """What the database counts right now."""
-
-    @property
-    def orders(self) -> dict[str, int]:
-        """Orders by status."""
-        ...
-
-    @property
-    def oldest_s(self) -> dict[str, float]:
-        """By status: seconds since the order that changed longest ago did."""
-        ...
-
-    @property
-    def jobs(self) -> dict[tuple[str, str], int]:
-        """Jobs by queue and status."""
-        ...
-
-    @property
-    def notify_queue_usage(self) -> float:
-        """Share of the notification queue in use."""
-        ...
-
-
-class FiguresSource(Protocol):
-    """Reads figures."""
-
-    async def read(self) -> Figures:
-        """Count."""
-        ...
-
-
 class CountingGate(Gate, Protocol):
     """A gate that counts what it answers."""
 
@@ -95,7 +63,6 @@ class ApiServices:
     accounts: Accounts
     administer: Administer
     load_gate: LoadGate
-    figures: FiguresSource
 
 
 UseServices = NamedDependency[SkipValidation[ApiServices]]

@@ -47,8 +47,8 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "payments": (*_WORKER, "payments"),
     "maintenance": (*_WORKER, "maintenance"),
 }
-"""What is run, by role. Roles also get `--ready-fd N`, those that listen `--fd N` before it; `admin` gets `--email E`
-and the password on its standard input."""
+"""What is run, by role. Roles also get `--fd N`, where they listen, and `--ready-fd N`; `admin` gets `--email E` and
+the password on its standard input."""
 
 
 class Stack:
@@ -104,12 +104,16 @@ class Stack:
     @property
     def base_url(self) -> str:
         """Where the API is."""
-        return f"http://127.0.0.1:{self._sockets['api'].getsockname()[1]}"
+        return self.url("api")
 
     @property
     def gateway_url(self) -> str:
         """Where the payment gateway simulator is."""
-        return f"http://127.0.0.1:{self._sockets['simulator'].getsockname()[1]}"
+        return self.url("simulator")
+
+    def url(self, role: str) -> str:
+        """Where a role answers; any of its processes does, and shows the metrics of all (the simulator has none)."""
+        return f"http://127.0.0.1:{self._sockets[role].getsockname()[1]}"
 
     @property
     def environment_file(self) -> Path:
@@ -151,6 +155,7 @@ class Stack:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         self.secrets = self._read_secrets()
+        self._clear_metrics()
         self._listen()
         self.say("starting Postgres and Valkey")
         await self._start_servers()
@@ -213,17 +218,13 @@ class Stack:
         return new
 
     async def _launch(self, role: str, index: int) -> Child:
-        command = [*self._commands[role]]
-        inherited = []
-        if role in self._sockets:
-            inherited = [self._sockets[role].fileno()]
-            command += ["--fd", str(inherited[0])]
+        listener = self._sockets[role].fileno()
         child = await start_ready(
             f"{role} {index + 1}",
-            command,
+            [*self._commands[role], "--fd", str(listener)],
             log_path=self.log_dir / f"{role}-{index + 1}.log",
-            environment=self.environment,
-            inherited_fds=inherited,
+            environment={**self.environment, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_dir(role))},
+            inherited_fds=[listener],
             cwd=ROOT,
         )
         self._running[role][index] = child
@@ -284,7 +285,8 @@ class Stack:
         return self.postgres.url.rpartition("/")[0] + f"/{DATABASE}"
 
     def _listen(self) -> None:
-        for role, port in (("api", self._port), ("simulator", 0)):
+        for role in ROLES:
+            port = self._port if role == "api" else 0
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._sockets[role] = sock
@@ -302,7 +304,6 @@ class Stack:
             "FLASHSALE_PAYMENTS__GATEWAY_URL": self.gateway_url,
             "FLASHSALE_PAYMENTS__GATEWAY_SECRET": self.secrets["gateway_secret"],
             "FLASHSALE_SIMULATOR__LEDGER_PATH": str(self.data_dir / "gateway-ledger.jsonl"),
-            "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_dir()),
         }
         environment[POSTGRES_URL] = self._postgres_url()
         if self.valkey is not None:
@@ -314,12 +315,15 @@ class Stack:
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in named.items()]
         write_secret(self.environment_file, "".join(lines))
 
-    def _metrics_dir(self) -> Path:
-        folder = self.data_dir / "metrics"
-        folder.mkdir(exist_ok=True)
-        for old in folder.glob("*.db"):
-            old.unlink()
-        return folder
+    def _metrics_dir(self, role: str) -> Path:
+        return self.data_dir / "metrics" / role
+
+    def _clear_metrics(self) -> None:
+        for role in ROLES:
+            folder = self._metrics_dir(role)
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob("*.db"):
+                old.unlink()
 
     def _read_secrets(self) -> dict[str, str]:
         path = self.data_dir / "secrets.json"

@@ -75,7 +75,8 @@ def addresses(stack: Stack) -> Table:
     table = Table("what", "where", title="flashsale is up", title_justify="left")
     table.add_row("API", stack.base_url)
     table.add_row("OpenAPI document", f"{stack.base_url}/schema")
-    table.add_row("metrics", f"{stack.base_url}/metrics")
+    for role in ("api", "orders", "payments", "maintenance"):
+        table.add_row(f"metrics: {role}", f"{stack.url(role)}/metrics")
     table.add_row("payment gateway simulator", stack.gateway_url)
     for name, setting in (("Postgres", "FLASHSALE_POSTGRES__URL"), ("Valkey or Redis", "FLASHSALE_REDIS__URL")):
         table.add_row(name, stack.environment[setting].rpartition("@")[2].rpartition("//")[2])

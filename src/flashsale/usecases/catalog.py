@@ -70,6 +70,11 @@ class Catalog:
         """Give every known product, by id."""
         return [entry.product for entry in self._entries.values()]
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since products and stocks were last read; infinite before."""
+        return time.monotonic() - self._refreshed_at
+
     def stock(self, product_id: int) -> LiveStock:
         """Give the newest known free count of a known product."""
         return self._stocks[product_id]
@@ -152,6 +157,11 @@ class CatalogFeed:
     def connected(self) -> bool:
         """Whether the listening connection stands."""
         return self._feed.connected
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the catalog's values were last read."""
+        return self._catalog.age_s
 
     async def changes(self) -> AsyncIterator[Connected | OrderChanged | ProductChanged | LiveStock]:
         """Give the feed's changes, each after the catalog knows it."""

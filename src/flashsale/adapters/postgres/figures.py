@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.queries import load
+from flashsale.domain.orders import FINAL, OrderStatus
+from flashsale.usecases.figures import Figures, ProductCount
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flashsale.adapters.postgres.database import Database
 
 QUERIES = load("queries/figures.sql")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """What the database counts right now."""
-
-    orders: dict[str, int]
-    """By status."""
-    oldest_s: dict[str, float]
-    """By status: seconds since the order that changed longest ago did."""
-    jobs: dict[tuple[str, str], int]
-    """By queue and status."""
-    notify_queue_usage: float
-    """Share of the server's notification queue in use, 0 to 1."""
+QUANTILES = (0.5, 0.95, 0.99)
 
 
 class PostgresFigures:
-    """Reads the figures."""
+    """Implements `usecases.figures.FiguresSource`."""
 
     def __init__(self, database: Database) -> None:
         """Work through this pool."""
         self._database = database
 
     async def read(self) -> Figures:
-        """Count orders and jobs; three index scans or short table scans."""
+        """Count orders and jobs; reads the whole orders table (100,000 orders: about 0.1 s)."""
         orders = await self._database.fetch(QUERIES["orders_by_status"])
+        times = await self._database.fetch_row(QUERIES["order_times"], list(QUANTILES))
         jobs = await self._database.fetch(QUERIES["jobs_by_queue"])
-        usage = await self._database.fetch_row(QUERIES["notify_queue"])
+        server = await self._database.fetch_row(QUERIES["server"])
+        if times is None or server is None:
+            raise AssertionError
+        counts: Counter[str] = Counter()
+        for row in orders:
+            counts[row["status"]] += row["orders"]
         return Figures(
-            orders={row["status"]: row["orders"] for row in orders},
-            oldest_s={row["status"]: row["oldest_s"] for row in orders},
+            orders=dict(counts),
+            oldest_s={row["status"]: row["oldest_s"] for row in orders if OrderStatus(row["status"]) not in FINAL},
+            value_minor={(row["status"], row["currency"]): row["value_minor"] for row in orders},
+            order_s=dict(zip(QUANTILES, times["seconds"] or (), strict=False)),
             jobs={(row["queue"], row["status"]): row["jobs"] for row in jobs},
-            notify_queue_usage=0.0 if usage is None else usage["usage"],
+            job_oldest_s={(row["queue"], row["status"]): row["oldest_s"] for row in jobs},
+            **server,
         )
+
+    async def products(self, *, limit: int) -> Sequence[ProductCount]:
+        """Count the units of the newest products."""
+        rows = await self._database.fetch(QUERIES["counted_products"], limit)
+        return [ProductCount(**dict(row)) for row in rows]

@@ -1,0 +1,66 @@
+"""A payment gateway whose answers are counted and timed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Histogram
+
+from flashsale.adapters.payments.gateway import GatewayMisuse
+from flashsale.usecases.ports import ChargeOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+    from flashsale.domain.money import Money
+    from flashsale.usecases.ports import Charge, LedgerEntry, PaymentGateway
+
+PAYMENTS = Counter(
+    "flashsale_payments",
+    "Answers of the payment gateway by call; refused: it will not take such a call.",
+    ["call", "outcome"],
+)
+SECONDS = Histogram(
+    "flashsale_payment_seconds",
+    "Time to the payment gateway's answer, or to giving up waiting for it, by call.",
+    ["call"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 7.5, 10, 15),
+)
+REFUSED = "refused"
+
+
+class MeteredGateway:
+    """Implements `ports.PaymentGateway` through another one."""
+
+    def __init__(self, gateway: PaymentGateway) -> None:
+        """Wrap a gateway."""
+        self._gateway = gateway
+        for call in ("charge", "cancel"):
+            SECONDS.labels(call)
+            for outcome in (*ChargeOutcome, REFUSED):
+                PAYMENTS.labels(call, outcome)
+
+    async def charge(self, *, key: str, amount: Money, timeout_s: float) -> Charge:
+        """Charge once per key, however often it is called."""
+        return await _metered("charge", self._gateway.charge(key=key, amount=amount, timeout_s=timeout_s))
+
+    async def cancel(self, *, key: str, timeout_s: float) -> Charge:
+        """Make sure that the key is never charged; CAPTURED if it was too late."""
+        return await _metered("cancel", self._gateway.cancel(key=key, timeout_s=timeout_s))
+
+    def ledger(self) -> AsyncIterator[LedgerEntry]:
+        """Read the whole ledger."""
+        return self._gateway.ledger()
+
+
+async def _metered(call: str, answer: Awaitable[Charge]) -> Charge:
+    began_s = time.perf_counter()
+    try:
+        charge = await answer
+    except GatewayMisuse:
+        PAYMENTS.labels(call, REFUSED).inc()
+        raise
+    PAYMENTS.labels(call, charge.outcome).inc()
+    SECONDS.labels(call).observe(time.perf_counter() - began_s)
+    return charge

@@ -1,0 +1,151 @@
+"""What every process measures of itself, and the page that shows its metrics.
+
+Processes that share a directory, PROMETHEUS_MULTIPROC_DIR, count together: any of them shows the metrics of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections import deque
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from flashsale import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from prometheus_client.metrics_core import Metric
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+
+LAG_EVERY_S = 0.25
+LAG_WINDOW_S = 15.0
+"""Longer than the time between two scrapes, so that none misses a stall."""
+
+POOL = Gauge("flashsale_pool_connections", "Connections to Postgres.", ["state"], multiprocess_mode="livesum")
+LOOP_LAG = Gauge(
+    "flashsale_event_loop_lag_seconds",
+    f"Longest time by which a timer was late in the last {LAG_WINDOW_S:g} s.",
+    ["role"],
+    multiprocess_mode="liveall",
+)
+CPU = Counter("flashsale_cpu_seconds", "Processor time.", ["role"])
+MEMORY = Gauge("flashsale_resident_bytes", "Resident memory.", ["role"], multiprocess_mode="liveall")
+LISTENING = Gauge(
+    "flashsale_listening", "1 if the LISTEN connection of every process stands.", ["role"], multiprocess_mode="livemin"
+)
+STALENESS = Gauge(
+    "flashsale_live_staleness_seconds",
+    "Seconds since the process that is furthest behind read the live values that its streams show.",
+    ["role"],
+    multiprocess_mode="livemax",
+)
+
+
+class Pooled(Protocol):
+    """A pool of connections."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Open and idle connections."""
+        ...
+
+
+class Live(Protocol):
+    """Where live values come from."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the listening connection stands."""
+        ...
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since they were last read."""
+        ...
+
+
+@asynccontextmanager
+async def measured(role: str, database: Pooled, live: Live | None = None) -> AsyncIterator[None]:
+    """Measure this process for as long as the block runs; with `live`, also how fresh its streams are."""
+    task = asyncio.create_task(_measure(role, database, live))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _measure(role: str, database: Pooled, live: Live | None) -> None:
+    loop = asyncio.get_running_loop()
+    lags: deque[float] = deque([0.0], maxlen=round(LAG_WINDOW_S / LAG_EVERY_S))
+    lag, cpu, memory = LOOP_LAG.labels(role), CPU.labels(role), MEMORY.labels(role)
+    idle, busy = POOL.labels("idle"), POOL.labels("busy")
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    spent_s = 0.0
+    while True:
+        open_connections, idle_connections = database.size
+        idle.set(idle_connections)
+        busy.set(open_connections - idle_connections)
+        lag.set(max(lags))
+        now_spent_s = time.process_time()
+        cpu.inc(now_spent_s - spent_s)
+        spent_s = now_spent_s
+        memory.set(int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * page_bytes)  # noqa: ASYNC240
+        if live is not None:
+            LISTENING.labels(role).set(live.connected)
+            STALENESS.labels(role).set(live.age_s)
+        due_s = loop.time() + LAG_EVERY_S
+        await asyncio.sleep(LAG_EVERY_S)
+        lags.append(max(0.0, loop.time() - due_s))
+
+
+class _Read(Collector):
+    """Families that were made for one scrape."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+async def page(accept: str, families: Sequence[Metric] = ()) -> tuple[bytes, str]:
+    """Render the metrics of this process, or of all that share its directory, and `families`.
+
+    Gives OpenMetrics if `accept`, a header, asks for it, else Prometheus' text format; and the content type.
+    """
+    encode, content_type = choose_encoder(accept)
+    # In a thread: with many processes, reading their files takes milliseconds.
+    return await asyncio.to_thread(lambda: encode(_registry(families))), content_type
+
+
+def _registry(families: Sequence[Metric]) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    build = GaugeMetricFamily("flashsale_build_info", "Version.", labels=["version", "python"])
+    build.add_metric([__version__, platform.python_version()], 1)
+    registry.register(_Read([build, *families]))
+    if MULTIPROCESS in os.environ:
+        _forget_dead(Path(os.environ[MULTIPROCESS]))
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        registry.register(REGISTRY)
+    return registry
+
+
+def _forget_dead(folder: Path) -> None:
+    """Delete the gauges of processes that are gone: what was open or late there is no more. Counts stay."""
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if not Path(f"/proc/{pid}").exists():
+            path.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""What Postgres and the gate count right now, for whoever watches the sale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flashsale.usecases.ports import Acceptance, Gate, GateState
+
+QUEUES = ("orders", "payments", "maintenance")
+"""The queues that exist, each with the workers of its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductCount:
+    """A product as Postgres counts it."""
+
+    product_id: int
+    epoch: int
+    allotment: int
+    free: int
+    on_return: int
+    """Free units whose return the gate has not been told of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What the database counts."""
+
+    orders: dict[str, int]
+    """By status."""
+    oldest_s: dict[str, float]
+    """By status that is not final: seconds since the order that changed longest ago did."""
+    value_minor: dict[tuple[str, str], int]
+    """Sum of the orders' prices by status and currency, in minor units."""
+    order_s: dict[float, float]
+    """By quantile: seconds from 202 to the final state, or until now, of the last five minutes' orders."""
+    jobs: dict[tuple[str, str], int]
+    """By queue and status."""
+    job_oldest_s: dict[tuple[str, str], float]
+    """By queue and status: seconds since the oldest job was deferred."""
+    notify_queue_usage: float
+    """Share of the server's notification queue in use, 0 to 1."""
+    connections: int
+    """Connections to the database, of everybody."""
+    connections_max: int
+
+
+class FiguresSource(Protocol):
+    """Reads figures."""
+
+    async def read(self) -> Figures:
+        """Count orders and jobs.
+
+        Raises:
+            Unavailable: if Postgres is away.
+        """
+        ...
+
+    async def products(self, *, limit: int) -> Sequence[ProductCount]:
+        """Count the units of the newest products.
+
+        Raises:
+            Unavailable: if Postgres is away.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateFigures:
+    """A product in Postgres and in the gate."""
+
+    count: ProductCount
+    state: GateState
+    drift: int
+    """Units that the gate counts, free or leased to requests that are no order, less those that it should count."""
+
+
+async def compare_gate(
+    figures: FiguresSource, gate: Gate, acceptance: Acceptance, *, limit: int
+) -> Sequence[GateFigures]:
+    """Compare the gate with Postgres for the newest products.
+
+    Units move meanwhile: Postgres is read before and after, and a gate that counts something in between drifts by 0.
+
+    Raises:
+        Unavailable: if Postgres is away.
+    """
+    compared = []
+    before = await figures.products(limit=limit)
+    states = [await gate.state(product.product_id, product.epoch) for product in before]
+    decided = await acceptance.accepted([one for state in states for one in state.leased_order_ids])
+    after = {product.product_id: product for product in await figures.products(limit=limit)}
+    for earlier, state in zip(before, states, strict=True):
+        later = after.get(earlier.product_id, earlier)
+        owed = [earlier.free - earlier.on_return, later.free - later.on_return]
+        settled = sum(decided[one].quantity for one in state.leased_order_ids if one in decided)
+        counted = state.counted - settled
+        drift = counted - min(max(counted, min(owed)), max(owed)) if state.loaded else 0
+        compared.append(GateFigures(count=later, state=state, drift=drift))
+    return compared

@@ -1,0 +1,90 @@
+"""What a worker says of itself over HTTP: `/metrics`, and whether it lives on `/health/live`."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from procrastinate.manager import JobManager
+
+from flashsale.telemetry import page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from procrastinate.connector import BaseConnector
+    from prometheus_client.metrics_core import Metric
+
+
+class Pulse:
+    """When a worker last showed that it works: by a heartbeat in the database, or by starting again after losing it."""
+
+    def __init__(self, silence_s: float) -> None:
+        """It beats unless `silence_s` seconds have passed since the last beat."""
+        self._silence_s = silence_s
+        self._beat_s = time.monotonic()
+
+    def beat(self) -> None:
+        """Show that the worker works."""
+        self._beat_s = time.monotonic()
+
+    @property
+    def beats(self) -> bool:
+        """Whether it still does."""
+        return time.monotonic() - self._beat_s < self._silence_s
+
+
+class BeatingJobs(JobManager):
+    """procrastinate's job manager; each heartbeat that was written is a beat."""
+
+    def __init__(self, connector: BaseConnector, pulse: Pulse) -> None:
+        """Beat on `pulse`."""
+        super().__init__(connector)
+        self._pulse = pulse
+
+    async def update_heartbeat(self, worker_id: int) -> None:
+        """Write the worker's heartbeat."""
+        await super().update_heartbeat(worker_id)
+        self._pulse.beat()
+
+
+@asynccontextmanager
+async def exporting(
+    read: Callable[[], Awaitable[Sequence[Metric]]] | None,
+    lives: Callable[[], bool],
+    *,
+    listener: int | None,
+    port: int,
+) -> AsyncIterator[None]:
+    """Serve on an inherited socket, or on `port` of every address, or not at all if that is 0.
+
+    `read` gives further metrics for each scrape. Processes of one machine may share a port.
+    """
+
+    async def metrics(request: web.Request) -> web.Response:
+        text, content_type = await page(request.headers.get("Accept", ""), await read() if read is not None else ())
+        return web.Response(body=text, headers={"Content-Type": content_type})
+
+    async def live(_: web.Request) -> web.Response:
+        lives_now = lives()
+        return web.json_response({"live": lives_now}, status=200 if lives_now else 503)
+
+    if listener is None and not port:
+        yield
+        return
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/health/live", live)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        if listener is not None:
+            await web.SockSite(runner, socket.socket(fileno=listener)).start()
+        else:
+            await web.TCPSite(runner, port=port, reuse_port=True).start()
+        yield
+    finally:
+        await runner.cleanup()
