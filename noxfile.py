@@ -95,6 +95,17 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def observability(session: nox.Session) -> None:
+    """Test the alert rules, then watch a small sale with a real Prometheus: each rule and panel; prints the panels."""
+    if shutil.which("prometheus") is None or shutil.which("promtool") is None:
+        session.skip("prometheus and promtool are not on PATH; Debian and Ubuntu: apt-get install prometheus")
+    install(session)
+    session.run("promtool", "check", "config", "docker/prometheus/prometheus.yml", external=True)
+    session.run("promtool", "test", "rules", "docker/prometheus/tests/alerts.yml", external=True)
+    session.run("python", "-m", "tests.observability", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Sell 1,000 units to 10,000 buyers on this machine and prove that it was right; arguments go to the command."""
     install(session)

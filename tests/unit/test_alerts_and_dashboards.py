@@ -1,0 +1,149 @@
+"""Rules and dashboards name only metrics that the code exports, and every alert has its entry in the runbook."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+import flashsale.adapters.payments.metered
+import flashsale.http.metrics  # noqa: F401 - its metrics are registered
+from flashsale.truth_metrics import TruthMetrics
+from flashsale.usecases.figures import QUEUES, Figures, ProductCount
+from flashsale.usecases.ports import GateState
+from workers.app import ROLES
+
+DOCKER = Path(__file__).parents[2] / "docker"
+RUNBOOK = (DOCKER.parent / "docs/runbook.md").read_text()
+RULES = [
+    rule
+    for path in sorted((DOCKER / "prometheus/rules").glob("*.yml"))
+    for group in yaml.safe_load(path.read_text())["groups"]
+    for rule in group["rules"]
+]
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+DASHBOARDS = {
+    path.stem: json.loads(path.read_text()) for path in sorted((DOCKER / "grafana/dashboards").glob("*.json"))
+}
+EXPRESSIONS = [rule["expr"] for rule in RULES] + [
+    target["expr"] for board in DASHBOARDS.values() for panel in board["panels"] for target in panel["targets"]
+]
+OTHERS = {"up", "ALERTS"}
+"""What Prometheus itself makes."""
+
+KEYWORDS = {"by", "without", "or", "and", "unless", "on", "ignoring", "group_left", "group_right", "bool", "offset"}
+
+
+class Everything:
+    """Figures with a value of each kind."""
+
+    async def read(self):
+        return Figures(
+            orders={}, oldest_s={}, value_minor={("confirmed", "USD"): 1}, order_s={0.5: 1.0}, jobs={}, job_oldest_s={},
+            notify_queue_usage=0.0, connections=1, connections_max=2,
+        )  # fmt: skip
+
+    async def products(self, *, limit):
+        return [ProductCount(product_id=1, epoch=1, allotment=1, free=1, on_return=0)]
+
+    async def state(self, product_id, epoch):
+        return GateState(loaded=True, epoch=1, stock=1, leases=0, leased_units=0, leased_order_ids=())
+
+    async def accepted(self, order_ids):
+        return {}
+
+
+@pytest.fixture
+async def exported():
+    everything = Everything()
+    families = await TruthMetrics(everything, everything, everything).read()
+    named = {sample.name for family in families for sample in family.samples}
+    for family in REGISTRY.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+        named |= {family.name + suffix for suffix in suffixes}
+    return named | {"flashsale_build_info"}
+
+
+def names(expression):
+    """The metrics of a PromQL expression: its words that are no function, keyword, label or unit."""
+    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]', "", re.sub(r'"[^"]*"', '""', expression))
+    bare = re.sub(r"\b(by|without|on|ignoring)\s*\([^)]*\)", "", bare)
+    return {word for word, call in re.findall(r"([a-zA-Z_:][\w:]*)\s*(\(?)", bare) if not call} - KEYWORDS
+
+
+def test_names_are_found_in_expressions():
+    expression = 'sum by (le, route) (rate(a_total{b="c{d}"}[30s])) / on (x) f:g or time() - h > 5 and vector(0)'
+    assert names(expression) == {"a_total", "f:g", "h"}
+
+
+async def test_rules_and_dashboards_name_only_what_is_exported(exported):
+    used = set().union(*map(names, EXPRESSIONS))
+    assert used - exported - RECORDED - OTHERS == set()
+    assert used >= RECORDED, "every recorded series is used"
+
+
+async def test_everything_that_is_exported_is_shown_or_watched(exported):
+    ours = {name for name in exported if name.startswith("flashsale_")}
+    used = {re.sub(r"_(bucket|sum|count)$", "", name) for name in set().union(*map(names, EXPRESSIONS))}
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in ours} - used == set()
+
+
+def test_every_alert_has_its_entry_in_the_runbook_and_every_entry_its_alert():
+    assert re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE) == list(ALERTS)
+    for entry in RUNBOOK.split("\n## ")[1:]:
+        for part in ("**Means:**", "**Look at:**", "**Do:**"):
+            assert part in entry, entry
+    for name, rule in ALERTS.items():
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_the_runbook_names_events_settings_and_panels_that_exist():
+    root = DOCKER.parent
+    code = "".join(path.read_text() for folder in ("src", "workers") for path in (root / folder).rglob("*.py"))
+    events = re.findall(r"`([a-z]+\.[a-z_]+)`", RUNBOOK)
+    assert events
+    for event in events:
+        assert f'"{event}"' in code, event
+    settings = (root / "docs/settings.md").read_text()
+    for variable in re.findall(r"FLASHSALE_\w+", RUNBOOK):
+        assert f"`{variable}`" in settings, variable
+    titles = {panel["title"] for board in DASHBOARDS.values() for panel in board["panels"]}
+    titles |= {board["title"] for board in DASHBOARDS.values()}
+    for named in re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", RUNBOOK):
+        assert named in titles, named
+
+
+def test_every_alert_is_tested():
+    text = (DOCKER / "prometheus/tests/alerts.yml").read_text()
+    tested = {
+        test["alertname"]
+        for group in yaml.safe_load(text)["tests"]
+        for test in group.get("alert_rule_test", [])
+        if test["exp_alerts"]
+    }
+    assert tested == set(ALERTS)
+
+
+def test_dashboards_are_provisioned_and_read_the_provisioned_source():
+    provisioning = DOCKER / "grafana/provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    assert yaml.safe_load((provisioning / "dashboards/flashsale.yml").read_text())["providers"]
+    assert set(DASHBOARDS) == {"sale", "workers", "infrastructure"}
+    for board in DASHBOARDS.values():
+        places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in board["panels"]]
+        assert len(set(places)) == len(places)
+        for panel in board["panels"]:
+            assert panel["datasource"]["uid"] == source["uid"]
+
+
+def test_every_service_is_scraped_and_every_queue_has_its_workers():
+    config = yaml.safe_load((DOCKER / "prometheus/prometheus.yml").read_text())
+    scraped = {job["job_name"]: job["dns_sd_configs"][0]["names"] for job in config["scrape_configs"]}
+    assert scraped == {name: [name] for name in ("api", "sse", *QUEUES)}
+    assert set(QUEUES) == set(ROLES)
