@@ -41,7 +41,7 @@ WITH steps AS (
     WINDOW w AS (PARTITION BY e.order_id ORDER BY e.version)
 ),
 broken AS (
-    SELECT s.order_id FROM steps AS s
+    SELECT DISTINCT s.order_id FROM steps AS s
     WHERE (s.version_before IS NULL AND (s.version <> 1 OR s.status <> 'queued'))
         OR (s.version_before IS NOT NULL AND (
             s.version <> s.version_before + 1 OR NOT order_transition_allowed_v1(s.status_before, s.status)
@@ -49,8 +49,9 @@ broken AS (
 )
 SELECT
     o.order_id::text AS id,
-    (o.order_id IN (SELECT b.order_id FROM broken AS b) OR last.order_id IS NULL) AS bad
+    (b.order_id IS NOT NULL OR last.order_id IS NULL) AS bad
 FROM orders AS o
+LEFT JOIN broken AS b ON o.order_id = b.order_id
 LEFT JOIN steps AS last
     ON o.order_id = last.order_id AND last.version_after IS NULL
     AND o.version = last.version AND o.status = last.status;
