@@ -8,10 +8,24 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX, DELIMITER = "FLASHSALE_", "__"
+
+
+EXAMPLE = "change-me"
+"""What stands in docker/.env.example where a secret belongs."""
+
+
+def _replaced(secret: SecretStr) -> SecretStr:
+    if EXAMPLE in secret.get_secret_value():
+        raise ValueError(f"still holds the example's {EXAMPLE}; set a secret of your own")
+    return secret
+
+
+Secret = Annotated[SecretStr, AfterValidator(_replaced)]
+"""A secret, or a URL with one, that is not the example's."""
 
 
 class Group(BaseModel):
@@ -23,7 +37,7 @@ class Group(BaseModel):
 class PostgresSettings(Group):
     """The truth."""
 
-    url: SecretStr = Field(description="Where Postgres is: postgresql://user:password@host:port/database.")
+    url: Secret = Field(description="Where Postgres is: postgresql://user:password@host:port/database.")
     pool_min: int = Field(1, ge=1, le=100, description="Connections that a process keeps open.")
     pool_max: int = Field(6, ge=2, le=200, description="Most connections of one process, the listening one aside.")
     acquire_timeout_s: float = Field(5.0, gt=0, description="Longest wait for a free connection before a 503.")
@@ -34,7 +48,7 @@ class PostgresSettings(Group):
 class RedisSettings(Group):
     """The gate's server."""
 
-    url: SecretStr = Field(description="Where Redis or Valkey is: redis://:password@host:port/0.")
+    url: Secret = Field(description="Where Redis or Valkey is: redis://:password@host:port/0.")
     timeout_s: float = Field(0.5, gt=0, description="Longest wait for a reply; after it Postgres alone decides.")
     reconnect_s: float = Field(0.25, gt=0, description="Pause between attempts to reach a server that is away.")
 
@@ -42,7 +56,7 @@ class RedisSettings(Group):
 class AuthSettings(Group):
     """Tokens and passwords."""
 
-    jwt_secret: Annotated[SecretStr, Field(min_length=32)] = Field(
+    jwt_secret: Annotated[Secret, Field(min_length=32)] = Field(
         description="Key of the HS256 tokens, at least 32 bytes, the same in every API process."
     )
     jwt_issuer: str = Field("flashsale", description="`iss` that tokens are given and must carry.")
@@ -94,7 +108,7 @@ class PaymentSettings(Group):
     """The gateway's client."""
 
     gateway_url: str = Field("", description="Where the payment gateway is; needed by the payment workers.")
-    gateway_secret: SecretStr = Field(SecretStr(""), description="Bearer secret that the gateway asks for.")
+    gateway_secret: Secret = Field(SecretStr(""), description="Bearer secret that the gateway asks for.")
     timeout_s: float = Field(10.0, gt=0, description="Longest wait for the gateway; after it the outcome is unknown.")
     tries_max: int = Field(5, ge=1, description="Charges sent for one order before its key is cancelled instead.")
     retry_s: float = Field(2.0, gt=0, description="First pause before an unknown outcome is asked for; it doubles.")
