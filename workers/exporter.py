@@ -84,7 +84,7 @@ async def exporting(
         if listener is not None:
             await web.SockSite(runner, socket.socket(fileno=listener)).start()
         else:
-            await web.TCPSite(runner, port=port, reuse_port=True).start()
+            await web.TCPSite(runner, "0.0.0.0", port, reuse_port=True).start()  # noqa: S104
         yield
     finally:
         await runner.cleanup()

@@ -147,3 +147,10 @@ def test_every_service_is_scraped_and_every_queue_has_its_workers():
     scraped = {job["job_name"]: job["dns_sd_configs"][0]["names"] for job in config["scrape_configs"]}
     assert scraped == {name: [name] for name in ("api", "sse", *QUEUES)}
     assert set(QUEUES) == set(ROLES)
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    for job in config["scrape_configs"]:
+        port = job["dns_sd_configs"][0]["port"]
+        if job["job_name"] in QUEUES:
+            worker = services[job["job_name"]]
+            assert worker["environment"]["FLASHSALE_WORKERS__METRICS_PORT"] == port
+            assert worker["healthcheck"]["test"] == ["CMD", "healthy", str(port), "/health/live"]
