@@ -13,6 +13,7 @@ from procrastinate.exceptions import ProcrastinateException
 
 from flashsale.bootstrap import open_jobs
 from flashsale.observability import configure_logs, tell_ready
+from flashsale.processes import run_processes
 from flashsale.settings import Settings, read_settings
 from flashsale.telemetry import measured
 from workers.app import ROLES, build_app
@@ -31,10 +32,10 @@ MAINTENANCE_CONCURRENCY = 4
 @click.option("--fd", type=int, help="Inherited listening socket for metrics, instead of workers.metrics_port.")
 @click.option("--ready-fd", type=int, help="File descriptor that gets a line once the worker runs.")
 def main(role: str, fd: int | None, ready_fd: int | None) -> None:
-    """Run one worker process until SIGTERM or SIGINT, which let running jobs finish."""
+    """Run workers, FLASHSALE_WORKERS__PROCESSES of them, until SIGTERM or SIGINT, which let running jobs finish."""
     settings = read_settings()
     configure_logs(settings.log)
-    uvloop.run(work(role, settings, fd, ready_fd))
+    run_processes(settings.workers.processes, lambda: uvloop.run(work(role, settings, fd, ready_fd)))
 
 
 async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | None) -> None:

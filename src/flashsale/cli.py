@@ -148,13 +148,15 @@ def audit(history: Path | None, overdue_s: float) -> None:
 @click.option("--fd", type=int, help="Inherited listening socket, instead of host and port.")
 @click.option("--ready-fd", type=int, help="File descriptor that gets a line once the process serves.")
 def serve(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
-    """Run one API process until SIGTERM or SIGINT, which let open requests finish."""
+    """Run the API, in FLASHSALE_HTTP__PROCESSES processes, until SIGTERM or SIGINT, which let open requests finish."""
     import uvloop
 
     from flashsale.asgi import serve as run_serve
+    from flashsale.processes import run_processes
 
     settings = _process_settings()
-    uvloop.run(run_serve(settings, sock=_listening(host, port, fd), ready_fd=ready_fd))
+    sock = _listening(host, port, fd)
+    run_processes(settings.http.processes, lambda: uvloop.run(run_serve(settings, sock=sock, ready_fd=ready_fd)), sock)
 
 
 @main.command(epilog="Example: FLASHSALE_SIMULATOR__DECLINE_RATE=0.5 flashsale simulator --port 9100")

@@ -118,6 +118,7 @@ class PaymentSettings(Group):
 class WorkerSettings(Group):
     """The job workers."""
 
+    processes: int = Field(1, ge=1, le=64, description="Processes of one `python -m workers`.")
     order_concurrency: int = Field(4, ge=1, le=1000, description="Order jobs at once in one process.")
     payment_concurrency: int = Field(720, ge=1, le=5000, description="Payments at once in one process.")
     polling_s: float = Field(1.0, gt=0, description="How often a worker looks for jobs if no notification comes.")
@@ -143,6 +144,7 @@ class LiveSettings(Group):
 class HttpSettings(Group):
     """The API processes."""
 
+    processes: int = Field(1, ge=1, le=64, description="Processes of one `flashsale serve`, behind its socket.")
     body_bytes_max: int = Field(16_384, ge=256, description="Largest request body before a 413.")
     head_bytes_max: int = Field(16_384, ge=1024, description="Longest request line and headers before a 431.")
     request_timeout_s: float = Field(

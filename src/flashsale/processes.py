@@ -1,0 +1,70 @@
+"""Several processes of one kind: what a container with several cores runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from prometheus_client.multiprocess import mark_process_dead
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+log = structlog.get_logger(__name__)
+
+RESTART_S = 0.5
+"""Pause before a process that ended by itself is started again."""
+
+WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+
+
+def run_processes(count: int, run: Callable[[], None], sock: socket.socket | None = None) -> None:
+    """Run something in this process or, if `count` is more than 1, in so many forked ones, which share `sock`.
+
+    These are sent SIGTERM and SIGINT, and this ends once all have; one that ends before is started again. To be called
+    before there are threads or an event loop.
+    """
+    if count == 1:
+        run()
+        return
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        # This process serves nobody: its gauges would count as those of one that does.
+        mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    children = {_fork(run) for _ in range(count)}
+    stopping = False
+    while children:
+        number = signal.sigwait(WATCHED)
+        if number != signal.SIGCHLD:
+            stopping = True
+            if sock is not None:
+                # Or clients could still connect, to nobody.
+                sock.close()
+            for child in children:
+                os.kill(child, number)
+        while children and (ended := os.waitpid(-1, os.WNOHANG)[0]):
+            if ended not in children:
+                continue  # a child of a child that died
+            children.discard(ended)
+            if not stopping:
+                log.error("process.ended", pid=ended)
+                time.sleep(RESTART_S)
+                children.add(_fork(run))
+
+
+def _fork(run: Callable[[], None]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+        run()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child
+        sys.excepthook(*sys.exc_info())
+    os._exit(1)

@@ -1,0 +1,62 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from tests.conftest import ROOT
+from tests.integration.test_command_line import wait_for
+
+
+@pytest.fixture
+def served(postgres_url, valkey, redis, tmp_path):
+    """`flashsale serve` with two processes: its address, itself, its folder of metrics."""
+    with socket.create_server(("127.0.0.1", 0)) as sock, (tmp_path / "serve.log").open("w") as log:
+        command = [sys.executable, "-m", "flashsale.cli", "serve", "--fd", str(sock.fileno())]
+        environment = {
+            **os.environ,
+            "FLASHSALE_POSTGRES__URL": postgres_url,
+            "FLASHSALE_REDIS__URL": valkey.url,
+            "FLASHSALE_AUTH__JWT_SECRET": "x" * 32,
+            "FLASHSALE_HTTP__PROCESSES": "2",
+            "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
+        }
+        parent = subprocess.Popen(command, env=environment, pass_fds=[sock.fileno()], stderr=log, cwd=ROOT)
+        address = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    try:
+        yield address, parent, tmp_path
+    finally:
+        parent.terminate()
+        parent.wait(30)
+
+
+def answering(address):
+    """Give the processes that answer connections: a request's id begins with its process' own."""
+    ids = [httpx.get(f"{address}/health/live", timeout=60).headers["x-request-id"] for _ in range(20)]
+    return {one.partition("-")[0] for one in ids}
+
+
+def children(parent):
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(parent.pid)], capture_output=True, text=True, check=False
+    )
+    return {int(line) for line in listed.stdout.split()}
+
+
+def test_several_processes_share_a_socket_start_again_and_stop_together(served):
+    address, parent, folder = served
+    seen = set()
+    wait_for(lambda: seen.update(answering(address)) or len(seen) == 2, timeout_s=60)
+    assert not list(folder.glob(f"gauge_live*_{parent.pid}.db"))
+    killed = min(children(parent))
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: seen.update(answering(address)) or len(seen) == 3, timeout_s=60)
+    assert len(children(parent)) == 2
+    assert killed not in children(parent)
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/health/live")
