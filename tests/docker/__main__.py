@@ -136,6 +136,7 @@ class Sale:
             "--arrive-s": seconds,
             "--history": self.history,
             "--summary": self._summary,
+            "--audit": "",
             "--follow-s": 180,
             "-u": 50,
             "-r": 50,
@@ -283,7 +284,7 @@ def break_things(exercise: Exercise) -> None:
     sale.until(0.5)
     exercise.say("killing an API container and a payment worker; starting them again")
     exercise.run("docker", "kill", exercise.containers("api")[0], exercise.containers("payments")[0])
-    exercise.compose("up", "-d", "--no-recreate", "--scale", "payments=6", "api", "payments")
+    exercise.compose("up", "-d", "--wait", "--no-recreate", "--scale", "payments=6", "api", "payments")
     click.echo(exercise.compose("ps", "--format", "table {{.Name}}\t{{.Service}}\t{{.Status}}").rstrip())
     summary = sale.end(excused=SLOW)
     if summary["given_up"] or summary["not_final"] or summary["5xx_other_than_503"]:
