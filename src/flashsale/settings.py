@@ -136,7 +136,7 @@ class LiveSettings(Group):
 
     streams_max: int = Field(20_000, ge=1, description="Open streams of one process before a 503.")
     interval_s: float = Field(0.1, ge=0.01, description="Shortest time between two stock events of one product.")
-    keepalive_s: float = Field(15.0, gt=0, description="Silence after which a stream gets a comment.")
+    keepalive_s: float = Field(15.0, gt=0, description="Longest silence of a stream: a comment breaks it.")
     retry_ms: int = Field(1000, ge=1, description="Shortest reconnection time told to clients; up to twice as long.")
     poll_s: float = Field(2.0, gt=0, description="How often live values are read in case a notification was lost.")
 

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import weakref
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -148,9 +149,9 @@ async def world(**live):
 
 
 @asynccontextmanager
-async def watching(answer):
+async def watching(answer, scope=None):
     client = Client()
-    task = asyncio.create_task(StreamsOutlast(answer)({"method": "GET"}, client.receive, client.send))
+    task = asyncio.create_task(StreamsOutlast(answer)(scope or {"method": "GET"}, client.receive, client.send))
     yield client
     client.gone.set()
     client.ready.set()
@@ -315,6 +316,17 @@ async def test_a_slow_client_is_told_the_last_value_and_the_end_too():
             await slow.until(lambda: slow.ended)
             assert [event["version"] for event in slow.events] == [4, 5]
             assert not slow.comments
+
+
+async def test_an_open_stream_keeps_nothing_of_the_request_that_began_it():
+    async with world() as here:
+        request = asyncio.Event()
+        kept = weakref.ref(request)
+        scope = {"method": "GET", "request": request}
+        del request
+        async with watching(await here.streams.stock(1, 0), scope) as client:
+            await client.until(lambda: client.events)
+            assert kept() is None
 
 
 async def test_streams_leave_nothing_behind():
