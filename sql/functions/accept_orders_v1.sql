@@ -233,7 +233,6 @@ BEGIN
         SET order_id = i.order_id
         FROM unnest(_unit_products, _unit_nos, _unit_orders) AS i (product_id, unit_no, order_id)
         WHERE u.product_id = i.product_id AND u.unit_no = i.unit_no;
-        PERFORM change_stock_v1(_sold_products, _sold_deltas);
     END IF;
 
     RETURN QUERY
@@ -242,5 +241,10 @@ BEGIN
     FROM unnest(_outcome, _answered) WITH ORDINALITY AS i (outcome, order_id, place)
     LEFT JOIN orders AS o ON i.order_id = o.order_id AND i.outcome IN ('accepted', 'replayed')
     ORDER BY i.place;
+
+    -- Last, because everybody who sells the product waits for these locks until COMMIT.
+    IF cardinality(_sold_products) > 0 THEN
+        PERFORM change_stock_v1(_sold_products, _sold_deltas);
+    END IF;
 END;
 $$;

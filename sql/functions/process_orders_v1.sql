@@ -10,6 +10,7 @@ DECLARE
     _held uuid[];
     _sound uuid[];
     _automatic uuid[];
+    _job_ids bigint[];
 BEGIN
     _held := ARRAY(
         SELECT o.order_id FROM orders AS o
@@ -26,27 +27,27 @@ BEGIN
             AND o.quantity = (SELECT count(*) FROM units AS u WHERE u.order_id = o.order_id)
     );
     UPDATE orders SET status = 'processing' WHERE order_id = ANY(_sound);
-    UPDATE orders AS o
-    SET
-        status = 'awaiting_payment',
-        job_id = NULL,
-        due_at = clock_timestamp() + CASE
-            WHEN o.payment_mode = 'by_buyer' THEN p.payment_window_s * interval '1 second'
-            ELSE _payment_due
-        END
-    FROM products AS p
-    WHERE o.order_id = ANY(_sound) AND p.product_id = o.product_id;
     _automatic := ARRAY(
         SELECT o.order_id FROM orders AS o
         WHERE o.order_id = ANY(_sound) AND o.payment_mode = 'automatic'
         ORDER BY o.order_id
     );
     IF cardinality(_automatic) > 0 THEN
-        UPDATE orders AS o
-        SET job_id = i.job_id
-        FROM unnest(_automatic, defer_payment_jobs_v1(_automatic)) AS i (order_id, job_id)
-        WHERE o.order_id = i.order_id;
+        _job_ids := defer_payment_jobs_v1(_automatic);
     END IF;
+    UPDATE orders AS o
+    SET
+        status = 'awaiting_payment',
+        job_id = i.job_id,
+        due_at = clock_timestamp() + CASE
+            WHEN i.job_id IS NULL THEN p.payment_window_s * interval '1 second'
+            ELSE _payment_due
+        END
+    FROM
+        products AS p,
+        unnest(_sound) AS s (order_id)
+    LEFT JOIN unnest(_automatic, _job_ids) AS i (order_id, job_id) ON s.order_id = i.order_id
+    WHERE o.order_id = s.order_id AND p.product_id = o.product_id;
     PERFORM notify_orders_v1(_sound);
     IF cardinality(_sound) < cardinality(_held) THEN
         PERFORM end_orders_v1(ARRAY(SELECT h FROM unnest(_held) AS h WHERE h <> ALL(_sound)), 'failed');
