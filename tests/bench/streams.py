@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,8 @@ from tests.bench.press import press
 from tests.bench.watchers import crowd
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from flashsale.local.stack import Stack
 
@@ -35,12 +36,13 @@ PAUSE_S = 0.05
 class Changes:
     """Buys of a product, each of which changes its stock."""
 
-    def __init__(self, stack: Stack, product_id: int, requests: Iterator[bytes], database: asyncpg.Connection) -> None:
+    def __init__(self, bench: Bench, stack: Stack, product_id: int, database: asyncpg.Connection) -> None:
         """Buy one at a time."""
         self.path = f"/sse/stock/{product_id}"
+        self._bench = bench
         self._stack = stack
         self._product_id = product_id
-        self._requests = requests
+        self._requests = buys(stack, product_id, bench.tokens(stack, 100))
         self._database = database
 
     async def buy(self) -> int:
@@ -52,8 +54,8 @@ class Changes:
         return version
 
     @asynccontextmanager
-    async def going_on(self) -> AsyncIterator[list[float]]:
-        """Let buys go on; gives how long each took, in seconds."""
+    async def going_on(self) -> AsyncIterator[None]:
+        """Let buys go on; says how many did and how long the slowest took."""
         took_s: list[float] = []
         enough = asyncio.Event()
 
@@ -64,9 +66,10 @@ class Changes:
                 await asyncio.sleep(PAUSE_S)
 
         buying = asyncio.create_task(go_on())
-        yield took_s
+        yield
         enough.set()
         await buying
+        self._bench.say(f"{len(took_s):,} buys went on meanwhile, the slowest took {max(took_s):.2f} s")
 
 
 @asynccontextmanager
@@ -74,7 +77,7 @@ async def _changes(bench: Bench, stack: Stack) -> AsyncIterator[Changes]:
     product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": 50_000})
     database = await asyncpg.connect(stack.environment["FLASHSALE_POSTGRES__URL"])
     try:
-        yield Changes(stack, product_id, buys(stack, product_id, bench.tokens(stack, 100)), database)
+        yield Changes(bench, stack, product_id, database)
     finally:
         await database.close()
 
@@ -98,10 +101,8 @@ async def streams_100k(bench: Bench) -> None:
         bench.stack("100,000 streams", api=1, orders=1, payments=1) as stack,
         _changes(bench, stack) as changes,
         bench.serve("streams", command, PROCESSES, sockets=PROCESSES, environment=stack.environment) as servers,
-        changes.going_on() as bought_s,
     ):
-        seen = await _watch(bench, servers, changes.path, each, changes.buy)
-    bench.say(f"{len(bought_s):,} buys went on meanwhile, the slowest took {max(bought_s):.2f} s")
+        seen = await _watch(bench, servers, changes.path, each, changes.buy, meanwhile=changes.going_on)
     async with bench.hello(PROCESSES, sockets=PROCESSES) as hello:
         control = await _watch(bench, hello, "/stream", each, _bare_change(hello))
     bench.figures.append(Figure(name="streams held at once", unit="", runs=[PROCESSES * each], aims=(at_least(HELD),)))
@@ -117,19 +118,26 @@ class _Watched:
 
 
 async def _watch(
-    bench: Bench, servers: Sequence[Server], path: str, each: int, change: Callable[[], Awaitable[int]]
+    bench: Bench,
+    servers: Sequence[Server],
+    path: str,
+    each: int,
+    change: Callable[[], Awaitable[int]],
+    *,
+    meanwhile: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> _Watched:
-    """Open `each` streams at every server, and change what they show."""
+    """Open `each` streams at every server, and change what they show; `meanwhile` is entered once they are open."""
     before = sum(pss_bytes(server.pid) for server in servers)
     began_s = time.monotonic()
     async with crowd([server.url for server in servers], path, each) as opened:
         count = each * len(servers)
         bench.say(f"opened {count:,} streams in {time.monotonic() - began_s:.0f} s")
         watched = _Watched((sum(pss_bytes(server.pid) for server in servers) - before) / count / KIB)
-        for _ in range(bench.rounds):
-            began_s = time.monotonic()
-            version = await change()
-            watched.seconds.append(await opened.all_have(version) - began_s)
+        async with meanwhile():
+            for _ in range(bench.rounds):
+                began_s = time.monotonic()
+                version = await change()
+                watched.seconds.append(await opened.all_have(version) - began_s)
     return watched
 
 
