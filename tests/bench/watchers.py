@@ -22,6 +22,8 @@ from flashsale.local.stack import ROOT
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+SOURCES = 2_000
+"""Connections from one loopback address: with most of its ports taken the kernel searches long for a free one."""
 AT_ONCE = 200
 """Connections that a process begins at once."""
 PATIENCE_S = 300.0
@@ -49,10 +51,10 @@ class _Watcher(asyncio.Protocol):
 class Watchers:
     """The streams of one process."""
 
-    def __init__(self, url: str, path: str, *, source: str) -> None:
-        """Watch a path, from one loopback address."""
+    def __init__(self, url: str, path: str, *, net: int) -> None:
+        """Watch a path, from the loopback addresses 127.0.net.1 and following."""
         self.place = urlsplit(url)
-        self.source = source
+        self.net = net
         self.request = f"GET {path} HTTP/1.1\r\nHost: {self.place.netloc}\r\n\r\n".encode()
         self._lost = 0
         self._at: Counter[int] = Counter()
@@ -89,9 +91,12 @@ class Watchers:
             await asyncio.gather(
                 *(
                     loop.create_connection(
-                        lambda: _Watcher(self), self.place.hostname, self.place.port, local_addr=(self.source, 0)
+                        lambda: _Watcher(self),
+                        self.place.hostname,
+                        self.place.port,
+                        local_addr=(f"127.0.{self.net}.{1 + number // SOURCES}", 0),
                     )
-                    for _ in range(first, min(first + AT_ONCE, count))
+                    for number in range(first, min(first + AT_ONCE, count))
                 )
             )
 
@@ -140,10 +145,10 @@ async def _ask(process: asyncio.subprocess.Process, version: int) -> float:
 
 @asynccontextmanager
 async def crowd(urls: Sequence[str], path: str, count: int) -> AsyncIterator[Crowd]:
-    """Open `count` streams at each URL, from a process and a loopback address each; they end with the block."""
+    """Open `count` streams at each URL, from a process each; they end with the block."""
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.bench.watchers", url, path, str(count), f"127.0.0.{2 + number}",
+            sys.executable, "-m", "tests.bench.watchers", url, path, str(count), str(1 + number),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT,
         )
         for number, url in enumerate(urls)
@@ -162,14 +167,14 @@ async def crowd(urls: Sequence[str], path: str, count: int) -> AsyncIterator[Cro
 @click.argument("url")
 @click.argument("path")
 @click.argument("count", type=int)
-@click.argument("source")
-def main(url: str, path: str, count: int, source: str) -> None:
+@click.argument("net", type=int)
+def main(url: str, path: str, count: int, net: int) -> None:
     """Open streams, then answer versions until standard input ends."""
-    uvloop.run(_watch(url, path, count, source))
+    uvloop.run(_watch(url, path, count, net))
 
 
-async def _watch(url: str, path: str, count: int, source: str) -> None:
-    watchers = Watchers(url, path, source=source)
+async def _watch(url: str, path: str, count: int, net: int) -> None:
+    watchers = Watchers(url, path, net=net)
     await watchers.open(count)
     while line := await asyncio.to_thread(sys.stdin.readline):
         click.echo(await watchers.all_have(int(line)))
