@@ -114,6 +114,9 @@ class Catalog:
     async def _read(self) -> None:
         before = time.monotonic()
         rows = await self._products.all()
+        # Stocks last, so that each product has one, and first to be kept: whoever finds a product finds its stock.
+        for stock in await self._products.stocks():
+            self.take_stock(stock)
         self._entries = {
             product.product_id: _Entry(
                 product=product,
@@ -122,8 +125,6 @@ class Catalog:
             )
             for product, starts_in_s, ends_in_s in rows
         }
-        for stock in await self._products.stocks():
-            self.take_stock(stock)
         self._refreshed_at = time.monotonic()
 
     async def count_waiting(self) -> None:
