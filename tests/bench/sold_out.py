@@ -53,7 +53,7 @@ async def sold_out(bench: Bench) -> None:
             unit="/s",
             runs=[run.rate for run in runs],
             aims=(at_least(0.5, of="ratio"),),
-            **hello,
+            **bare,
         )
     )
     add(
@@ -62,7 +62,7 @@ async def sold_out(bench: Bench) -> None:
             unit="/s",
             runs=[run.rate for run in with_key],
             aims=(at_least(0.4, of="ratio"),),
-            **hello,
+            **bare,
         )
     )
     add(Figure(name="the same, each token new", unit="/s", runs=[cold.rate], **bare))
@@ -72,7 +72,7 @@ async def sold_out(bench: Bench) -> None:
             unit="/s",
             runs=[run.rate for run in polled],
             aims=(at_least(0.3, of="ratio"),),
-            **hello,
+            **bare,
         )
     )
 

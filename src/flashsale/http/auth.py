@@ -69,13 +69,14 @@ class Tokens:
 
     def principal(self, scope: Scope) -> Principal:
         """Give who sends a request, by its Authorization header; `Unauthenticated` without a token that holds."""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                kind, _, token = value.partition(b" ")
-                if kind.lower() != b"bearer" or not token or len(token) > TOKEN_BYTES_MAX:
-                    break
-                return self.verify(token.decode("latin-1").strip())
-        raise Unauthenticated("Send a token: Authorization: Bearer <token>.")
+        return self.bearer(next((value for name, value in scope["headers"] if name == b"authorization"), None))
+
+    def bearer(self, authorization: bytes | None) -> Principal:
+        """Give whom the value of an Authorization header speaks for; `Unauthenticated` if it does not hold."""
+        kind, _, token = (authorization or b"").partition(b" ")
+        if kind.lower() != b"bearer" or not token or len(token) > TOKEN_BYTES_MAX:
+            raise Unauthenticated("Send a token: Authorization: Bearer <token>.")
+        return self.verify(token.decode("latin-1").strip())
 
     def _sign(self, claims: dict[str, Any], expires_at: int | None) -> str:
         now = int(time.time())

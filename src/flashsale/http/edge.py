@@ -61,9 +61,7 @@ class Edge:
         if direct is not None:
             answer = await _served(direct, scope, receive)
             self._count(direct.template, answer.status, time.perf_counter() - began_s)
-            headers = [*answer.headers, (HEADER, request_id)]
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+            await answer.send(send, request_id)
             return
 
         async def counted(message: Message) -> None:

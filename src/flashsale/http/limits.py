@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from flashsale.http.metrics import NO_ROUTE, REQUESTS
 from flashsale.http.problems import HEAD_TOO_LARGE, MALFORMED
@@ -157,5 +157,4 @@ def _cut(cycle: RequestResponseCycle) -> None:
 
 
 def _rendered(problem: Answer) -> bytes:
-    lines = b"".join(b"%b: %b\r\n" % header for header in (*problem.headers, (b"connection", b"close")))
-    return STATUS_LINE[problem.status] + lines + b"\r\n" + problem.body
+    return problem.head + b"connection: close\r\n\r\n" + problem.body

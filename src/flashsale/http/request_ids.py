@@ -7,7 +7,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING
 
-from structlog.contextvars import bind_contextvars
+from flashsale.observability import REQUEST_ID
 
 if TYPE_CHECKING:
     from litestar.types import Scope
@@ -23,15 +23,16 @@ class RequestIds:
 
     def __init__(self) -> None:
         """Choose this process' prefix."""
-        self._prefix = secrets.token_hex(6)
+        self._prefix = secrets.token_hex(6).encode()
         self._numbers = itertools.count(1)
 
     def bind(self, scope: Scope) -> bytes:
-        """Give the request's id and bind it as `request_id`; the server runs each request in a context of its own."""
-        given = next((value for name, value in scope["headers"] if name == HEADER), None)
-        if given is not None and _SANE.fullmatch(given) is not None:
-            request_id = given.decode("ascii")
+        """Give the request's id and bind it to the log lines; the server runs each request in a context of its own."""
+        for name, value in scope["headers"]:
+            if name == HEADER and _SANE.fullmatch(value) is not None:
+                request_id: bytes = value
+                break
         else:
-            request_id = f"{self._prefix}-{next(self._numbers):x}"
-        bind_contextvars(request_id=request_id)
-        return request_id.encode("ascii")
+            request_id = b"%b-%x" % (self._prefix, next(self._numbers))
+        REQUEST_ID.set(request_id)
+        return request_id

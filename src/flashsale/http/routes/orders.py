@@ -48,14 +48,15 @@ def direct_routes(
 
     async def buy(scope: Scope, receive: Receive) -> Answer:
         try:
-            principal = tokens.principal(scope)
-            wanted = _parse(await read_body(scope, receive, limit=body_bytes_max))
+            authorization, length, keys = _headers(scope)
+            principal = tokens.bearer(authorization)
+            wanted = _parse(await read_body(receive, length, limit=body_bytes_max))
             accepted = await services.buy(
                 BuyRequest(
                     user_id=principal.user_id,
                     product_id=wanted.product_id,
                     quantity=wanted.quantity,
-                    key=_key(scope, wanted.request_id),
+                    key=_key(keys, wanted.request_id),
                 )
             )
         except FlashSaleError as error:
@@ -83,6 +84,20 @@ def direct_routes(
     return find
 
 
+def _headers(scope: Scope) -> tuple[bytes | None, bytes | None, list[bytes]]:
+    """Give Authorization, Content-Length and every Idempotency-Key, in one walk."""
+    authorization = length = None
+    keys = []
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            authorization = authorization or value
+        elif name == b"idempotency-key":
+            keys.append(value)
+        elif name == b"content-length":
+            length = value
+    return authorization, length, keys
+
+
 def _order_id(path: str) -> UUID | None:
     found = _STATUS_PATH.fullmatch(path)
     try:
@@ -91,11 +106,10 @@ def _order_id(path: str) -> UUID | None:
         return None
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
-    """Read a request body of at most `limit` bytes; `BodyTooLarge` as soon as it is more."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise BodyTooLarge(f"The body may have {limit} bytes.")
+async def read_body(receive: Receive, length: bytes | None, *, limit: int) -> bytes:
+    """Read a request body of at most `limit` bytes; `BodyTooLarge` as soon as it is more, or its `length` says so."""
+    if length is not None and length.isdigit() and int(length) > limit:
+        raise BodyTooLarge(f"The body may have {limit} bytes.")
     body = b""
     while True:
         message = await receive()
@@ -117,18 +131,15 @@ def _parse(body: bytes) -> BuyIn:
         raise InvalidInput(field="body", problem="is not JSON") from error
 
 
-def _key(scope: Scope, request_id: str | None) -> str | None:
-    header: str | None = None
-    for name, value in scope["headers"]:
-        if name == b"idempotency-key":
-            if header is not None:
-                raise InvalidInput(field="Idempotency-Key", problem="was sent twice")
-            header = value.decode("latin-1")
-    if header is None and request_id is None:
-        return None
-    if header is not None and request_id is not None and header != request_id:
+def _key(sent: list[bytes], request_id: str | None) -> str | None:
+    if not sent:
+        return None if request_id is None else check_key(request_id)
+    if len(sent) > 1:
+        raise InvalidInput(field="Idempotency-Key", problem="was sent twice")
+    header = sent[0].decode("latin-1")
+    if request_id is not None and header != request_id:
         raise InvalidInput(field="requestId", problem="differs from the header Idempotency-Key")
-    return check_key(header if header is not None else request_id or "")
+    return check_key(header)
 
 
 @post("/api/order/{order_id:uuid}/pay", status_code=202, summary="Pay an order that waits for it", tags=["orders"])
