@@ -293,7 +293,8 @@ def break_things(exercise: Exercise) -> None:
 
 def replace(exercise: Exercise) -> None:
     """Sell while the API and SSE containers are replaced by a new version; nobody may notice."""
-    sale = Sale(exercise, "second", units=1200, buyers=1500, seconds=90)
+    # More units than buyers: a request that comes while another one holds the last units is told to come again, by 503.
+    sale = Sale(exercise, "second", units=4000, buyers=1500, seconds=90)
     probe = Probe(exercise, sale)
     try:
         sale.until(0.05)
