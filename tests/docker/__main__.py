@@ -49,6 +49,8 @@ class Exercise:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.folder = folder
+        self.loads: list[subprocess.Popen[bytes]] = []
+        """Load generators that were started."""
         self.began_s = time.monotonic()
         self.environment = {
             **os.environ,
@@ -149,6 +151,7 @@ class Sale:
                 stderr=log,
                 cwd=ROOT,
             )
+        exercise.loads.append(self.load)
         exercise.say(f"sale of {units:,} {name} to {buyers:,} buyers who arrive within {seconds:g} s")
 
     def until(self, share: float) -> None:
@@ -166,10 +169,7 @@ class Sale:
 
         A violation of the `excused` invariant is shown, no more.
         """
-        try:
-            self.load.wait(ENDED_S)
-        finally:
-            self.load.kill()
+        self.load.wait(ENDED_S)
         exercise = self.exercise
         summary: dict[str, float] = json.loads(self._summary.read_text())
         names = ("buys_sent", "accepted", "confirmed", "declined", "sold_out_answers", "answers_503", "no_answer")
@@ -299,14 +299,11 @@ def replace(exercise: Exercise) -> None:
     try:
         sale.until(0.05)
         exercise.deploy("--rolling", "--product", "second", PAYMENT_CONTAINERS="6", COMMIT="second")
-        click.echo(
-            exercise.run(
-                "docker", "stats", "--no-stream", "--format", "table {{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}"
-            ).rstrip()
-        )
+        stats = ("docker", "stats", "--no-stream", "--format", "table {{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}")
+        click.echo(exercise.run(*stats).rstrip())
     finally:
-        summary = sale.end()
         probe.stop()
+    summary = sale.end()
     names = ("answers_503", "no_answer", "5xx_other_than_503", "unexpected_answers", "given_up", "not_final")
     if any(summary[name] for name in names):
         raise Failed(f"Requests failed: {summary}")
@@ -348,6 +345,8 @@ def main(keep: Path | None) -> None:
             (place / "containers.log").write_text(exercise.compose("logs", "--no-color", check=False))
             sys.exit(f"WRONG: {error}")
         finally:
+            for load in exercise.loads:
+                load.kill()
             exercise.compose("down", "--volumes", "--remove-orphans", check=False)
             exercise.say("down")
     exercise.say("the stack in containers was right")
