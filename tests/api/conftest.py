@@ -46,17 +46,22 @@ def admin_headers(stack):
     return {"Authorization": f"Bearer {token}"}
 
 
-def buyer_headers(stack, count: int) -> list[dict[str, str]]:
-    """Make buyers in bulk, as for a load test."""
+def buyer_tokens(stack, count: int, *, prefix: str = "buyer") -> list[str]:
+    """Make buyers in bulk, as for a load test; the same prefix, the same buyers."""
     done = subprocess.run(
-        [sys.executable, "-m", "flashsale.cli", "buyers", "--count", str(count), "--prefix", uuid.uuid4().hex],
+        [sys.executable, "-m", "flashsale.cli", "buyers", "--count", str(count), "--prefix", prefix],
         env=stack.environment,
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    return [{"Authorization": f"Bearer {json.loads(line)['token']}"} for line in done.stdout.splitlines()]
+    return [json.loads(line)["token"] for line in done.stdout.splitlines()]
+
+
+def buyer_headers(stack, count: int) -> list[dict[str, str]]:
+    """Make buyers of whom nobody knows."""
+    return [{"Authorization": f"Bearer {token}"} for token in buyer_tokens(stack, count, prefix=uuid.uuid4().hex)]
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flashsale.local.sale import create_product
+from tests.api.conftest import buyer_tokens
 from tests.bench.bench import USERS, Bench, buys, only
 from tests.bench.figures import Figure, at_least, at_most
 from tests.bench.plots import Plot
@@ -21,7 +22,7 @@ async def accepts(bench: Bench) -> None:
         measures = []
         for each in (stack, control):
             product_id = await create_product(each, {"name": "Phone", "price": "1", "stock": 200_000})
-            requests = buys(each, product_id, bench.tokens(each, USERS))
+            requests = buys(each, product_id, buyer_tokens(each, USERS))
             measures.append(
                 lambda each=each, requests=requests: press(
                     each.base_url, requests, connections=256, seconds=bench.seconds

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -109,18 +108,6 @@ class Bench:
             for place, measure in enumerate(measures):
                 runs[place].append(await measure())
         return runs
-
-    def tokens(self, stack: Stack, count: int) -> list[str]:
-        """Make buyers; gives their tokens."""
-        done = subprocess.run(
-            [sys.executable, "-m", "flashsale.cli", "buyers", "--count", str(count)],
-            env=stack.environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return [json.loads(line)["token"] for line in done.stdout.splitlines()]
 
 
 def buys(stack: Stack, product_id: int, tokens: list[str], *, keyed: bool = False) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ import asyncpg
 
 from flashsale.local.children import pss_bytes
 from flashsale.local.sale import create_product
+from tests.api.conftest import buyer_tokens
 from tests.bench.bench import CONNECTIONS, Bench, buys, only
 from tests.bench.figures import Figure, at_least, at_most
 from tests.bench.press import press
@@ -36,7 +37,7 @@ async def jobs(bench: Bench) -> None:
     environment = {**PATIENT, "FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0"}
     beside, alone = [], []
     async with bench.stack("jobs", environment=environment, api=2, orders=1, payments=2) as stack:
-        tokens = bench.tokens(stack, orders)
+        tokens = buyer_tokens(stack, orders)
         for _ in range(bench.rounds):
             product_id = await _sell(stack, orders, tokens)
             beside.append(orders / await _confirmed_s(stack, product_id, orders, "min(created_at)"))
@@ -59,7 +60,7 @@ async def held(bench: Bench) -> None:
         "FLASHSALE_PAYMENTS__TIMEOUT_S": "30",
     }
     async with bench.stack("payments held", environment=environment, api=2, orders=1, payments=1) as stack:
-        product_id = await _sell(stack, orders, bench.tokens(stack, orders))
+        product_id = await _sell(stack, orders, buyer_tokens(stack, orders))
         confirming = asyncio.create_task(_confirmed_s(stack, product_id, orders, "min(created_at)"))
         most, most_pss = 0, 0
         async with aiohttp.ClientSession(headers=_authorization(stack), raise_for_status=True) as session:

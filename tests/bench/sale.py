@@ -11,6 +11,7 @@ import asyncpg
 from redis.asyncio import Redis
 
 from flashsale.local.sale import Sale, create_product, open_sale
+from tests.api.conftest import buyer_tokens
 from tests.bench.bench import Bench, buys, only
 from tests.bench.figures import Figure, at_most
 from tests.bench.press import press
@@ -45,7 +46,7 @@ async def sale(bench: Bench) -> None:
     gate_us: dict[int, list[float]] = {size: [] for size in SIZES}
     claim_us: dict[int, list[float]] = {size: [] for size in SIZES}
     async with bench.stack("sale", environment=environment, api=2, orders=1, payments=1) as stack:
-        tokens = bench.tokens(stack, BUYERS)
+        tokens = buyer_tokens(stack, BUYERS)
         for _, size in itertools.product(range(bench.rounds), SIZES):
             product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": size})
             requests = itertools.islice(buys(stack, product_id, tokens), DEMAND * size)

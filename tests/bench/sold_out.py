@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from flashsale.local.sale import create_product
+from tests.api.conftest import buyer_tokens
 from tests.bench.bench import CONNECTIONS, USERS, Bench, buys, only
 from tests.bench.figures import Figure, at_least, at_most
 from tests.bench.plots import Plot
@@ -24,7 +25,7 @@ async def sold_out(bench: Bench) -> None:
     async with bench.stack("sold out, status", api=1, orders=1, payments=1) as stack, bench.hello(1) as hello:
         empty = await create_product(stack, {"name": "Phone", "price": "1", "stock": 0})
         full = await create_product(stack, {"name": "Phone", "price": "1", "stock": 10})
-        tokens = bench.tokens(stack, USERS)
+        tokens = buyer_tokens(stack, USERS)
         warm, keyed = buys(stack, empty, tokens), buys(stack, empty, tokens, keyed=True)
 
         async def measure(url: str, requests: Iterator[bytes], *statuses: bytes) -> Pressed:
@@ -81,7 +82,7 @@ async def latency(bench: Bench) -> None:
     """How long the slowest of a hundred waits for a no."""
     async with bench.stack("latency", api=2, orders=1, payments=1) as stack, bench.hello(2) as hello:
         empty = await create_product(stack, {"name": "Phone", "price": "1", "stock": 0})
-        requests = buys(stack, empty, bench.tokens(stack, USERS))
+        requests = buys(stack, empty, buyer_tokens(stack, USERS))
         await press(stack.base_url, itertools.islice(requests, 2 * USERS), connections=CONNECTIONS, seconds=60)
         for connections in (64, 300):
             runs, control = await bench.alternate(

@@ -14,6 +14,7 @@ import asyncpg
 
 from flashsale.local.children import pss_bytes
 from flashsale.local.sale import create_product
+from tests.api.conftest import buyer_tokens
 from tests.bench.bench import Bench, Server, buys, only
 from tests.bench.figures import Figure, at_least, at_most
 from tests.bench.press import press
@@ -42,7 +43,7 @@ class Changes:
         self._bench = bench
         self._stack = stack
         self._product_id = product_id
-        self._requests = buys(stack, product_id, bench.tokens(stack, 100))
+        self._requests = buys(stack, product_id, buyer_tokens(stack, 100))
         self._database = database
 
     async def buy(self) -> int:

@@ -7,8 +7,6 @@ import contextlib
 import itertools
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,8 +18,8 @@ from rich.table import Table
 
 from flashsale.local.children import pss_bytes
 from flashsale.local.sale import Sale, create_product, open_sale
-from flashsale.local.stack import ROOT, Stack
-from tests.api.conftest import audit
+from flashsale.local.stack import Stack
+from tests.api.conftest import audit, buyer_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -76,7 +74,7 @@ async def overload(folder: Path, say: Callable[[str | Table], None]) -> bool:
     """Let far more clients press than can be served; true if only 503 says so, memory is bounded and it recovers."""
     async with Stack(folder, port=0, environment=SMALL_QUEUES) as stack:
         product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": 200_000})
-        tokens = _make_tokens(stack, 20_000)
+        tokens = buyer_tokens(stack, 20_000)
         calm = await _press(stack, product_id, tokens, clients=CALM_CLIENTS, seconds=5)
         before = _api_memory(stack)
         peak = before
@@ -155,7 +153,7 @@ async def rebuild(folder: Path, say: Callable[[str | Table], None]) -> bool:
     table = Table("units", "s, each run", "median", "aim", title="gate rebuilt after FLUSHALL", title_justify="left")
     quick = True
     async with Stack(folder, port=0, environment={"FLASHSALE_LOG__LEVEL": "error"}) as stack:
-        token = _make_tokens(stack, 1)[0]
+        token = buyer_tokens(stack, 1)[0]
         async with Redis.from_url(stack.environment["FLASHSALE_REDIS__URL"], decode_responses=True) as redis:
             for units, aim_s in REBUILD_S.items():
                 product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": units})
@@ -233,14 +231,6 @@ async def _press(stack: Stack, product_id: int, tokens: list[str], *, clients: i
         await asyncio.gather(*(client() for _ in range(clients)))
         press.lasted_s = time.monotonic() - began_s
     return press
-
-
-def _make_tokens(stack: Stack, count: int) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "flashsale.cli", "buyers", "--count", str(count)],
-        env=stack.environment, cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return [json.loads(line)["token"] for line in done.stdout.splitlines()]
 
 
 def _api_memory(stack: Stack) -> int:
