@@ -71,6 +71,10 @@ class Jobs:
     reconcile: Reconcile
 
 
+AUDIT_STATEMENT_S = 600.0
+"""Longest time of one statement of the audit, which reads everything there is."""
+
+
 @asynccontextmanager
 async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterator[Services]:
     """Wire the services; servers that are away are no error here. Leaving the block closes everything."""
@@ -176,7 +180,8 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
 @asynccontextmanager
 async def open_audit(settings: Settings) -> AsyncIterator[Audit]:
     """Wire the audit; the gateway's books are read if one is named."""
-    database = Database(settings.postgres, name="flashsale-audit")
+    patient = settings.postgres.model_copy(update={"statement_timeout_s": AUDIT_STATEMENT_S})
+    database = Database(patient, name="flashsale-audit")
     await database.open()
     gate = RedisGate(settings.redis, settings.gate)
     payments = settings.payments
