@@ -47,7 +47,7 @@ def main() -> None:
     configure_logs(LogSettings(level="error"))
 
 
-@main.command(epilog='Example: python -m tests.faults matrix --cell "Postgres killed" --seed 3 --keep /tmp/postgres-3')
+@main.command(epilog='Example: python -m tests.faults matrix --cell "Postgres killed" --seed 3 --keep postgres-3')
 @click.option("--cell", "names", multiple=True, help="Only cells whose name contains this; may be repeated.")
 @click.option("--seed", "seeds", type=int, multiple=True, help="Only this seed; may be repeated.")
 @click.option("--seeds", "count", type=click.IntRange(1), default=3, show_default=True, help="Seeds 1 to this.")
