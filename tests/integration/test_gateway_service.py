@@ -193,8 +193,12 @@ async def test_whoever_wins_the_race_of_cancel_and_capture_everyone_hears_the_sa
         await asyncio.sleep(delay_s)  # the race itself
         return await service.gateway.cancel(key=key, timeout_s=SOON_S)
 
-    captured = sum(await asyncio.gather(*(race(number) for number in range(100))))
-    assert 0 < captured < 100
+    won: list[bool] = []
+    # Cancels come later and later, until each side has won: how soon, depends on the machine.
+    async with asyncio.timeout(60):
+        while len(won) < 100 or len(set(won)) < 2:
+            won += await asyncio.gather(*(race(number) for number in range(len(won), len(won) + 20)))
+    captured = sum(won)
     assert sum([entry.captures async for entry in service.gateway.ledger()]) == captured
 
 
