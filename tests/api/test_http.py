@@ -272,7 +272,16 @@ async def test_a_bad_product_is_a_clear_problem(api, admin, change):
     ],
 )
 async def test_a_bad_registration_is_a_clear_problem(api, body):
-    assert (await api.post("/api/auth/register", json=body)).status_code == 400
+    problem(await api.post("/api/auth/register", json=body), 400, "invalid_input")
+
+
+@pytest.mark.parametrize("path", ["/api/auth/register", "/api/auth/login"])
+async def test_only_a_post_of_some_length_registers_or_logs_in(api, path):
+    answer = await api.get(path)
+    problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
+    problem(await api.post(path, content=b" " * 20_000), 413, "body_too_large")
+    problem(await api.post(path, content=b"{"), 400, "invalid_input")
 
 
 async def test_unknown_paths_and_big_bodies_are_problems(api, admin):
@@ -315,17 +324,18 @@ async def test_the_first_and_the_last_instant_are_taken(api, admin, product, edg
     assert answer.json()[name] == value
 
 
-async def test_a_body_that_is_not_utf_8_is_the_callers_error(api, buyer):
+async def test_a_body_that_is_not_utf_8_is_the_callers_error(api, admin, buyer):
     body = b'{"email": "\xff", "password": "long enough"}'
     headers = {"Content-Type": "application/json"}
-    problem(await api.post("/api/auth/login", content=body, headers=headers), 400, "invalid_request")
+    problem(await api.post("/api/auth/login", content=body, headers=headers), 400, "invalid_input")
+    problem(await api.post("/api/admin/products", content=body, headers=headers | admin), 400, "invalid_request")
     problem(await api.post(BUY, content=b'{"productId": "\xff"}', headers=buyer), 400, "invalid_input")
 
 
 async def test_a_problem_names_fields_as_the_caller_sent_them(api, admin):
     answer = await api.get("/api/admin/orders", params={"productId": 0}, headers=admin)
     assert [error["field"] for error in answer.json()["errors"]] == ["productId"]
-    answer = await api.post("/api/auth/login")
+    answer = await api.post("/api/admin/products", headers=admin)
     assert answer.json()["errors"] == [{"field": "body", "problem": "is missing"}]
 
 

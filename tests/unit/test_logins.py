@@ -24,6 +24,7 @@ class Work(Argon2Passwords):
     def __init__(self):
         super().__init__(concurrency=1, queue_max=1)
         self.done = []
+        self.looked_up = 0
 
     async def _ask(self, password, hashed):
         answer = await super()._ask(password, hashed)
@@ -39,6 +40,7 @@ async def desk():
     user = User(user_id=uuid4(), name="Ada", email=KNOWN, role=Role.BUYER, created_at=datetime.now(UTC))
 
     async def credentials(email):
+        work.looked_up += 1
         return (user, hashed) if email == KNOWN else None
 
     yield Accounts(SimpleNamespace(credentials=credentials), work), work
@@ -66,6 +68,16 @@ async def test_unknown_emails_wait_in_the_same_bounded_queue(desk):
         *(accounts.log_in(email=email, password="wrong") for email in emails), return_exceptions=True
     )
     assert [type(answer) for answer in answers] == [BadCredentials, BadCredentials, Unavailable, Unavailable]
+
+
+async def test_a_login_that_finds_no_room_costs_no_look_into_the_database(desk):
+    accounts, work = desk
+    hashing = [asyncio.create_task(work.hash("correct horse")) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await accounts.log_in(email=KNOWN, password="wrong")
+    assert not work.looked_up
+    await asyncio.gather(*hashing)
 
 
 async def test_a_hasher_that_was_killed_is_replaced(desk):

@@ -32,6 +32,11 @@ class Argon2Passwords:
         self._turns = asyncio.Semaphore(concurrency)
         self._idle: list[Process] = []
 
+    def check_room(self) -> None:
+        """Raise `Unavailable` if too many wait."""
+        if self._running >= self._running_max:
+            raise Unavailable("Too many logins; try again.", retry_after_s=2)
+
     async def hash(self, password: str) -> str:
         """Give a salted hash; `Unavailable` if too many wait."""
         return str(await self._ask(password, None))
@@ -47,8 +52,7 @@ class Argon2Passwords:
             await _end(self._idle.pop())
 
     async def _ask(self, password: str, hashed: str | None) -> str | bool:
-        if self._running >= self._running_max:
-            raise Unavailable("Too many logins; try again.", retry_after_s=2)
+        self.check_room()
         self._running += 1
         try:
             async with self._turns:

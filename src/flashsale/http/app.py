@@ -60,8 +60,6 @@ def build_app(services: ApiServices, hub: LiveHub) -> Edge:
 
     app = Litestar(
         route_handlers=[
-            accounts.register,
-            accounts.log_in,
             products.list_products,
             products.one_product,
             orders.pay,
@@ -100,5 +98,9 @@ def build_app(services: ApiServices, hub: LiveHub) -> Edge:
         logging_config=None,
     )
     complete(app.openapi_schema)
-    direct = orders.direct_routes(services, tokens, meter, body_bytes_max=settings.http.body_bytes_max)
+    body_bytes_max = settings.http.body_bytes_max
+    direct = [
+        *orders.direct_routes(services, tokens, meter, body_bytes_max=body_bytes_max),
+        *accounts.direct_routes(services, tokens, body_bytes_max=body_bytes_max),
+    ]
     return Edge(live.StreamsOutlast(app), direct, meter)

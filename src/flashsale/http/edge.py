@@ -1,11 +1,12 @@
 """The outermost layer: names every request, counts and times it, and serves the direct routes.
 
-Direct routes are those that nearly all requests of a sale take. They come before Litestar's layers, which would cost
-more than the routes themselves.
+Direct routes are those that nearly all requests of a sale take, and those that a flood takes: a refusal must be cheap.
+They come before Litestar's layers, which would cost more than the routes themselves.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ from flashsale.http.problems import INTERNAL, METHOD_NOT_ALLOWED, SOLD_OUT, prob
 from flashsale.http.request_ids import HEADER, RequestIds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from litestar.types import ASGIApp, Receive, Scope, Send
     from litestar.types.asgi_types import Message
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_PARAMETER = re.compile(r"\{\w+\}")
+
 
 class Direct(NamedTuple):
     """A direct route."""
 
     template: str
-    """Its path, for metrics."""
+    """Its path, with a name in braces for each segment that may be anything."""
     method: str
     """The only one that it takes."""
     serve: Callable[[Scope, Receive], Awaitable[Answer]]
@@ -43,10 +46,17 @@ class Direct(NamedTuple):
 class Edge:
     """ASGI wrapper around the app."""
 
-    def __init__(self, app: ASGIApp, direct: Callable[[str], Direct | None], meter: Meter) -> None:
-        """Wrap an app; `direct` finds the direct route of a path."""
+    def __init__(self, app: ASGIApp, direct: Iterable[Direct], meter: Meter) -> None:
+        """Wrap an app; it gets what is for no direct route."""
         self._app = app
-        self._direct = direct
+        self._by_path: dict[str, Direct] = {}
+        self._by_pattern: list[tuple[re.Pattern[str], Direct]] = []
+        for route in direct:
+            if "{" in route.template:
+                pattern = re.compile(_PARAMETER.sub("[^/]+", route.template) + "/?")
+                self._by_pattern.append((pattern, route))
+            else:
+                self._by_path |= {route.template: route, route.template + "/": route}
         self._count = meter.count
         self._request_ids = RequestIds()
 
@@ -57,7 +67,8 @@ class Edge:
             return
         began_s = time.perf_counter()
         request_id = self._request_ids.bind(scope)
-        direct = self._direct(scope["path"])
+        path = scope["path"]
+        direct = self._by_path.get(path) or self._matching(path)
         if direct is not None:
             answer = await _served(direct, scope, receive)
             self._count(direct.template, answer.status, time.perf_counter() - began_s)
@@ -72,6 +83,12 @@ class Edge:
             await send(message)
 
         await self._app(scope, receive, counted)
+
+    def _matching(self, path: str) -> Direct | None:
+        for pattern, route in self._by_pattern:
+            if pattern.fullmatch(path) is not None:
+                return route
+        return None
 
 
 async def _served(direct: Direct, scope: Scope, receive: Receive) -> Answer:

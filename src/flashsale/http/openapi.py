@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,7 @@ from litestar.openapi.spec import (
 )
 
 from flashsale.domain.requests import KEY_BYTES_MAX
+from flashsale.http.routes.accounts import LOGIN_PATH, REGISTER_PATH
 from flashsale.http.routes.orders import BUY_PATH, STATUS_TEMPLATE
 from flashsale.http.schemas import (
     KEY_PATTERN,
@@ -28,8 +30,10 @@ from flashsale.http.schemas import (
     NewProductIn,
     OrderOut,
     ProductChangeIn,
+    RegisteredOut,
     RegisterIn,
     StockIn,
+    TokenOut,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +69,18 @@ REFUSALS = {
 }
 
 
-MODELS = (BuyIn, BuyOut, LoginIn, NewProductIn, OrderOut, ProductChangeIn, RegisterIn, StockIn)
+MODELS = (
+    BuyIn,
+    BuyOut,
+    LoginIn,
+    NewProductIn,
+    OrderOut,
+    ProductChangeIn,
+    RegisteredOut,
+    RegisterIn,
+    StockIn,
+    TokenOut,
+)
 """What Litestar does not see, and bodies: its own schemas of them do not say that other fields are refused."""
 
 
@@ -89,6 +104,10 @@ def complete(document: OpenAPI) -> None:
         for operation in (item.get, item.post, item.patch):
             if operation is not None:
                 _document(path, operation)
+    paths[REGISTER_PATH] = _account(
+        "Register", "Create a buyer's account and log in.", RegisterIn, HTTPStatus.CREATED, RegisteredOut, 409
+    )
+    paths[LOGIN_PATH] = _account("Log in", "Get a token by email and password.", LoginIn, HTTPStatus.OK, TokenOut, 401)
     paths[BUY_PATH] = _buy()
     paths[STATUS_TEMPLATE] = _status()
     paths["/sse/stock/{product_id}"] = _stream(
@@ -108,19 +127,30 @@ def _document(path: str, operation: Operation) -> None:
         statuses += [403]
     if "{" in path or path == "/api/admin/stock":
         statuses += [404]
-    if path.endswith(("/pay", "/cancel", "/register", "/stock")):
+    if path.endswith(("/pay", "/cancel", "/stock")):
         statuses += [409]
-    if path.endswith("/login"):
-        statuses += [401]
     if operation.request_body is not None:
         statuses += [413]
     operation.responses = {**(operation.responses or {}), **problem_responses(*sorted(statuses))}
 
 
+def _account(summary: str, description: str, wanted: type, status: HTTPStatus, given: type, refused: int) -> PathItem:
+    return PathItem(
+        post=Operation(
+            operation_id="".join(word.capitalize() for word in summary.split()),
+            summary=summary,
+            description=description,
+            tags=["accounts"],
+            request_body=RequestBody(content=_json(wanted), required=True),
+            responses={
+                str(status.value): OpenAPIResponse(description=status.phrase, content=_json(given)),
+                **problem_responses(400, refused, 413, 503),
+            },
+        )
+    )
+
+
 def _buy() -> PathItem:
-    content = {
-        "application/json": OpenAPIMediaType(schema=Reference(ref="#/components/schemas/BuyIn")),
-    }
     return PathItem(
         post=Operation(
             operation_id="BuyFlash",
@@ -137,12 +167,9 @@ def _buy() -> PathItem:
                     schema=Schema(type="string", min_length=1, max_length=KEY_BYTES_MAX, pattern=KEY_PATTERN),  # type: ignore[arg-type]
                 )
             ],
-            request_body=RequestBody(content=content, required=True),
+            request_body=RequestBody(content=_json(BuyIn), required=True),
             responses={
-                "202": OpenAPIResponse(
-                    description="Accepted: the order is durable.",
-                    content={"application/json": OpenAPIMediaType(schema=Reference(ref="#/components/schemas/BuyOut"))},
-                ),
+                "202": OpenAPIResponse(description="Accepted: the order is durable.", content=_json(BuyOut)),
                 **problem_responses(400, 401, 404, 409, 413, 422, 429, 503),
             },
         )
@@ -150,7 +177,6 @@ def _buy() -> PathItem:
 
 
 def _status() -> PathItem:
-    answer = OpenAPIMediaType(schema=Reference(ref="#/components/schemas/OrderOut"))
     return PathItem(
         get=Operation(
             operation_id="OrderStatus",
@@ -160,11 +186,15 @@ def _status() -> PathItem:
             security=[{"token": []}],
             parameters=[Parameter(name="order_id", param_in="path", required=True, schema=UUID_SCHEMA)],
             responses={
-                "200": OpenAPIResponse(description="The order.", content={"application/json": answer}),
+                "200": OpenAPIResponse(description="The order.", content=_json(OrderOut)),
                 **problem_responses(401, 404, 503),
             },
         )
     )
+
+
+def _json(model: type) -> dict[str, OpenAPIMediaType]:
+    return {"application/json": OpenAPIMediaType(schema=Reference(ref=f"#/components/schemas/{model.__name__}"))}
 
 
 def _stream(summary: str, parameter: str, description: str) -> PathItem:

@@ -20,6 +20,10 @@ PASSWORD_MIN, PASSWORD_MAX = 8, 128
 class Passwords(Protocol):
     """Hashes passwords, away from the event loop, a bounded number at once."""
 
+    def check_room(self) -> None:
+        """Raise `Unavailable` if too many wait."""
+        ...
+
     async def hash(self, password: str) -> str:
         """Give a salted hash; `Unavailable` if too many wait."""
         ...
@@ -62,6 +66,7 @@ class Accounts:
             BadCredentials: after the same time and with the same words for an unknown email and a wrong password.
             Unavailable: if too many passwords wait to be hashed.
         """
+        self._passwords.check_room()
         found = await self._users.credentials(email) if "\x00" not in email else None
         user, hashed = found if found is not None else (None, None)
         if not await self._passwords.verify(password, hashed) or user is None:

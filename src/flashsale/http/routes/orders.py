@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -16,14 +15,13 @@ from flashsale.domain.errors import FlashSaleError, InvalidInput
 from flashsale.domain.requests import BuyRequest, check_key
 from flashsale.http.answers import rendered
 from flashsale.http.auth import UseTokens
+from flashsale.http.bodies import decode, read_body
 from flashsale.http.edge import Direct
-from flashsale.http.problems import NO_SUCH_PATH, BodyTooLarge
+from flashsale.http.problems import NO_SUCH_PATH
 from flashsale.http.schemas import BuyIn, OrderOut, StreamTokenOut, buy_out, order_out
 from flashsale.http.services import UseServices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from litestar.types import Receive, Scope
 
     from flashsale.http.answers import Answer
@@ -32,25 +30,22 @@ if TYPE_CHECKING:
     from flashsale.http.services import ApiServices
 
 BUY_PATH = "/api/order/buy-flash"
-BUY_PATHS = (BUY_PATH, BUY_PATH + "/")
 STATUS_TEMPLATE = "/api/order/{order_id}/status"
+_ORDER_ID_AT = STATUS_TEMPLATE.split("/").index("{order_id}")
 
-_STATUS_PATH = re.compile("/api/order/([^/]+)/status/?")
-
-_decode = msgspec.json.Decoder(BuyIn).decode
+_buy_in = msgspec.json.Decoder(BuyIn)
 _encode = msgspec.json.Encoder().encode
 
 
-def direct_routes(
-    services: ApiServices, tokens: Tokens, meter: Meter, *, body_bytes_max: int
-) -> Callable[[str], Direct | None]:
+def direct_routes(services: ApiServices, tokens: Tokens, meter: Meter, *, body_bytes_max: int) -> list[Direct]:
     """Make the routes that nearly all of a sale's requests take: buy, and look at an order."""
 
     async def buy(scope: Scope, receive: Receive) -> Answer:
         try:
             authorization, length, keys = _headers(scope)
             principal = tokens.bearer(authorization)
-            wanted = _parse(await read_body(receive, length, limit=body_bytes_max))
+            body = await read_body(receive, length, limit=body_bytes_max)
+            wanted = decode(_buy_in, body, what="a buy")
             accepted = await services.buy(
                 BuyRequest(
                     user_id=principal.user_id,
@@ -74,14 +69,7 @@ def direct_routes(
         order = await services.orders.get(order_id, tokens.principal(scope))
         return rendered(HTTPStatus.OK, _encode(order_out(order)))
 
-    buying, looking = Direct(BUY_PATH, "POST", buy), Direct(STATUS_TEMPLATE, "GET", status)
-
-    def find(path: str) -> Direct | None:
-        if path in BUY_PATHS:
-            return buying
-        return looking if _STATUS_PATH.fullmatch(path) is not None else None
-
-    return find
+    return [Direct(BUY_PATH, "POST", buy), Direct(STATUS_TEMPLATE, "GET", status)]
 
 
 def _headers(scope: Scope) -> tuple[bytes | None, bytes | None, list[bytes]]:
@@ -99,36 +87,10 @@ def _headers(scope: Scope) -> tuple[bytes | None, bytes | None, list[bytes]]:
 
 
 def _order_id(path: str) -> UUID | None:
-    found = _STATUS_PATH.fullmatch(path)
     try:
-        return None if found is None else UUID(found[1])
+        return UUID(path.split("/")[_ORDER_ID_AT])
     except ValueError:
         return None
-
-
-async def read_body(receive: Receive, length: bytes | None, *, limit: int) -> bytes:
-    """Read a request body of at most `limit` bytes; `BodyTooLarge` as soon as it is more, or its `length` says so."""
-    if length is not None and length.isdigit() and int(length) > limit:
-        raise BodyTooLarge(f"The body may have {limit} bytes.")
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise InvalidInput(field="body", problem="ended before it was complete")
-        body += message.get("body", b"")  # type: ignore[operator]
-        if len(body) > limit:
-            raise BodyTooLarge(f"The body may have {limit} bytes.")
-        if not message.get("more_body"):
-            return body
-
-
-def _parse(body: bytes) -> BuyIn:
-    try:
-        return _decode(body)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(field="body", problem=f"is not a buy: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(field="body", problem="is not JSON") from error
 
 
 def _key(sent: list[bytes], request_id: str | None) -> str | None:
