@@ -120,7 +120,14 @@ class Report:
         """
         if self._history is not None:
             self._history.close()
-        summary = self.summarise()
+        total = environment.stats.total
+        summary = {
+            "requests": total.num_requests,
+            "requests_per_s": round(total.total_rps, 1),
+            "response_ms_average": round(total.avg_response_time, 1),
+            "response_ms_p95": round(total.get_response_time_percentile(0.95), 1),
+            **self.summarise(),
+        }
         if self.options.summary:
             Path(self.options.summary).write_text(json.dumps(summary, indent=2) + "\n")
         console = Console(file=sys.stdout)

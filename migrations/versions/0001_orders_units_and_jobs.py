@@ -66,7 +66,9 @@ CREATE TABLE products (
 CREATE TABLE product_live (
     product_id integer PRIMARY KEY REFERENCES products,
     free integer NOT NULL CHECK (free >= 0),
-    version bigint NOT NULL DEFAULT 1
+    version bigint NOT NULL DEFAULT 1,
+    -- the unit that the last claim ended with: where the next one begins to look
+    claim_hand integer NOT NULL DEFAULT 0
 ) WITH (fillfactor = 10);
 
 -- Every order id that anybody proposed, exactly once: an order, or void for ever.

@@ -40,6 +40,7 @@ DECLARE
     _verdict text;
     _within_limit uuid[];
     _wanted integer;
+    _hand integer;
     _locked integer[];
     _taken integer;
     _visible integer;
@@ -49,6 +50,7 @@ DECLARE
     _accepted uuid[] := '{}';
     _sold_products integer[] := '{}';
     _sold_deltas integer[] := '{}';
+    _sold_hands integer[] := '{}';
     _job_id bigint;
     _row record;
     _now timestamptz;
@@ -151,14 +153,27 @@ BEGIN
         END LOOP;
         CONTINUE WHEN _wanted = 0;
 
+        -- On from where the last claim ended, and round to the first unit only if that is too few: claimed units stay
+        -- in the index until vacuum, and a search that begins with the first unit walks over all of them.
+        SELECT l.claim_hand INTO STRICT _hand FROM product_live AS l WHERE l.product_id = _products[p];
         _locked := ARRAY(
             SELECT u.unit_no
             FROM units AS u
-            WHERE u.product_id = _products[p] AND u.order_id IS NULL
+            WHERE u.product_id = _products[p] AND u.order_id IS NULL AND u.unit_no > _hand
             ORDER BY u.unit_no
             LIMIT _wanted
             FOR NO KEY UPDATE SKIP LOCKED
         );
+        IF cardinality(_locked) < _wanted THEN
+            _locked := _locked || ARRAY(
+                SELECT u.unit_no
+                FROM units AS u
+                WHERE u.product_id = _products[p] AND u.order_id IS NULL AND u.unit_no <= _hand
+                ORDER BY u.unit_no
+                LIMIT _wanted - cardinality(_locked)
+                FOR NO KEY UPDATE SKIP LOCKED
+            );
+        END IF;
         _taken := 0;
         FOR i IN 1 .. _n LOOP
             IF _outcome[i] IS NULL AND _product_ids[i] = _products[p]
@@ -199,6 +214,7 @@ BEGIN
         IF _taken > 0 THEN
             _sold_products := _sold_products || _products[p];
             _sold_deltas := _sold_deltas || -_taken;
+            _sold_hands := _sold_hands || _locked[_taken];
         END IF;
     END LOOP;
 
@@ -244,7 +260,7 @@ BEGIN
 
     -- Last, because everybody who sells the product waits for these locks until COMMIT.
     IF cardinality(_sold_products) > 0 THEN
-        PERFORM change_stock_v1(_sold_products, _sold_deltas);
+        PERFORM change_stock_v1(_sold_products, _sold_deltas, _sold_hands);
     END IF;
 END;
 $$;

@@ -1,6 +1,7 @@
 -- Adds to the free count of products, raises their versions and notifies once. Takes the row locks of product_live
--- in id order, so it must be the last statement before COMMIT. _product_ids is sorted and without repetition.
-CREATE FUNCTION change_stock_v1(_product_ids integer [], _deltas integer [])
+-- in id order, so it must be the last statement before COMMIT. _product_ids is sorted and without repetition. _hands:
+-- where a claim ended.
+CREATE FUNCTION change_stock_v1(_product_ids integer [], _deltas integer [], _hands integer [] DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -11,7 +12,7 @@ DECLARE
 BEGIN
     FOR i IN 1 .. cardinality(_product_ids) LOOP
         UPDATE product_live
-        SET free = free + _deltas[i], version = version + 1
+        SET free = free + _deltas[i], version = version + 1, claim_hand = coalesce(_hands[i], claim_hand)
         WHERE product_id = _product_ids[i]
         RETURNING free, version INTO STRICT _free, _version;
         _payload := _payload || jsonb_build_array(jsonb_build_array(_product_ids[i], _free, _version));

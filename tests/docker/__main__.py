@@ -1,4 +1,4 @@
-"""The stack in containers, exercised for real: build, three sales through nginx, each disturbed, audits: `nox -s docker`.
+"""The stack in containers, exercised for real: `nox -s docker`.
 
 It runs as a Compose project of its own, beside whatever else runs, on a free loopback port, and is taken down with its
 volumes at the end.
@@ -6,340 +6,46 @@ volumes at the end.
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
-import re
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from flashsale.local.stack import ROOT
-from flashsale.settings import EXAMPLE
+from tests.docker import crowds, sales
+from tests.docker.exercise import Exercise, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-DEPLOY = str(ROOT / "docker/deploy")
-COMPOSE = ("docker", "compose", "-f", str(ROOT / "docker/compose.yaml"))
-PROBE_S = 0.1
-"""Pause between two requests on connections of their own."""
-SLOW = "I20"
-"""How soon units come back to the gate depends on how fast containers start again, and so on the machine."""
-ENDED_S = 600
-"""Longest time that a sale may take."""
-
-
-class Failed(Exception):
-    """Something is not as it must be."""
-
-
-class Exercise:
-    """What the steps share."""
-
-    def __init__(self, folder: Path) -> None:
-        """Keep secrets, histories and logs in `folder`."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.folder = folder
-        self.loads: list[subprocess.Popen[bytes]] = []
-        """Load generators that were started."""
-        self.began_s = time.monotonic()
-        self.environment = {
-            **os.environ,
-            "COMPOSE_PROJECT_NAME": "flashsale-exercise",
-            "COMPOSE_ENV_FILES": str(folder / "env"),
-            "TAG": "exercise",
-            "LISTEN": f"127.0.0.1:{self.port}",
-            # All buyers come from one address.
-            "ADDRESS_REQUESTS_PER_S": "100000",
-            "ADDRESS_CONNECTIONS": "10000",
-            "FLASHSALE_LOG__LEVEL": "warning",
-        }
-
-    def say(self, step: str) -> None:
-        """Print a step."""
-        click.echo(f"[{time.monotonic() - self.began_s:5.1f} s] {step}")
-
-    def run(self, *command: str, text: str | None = None, check: bool = True) -> str:
-        """Run a command to its end; gives what it printed."""
-        done = subprocess.run(
-            command, env=self.environment, input=text, capture_output=True, text=True, check=False, cwd=ROOT
-        )
-        if check and done.returncode:
-            raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-        return done.stdout + ("" if check else done.stderr)
-
-    def compose(self, *arguments: str, **options: Any) -> str:
-        """Run docker compose."""
-        return self.run(*COMPOSE, *arguments, **options)
-
-    def deploy(self, *arguments: str, **environment: str) -> None:
-        """Run docker/deploy, and show what it says."""
-        began_s = time.monotonic()
-        self.environment |= environment
-        click.echo(self.run(DEPLOY, "--env-file", str(self.folder / "env"), *arguments).rstrip())
-        self.say(f"docker/deploy {' '.join(arguments)}: {time.monotonic() - began_s:.0f} s")
-
-    def containers(self, service: str) -> list[str]:
-        """Give the ids of the running containers of a service."""
-        return self.compose("ps", "-q", service).split()
-
-    def sql(self, query: str) -> str:
-        """Ask Postgres for one value; empty while it is away."""
-        found = self.compose("exec", "-T", "postgres", "psql", "-qtA", "-U", "flashsale", "-c", query, check=False)
-        return found.strip() if re.fullmatch(r"[\w-]*\n?", found) else ""
-
-    def request(self, path: str, body: object = None, **headers: str) -> tuple[int, dict[str, str], str]:
-        """Send one request to nginx, on a connection of its own; gives status, headers, body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
-        try:
-            data = json.dumps(body) if body is not None else None
-            headers |= {"Content-Type": "application/json"} if data else {}
-            connection.request("POST" if data else "GET", path, data, headers)
-            response = connection.getresponse()
-            return response.status, dict(response.getheaders()), response.read().decode()
-        finally:
-            connection.close()
-
-
-class Sale:
-    """A product, buyers who arrive in a process of their own, and what became of it."""
-
-    def __init__(self, exercise: Exercise, name: str, *, units: int, buyers: int, seconds: float) -> None:
-        """Make the product, through `docker/deploy`'s way to do it, and the buyers; then let them arrive."""
-        self.exercise = exercise
-        self.units = units
-        secrets = dict(re.findall(r"(?m)^(\w+)=(.*)$", (exercise.folder / "env").read_text()))
-        login = {"email": secrets["ADMIN_EMAIL"], "password": secrets["ADMIN_PASSWORD"]}
-        token = json.loads(exercise.request("/api/auth/login", login)[2])["token"]
-        products = {one["name"]: one for one in json.loads(exercise.request("/api/products")[2])}
-        if name not in products:
-            product = {"name": name, "price": "999.99", "stock": units}
-            made = exercise.request("/api/admin/products", product, Authorization=f"Bearer {token}")
-            products[name] = json.loads(made[2])
-        self.product = products[name]["id"]
-        folder = exercise.folder / name
-        folder.mkdir()
-        self.history, self._summary = folder / "history.jsonl", folder / "summary.json"
-        command = ("exec", "-T", "api", "flashsale", "buyers", "--count", str(buyers), "--prefix", name)
-        (folder / "buyers.jsonl").write_text(exercise.compose(*command))
-        options = {
-            "--host": f"http://127.0.0.1:{exercise.port}",
-            "--buyers-file": folder / "buyers.jsonl",
-            "--product": self.product,
-            "--arrive-s": seconds,
-            "--history": self.history,
-            "--summary": self._summary,
-            "--audit": "",
-            "--follow-s": 180,
-            "-u": 50,
-            "-r": 50,
-        }
-        flat = [str(part) for option in options.items() for part in option]
-        with (folder / "locust.log").open("w") as log:
-            self.load = subprocess.Popen(
-                [sys.executable, "-m", "locust", "--headless", "--only-summary", "-f", "loadtest/stampede.py", *flat],
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-            )
-        exercise.loads.append(self.load)
-        exercise.say(f"sale of {units:,} {name} to {buyers:,} buyers who arrive within {seconds:g} s")
-
-    def until(self, share: float) -> None:
-        """Wait until this share of the units has been sold."""
-        count = f"SELECT count(*) FROM orders WHERE product_id = {self.product}"
-        deadline = time.monotonic() + ENDED_S
-        while int(self.exercise.sql(count) or 0) < share * self.units:
-            if time.monotonic() > deadline or self.load.poll() is not None:
-                raise Failed(f"The sale of {self.product} never came to {share:.0%}.")
-            time.sleep(0.2)
-        self.exercise.say(f"{share:.0%} sold")
-
-    def end(self, *, excused: str = "") -> dict[str, float]:
-        """Wait for the last order and audit with what the clients saw; gives the load generator's figures.
-
-        A violation of the `excused` invariant is shown, no more.
-        """
-        self.load.wait(ENDED_S)
-        exercise = self.exercise
-        summary: dict[str, float] = json.loads(self._summary.read_text())
-        names = ("buys_sent", "accepted", "confirmed", "declined", "sold_out_answers", "answers_503", "no_answer")
-        exercise.say(", ".join(f"{name.replace('_', ' ')} {summary[name]:,.0f}" for name in names))
-        audit = ("exec", "-T", "api", "flashsale", "audit", "--history", "/dev/stdin")
-        said = exercise.compose(*audit, text=self.history.read_text(), check=False)
-        violated = re.findall(r"(?m)^(\w+) +VIOLATED.*$", said)
-        exercise.say(
-            "\n".join([line[:200] for line in said.splitlines() if " VIOLATED " in line or line.startswith("audit:")])
-        )
-        if "audit:" not in said or set(violated) - {excused}:
-            raise Failed(said)
-        units = f"SELECT count(*) FROM units WHERE product_id = {self.product}"
-        if int(exercise.sql(units)) != self.units:
-            raise Failed(f"There are {exercise.sql(units)} units of {self.units}.")
-        return summary
-
-
-class Probe:
-    """Buys, one after the other, each on a connection of its own and never repeated, until told to stop."""
-
-    def __init__(self, exercise: Exercise, sale: Sale) -> None:
-        """Make buyers of its own, and begin."""
-        command = ("exec", "-T", "api", "flashsale", "buyers", "--count", "3000", "--prefix", "probe")
-        self._buyers: Iterator[str] = iter(exercise.compose(*command).splitlines())
-        self._exercise, self._sale = exercise, sale
-        self._stopping = threading.Event()
-        self.answers: dict[str, int] = {}
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(PROBE_S):
-            buyer = json.loads(next(self._buyers))
-            try:
-                body = {"productId": self._sale.product}
-                status, _, _ = self._exercise.request(
-                    "/api/order/buy-flash", body, Authorization=f"Bearer {buyer['token']}"
-                )
-                answer = str(status)
-            except (OSError, http.client.HTTPException) as error:
-                answer = type(error).__name__
-            self.answers[answer] = self.answers.get(answer, 0) + 1
-
-    def stop(self) -> None:
-        """End it; raises Failed if any request was answered with something else than 202 or 409."""
-        self._stopping.set()
-        self._thread.join()
-        self._exercise.say(f"probe, each buy on its own connection, none repeated: {self.answers}")
-        if self.answers.keys() - {"202", "409"}:
-            raise Failed(f"The probe's answers: {self.answers}")
-
-
-def begin(exercise: Exercise) -> None:
-    """Bring the stack up with one payment worker; see what the edge lets through."""
-    exercise.deploy("--product", "first", "--stock", "600", PAYMENT_CONTAINERS="1", COMMIT="first")
-    exercise.say(
-        "image "
-        + exercise.run(
-            "docker", "images", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}", "flashsale:exercise"
-        ).strip()
-    )
-    for path in ("/metrics", "//metrics", "/api/../metrics", "/api/%2e%2e/metrics", "/metrics/"):
-        if exercise.request(path)[0] != http.client.NOT_FOUND:
-            raise Failed(f"{path} is public.")
-    status, headers, _ = exercise.request("/sse/orders/0197c1f0-0000-7000-8000-000000000000?token=told-nobody")
-    if (
-        status != http.client.UNAUTHORIZED
-        or exercise.request("/health/live", **{"X-Request-ID": "mine"})[1]["x-request-id"] != "mine"
-    ):
-        raise Failed(f"The edge does not pass on what it should: {status}, {headers}")
-    refused = (
-        "-e",
-        f"FLASHSALE_AUTH__JWT_SECRET={EXAMPLE * 4}",
-        "--no-deps",
-        "--rm",
-        "-T",
-        "api",
-        "flashsale",
-        "serve",
-    )
-    said = exercise.compose("run", *refused, check=False)
-    if EXAMPLE not in said:
-        raise Failed(f"The example's secret was taken: {said}")
-    exercise.say("refused: " + next(line for line in said.splitlines() if EXAMPLE in line))
-    tls(exercise)
-
-
-def tls(exercise: Exercise) -> None:
-    """Let nginx check the TLS example, with a certificate made now."""
-    script = """
-        set -e; cd /run; cp -r /etc/nginx/flashsale tls; mkdir -p /etc/nginx/certificate
-        printf '%s' "$CERTIFICATE" | tee /etc/nginx/certificate/fullchain.pem > /etc/nginx/certificate/privkey.pem
-        mv tls/tls.conf.example tls/tls.conf; sed -i 's/listen 8080 .*/listen 8082;/; s/^    include locations.conf;//' tls/nginx.conf
-        sed -i 's|^}$|include tls.conf; }|' tls/nginx.conf; nginx -t -c /run/tls/nginx.conf
-    """
-    made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost")
-    pair = exercise.run(*made, "-keyout", "-", "-out", "-")
-    exercise.compose("exec", "-T", "-e", f"CERTIFICATE={pair}", "nginx", "sh", "-c", script)
-    exercise.say("nginx takes the TLS example")
-
-
-def break_things(exercise: Exercise) -> None:
-    """Sell while payment workers are added, containers killed, Postgres restarted."""
-    sale = Sale(exercise, "first", units=600, buyers=1000, seconds=60)
-    sale.until(0.1)
-    exercise.say("payment workers 1 -> 6")
-    exercise.compose("up", "-d", "--no-recreate", "--scale", "payments=6", "payments")
-    sale.until(0.2)
-    exercise.say("restarting Postgres")
-    exercise.compose("restart", "postgres")
-    sale.until(0.5)
-    exercise.say("killing an API container and a payment worker; starting them again")
-    exercise.run("docker", "kill", exercise.containers("api")[0], exercise.containers("payments")[0])
-    exercise.compose("up", "-d", "--wait", "--no-recreate", "--scale", "payments=6", "api", "payments")
-    click.echo(exercise.compose("ps", "--format", "table {{.Name}}\t{{.Service}}\t{{.Status}}").rstrip())
-    summary = sale.end(excused=SLOW)
-    if summary["given_up"] or summary["not_final"] or summary["5xx_other_than_503"]:
-        raise Failed(f"Requests failed: {summary}")
-
-
-def replace(exercise: Exercise) -> None:
-    """Sell while the API and SSE containers are replaced by a new version; nobody may notice."""
-    # More units than buyers: a request that comes while another one holds the last units is told to come again, by 503.
-    sale = Sale(exercise, "second", units=4000, buyers=1500, seconds=90)
-    probe = Probe(exercise, sale)
-    try:
-        sale.until(0.05)
-        exercise.deploy("--rolling", "--product", "second", PAYMENT_CONTAINERS="6", COMMIT="second")
-        stats = ("docker", "stats", "--no-stream", "--format", "table {{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}")
-        click.echo(exercise.run(*stats).rstrip())
-    finally:
-        probe.stop()
-    summary = sale.end()
-    names = ("answers_503", "no_answer", "5xx_other_than_503", "unexpected_answers", "given_up", "not_final")
-    if any(summary[name] for name in names):
-        raise Failed(f"Requests failed: {summary}")
-    exercise.say("0 failed requests, 503 included")
-
-
-def deploy_again(exercise: Exercise) -> None:
-    """Deploy in mid-sale, which stops everything: no stock is reset, no order lost."""
-    sale = Sale(exercise, "third", units=400, buyers=600, seconds=60)
-    sale.until(0.2)
-    exercise.deploy("--product", "third", "--stock", "7")
-    sale.end(excused=SLOW)
-
-
-def leave_no_token(exercise: Exercise) -> None:
-    """See that no stream token is in nginx' log."""
-    log = exercise.compose("logs", "--no-log-prefix", "nginx", check=False)
-    if "told-nobody" in log:
-        raise Failed("A stream token is in nginx' log.")
-    line = next(line for line in log.splitlines() if '"path":"/api/order/buy-flash"' in line)
-    exercise.say(f"nginx: {line}")
+PARTS: dict[str, list[Callable[[Exercise], None]]] = {
+    "sales": [sales.begin, sales.break_things, sales.leave_no_token, sales.replace, sales.deploy_again],
+    "crowds": [crowds.begin, crowds.stampedes, crowds.journey, crowds.crowded_journey],
+}
+"""Each on a stack of its own."""
 
 
 @click.command(
-    context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: python -m tests.docker --keep out"
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: python -m tests.docker --only crowds --keep out",
+)
+@click.option(
+    "--only",
+    type=click.Choice(list(PARTS)),
+    default="sales",
+    show_default=True,
+    help="sales: three, each disturbed (5 minutes); crowds: journeys and stampedes (15 minutes).",
 )
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep histories and logs here.")
-def main(keep: Path | None) -> None:
-    """Exercise the stack in containers; exit code 0 only if every sale was right."""
+def main(only: str, keep: Path | None) -> None:
+    """Exercise the stack in containers; exit code 0 only if everything was right."""
     with tempfile.TemporaryDirectory(prefix="flashsale-docker-") as folder:
         place = (keep or Path(folder)).resolve()
         place.mkdir(parents=True, exist_ok=True)
         exercise = Exercise(place)
-        steps: list[Callable[[Exercise], None]] = [begin, break_things, leave_no_token, replace, deploy_again]
         try:
-            for step in steps:
+            for step in PARTS[only]:
                 step(exercise)
         except Failed as error:
             (place / "containers.log").write_text(exercise.compose("logs", "--no-color", check=False))

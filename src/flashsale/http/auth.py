@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import jwt
+from jwt.utils import base64url_encode
 from litestar.di import NamedDependency
 from litestar.exceptions import ImproperlyConfiguredException
 from litestar.params import SkipValidation
@@ -31,7 +32,9 @@ class Tokens:
 
     def __init__(self, settings: AuthSettings) -> None:
         """Keep the key."""
-        self._key = settings.jwt_secret.get_secret_value()
+        # As a JWK the key is prepared once; given as text, PyJWT would look at it anew for each token.
+        secret = base64url_encode(settings.jwt_secret.get_secret_value().encode()).decode()
+        self._key = jwt.PyJWK({"kty": "oct", "k": secret}, algorithm=ALGORITHM)
         self._settings = settings
         self._verified: dict[str, tuple[Principal, float]] = {}
 
