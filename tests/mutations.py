@@ -40,9 +40,23 @@ MUTATIONS = [
     Mutation(
         guard="units are claimed under row locks",
         file="sql/functions/accept_orders_v1.sql",
-        before="            FOR NO KEY UPDATE SKIP LOCKED\n",
-        after="",
+        before="            LIMIT _wanted\n            FOR NO KEY UPDATE SKIP LOCKED\n",
+        after="            LIMIT _wanted\n",
         tests="fifty_connections_on_ten_units",
+    ),
+    Mutation(
+        guard="units before the last claim's end are looked for too",
+        file="sql/functions/accept_orders_v1.sql",
+        before="        IF cardinality(_locked) < _wanted THEN\n",
+        after="        IF false THEN\n",
+        tests="behind_the_last_claim",
+    ),
+    Mutation(
+        guard="these are claimed under row locks too",
+        file="sql/functions/accept_orders_v1.sql",
+        before="                LIMIT _wanted - cardinality(_locked)\n                FOR NO KEY UPDATE SKIP LOCKED\n",
+        after="                LIMIT _wanted - cardinality(_locked)\n",
+        tests="fifty_connections_on_units_behind",
     ),
     Mutation(
         guard="short of units: locked ones are not sold out",

@@ -89,7 +89,7 @@ class GateSettings(Group):
 class AcceptSettings(Group):
     """The accept transaction."""
 
-    batch_max: int = Field(128, ge=1, le=500, description="Most proposals in one transaction.")
+    batch_max: int = Field(64, ge=1, le=500, description="Most proposals in one transaction.")
     lanes: int = Field(1, ge=1, le=32, description="Accept transactions at once in one process.")
     queue_max: int = Field(2000, ge=1, description="Proposals that wait in one process before a 503.")
 

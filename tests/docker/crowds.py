@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import threading
 from collections import defaultdict
@@ -113,7 +114,7 @@ def stampedes(exercise: Exercise) -> None:
 
 def _hold(exercise: Exercise, test: str, title: str, *, units: int, **options: object) -> None:
     """Run a load test to its end, show its verdict and the containers' cost; `Failed` if it failed."""
-    name = title.partition(",")[0].replace(" ", "-")
+    name = re.sub(r"\W+", "-", title)
     exercise.say(title)
     product = exercise.product(name, units)
     usage = Usage(exercise)
@@ -123,7 +124,7 @@ def _hold(exercise: Exercise, test: str, title: str, *, units: int, **options: o
     finally:
         costs = usage.stop()
     log = (exercise.folder / name / "locust.log").read_text()
-    click.echo(log[log.find(f"{test}\n") :].rstrip())
+    click.echo(re.split(rf"(?m)^{test} *$", log)[-1].strip("\n"))
     Console(width=120).print(costs)
     if code:
         raise Failed(f"{title} ended with {code}; {exercise.folder / name / 'locust.log'}")

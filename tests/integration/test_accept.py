@@ -222,9 +222,10 @@ async def test_several_products_in_one_batch(services):
     ]
 
 
-async def test_fifty_connections_on_ten_units_sell_ten(services):
+async def sell_ten_to_fifty(services, db, *, claim_hand):
     product = await add_product(services, allotment=10)
     users = await add_buyers(services, 50)
+    await set_hand(db, product, claim_hand)
 
     async def until_decided(user):
         proposal = propose(product, user)
@@ -235,6 +236,32 @@ async def test_fifty_connections_on_ten_units_sell_ten(services):
     outcomes = await asyncio.gather(*(until_decided(user) for user in users))
     assert outcomes.count(Outcome.ACCEPTED) == 10
     assert outcomes.count(Outcome.SOLD_OUT) == 40
+    claimed = "SELECT count(DISTINCT order_id) FROM units WHERE product_id = $1"
+    assert await db.fetchval(claimed, product.product_id) == 10
+
+
+async def test_fifty_connections_on_ten_units_sell_ten(services, db):
+    await sell_ten_to_fifty(services, db, claim_hand=0)
+
+
+async def test_fifty_connections_on_units_behind_the_last_claim_sell_ten(services, db):
+    await sell_ten_to_fifty(services, db, claim_hand=10)
+
+
+async def test_units_behind_the_last_claim_are_sold_too(services, db):
+    product = await add_product(services, allotment=5)
+    users = await add_buyers(services, 2)
+    await set_hand(db, product, 3)
+    await accept_one(services, product, users[0], quantity=4)
+    free = "SELECT unit_no FROM units WHERE product_id = $1 AND order_id IS NULL"
+    assert await db.fetchval(free, product.product_id) == 3
+    await accept_one(services, product, users[1])
+    assert await db.fetchval(free, product.product_id) is None
+
+
+async def set_hand(db, product, unit_no):
+    """Let the next claim begin to look behind this unit."""
+    await db.execute("UPDATE product_live SET claim_hand = $2 WHERE product_id = $1", product.product_id, unit_no)
 
 
 async def test_a_change_waits_for_accepts_that_are_half_way(services, db):

@@ -25,7 +25,7 @@ async def ask(edge, *headers):
 
 
 def edge_of(app):
-    return Edge(app, lambda _path: None, Meter())
+    return Edge(app, [], Meter())
 
 
 async def answer(scope, receive, send):
