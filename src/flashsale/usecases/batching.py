@@ -24,9 +24,7 @@ class Batcher(Generic[Item, Result]):
 
     `flush` gets 1 to `batch_max` items and gives one result per item, in order; an exception it raises is raised to
     each of their submitters. At most `lanes` flushes run at once and at most `queue_max` items wait. `rivals` gives
-    keys of an item: no batch holds two items that share one; the later item waits for the next batch. `pausing` lets
-    the loop read what has arrived before the next flush leaves: larger batches, where a flush costs more than its
-    items do.
+    keys of an item: no batch holds two items that share one; the later item waits for the next batch.
     """
 
     def __init__(
@@ -37,7 +35,6 @@ class Batcher(Generic[Item, Result]):
         queue_max: int,
         lanes: int = 1,
         rivals: Callable[[Item], Sequence[Hashable]] | None = None,
-        pausing: bool = False,
     ) -> None:
         """Start empty; no task runs while there is nothing to do."""
         self._flush = flush
@@ -45,7 +42,6 @@ class Batcher(Generic[Item, Result]):
         self._queue_max = queue_max
         self._lanes = lanes
         self._rivals = rivals
-        self._pausing = pausing
         self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._active = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,8 +84,6 @@ class Batcher(Generic[Item, Result]):
                 self.batches += 1
                 self.items += len(batch)
                 await self._answer(batch)
-                if self._pausing:
-                    await asyncio.sleep(0)
         finally:
             # In the same step as the last look at the queue, so that no item is left without a lane.
             self._active -= 1

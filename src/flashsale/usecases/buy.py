@@ -83,7 +83,7 @@ class Buy:
             rivals=_rivals,
         )
         self._looking_up: Batcher[BuyRequest, Verdict | None] = Batcher(
-            self._acceptance.replays, batch_max=LOOKUP_BATCH_MAX, queue_max=accept.queue_max, pausing=True
+            self._acceptance.replays, batch_max=LOOKUP_BATCH_MAX, queue_max=accept.queue_max
         )
 
     async def __call__(self, request: BuyRequest) -> Accepted:
