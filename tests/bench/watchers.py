@@ -146,10 +146,11 @@ async def _ask(process: asyncio.subprocess.Process, version: int) -> float:
 @asynccontextmanager
 async def crowd(urls: Sequence[str], path: str, count: int) -> AsyncIterator[Crowd]:
     """Open `count` streams at each URL, from a process each; they end with the block."""
+    # Each in a session of its own, like the servers: the kernel may share the processors out by session.
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.bench.watchers", url, path, str(count), str(1 + number),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT, start_new_session=True,
         )
         for number, url in enumerate(urls)
     ]  # fmt: skip

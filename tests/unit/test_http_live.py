@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import json
 import weakref
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -285,6 +286,29 @@ async def test_a_value_that_comes_while_another_is_being_sent_reaches_everybody(
             await client.until(lambda client=client: client.events[-1]["version"] == 4)
             versions = [event["version"] for event in client.events]
             assert versions == sorted(set(versions))
+
+
+async def test_after_a_round_of_many_slices_comes_a_rest_as_long_as_the_work_was(monkeypatch):
+    worked_s = itertools.count(0.0, 0.2)
+    monkeypatch.setattr("flashsale.http.live.SLICE", 2)
+    monkeypatch.setattr("flashsale.http.live.time", SimpleNamespace(thread_time=lambda: next(worked_s)))
+    loop = asyncio.get_running_loop()
+    async with world() as here, AsyncExitStack() as streams:
+        clients = [await streams.enter_async_context(watching(await here.streams.stock(1, 0))) for _ in range(5)]
+        for client in clients:
+            await client.until(lambda client=client: client.events)
+        channel = here.hub._stock[1]
+        channel.put(2, {"version": 2})
+        for client in clients:
+            await client.until(lambda client=client: client.events[-1]["version"] == 2)
+        ended_s = loop.time()
+        channel.put(3, {"version": 3})
+        channel.put(4, {"version": 4})
+        assert {client.events[-1]["version"] for client in clients} == {2}
+        for client in clients:
+            await client.until(lambda client=client: client.events[-1]["version"] == 4)
+        assert loop.time() - ended_s > 0.15
+        assert {len(client.events) for client in clients} == {3}, "what came in the rest is one event"
 
 
 async def test_a_stream_that_fails_takes_nobody_with_it():

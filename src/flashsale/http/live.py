@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import time
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 from weakref import WeakValueDictionary
@@ -128,9 +129,23 @@ class Channel:
 
     It is sent in rounds of slices; between two slices the process does other work. A value that comes during a round is
     what the rest of the round gets, and another round follows: every stream has its turn, however fast values come.
+    After a round of many slices comes a rest as long as the processor time it took, so that rounds without end leave
+    half of the time to other work, and to clients to read.
     """
 
-    __slots__ = ("__weakref__", "_commenting", "_round", "_sent", "_spoke_s", "final", "message", "streams", "version")
+    __slots__ = (
+        "__weakref__",
+        "_began_cpu_s",
+        "_commenting",
+        "_resting",
+        "_round",
+        "_sent",
+        "_spoke_s",
+        "final",
+        "message",
+        "streams",
+        "version",
+    )
 
     def __init__(self) -> None:
         """Start without a value."""
@@ -139,6 +154,8 @@ class Channel:
         self.final = False
         self.streams: set[Stream] = set()
         self._round: Iterator[Stream] | None = None
+        self._began_cpu_s = 0.0
+        self._resting = False
         self._commenting = False
         self._sent = 0
         """The version that the round began with."""
@@ -151,7 +168,7 @@ class Channel:
         self.version = version
         self.message = _body(b"id: %d\ndata: %s\n\n" % (version, _encode(data)))
         self.final = final
-        if self._round is None:
+        if self._round is None and not self._resting:
             self._go_round(commenting=False)
 
     def keep_alive(self, silence_s: float) -> None:
@@ -163,6 +180,7 @@ class Channel:
         self._sent = self.version
         self._commenting = commenting
         self._spoke_s = asyncio.get_running_loop().time()
+        self._began_cpu_s = time.thread_time()
         self._round = iter(tuple(self.streams))
         self._slice(self._round)
 
@@ -180,7 +198,15 @@ class Channel:
             asyncio.get_running_loop().call_soon(self._slice, rest)
             return
         self._round = None
-        if self.version > self._sent:
+        if len(self.streams) > SLICE:
+            self._resting = True
+            asyncio.get_running_loop().call_later(time.thread_time() - self._began_cpu_s, self._rested)
+        elif self.version > self._sent:
+            self._go_round(commenting=False)
+
+    def _rested(self) -> None:
+        self._resting = False
+        if self._round is None and self.version > self._sent:
             self._go_round(commenting=False)
 
 
