@@ -32,7 +32,7 @@ PATIENT = {
 
 
 async def jobs(bench: Bench) -> None:
-    """From 202 to confirmed, with a gateway that answers at once."""
+    """From queued to confirmed, with a gateway that answers at once: the workers alone, and beside the accepts."""
     orders = 3_000
     environment = {**PATIENT, "FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0"}
     beside, alone = [], []
@@ -45,9 +45,11 @@ async def jobs(bench: Bench) -> None:
             product_id = await _sell(stack, orders, tokens)
             _signal_workers(stack, signal.SIGCONT)
             alone.append(orders / await _confirmed_s(stack, product_id, orders, "max(created_at)"))
-    name = "orders from 202 to confirmed, two payment workers"
-    bench.figures.append(Figure(name=name, unit="/s", runs=beside, aims=(at_least(1_000),)))
-    bench.figures.append(Figure(name="the same, when all were accepted before", unit="/s", runs=alone))
+    for name, runs in (
+        ("orders from queued to confirmed, two payment workers", alone),
+        ("the same, while they are still being accepted", beside),
+    ):
+        bench.figures.append(Figure(name=name, unit="/s", runs=runs, aims=(at_least(1_000),)))
 
 
 async def held(bench: Bench) -> None:
