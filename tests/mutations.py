@@ -49,10 +49,10 @@ MUTATIONS = [
         file="sql/functions/accept_orders_v1.sql",
         before="        IF cardinality(_locked) < _wanted THEN\n",
         after="        IF false THEN\n",
-        tests="behind_the_last_claim",
+        tests="units_behind_the_last_claim_are_sold",
     ),
     Mutation(
-        guard="these are claimed under row locks too",
+        guard="units before the last claim's end are claimed under row locks",
         file="sql/functions/accept_orders_v1.sql",
         before="                LIMIT _wanted - cardinality(_locked)\n                FOR NO KEY UPDATE SKIP LOCKED\n",
         after="                LIMIT _wanted - cardinality(_locked)\n",
@@ -762,25 +762,12 @@ def try_mutation(mutation: Mutation) -> str:
         if text.count(mutation.before) != 1:
             return f"the guard is {text.count(mutation.before)} times in {mutation.file}"
         file.write_text(text.replace(mutation.before, mutation.after))
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-x",
-                "-p",
-                "no:cacheprovider",
-                "tests/integration",
-                "-k",
-                mutation.tests,
-            ],
-            cwd=copy,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
-        )
+        pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        command = [*pytest, "tests/integration", "-k", mutation.tests]
+        try:
+            done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return f"pytest took longer than {TIMEOUT_S} s"
     return {0: "SURVIVED", 1: "caught"}.get(
         done.returncode, f"pytest ended with {done.returncode}: {done.stdout[-300:]}"
     )

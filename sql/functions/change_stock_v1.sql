@@ -1,6 +1,6 @@
 -- Adds to the free count of products, raises their versions and notifies once. Takes the row locks of product_live
 -- in id order, so it must be the last statement before COMMIT. _product_ids is sorted and without repetition. _hands:
--- where a claim ended.
+-- the unit that a claim ended with, for each product; NULL leaves what is there.
 CREATE FUNCTION change_stock_v1(_product_ids integer [], _deltas integer [], _hands integer [] DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql

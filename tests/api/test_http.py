@@ -263,16 +263,21 @@ async def test_a_bad_product_is_a_clear_problem(api, admin, change):
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "field"),
     [
-        {},
-        {"name": "x"},
-        {"name": "x", "email": "no", "password": "long enough"},
-        {"name": "x", "email": "a@b.c", "password": "short"},
+        ([], "body"),
+        ({}, "name"),
+        ({"name": "x"}, "email"),
+        ({"name": "x", "email": "no@body", "password": "long enough"}, "email"),
+        ({"name": "x", "email": "a@b.c", "password": "short"}, "password"),
+        ({"name": "x", "email": "a@b.c", "password": 1}, "password"),
+        ({"name": "x", "email": "a@b.c", "password": "long enough", "role": "admin"}, "role"),
     ],
 )
-async def test_a_bad_registration_is_a_clear_problem(api, body):
-    problem(await api.post("/api/auth/register", json=body), 400, "invalid_input")
+async def test_a_bad_registration_is_a_clear_problem(api, body, field):
+    document = problem(await api.post("/api/auth/register", json=body), 400, "invalid_input")
+    assert document["field"] == field
+    assert document["detail"].startswith(field)
 
 
 @pytest.mark.parametrize("path", ["/api/auth/register", "/api/auth/login"])

@@ -35,7 +35,7 @@ PARTS: dict[str, list[Callable[[Exercise], None]]] = {
     type=click.Choice(list(PARTS)),
     default="sales",
     show_default=True,
-    help="sales: three, each disturbed (5 minutes); crowds: journeys and stampedes (15 minutes).",
+    help="sales: three, each disturbed (5 minutes); crowds: journeys and stampedes (10 minutes).",
 )
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep histories and logs here.")
 def main(only: str, keep: Path | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+import subprocess
 import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -39,20 +40,29 @@ class Usage:
             name, service = line.split()
             self._service[name] = service
         self._samples: list[dict[str, tuple[float, float]]] = []
+        self._failed: Exception | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
         stats = ("docker", "stats", "--no-stream", "--format", "{{json .}}", *self._service)
-        while not self._stopping.wait(1.0):
-            rows = [json.loads(line) for line in self._exercise.run(*stats).splitlines()]
-            self._samples.append({row["Name"]: (_percent(row["CPUPerc"]), _mib(row["MemUsage"])) for row in rows})
+        try:
+            while not self._stopping.wait(1.0):
+                rows = [json.loads(line) for line in self._exercise.run(*stats).splitlines()]
+                self._samples.append({row["Name"]: (_percent(row["CPUPerc"]), _mib(row["MemUsage"])) for row in rows})
+        except (Failed, ValueError, KeyError) as error:
+            self._failed = error
 
-    def stop(self) -> Table:
-        """End it; gives a row for each service and one for all."""
+    def end(self) -> None:
+        """Ask no more."""
         self._stopping.set()
         self._thread.join()
+
+    def table(self) -> Table:
+        """Give a row for each service and one for all; `Failed` if the engine could not be asked."""
+        if self._failed is not None or not self._samples:
+            raise Failed(f"The containers could not be measured: {self._failed}")
         title = f"cost of the containers, {len(self._samples)} samples"
         table = Table("service", title=title, title_justify="left")
         for column in ("containers", "processor mean, cores", "most", "memory at the end, MiB", "most"):
@@ -117,12 +127,15 @@ def _hold(exercise: Exercise, test: str, title: str, *, units: int, **options: o
     name = re.sub(r"\W+", "-", title)
     exercise.say(title)
     product = exercise.product(name, units)
+    load = exercise.load(test, name, product=product, audit=exercise.audit_command(), follow_s=120, **options)
     usage = Usage(exercise)
     try:
-        load = exercise.load(test, name, product=product, audit=exercise.audit_command(), follow_s=120, **options)
         code = load.wait(LONGEST_S)
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"{title} took longer than {LONGEST_S} s.") from error
     finally:
-        costs = usage.stop()
+        usage.end()
+    costs = usage.table()
     log = (exercise.folder / name / "locust.log").read_text()
     click.echo(re.split(rf"(?m)^{test} *$", log)[-1].strip("\n"))
     Console(width=120).print(costs)

@@ -229,8 +229,9 @@ async def sell_ten_to_fifty(services, db, *, claim_hand):
 
     async def until_decided(user):
         proposal = propose(product, user)
-        while (outcome := (await accept(services, proposal))[0]) is Outcome.RETRY:
-            pass
+        async with asyncio.timeout(60):
+            while (outcome := (await accept(services, proposal))[0]) is Outcome.RETRY:
+                pass
         return outcome
 
     outcomes = await asyncio.gather(*(until_decided(user) for user in users))

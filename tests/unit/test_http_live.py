@@ -288,9 +288,10 @@ async def test_a_value_that_comes_while_another_is_being_sent_reaches_everybody(
             assert versions == sorted(set(versions))
 
 
-async def test_after_a_round_of_many_slices_comes_a_rest(monkeypatch):
+async def test_after_a_round_of_more_than_one_slice_comes_a_pause(monkeypatch):
     worked_s = itertools.count(0, 3600)
     monkeypatch.setattr("flashsale.http.live.SLICE", 2)
+    monkeypatch.setattr("flashsale.http.live.PAUSE_MAX_S", 3600)
     monkeypatch.setattr("flashsale.http.live.time", SimpleNamespace(thread_time=lambda: next(worked_s)))
     async with world() as here, AsyncExitStack() as streams:
         clients = [await streams.enter_async_context(watching(await here.streams.stock(1, 0))) for _ in range(5)]
@@ -304,10 +305,12 @@ async def test_after_a_round_of_many_slices_comes_a_rest(monkeypatch):
             channel.put(version, {"version": version})
             await asyncio.sleep(0)
         assert {client.events[-1]["version"] for client in clients} == {2}
-        channel._rested()
+        channel.keep_alive(0)
+        channel._go_on()
         for client in clients:
             await client.until(lambda client=client: client.events[-1]["version"] == 4)
-        assert {len(client.events) for client in clients} == {3}, "what came in the rest is one event"
+        assert {len(client.events) for client in clients} == {3}, "what came in the pause is one event"
+        assert not any(client.comments for client in clients), "nor does a comment break the pause"
 
 
 async def test_a_stream_that_fails_takes_nobody_with_it():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import jwt
-from jwt.utils import base64url_encode
 from litestar.di import NamedDependency
 from litestar.exceptions import ImproperlyConfiguredException
 from litestar.params import SkipValidation
@@ -32,8 +32,8 @@ class Tokens:
 
     def __init__(self, settings: AuthSettings) -> None:
         """Keep the key."""
-        # As a JWK the key is prepared once; given as text, PyJWT would look at it anew for each token.
-        secret = base64url_encode(settings.jwt_secret.get_secret_value().encode()).decode()
+        # As a JWK the key is prepared once; given as text, PyJWT looks at it anew for each token that it verifies.
+        secret = base64.urlsafe_b64encode(settings.jwt_secret.get_secret_value().encode()).decode()
         self._key = jwt.PyJWK({"kty": "oct", "k": secret}, algorithm=ALGORITHM)
         self._settings = settings
         self._verified: dict[str, tuple[Principal, float]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+_PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
+"""How msgspec ends what it says of a field."""
+_FIELD = re.compile(r"(?:`\$\.|field `)(\w+)")
+"""The field that it speaks of, also of one that is missing or unknown."""
 
 
 async def read_body(receive: Receive, length: bytes | None, *, limit: int) -> bytes:
@@ -38,10 +44,13 @@ def declared_length(scope: Scope) -> bytes | None:
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, what: str) -> T:
-    """Decode JSON; `InvalidInput` if it is none, or is not `what`."""
+    """Decode JSON; `InvalidInput`, which names the field, if it is none or not what `what` takes."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise InvalidInput(field="body", problem=f"is not {what}: {error}") from error
+        said = str(error)
+        named = _FIELD.search(said)
+        problem = f"is not what {what} takes: {_PLACE.sub('', said)}"
+        raise InvalidInput(field="body" if named is None else named[1], problem=problem) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(field="body", problem="is not JSON") from error

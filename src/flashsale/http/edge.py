@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_PARAMETER = re.compile(r"\{\w+\}")
-
 
 class Direct(NamedTuple):
     """A direct route."""
@@ -53,7 +51,8 @@ class Edge:
         self._by_pattern: list[tuple[re.Pattern[str], Direct]] = []
         for route in direct:
             if "{" in route.template:
-                pattern = re.compile(_PARAMETER.sub("[^/]+", route.template) + "/?")
+                parts = ("[^/]+" if part.startswith("{") else re.escape(part) for part in route.template.split("/"))
+                pattern = re.compile("/".join(parts) + "/?")
                 self._by_pattern.append((pattern, route))
             else:
                 self._by_path |= {route.template: route, route.template + "/": route}

@@ -37,6 +37,9 @@ LOOKUP_MAX = 256
 SLICE = 256
 """Streams that are sent a value before the process does other work."""
 
+PAUSE_MAX_S = 0.5
+"""Longest pause between two rounds."""
+
 CLOSE_SPREAD_S = 3.0
 """Streams of a stopping process end within this time, so that their clients do not all come back at once."""
 
@@ -129,18 +132,18 @@ class Channel:
 
     It is sent in rounds of slices; between two slices the process does other work. A value that comes during a round is
     what the rest of the round gets, and another round follows: every stream has its turn, however fast values come.
-    After a round of many slices comes a rest as long as the processor time it took, so that rounds without end leave
-    half of the time to other work, and to clients to read.
+    After a round of more than one slice comes a pause as long as the processor time of its slices: rounds without end
+    leave half of the time to other work, and to clients to read.
     """
 
     __slots__ = (
         "__weakref__",
-        "_began_cpu_s",
         "_commenting",
-        "_resting",
+        "_pausing",
         "_round",
         "_sent",
         "_spoke_s",
+        "_worked_s",
         "final",
         "message",
         "streams",
@@ -154,8 +157,8 @@ class Channel:
         self.final = False
         self.streams: set[Stream] = set()
         self._round: Iterator[Stream] | None = None
-        self._began_cpu_s = 0.0
-        self._resting = False
+        self._pausing = False
+        self._worked_s = 0.0
         self._commenting = False
         self._sent = 0
         """The version that the round began with."""
@@ -168,24 +171,26 @@ class Channel:
         self.version = version
         self.message = _body(b"id: %d\ndata: %s\n\n" % (version, _encode(data)))
         self.final = final
-        if self._round is None and not self._resting:
+        if self._round is None and not self._pausing:
             self._go_round(commenting=False)
 
     def keep_alive(self, silence_s: float) -> None:
         """Send every stream a comment if the channel has been silent for so long."""
-        if self._round is None and asyncio.get_running_loop().time() - self._spoke_s >= silence_s:
+        silent_s = asyncio.get_running_loop().time() - self._spoke_s
+        if self._round is None and not self._pausing and silent_s >= silence_s:
             self._go_round(commenting=True)
 
     def _go_round(self, *, commenting: bool) -> None:
         self._sent = self.version
         self._commenting = commenting
         self._spoke_s = asyncio.get_running_loop().time()
-        self._began_cpu_s = time.thread_time()
+        self._worked_s = 0.0
         self._round = iter(tuple(self.streams))
         self._slice(self._round)
 
-    def _slice(self, rest: Iterator[Stream]) -> None:
-        now = tuple(islice(rest, SLICE))
+    def _slice(self, remaining: Iterator[Stream]) -> None:
+        began_s = time.thread_time()
+        now = tuple(islice(remaining, SLICE))
         for stream in now:
             try:
                 stream.flush()
@@ -194,19 +199,20 @@ class Channel:
             except Exception:
                 log.exception("stream.failed")
                 self.streams.discard(stream)
+        self._worked_s += time.thread_time() - began_s
         if len(now) == SLICE:
-            asyncio.get_running_loop().call_soon(self._slice, rest)
+            asyncio.get_running_loop().call_soon(self._slice, remaining)
             return
         self._round = None
         if len(self.streams) > SLICE:
-            self._resting = True
-            asyncio.get_running_loop().call_later(time.thread_time() - self._began_cpu_s, self._rested)
+            self._pausing = True
+            asyncio.get_running_loop().call_later(min(self._worked_s, PAUSE_MAX_S), self._go_on)
         elif self.version > self._sent:
             self._go_round(commenting=False)
 
-    def _rested(self) -> None:
-        self._resting = False
-        if self._round is None and self.version > self._sent:
+    def _go_on(self) -> None:
+        self._pausing = False
+        if self.version > self._sent:
             self._go_round(commenting=False)
 
 
