@@ -108,7 +108,7 @@ def observability(session: nox.Session) -> None:
 
 @nox.session
 def docker(session: nox.Session) -> None:
-    """Hold disturbed sales in containers, through nginx (5 minutes); `-- --only crowds`: crowds instead (10 minutes)."""
+    """Hold disturbed sales in containers, through nginx (5 minutes); `-- --only crowds`: crowds (10 minutes)."""
     for command in (["docker", "version"], ["docker", "compose", "version"]):
         if shutil.which("docker") is None or subprocess.run(command, capture_output=True, check=False).returncode:
             session.skip(f"needs a Docker engine with Compose v2, and `{' '.join(command)}` fails")

@@ -12,7 +12,8 @@ from tests.bench.press import press
 
 async def accepts(bench: Bench) -> None:
     """Durable orders, with plenty of stock and no workers."""
-    environment = {"FLASHSALE_ORDERS__WAITING_MAX": "10000000"}
+    # Nobody takes the jobs, so that orders would be due, and get new ones, again and again.
+    environment = {"FLASHSALE_ORDERS__WAITING_MAX": "10000000", "FLASHSALE_ORDERS__ORDER_DUE_S": "3600"}
     single = {**environment, "FLASHSALE_ACCEPT__BATCH_MAX": "1"}
     counts = {"api": 2, "orders": 0, "payments": 0}
     async with (
