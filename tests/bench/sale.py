@@ -35,46 +35,71 @@ class Cost:
     """Processor time so far: of the gate's scripts, and of the accept function, its waits included."""
 
     gate_us: float
-    claim_us: float
+    accept_us: float
+
+
+@dataclass(slots=True)
+class Sold:
+    """One sale: seconds to the last 202, and microseconds in the gate for each buy, in the accept function each order."""
+
+    last_s: float
+    gate_us: float
+    accept_us: float
 
 
 async def sale(bench: Bench) -> None:
-    """Sales of growing size: time to the last 202, and what a buy costs the gate and an order costs Postgres."""
+    """Sales of growing size: time to the last 202; and, without workers that take their part of the processors, costs.
+
+    The costs are what a buy takes in the gate and what an order takes in Postgres' accept function.
+    """
     # Nobody is declined: units that come back would be sold again, long after the first were gone.
     environment = {"FLASHSALE_ORDERS__WAITING_MAX": "10000000", "FLASHSALE_SIMULATOR__DECLINE_RATE": "0"}
-    took_s: dict[int, list[float]] = {size: [] for size in SIZES}
-    gate_us: dict[int, list[float]] = {size: [] for size in SIZES}
-    claim_us: dict[int, list[float]] = {size: [] for size in SIZES}
     async with bench.stack("sale", environment=environment, api=2, orders=1, payments=1) as stack:
-        tokens = buyer_tokens(stack, BUYERS)
-        for _, size in itertools.product(range(bench.rounds), SIZES):
-            product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": size})
-            requests = itertools.islice(buys(stack, product_id, tokens), DEMAND * size)
-            before = await _cost(stack)
-            pressed = only(await press(stack.base_url, requests, connections=CONNECTIONS, seconds=600), b"202", b"409")
-            after = await _cost(stack)
-            assert pressed.statuses[b"202"] == size, pressed.statuses
-            took_s[size].append(pressed.last_s[b"202"])
-            gate_us[size].append((after.gate_us - before.gate_us) / (DEMAND * size))
-            claim_us[size].append((after.claim_us - before.claim_us) / size)
-            bench.say(f"{size:,} units: last 202 after {pressed.last_s[b'202']:.1f} s")
+        whole = await _grow(bench, stack)
+    # Nobody takes the jobs, so that orders would be due, and get new ones, again and again.
+    environment["FLASHSALE_ORDERS__ORDER_DUE_S"] = "3600"
+    async with bench.stack("sale without workers", environment=environment, api=2, orders=0, payments=0) as stack:
+        alone = await _grow(bench, stack)
     for smaller, size in zip((None, *SIZES), SIZES, strict=False):
-        for name, unit, runs, control, limit in (
-            ("last 202", "s", took_s, "ten times that of a tenth", 1.0),
-            ("gate, each buy", "us", gate_us, "in a tenth", FLAT),
-            ("accept function, each order", "us", claim_us, "in a tenth", FLAT),
+        for name, unit, sold, value, control, limit in (
+            ("last 202", "s", whole, lambda one: one.last_s, "ten times that of a tenth", 1.0),
+            ("gate, each buy, no workers", "us", alone, lambda one: one.gate_us, "in a tenth", FLAT),
+            ("accept function, each order, no workers", "us", alone, lambda one: one.accept_us, "in a tenth", FLAT),
         ):
             factor = size / smaller if smaller and unit == "s" else 1
             bench.figures.append(
                 Figure(
                     name=f"sale of {size:,} units, {DEMAND} buys each: {name}",
                     unit=unit,
-                    runs=runs[size],
+                    runs=[value(one) for one in sold[size]],
                     control=control if smaller else "",
-                    control_runs=[factor * run for run in runs[smaller]] if smaller else [],
+                    control_runs=[factor * value(one) for one in sold[smaller]] if smaller else [],
                     aims=(at_most(limit, of="ratio"),) if smaller else (),
                 )
             )
+
+
+async def _grow(bench: Bench, stack: Stack) -> dict[int, list[Sold]]:
+    """Hold a sale of each size, again and again."""
+    sold: dict[int, list[Sold]] = {size: [] for size in SIZES}
+    tokens = buyer_tokens(stack, BUYERS)
+    for _, size in itertools.product(range(bench.rounds), SIZES):
+        product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": size})
+        requests = itertools.islice(buys(stack, product_id, tokens), DEMAND * size)
+        before = await _cost(stack)
+        pressed = only(await press(stack.base_url, requests, connections=CONNECTIONS, seconds=600), b"202", b"409")
+        after = await _cost(stack)
+        assert pressed.statuses[b"202"] == size, pressed.statuses
+        last_s = pressed.last_s[b"202"]
+        sold[size].append(
+            Sold(
+                last_s=last_s,
+                gate_us=(after.gate_us - before.gate_us) / (DEMAND * size),
+                accept_us=(after.accept_us - before.accept_us) / size,
+            )
+        )
+        bench.say(f"{size:,} units: last 202 after {last_s:.1f} s")
+    return sold
 
 
 async def _cost(stack: Stack) -> Cost:
@@ -93,7 +118,7 @@ async def _cost(stack: Stack) -> Cost:
         )
     finally:
         await connection.close()
-    return Cost(gate_us=commands.get("cmdstat_evalsha", {"usec": 0})["usec"], claim_us=1000 * total_ms)
+    return Cost(gate_us=commands.get("cmdstat_evalsha", {"usec": 0})["usec"], accept_us=1000 * total_ms)
 
 
 async def memory(bench: Bench) -> None:
