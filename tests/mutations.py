@@ -612,11 +612,11 @@ MUTATIONS = [
         tests="without_redis_the_reconciliation",
     ),
     Mutation(
-        guard="a connection lost after the work loses no answer",
+        guard="a connection lost while it is cleaned up is no error",
         file="src/flashsale/adapters/postgres/database.py",
         before='log.info("postgres.lost_at_release", error=type(error).__name__)',
         after="raise",
-        tests="connection_lost_after_the_commit",
+        tests="lost_while_it_is_cleaned_up",
     ),
     Mutation(
         guard="a server that only reads counts as away",

@@ -180,6 +180,20 @@ async def test_a_connection_lost_after_the_commit_loses_no_answer(services, db):
     assert await db.fetchval("SELECT order_id FROM orders") == accepted.order_id
 
 
+async def test_a_connection_that_is_lost_while_it_is_cleaned_up_is_no_error(services):
+    pool = services.database._pool
+    services.database._pool = TerminatesAtRelease(pool, services.settings.postgres.url.get_secret_value())
+    services.database._pool.armed = False
+    try:
+        async with services.database.connection() as connection:
+            await connection.execute("BEGIN")
+            # Now, so that it is this connection's release and nobody else's.
+            services.database._pool.armed = True
+        assert not services.database._pool.armed
+    finally:
+        services.database._pool = pool
+
+
 async def test_a_server_that_only_reads_is_away(postgres_url, valkey, redis, db):
     settings = make_settings(postgres_url, valkey.url)
     async with open_services(settings) as services:
