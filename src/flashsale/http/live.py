@@ -132,8 +132,8 @@ class Channel:
 
     It is sent in rounds of slices; between two slices the process does other work. A value that comes during a round is
     what the rest of the round gets, and another round follows: every stream has its turn, however fast values come.
-    After a round of more than one slice comes a pause as long as the processor time of its slices: rounds without end
-    leave half of the time to other work, and to clients to read.
+    Between two rounds of more than one slice lies a pause as long as the first one's slices took of the processor:
+    rounds without end leave half of the time to other work, and to clients to read.
     """
 
     __slots__ = (
@@ -204,16 +204,17 @@ class Channel:
             asyncio.get_running_loop().call_soon(self._slice, remaining)
             return
         self._round = None
+        if self.version == self._sent:
+            return
         if len(self.streams) > SLICE:
             self._pausing = True
             asyncio.get_running_loop().call_later(min(self._worked_s, PAUSE_MAX_S), self._go_on)
-        elif self.version > self._sent:
-            self._go_round(commenting=False)
+        else:
+            self._go_on()
 
     def _go_on(self) -> None:
         self._pausing = False
-        if self.version > self._sent:
-            self._go_round(commenting=False)
+        self._go_round(commenting=False)
 
 
 class LiveHub:
