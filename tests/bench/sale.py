@@ -115,8 +115,8 @@ async def _cost(stack: Stack) -> Cost:
         if await connection.fetchval("SHOW track_functions") == "none":
             await connection.execute("ALTER SYSTEM SET track_functions = 'pl'")
             await connection.execute("SELECT pg_reload_conf()")
-        # Sessions hand their counts over at most once a second.
-        await asyncio.sleep(1.5)
+        # A session that has gone idle hands its counts over after 10 s (PGSTAT_IDLE_INTERVAL).
+        await asyncio.sleep(11)
         total_ms = await connection.fetchval(
             "SELECT coalesce(sum(total_time), 0)::float8 FROM pg_stat_user_functions WHERE funcname = 'accept_orders_v1'"
         )

@@ -5,7 +5,7 @@ import pytest
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.bootstrap import open_audit, open_services
 from flashsale.usecases.audit import format_findings
-from flashsale.usecases.ports import ChargeOutcome
+from flashsale.usecases.ports import ChargeOutcome, LedgerEntry
 from tests.conftest import add_buyers, add_product, make_settings
 from tests.integration.test_accept import accept_one
 from tests.integration.test_payments import Gateway, charging
@@ -99,6 +99,42 @@ async def test_a_gate_that_drifts_is_found(sold, settings, redis, monkeypatch):
         results = await audit(history=None, overdue_s=3600)
     assert not any(result.violations for result in results)
     assert {result.invariant for result in results if result.skipped} == {"I4", "I6", "I7", "I9", "I14", "I20"}
+
+
+class Books:
+    """The gateway's ledger, which has captured each order's price; `meanwhile` happens before it is read."""
+
+    def __init__(self, order_ids, meanwhile=None):
+        self.order_ids = order_ids
+        self.meanwhile = meanwhile
+
+    async def ledger(self):
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        for order_id in self.order_ids:
+            yield LedgerEntry(key=str(order_id), status="captured", amount_minor=99_999, refunded_minor=0, captures=1)
+
+
+async def books_violated(settings, books):
+    async with open_audit(make_settings_without_gateway(settings)) as audit:
+        audit._gateway = books
+        return {result.invariant for result in await audit(history=None, overdue_s=3600) if result.violations} & {"I7"}
+
+
+async def test_an_order_that_is_paid_while_the_books_are_read_is_no_violation(sold, settings, redis, db, monkeypatch):
+    # The gate, which these orders went behind the back of, need not be waited for.
+    monkeypatch.setattr("flashsale.usecases.audit.GATE_LAG_S", -settings.gate.lease_s)
+    by_status = "SELECT order_id FROM orders WHERE status = $1"
+    both = [await db.fetchval(by_status, status) for status in ("confirmed", "queued")]
+    assert await books_violated(settings, Books(both[:1])) == set()
+    assert await books_violated(settings, Books(both)) == {"I7"}, "money was taken for an order that nobody pays yet"
+
+    async def pay():
+        await sold.order_rows.process(both[1:], payment_due_s=30)
+        await charging(sold, Gateway(ChargeOutcome.CAPTURED))(both[1])
+
+    assert await books_violated(settings, Books(both, pay)) == set()
+    assert await books_violated(settings, Books(both[:1])) == {"I7"}, "a confirmed order that nobody paid"
 
 
 def make_settings_without_gateway(settings):
