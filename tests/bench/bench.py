@@ -70,7 +70,10 @@ class Bench:
         async with Stack(folder, port=0, environment={**QUIET, **(environment or {})}, **counts) as stack:
             yield stack
             done = await asyncio.to_thread(audit, stack, "--overdue-s", "3600")
-            self.audits[name] = done.stdout.strip().splitlines()[-1] if done.stdout else done.stderr.strip()
+            found = done.stdout.strip().splitlines() or [done.stderr.strip()]
+            for violated in (line for line in found if " VIOLATED " in line):
+                self.say(f"{name}: {violated}")
+            self.audits[name] = found[-1]
 
     @asynccontextmanager
     async def serve(
