@@ -418,9 +418,23 @@ MUTATIONS = [
     Mutation(
         guard="a lease is given back once",
         file="src/flashsale/adapters/redis/scripts/admit.lua",
-        before="        redis.call('HDEL', KEYS[5], id)\n",
+        before="    redis.call('HDEL', KEYS[5], unpack(ids))\n",
         after="",
         tests="units_are_leased_settled",
+    ),
+    Mutation(
+        guard="a lease is given back once, within a batch too",
+        file="src/flashsale/adapters/redis/scripts/admit.lua",
+        before="not gone[id] and held[i] or ''",
+        after="held[i] or ''",
+        tests="units_are_leased_settled",
+    ),
+    Mutation(
+        guard="requests of one key share a lease within a batch too",
+        file="src/flashsale/adapters/redis/scripts/admit.lua",
+        before="(leased[running] or redis.call('HGET', KEYS[5], running))",
+        after="redis.call('HGET', KEYS[5], running)",
+        tests="running_request_of_the_same_key",
     ),
     Mutation(
         guard="a running request of the same key shares its lease",

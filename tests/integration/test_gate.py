@@ -44,6 +44,9 @@ async def test_units_are_leased_settled_and_given_back(services):
     services.gate.give_back(product.product_id, lost.order_id)
     services.gate.give_back(product.product_id, lost.order_id)
     await flushed(services, product, lambda found: (found.stock, found.leases) == (3, 0))
+    services.gate.give_back(product.product_id, lost.order_id)
+    await admit(services, product, users[1])
+    assert (await state(services, product)).stock == 2
 
 
 async def test_a_running_request_of_the_same_key_shares_its_lease(services):
@@ -53,6 +56,10 @@ async def test_a_running_request_of_the_same_key_shares_its_lease(services):
     second = await admit(services, product, user, key="k")
     assert second.order_id == first.order_id
     assert (await state(services, product)).stock == 9
+    # The first of these goes alone; the others wait for its answer and share a script call.
+    _, *shared = await asyncio.gather(*(admit(services, product, user, key=key) for key in ("other", "one", "one")))
+    assert shared[0].order_id == shared[1].order_id
+    assert (await state(services, product)).stock == 7
 
 
 async def test_no_stock_no_admission(services):

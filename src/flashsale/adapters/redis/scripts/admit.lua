@@ -69,15 +69,22 @@ end
 
 local decided = tonumber(ARGV[at])
 at = at + 1
-for _ = 1, decided do
-    local id, back = ARGV[at], ARGV[at + 1]
-    at = at + 2
-    local held = redis.call('HGET', KEYS[5], id)
-    redis.call('ZREM', KEYS[4], id)
-    if held then
-        local units, user, key = string.match(held, '^(%d+):([^:]+):(.*)$')
-        redis.call('HDEL', KEYS[5], id)
+if decided > 0 then
+    local ids, first = {}, at
+    for i = 1, decided do
+        ids[i] = ARGV[first + 2 * (i - 1)]
+    end
+    at = first + 2 * decided
+    local held = redis.call('HMGET', KEYS[5], unpack(ids))
+    redis.call('ZREM', KEYS[4], unpack(ids))
+    redis.call('HDEL', KEYS[5], unpack(ids))
+    local gone = {}
+    for i, id in ipairs(ids) do
+        -- Of two decisions about one lease only the first finds it.
+        local units, user, key = string.match(not gone[id] and held[i] or '', '^(%d+):([^:]+):(.*)$')
+        gone[id] = true
         if units then
+            local back = ARGV[first + 2 * i - 1]
             if key ~= '' and redis.call('HGET', KEYS[6], user .. ':' .. key) == id then
                 redis.call('HDEL', KEYS[6], user .. ':' .. key)
             end
@@ -96,6 +103,8 @@ local tries_limit, buyer_limit = tonumber(ARGV[6]), tonumber(ARGV[7])
 local asked = tonumber(ARGV[at])
 at = at + 1
 local answers = {}
+-- Leases of this batch are written at its end, all at once.
+local taken, deadlines, leased, values = 0, {}, {}, {}
 for i = 1, asked do
     local id, user, units, key = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
     at = at + 4
@@ -108,7 +117,7 @@ for i = 1, asked do
     if not answer and key ~= '' then
         local running = redis.call('HGET', KEYS[6], user .. ':' .. key)
         -- Another number of units is another body: it gets a lease of its own, and Postgres decides by the key.
-        local held = running and redis.call('HGET', KEYS[5], running)
+        local held = running and (leased[running] or redis.call('HGET', KEYS[5], running))
         if held and string.match(held, '^(%d+):') == string.format('%d', units) then
             answer = 'leased:' .. running
         end
@@ -123,9 +132,11 @@ for i = 1, asked do
         answer = 'sold_out'
     end
     if not answer then
-        stock = redis.call('DECRBY', KEYS[3], units)
-        redis.call('ZADD', KEYS[4], now_ms + lease_ms, id)
-        redis.call('HSET', KEYS[5], id, units .. ':' .. user .. ':' .. key)
+        local value = units .. ':' .. user .. ':' .. key
+        local n = #values
+        stock, taken, leased[id] = stock - units, taken + units, value
+        deadlines[n + 1], deadlines[n + 2] = now_ms + lease_ms, id
+        values[n + 1], values[n + 2] = id, value
         if key ~= '' then
             redis.call('HSET', KEYS[6], user .. ':' .. key, id)
         end
@@ -135,6 +146,11 @@ for i = 1, asked do
         answer = 'admitted'
     end
     answers[i] = answer
+end
+if taken > 0 then
+    redis.call('DECRBY', KEYS[3], taken)
+    redis.call('ZADD', KEYS[4], unpack(deadlines))
+    redis.call('HSET', KEYS[5], unpack(values))
 end
 if asked > 0 then
     redis.call('EXPIRE', KEYS[8], window_s + 1)
