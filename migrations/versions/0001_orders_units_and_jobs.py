@@ -81,7 +81,7 @@ CREATE TABLE requests (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CHECK (kind = 'void' OR user_id IS NOT NULL)
 );
-CREATE UNIQUE INDEX requests_user_key ON requests (user_id, key) WHERE kind = 'order';
+CREATE UNIQUE INDEX requests_user_key ON requests (user_id, key) WHERE kind = 'order' AND key IS NOT NULL;
 
 CREATE TABLE buyer_units (
     product_id integer NOT NULL REFERENCES products,
@@ -92,8 +92,8 @@ CREATE TABLE buyer_units (
 
 CREATE TABLE orders (
     order_id uuid PRIMARY KEY REFERENCES requests,
-    user_id uuid NOT NULL REFERENCES users,
-    product_id integer NOT NULL REFERENCES products,
+    user_id uuid NOT NULL,
+    product_id integer NOT NULL,
     product_name text NOT NULL,
     quantity integer NOT NULL CHECK (quantity BETWEEN 1 AND 100),
     unit_price_minor bigint NOT NULL CHECK (unit_price_minor > 0),
@@ -112,14 +112,14 @@ CREATE TABLE orders (
     job_id bigint,
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
+    -- and so to users and products, whose rows would be locked for each order
+    FOREIGN KEY (product_id, user_id) REFERENCES buyer_units,
     CHECK (
         (due_at IS NULL)
         = (status IN ('confirmed', 'payment_failed', 'expired', 'cancelled', 'failed', 'refunded'))
     )
 ) WITH (fillfactor = 70);
 CREATE INDEX orders_due ON orders (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX orders_user ON orders (user_id, created_at DESC);
-CREATE INDEX orders_product_status ON orders (product_id, status);
 
 CREATE TABLE units (
     product_id integer NOT NULL REFERENCES products,

@@ -67,10 +67,10 @@ WHERE order_id IN (
 );
 
 -- name: waiting_orders
--- Counts the orders that wait for a worker, per product.
+-- Counts the orders that wait for a worker, per product. Each of them is due some time: no look at the final ones.
 SELECT product_id, count(*) AS waiting
 FROM orders
-WHERE status IN ('queued', 'processing') OR (status = 'awaiting_payment' AND (
+WHERE due_at IS NOT NULL AND (status IN ('queued', 'processing') OR (status = 'awaiting_payment' AND (
     payment_mode = 'automatic' OR pay_requested_at IS NOT NULL
-))
+)))
 GROUP BY product_id;
