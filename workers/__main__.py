@@ -13,7 +13,7 @@ from procrastinate.exceptions import ProcrastinateException
 
 from flashsale.bootstrap import open_jobs
 from flashsale.observability import configure_logs, tell_ready
-from flashsale.processes import run_processes
+from flashsale.processes import run_processes, settle_collector
 from flashsale.settings import Settings, read_settings
 from flashsale.telemetry import measured
 from workers.app import ROLES, build_app
@@ -60,6 +60,7 @@ async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | No
             port=workers.metrics_port,
         ),
     ):
+        settle_collector()
         while not stopping.is_set():
             pulse.beat()
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import signal
 import time
@@ -19,6 +18,7 @@ from flashsale.http.limits import limited
 from flashsale.http.live import LiveHub
 from flashsale.http.services import ApiServices
 from flashsale.observability import tell_ready
+from flashsale.processes import settle_collector
 from flashsale.telemetry import measured
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What was made until now stays: a collection that walks all of it holds every request up by 100 ms.
-        gc.collect()
-        gc.freeze()
+        settle_collector()
         tell_ready(self._ready_fd)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,10 @@ log = structlog.get_logger(__name__)
 
 RESTART_S = 0.5
 """Pause before a process that ended by itself is started again."""
+
+COLLECT_EVERY = 20_000
+"""Containers that are made, and not gone, between two collections of the youngest. Python's 700 are what some twenty
+requests consist of: with hundreds in flight, each collection finds them all alive."""
 
 WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
@@ -55,6 +60,16 @@ def run_processes(count: int, run: Callable[[], None], sock: socket.socket | Non
                 log.error("process.ended", pid=ended)
                 time.sleep(RESTART_S)
                 children.add(_fork(run))
+
+
+def settle_collector() -> None:
+    """Let the garbage collector never look again at what was made until now, and seldom at what is made from now on.
+
+    To be called once a process is up. A collection that walks over all that a process is made of takes 100 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
 
 
 def _fork(run: Callable[[], None]) -> int:
