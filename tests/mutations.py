@@ -696,6 +696,20 @@ MUTATIONS = [
         tests="asked_for_too_late",
     ),
     Mutation(
+        guard="a worker asks again for jobs that were announced",
+        file="src/flashsale/adapters/postgres/job_queue.py",
+        before="            self._none_left = False\n            heard[",
+        after="            heard[",
+        tests="hears_once_without_a_statement",
+    ),
+    Mutation(
+        guard="a worker asks again for jobs that were announced while it asked",
+        file="src/flashsale/adapters/postgres/job_queue.py",
+        before=" and announced == self._announced",
+        after="",
+        tests="announced_during_a_fetch",
+    ),
+    Mutation(
         guard="an order fails only after several refusals",
         file="src/flashsale/usecases/process_orders.py",
         before="if self._refusals[order_id] >= REFUSALS_MAX:",

@@ -119,7 +119,7 @@ class WorkerSettings(Group):
     """The job workers."""
 
     processes: int = Field(1, ge=1, le=64, description="Processes of one `python -m workers`.")
-    order_concurrency: int = Field(4, ge=1, le=1000, description="Order jobs at once in one process.")
+    order_concurrency: int = Field(16, ge=1, le=1000, description="Order jobs at once in one process.")
     payment_concurrency: int = Field(720, ge=1, le=5000, description="Payments at once in one process.")
     polling_s: float = Field(1.0, gt=0, description="How often a worker looks for jobs if no notification comes.")
     heartbeat_s: float = Field(2.0, gt=0, description="How often a worker says that it lives.")

@@ -289,6 +289,43 @@ async def test_a_worker_is_not_told_of_jobs_while_it_fetches_because_it_would_fo
     await holder.close()
 
 
+async def test_after_the_last_job_a_worker_hears_once_without_a_statement_that_there_is_none(settings, db):
+    async with opened(settings) as queue:
+        first = (await put(db, 1))[0]
+        assert await fetch(queue, None) == first
+        second = (await put(db, 1))[0]
+        assert await fetch(queue, None) is None, "nobody listens"
+        assert await fetch(queue, None) == second
+        assert await fetch(queue, None) is None
+        async with listening(queue, db, told := asyncio.Queue()):
+            third = (await put(db, 1))[0]
+            await asyncio.wait_for(told.get(), SOON_S)
+            assert await fetch(queue, None) == third
+            fourth = (await put(db, 1))[0]
+            await asyncio.wait_for(told.get(), SOON_S)
+            assert await fetch(queue, None) == fourth, "announced after the statement"
+
+
+async def test_a_job_that_is_announced_during_a_fetch_is_asked_for(settings, db, postgres_url):
+    first = (await put(db, 1))[0]
+    holder = await asyncpg.connect(postgres_url)
+    async with opened(settings) as queue, listening(queue, db, told := asyncio.Queue()):
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE procrastinate_jobs")
+            fetching = asyncio.create_task(fetch(queue, None))
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'"
+            await until(db, waiting, NAME)
+            await db.execute("""SELECT pg_notify('procrastinate_queue_v1#work', '{"type": "job_inserted"}')""")
+            await until(db, "SELECT pg_notification_queue_usage() = 0")
+        assert await fetching == first
+        await asyncio.wait_for(told.get(), SOON_S)
+        await holder.execute("ALTER TABLE procrastinate_jobs DISABLE TRIGGER USER")
+        second = (await put(holder, 1))[0]
+        await holder.execute("ALTER TABLE procrastinate_jobs ENABLE TRIGGER USER")
+        assert await fetch(queue, None) == second
+    await holder.close()
+
+
 async def test_a_worker_that_stops_gives_back_what_it_has_not_begun(settings, db):
     job_ids = await put(db, 5)
     worker = await registered(db)

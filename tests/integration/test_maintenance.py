@@ -166,6 +166,27 @@ class RefusingOrders(PostgresOrders):
         raise PoisonBatch("refused", unknown_user=False)
 
 
+class CountingOrders(PostgresOrders):
+    """Notes how many orders each transaction was asked to move."""
+
+    asked: tuple[int, ...] = ()
+
+    async def process(self, order_ids, *, payment_due_s):
+        self.asked += (len(order_ids),)
+        return await super().process(order_ids, payment_due_s=payment_due_s)
+
+
+async def test_order_jobs_that_run_at_the_same_time_share_a_transaction(services, db):
+    product = await add_product(services)
+    order_ids = [await accept_one(services, product, user) for user in await add_buyers(services, 4)]
+    orders = CountingOrders(services.database)
+    process = ProcessOrders(orders, payment_due_s=30)
+    await asyncio.gather(process(order_ids[:1]), process(order_ids[1:3]), process(order_ids[3:]))
+    assert orders.asked == (4,)
+    assert await statuses(db) == {"awaiting_payment"}
+    assert await db.fetchval("SELECT count(*) FROM procrastinate_jobs WHERE queue_name = 'payments'") == 4
+
+
 async def test_an_order_that_postgres_refuses_again_and_again_fails_and_gives_its_units_back(services, db):
     product = await add_product(services)
     order_ids = [await accept_one(services, product, user) for user in await add_buyers(services, 3)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flashsale.domain.orders import OrderStatus
+from flashsale.usecases.batching import Batcher
 from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
@@ -18,33 +19,47 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+JOBS_MAX = 16
+"""Most jobs in one transaction; each has the orders of one accept transaction."""
+
+QUEUE_MAX = 10_000
 
 REFUSALS_MAX = 3
 """How often Postgres must refuse an order by itself, in one process, before it ends as failed."""
 
 
 class ProcessOrders:
-    """The use case; doing it again changes nothing."""
+    """The use case; doing it again changes nothing. Jobs that run at the same time share a transaction."""
 
     def __init__(self, orders: Orders, *, payment_due_s: float) -> None:
         """A payment whose job is lost is due again after `payment_due_s`."""
         self._orders = orders
         self._payment_due_s = payment_due_s
         self._refusals: Counter[UUID] = Counter()
+        self._processing: Batcher[Sequence[UUID], None] = Batcher(
+            self._process_jobs, batch_max=JOBS_MAX, queue_max=QUEUE_MAX
+        )
 
     async def __call__(self, order_ids: Sequence[UUID]) -> None:
-        """Move the queued ones on. One that Postgres will never take ends as failed, alone.
+        """Move the queued ones of a job on. One that Postgres will never take ends as failed, alone.
 
         Raises:
             Unavailable: if Postgres is away; the orders are due again by themselves.
         """
+        await self._processing.submit(order_ids)
+
+    async def _process_jobs(self, jobs: list[Sequence[UUID]]) -> list[None]:
+        await self._process([order_id for order_ids in jobs for order_id in order_ids])
+        return [None] * len(jobs)
+
+    async def _process(self, order_ids: Sequence[UUID]) -> None:
         try:
             moved = await self._orders.process(order_ids, payment_due_s=self._payment_due_s)
         except PoisonBatch as poison:
             if len(order_ids) > 1:
                 middle = len(order_ids) // 2
-                await self(order_ids[:middle])
-                await self(order_ids[middle:])
+                await self._process(order_ids[:middle])
+                await self._process(order_ids[middle:])
                 return
             await self._refused(order_ids[0], poison)
             return

@@ -61,6 +61,10 @@ class JobQueue(BaseAsyncConnector):
         self._worker_id: int | None = None
         self._taken: deque[dict[str, Any]] = deque()
         """Jobs that the worker has not asked for yet."""
+        self._announced = 0
+        """How often new jobs were announced."""
+        self._none_left = False
+        """Whether the last statement left no job, and none was announced since it began."""
         self._running: set[int] = set()
         self._fetching = asyncio.Lock()
         self._deleting: Batcher[int, None] = Batcher(self._delete, batch_max=DELETE_MAX, queue_max=WAITING_MAX)
@@ -123,7 +127,8 @@ class JobQueue(BaseAsyncConnector):
 
     async def _fetch(self, queues: Sequence[str], worker_id: int) -> dict[str, Any]:
         async with self._fetching:
-            if not self._taken:
+            if not self._taken and not self._none_left:
+                announced = self._announced
                 self._worker_id = worker_id
                 limit = max(1, min(FETCH_MAX, self._slots - len(self._running)))
                 try:
@@ -131,7 +136,10 @@ class JobQueue(BaseAsyncConnector):
                 except (Unavailable, PoisonBatch) as error:
                     raise exceptions.ConnectorException(str(error)) from error
                 self._taken.extend(map(dict, rows))
+                self._none_left = len(rows) < limit and announced == self._announced
         if not self._taken:
+            # Said once without a statement: a worker that asks again was told of jobs, or polls.
+            self._none_left = False
             return {"id": None}
         job = self._taken.popleft()
         self._running.add(job["id"])
@@ -170,6 +178,8 @@ class JobQueue(BaseAsyncConnector):
 
         def receive(_connection: object, _pid: int, channel: str, payload: object) -> None:
             # That there are new jobs needs to be said once; each request to abort one needs to be passed on.
+            self._announced += 1
+            self._none_left = False
             heard[channel if '"job_inserted"' in str(payload) else str(payload)] = channel, str(payload)
             something.set()
 
@@ -180,7 +190,8 @@ class JobQueue(BaseAsyncConnector):
                 await connection.add_listener(channel, receive)
             while not connection.is_closed():
                 try:
-                    await asyncio.wait_for(something.wait(), HEARTBEAT_S)
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await something.wait()
                 except TimeoutError:
                     await connection.execute("SELECT 1")
                 # A worker forgets what it is told during a fetch, which may have begun before the job was there.
