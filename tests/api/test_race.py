@@ -13,6 +13,9 @@ from tests.api.conftest import FAST, admin_headers, audit, buyer_headers, final
 
 BUY = "/api/order/buy-flash"
 BUYERS, UNITS = 200, 10
+BARRIER = 424_242
+"""An advisory lock that nobody else takes."""
+AT_BARRIER = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {BARRIER} AND NOT granted"
 
 
 @pytest.fixture(scope="module")
@@ -60,42 +63,48 @@ async def test_with_a_gate_that_lets_everybody_in_the_database_still_sells_ten(s
     assert await oversell(database, product_id) == 0
 
 
-def test_the_control_without_row_locks_oversells(tmp_path):
-    """The same race with the guard taken out of the accept function: if it did not oversell, the race proves nothing."""
-    stack = Stack(tmp_path, port=0, environment=FAST)
+def test_without_row_locks_two_transactions_that_meet_after_their_claims_oversell(tmp_path):
+    """The same meeting with the guard and without it: if that did not oversell, the race would prove nothing."""
+    guarded = (sql_root() / "functions/accept_orders_v1.sql").read_text()
+    unguarded = guarded.replace("FOR NO KEY UPDATE SKIP LOCKED", "").replace("PERFORM change_stock_v1", "PERFORM 1; --")
+    assert unguarded.count("SKIP LOCKED") == guarded.count("SKIP LOCKED") - 2
+    # No workers: they would find that an order does not own its units, and end it.
+    stack = Stack(tmp_path, port=0, orders=0, payments=0, environment=FAST)
     asyncio.run(stack.start())
     try:
-        sold = asyncio.run(race_without_guard(stack))
+        kept = asyncio.run(meet(stack, guarded))
+        sold = asyncio.run(meet(stack, unguarded))
         done = audit(stack)
     finally:
         asyncio.run(stack.stop())
-    assert sold > 0
+    assert (kept, sold > 0) == (0, True)
     assert done.returncode == 1, "the audit sees it"
     assert "I2   VIOLATED" in done.stdout
 
 
-async def race_without_guard(stack):
-    """Take the row locks out, let everybody through the gate, and race until it goes wrong; gives the oversell."""
-    guarded = (sql_root() / "functions/accept_orders_v1.sql").read_text()
-    unguarded = guarded.replace("FOR NO KEY UPDATE SKIP LOCKED", "").replace("PERFORM change_stock_v1", "PERFORM 1; --")
-    assert unguarded.count("SKIP LOCKED") == guarded.count("SKIP LOCKED") - 2
-    environment = stack.environment
-    connection = await asyncpg.connect(environment["FLASHSALE_POSTGRES__URL"])
-    await connection.execute(unguarded.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
-    headers = admin_headers(stack)
-    crowd = buyer_headers(stack, BUYERS)
-    sold = 0
-    for _ in range(10):
-        async with httpx.AsyncClient(base_url=stack.base_url) as client:
-            body = {"name": "Phone", "price": "1", "stock": UNITS}
-            product_id = (await client.post("/api/admin/products", json=body, headers=headers)).json()["id"]
+async def meet(stack, function):
+    """Let everybody through the gate, and the accept transactions of both processes wait for each other where each has
+    chosen its units; gives the oversell."""
+    waiting = function.replace("_taken := 0;", f"PERFORM pg_advisory_xact_lock_shared({BARRIER}); _taken := 0;")
+    assert waiting.count(str(BARRIER)) == 1
+    headers, crowd = admin_headers(stack), buyer_headers(stack, BUYERS)
+    async with (
+        asyncpg.create_pool(stack.environment["FLASHSALE_POSTGRES__URL"], min_size=1, max_size=1) as pool,
+        httpx.AsyncClient(base_url=stack.base_url) as client,
+        pool.acquire() as database,
+    ):
+        await database.execute(waiting.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
+        body = {"name": "Phone", "price": "1", "stock": UNITS}
+        product_id = (await client.post("/api/admin/products", json=body, headers=headers)).json()["id"]
         await set_gate(stack, product_id, 1_000_000)
-        await press(stack, crowd, product_id)
-        sold = await oversell(connection, product_id)
-        if sold > 0:
-            break
-    await connection.close()
-    return sold
+        await database.execute(f"SELECT pg_advisory_lock({BARRIER})")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(press(stack, crowd, product_id))
+            async with asyncio.timeout(10):
+                while await database.fetchval(AT_BARRIER) < len(stack.children["api"]):
+                    await asyncio.sleep(0.01)
+            await database.execute(f"SELECT pg_advisory_unlock({BARRIER})")
+        return await oversell(database, product_id)
 
 
 async def set_gate(stack, product_id, stock):
