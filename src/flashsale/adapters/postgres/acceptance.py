@@ -41,7 +41,8 @@ class PostgresAcceptance:
             [request.product_id for request in requests],
             [request.quantity for request in requests],
             [request.key for request in requests],
-            [request.fingerprint() for request in requests],
+            # What a key was used for; without one there is nothing to compare.
+            [None if request.key is None else request.fingerprint() for request in requests],
             [proposal.epoch for proposal in proposals],
             self._due,
         )

@@ -55,35 +55,21 @@ class PostgresFeed:
                 log.warning("feed.away", error=type(error).__name__)
                 await asyncio.sleep(RECONNECT_S)
                 continue
-            queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue(QUEUE_MAX)
-            lost = asyncio.Event()
-
-            def receive(
-                _connection: object,
-                _pid: int,
-                channel: str,
-                payload: object,
-                queue: asyncio.Queue[tuple[str, str]] = queue,
-                lost: asyncio.Event = lost,
-            ) -> None:
-                try:
-                    queue.put_nowait((channel, str(payload)))
-                except asyncio.QueueFull:
-                    lost.set()
-
+            heard = _Heard()
             try:
-                connection.add_termination_listener(lambda _connection, lost=lost: lost.set())
+                connection.add_termination_listener(heard.lose)
                 for channel in CHANNELS:
-                    await connection.add_listener(channel, receive)
+                    await connection.add_listener(channel, heard.receive)
                 self._connected = True
                 yield Connected()
-                while not lost.is_set():
+                while True:
                     try:
-                        channel, payload = await asyncio.wait_for(_next(queue, lost), HEARTBEAT_S)
+                        async with asyncio.timeout(HEARTBEAT_S):
+                            notification = await heard.next()
                     except TimeoutError:
                         await connection.execute("SELECT 1")
                         continue
-                    for change in _parse(channel, payload):
+                    for change in _parse(*notification):
                         yield change
             except AWAY as error:
                 log.warning("feed.lost", error=type(error).__name__)
@@ -92,19 +78,30 @@ class PostgresFeed:
                 connection.terminate()
 
 
-async def _next(queue: asyncio.Queue[tuple[str, str]], lost: asyncio.Event) -> tuple[str, str]:
-    if not queue.empty():
-        return queue.get_nowait()
-    getting = asyncio.ensure_future(queue.get())
-    losing = asyncio.ensure_future(lost.wait())
-    try:
-        await asyncio.wait({getting, losing}, return_when=asyncio.FIRST_COMPLETED)
-        if getting.done():
-            return getting.result()
-        raise OSError("the listening connection was lost")
-    finally:
-        getting.cancel()
-        losing.cancel()
+class _Heard:
+    """What a connection was told and nobody has read yet."""
+
+    def __init__(self) -> None:
+        self._notifications: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
+
+    def receive(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
+        if self._notifications.qsize() < QUEUE_MAX:
+            self._notifications.put_nowait((channel, str(payload)))
+        else:
+            self.lose()
+
+    def lose(self, _connection: object = None) -> None:
+        """Forget everything: it will be read again."""
+        while not self._notifications.empty():
+            self._notifications.get_nowait()
+        self._notifications.put_nowait(None)
+
+    async def next(self) -> tuple[str, str]:
+        """Give channel and payload; OSError once the connection is lost."""
+        notification = await self._notifications.get()
+        if notification is None:
+            raise OSError("the listening connection was lost")
+        return notification
 
 
 def _parse(channel: str, payload: str) -> list[Change]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ class GateConnection:
     @property
     def away(self) -> bool:
         """Whether the server failed so recently that it is not asked again yet."""
-        return asyncio.get_running_loop().time() < self._away_until
+        return time.monotonic() < self._away_until
 
     def script(self, name: str, keys: Sequence[str], arguments: Sequence[object]) -> Command:
         """Give the command that runs a script of `scripts/`."""
@@ -121,5 +122,5 @@ class GateConnection:
         if not self._failed:
             log.warning("gate.away", error=type(error).__name__, problem=str(error)[:200])
         self._failed = True
-        self._away_until = asyncio.get_running_loop().time() + self._reconnect_s
+        self._away_until = time.monotonic() + self._reconnect_s
         await self._connection.disconnect(nowait=True)
