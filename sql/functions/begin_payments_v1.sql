@@ -10,8 +10,12 @@ DECLARE
     _held uuid[];
     _begun uuid[];
 BEGIN
-    _held := ARRAY(
-        SELECT o.order_id FROM orders AS o
+    SELECT
+        coalesce(array_agg(h.order_id), '{}'),
+        coalesce(array_agg(h.order_id) FILTER (WHERE h.status = 'awaiting_payment'), '{}')
+    INTO _held, _begun
+    FROM (
+        SELECT o.order_id, o.status FROM orders AS o
         WHERE o.order_id = ANY(_order_ids)
             AND (
                 o.status IN ('processing_payment', 'payment_unknown')
@@ -22,28 +26,30 @@ BEGIN
             )
         ORDER BY o.order_id
         FOR NO KEY UPDATE
-    );
-    _begun := ARRAY(
-        SELECT o.order_id FROM orders AS o WHERE o.order_id = ANY(_held) AND o.status = 'awaiting_payment'
-    );
-    UPDATE payment_attempts
-    SET outcome = 'superseded', finished_at = clock_timestamp()
-    WHERE order_id = ANY(_held) AND outcome IS NULL;
-    UPDATE orders AS o
-    SET
-        status = CASE WHEN o.status = 'awaiting_payment' THEN 'processing_payment' ELSE o.status END,
-        attempt = o.attempt + 1,
-        due_at = clock_timestamp() + _due
-    WHERE o.order_id = ANY(_held);
-    INSERT INTO payment_attempts (order_id, attempt, gateway_key, amount_minor, currency)
-    SELECT o.order_id, o.attempt, o.order_id::text, o.unit_price_minor * o.quantity, o.currency
-    FROM orders AS o
-    WHERE o.order_id = ANY(_held);
-    PERFORM notify_orders_v1(_begun);
+    ) AS h;
+    IF cardinality(_begun) < cardinality(_held) THEN
+        UPDATE payment_attempts
+        SET outcome = 'superseded', finished_at = clock_timestamp()
+        WHERE order_id = ANY(_held) AND outcome IS NULL;
+    END IF;
     RETURN QUERY
-    SELECT a.order_id, a.attempt, o.status, a.gateway_key, a.amount_minor, a.currency
-    FROM payment_attempts AS a
-    INNER JOIN orders AS o ON a.order_id = o.order_id AND a.attempt = o.attempt
-    WHERE a.order_id = ANY(_held);
+    WITH moved AS (
+        UPDATE orders AS o
+        SET
+            status = CASE WHEN o.status = 'awaiting_payment' THEN 'processing_payment' ELSE o.status END,
+            attempt = o.attempt + 1,
+            due_at = clock_timestamp() + _due
+        WHERE o.order_id = ANY(_held)
+        RETURNING o.order_id, o.attempt, o.status, o.unit_price_minor * o.quantity AS amount_minor, o.currency
+    ),
+    opened AS (
+        INSERT INTO payment_attempts AS a (order_id, attempt, gateway_key, amount_minor, currency)
+        SELECT m.order_id, m.attempt, m.order_id::text, m.amount_minor, m.currency FROM moved AS m
+        RETURNING a.order_id, a.gateway_key
+    )
+    SELECT m.order_id, m.attempt, m.status, n.gateway_key, m.amount_minor, m.currency
+    FROM moved AS m
+    INNER JOIN opened AS n ON m.order_id = n.order_id;
+    PERFORM notify_orders_v1(_begun);
 END;
 $$;

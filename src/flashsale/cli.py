@@ -169,23 +169,22 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
     import uvloop
 
     from flashsale.local.simulator import run_simulator
+    from flashsale.processes import settle_collector
 
     settings = _process_settings()
     secret = settings.payments.gateway_secret.get_secret_value()
     if not secret:
         sys.exit("FLASHSALE_PAYMENTS__GATEWAY_SECRET: set the secret that callers must send.")
 
+    def ready() -> None:
+        settle_collector()
+        tell_ready(ready_fd)
+
     async def run() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run_simulator(
-            settings.simulator,
-            secret,
-            sock=_listening(host, port, fd),
-            ready=lambda: tell_ready(ready_fd),
-            stop=stop,
-        )
+        await run_simulator(settings.simulator, secret, sock=_listening(host, port, fd), ready=ready, stop=stop)
 
     uvloop.run(run())
 
