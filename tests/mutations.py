@@ -696,6 +696,13 @@ MUTATIONS = [
         tests="asked_for_too_late",
     ),
     Mutation(
+        guard="a refusal leaves no garbage",
+        file="src/flashsale/usecases/buy.py",
+        before="            del refusal\n",
+        after="            pass\n",
+        tests="leaves_the_garbage_collector_nothing",
+    ),
+    Mutation(
         guard="a worker asks again for jobs that were announced",
         file="src/flashsale/adapters/postgres/job_queue.py",
         before="            self._none_left = False\n            heard[",

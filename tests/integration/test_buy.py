@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
 
@@ -212,6 +213,21 @@ async def test_sold_out_is_repeated_for_a_short_time_only(services, monkeypatch)
                 assert await services.buy(ask(product, second))
                 break
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("key", ["new", None])
+async def test_a_refusal_leaves_the_garbage_collector_nothing(services, sold_out, key):
+    product, *_, other = sold_out
+    refusals = 10
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(refusals):
+            with contextlib.suppress(SoldOut):
+                await services.buy(ask(product, other, key=key))
+        assert gc.collect() < refusals
+    finally:
+        gc.enable()
 
 
 async def test_who_is_told_sold_out_from_memory_is_limited_too(services, sold_out):

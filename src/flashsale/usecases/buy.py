@@ -210,7 +210,11 @@ class Buy:
                 if verdict.accepted is None:
                     raise KeyReused
                 return verdict.accepted
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            # Or the exception and this frame, which know each other, stay until they are collected, with the request.
+            del refusal
 
     async def _accept(self, proposals: list[Proposal]) -> Sequence[Verdict]:
         # Sorted as the function asks: locks are taken in (user, key) order in every process.
