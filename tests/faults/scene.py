@@ -186,10 +186,12 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
                 run.satisfy()
 
         try:
-            await run.watch(show, every_s=LOOK_S, deadline_s=DEADLINE_S)
-            await asyncio.wait_for(disturbing, DEADLINE_S)
-        except Exception as error:  # noqa: BLE001 - a row of the table, whatever it was
-            problems.append(f"{type(error).__name__}: {error}")
+            # Whatever happens, what the fault broke is mended before anybody looks.
+            for waited in (run.watch(show, every_s=LOOK_S, deadline_s=DEADLINE_S), disturbing):
+                try:
+                    await asyncio.wait_for(waited, 2 * DEADLINE_S)
+                except Exception as error:  # noqa: BLE001 - a row of the table, whatever it was
+                    problems.append(f"{type(error).__name__}: {error}")
         finally:
             disturbing.cancel()
         if run.load.returncode:
