@@ -271,16 +271,23 @@ async def test_a_request_to_abort_is_passed_on_for_each_job(settings, db):
     assert all(any(f": {job_id}}}" in payload for payload in said) for job_id in job_ids)
 
 
+@asynccontextmanager
+async def announced_during_a_fetch(queue, db, holder):
+    """Announce jobs while a fetch waits for their table; gives the fetch, which goes on afterwards."""
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE procrastinate_jobs")
+        fetching = asyncio.create_task(fetch(queue, None))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'"
+        await until(db, waiting, NAME)
+        await db.execute("""SELECT pg_notify('procrastinate_queue_v1#work', '{"type": "job_inserted"}')""")
+        yield fetching
+
+
 async def test_a_worker_is_not_told_of_jobs_while_it_fetches_because_it_would_forget(settings, db, postgres_url):
     told = asyncio.Queue()
     holder = await asyncpg.connect(postgres_url)
     async with opened(settings) as queue, listening(queue, db, told):
-        async with holder.transaction():
-            await holder.execute("LOCK TABLE procrastinate_jobs")
-            fetching = asyncio.create_task(fetch(queue, None))
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'"
-            await until(db, waiting, NAME)
-            await db.execute("""SELECT pg_notify('procrastinate_queue_v1#work', '{"type": "job_inserted"}')""")
+        async with announced_during_a_fetch(queue, db, holder) as fetching:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(told.get(), 0.2)
             assert not fetching.done()
@@ -310,12 +317,7 @@ async def test_a_job_that_is_announced_during_a_fetch_is_asked_for(settings, db,
     first = (await put(db, 1))[0]
     holder = await asyncpg.connect(postgres_url)
     async with opened(settings) as queue, listening(queue, db, told := asyncio.Queue()):
-        async with holder.transaction():
-            await holder.execute("LOCK TABLE procrastinate_jobs")
-            fetching = asyncio.create_task(fetch(queue, None))
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'"
-            await until(db, waiting, NAME)
-            await db.execute("""SELECT pg_notify('procrastinate_queue_v1#work', '{"type": "job_inserted"}')""")
+        async with announced_during_a_fetch(queue, db, holder) as fetching:
             await until(db, "SELECT pg_notification_queue_usage() = 0")
         assert await fetching == first
         await asyncio.wait_for(told.get(), SOON_S)
