@@ -397,8 +397,8 @@ MUTATIONS = [
     Mutation(
         guard="a new attempt has the same gateway key",
         file="sql/functions/begin_payments_v1.sql",
-        before="o.attempt, o.order_id::text,",
-        after="o.attempt, o.order_id::text || o.attempt,",
+        before="m.attempt, m.order_id::text,",
+        after="m.attempt, m.order_id::text || m.attempt,",
         tests="unknown_outcome_is_asked_for",
     ),
     Mutation(
@@ -411,7 +411,7 @@ MUTATIONS = [
     Mutation(
         guard="a settled lease gives nothing back",
         file="src/flashsale/adapters/redis/scripts/admit.lua",
-        before="if back == '1' then",
+        before="if back == 1 then",
         after="if true then",
         tests="units_are_leased_settled",
     ),
@@ -460,8 +460,8 @@ MUTATIONS = [
     Mutation(
         guard="a foreign stock is not believed",
         file="src/flashsale/adapters/redis/scripts/admit.lua",
-        before="    or not stock or stock < 0 or stock > 1000000 or stock % 1 ~= 0\n    or not string.match(redis.call('GET', KEYS[3]), '^%d+$') then",
-        after="    then",
+        before="or not string.match(free, '^%d+$') or tonumber(free) > 1000000 then",
+        after="then",
         tests="foreign_contents",
     ),
     Mutation(

@@ -102,8 +102,10 @@ async def _kill_valkey(scene: Scene, *, wipe: bool) -> None:
     await scene.until_loaded()
 
 
-async def valkey_killed(scene: Scene) -> None:
-    """SIGKILL Valkey and start it on its append-only file."""
+async def valkey_rewound(scene: Scene) -> None:
+    """SIGKILL Valkey and start it on a snapshot from the beginning of the sale."""
+    async with scene.redis() as redis:
+        await redis.save()
     await _kill_valkey(scene, wipe=False)
 
 
@@ -264,7 +266,7 @@ CELLS = [
     Cell(name="all workers killed", disturb=all_workers_killed),
     Cell(name="API process stopped and resumed", disturb=api_zombie),
     Cell(name="payment worker stopped and resumed", disturb=payment_zombie),
-    Cell(name="Valkey killed, AOF kept", disturb=valkey_killed),
+    Cell(name="Valkey killed, old snapshot", disturb=valkey_rewound),
     Cell(name="Valkey killed, data gone", disturb=valkey_wiped),
     Cell(name="Valkey flushed", disturb=valkey_flushed, gate_lies=True),
     Cell(name="gate stock overwritten", disturb=stock_overwritten, gate_lies=True),

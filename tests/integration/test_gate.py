@@ -89,7 +89,12 @@ async def test_requests_per_window_and_attempts_per_minute_are_limited(postgres_
         user, other = await add_buyers(services, 2)
         answers = [(await admit(services, product, user)).admission for _ in range(4)]
         assert answers == ["admitted", "admitted", "rate_limited", "rate_limited"]
-        assert (await admit(services, product, other)).admission is Admission.ADMITTED
+        # Five of one user in one batch.
+        batches = services.gate.batches[0]
+        answers = await asyncio.gather(*(admit(services, product, other) for _ in range(5)))
+        assert [answer.admission for answer in answers] == ["admitted", "admitted", *["rate_limited"] * 3]
+        assert [answer.window_s for answer in answers[2:]] == [60, 3600, 3600]
+        assert services.gate.batches[0] == batches + 1
         with pytest.raises(RateLimited) as caught:
             await services.buy(ask(product, user))
         assert caught.value.retry_after_s >= 1

@@ -143,16 +143,15 @@ async def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path):
     assert server.child.returncode is not None
 
 
-async def test_valkey_keeps_data_and_port(tmp_path):
+async def test_valkey_keeps_its_port_and_starts_on_a_snapshot_that_was_made(tmp_path):
     server = LocalValkey(tmp_path / "with space")
     url = await server.start()
     try:
         async with Redis.from_url(url) as client:
-            assert (await client.config_get("appendfsync"))["appendfsync"] == "everysec"
+            assert await client.config_get("appendonly", "save") == {"appendonly": "no", "save": ""}
             assert (await client.config_get("maxmemory-policy"))["maxmemory-policy"] == "noeviction"
             await client.set("kept", 1)
-            # The append-only file is on disk once the server says so.
-            await client.execute_command("WAITAOF", 1, 0, 5000)
+            await client.save()
         await server.kill()
         assert await server.start() == url
         async with Redis.from_url(url) as client:
@@ -160,31 +159,31 @@ async def test_valkey_keeps_data_and_port(tmp_path):
             await client.set("kept", 2)
         assert await server.restart() == url
         async with Redis.from_url(url) as client:
-            assert await client.get("kept") == b"2"
+            assert await client.get("kept") == b"1"
         with pytest.raises(ChildFailed, match="already runs on"):
             await LocalValkey(tmp_path / "with space").start()
     finally:
         await server.stop()
 
 
-async def rewrite_slowly(server):
-    """Let a Valkey rewrite its file, for many seconds; gives the child that does it."""
+async def save_slowly(server):
+    """Let a Valkey write a snapshot, for many seconds; gives the child that does it."""
     async with Redis.from_url(server.url) as client:
         await client.mset({f"k{number}": "x" * 100 for number in range(20_000)})
         await client.config_set("rdb-key-save-delay", 1000)
-        await client.bgrewriteaof()
+        await client.bgsave()
     async with asyncio.timeout(10):
-        while not (rewriting := descendants(server.child.pid)):
+        while not (saving := descendants(server.child.pid)):
             await asyncio.sleep(0.01)
-    return rewriting
+    return saving
 
 
-async def test_a_killed_valkey_leaves_no_child_that_rewrites_its_file(tmp_path):
+async def test_a_killed_valkey_leaves_no_child_that_writes_a_snapshot(tmp_path):
     server = LocalValkey(tmp_path)
     await server.start()
-    rewriting = await rewrite_slowly(server)
+    saving = await save_slowly(server)
     await server.kill()
-    assert await wait_gone(rewriting, timeout_s=0.5)
+    assert await wait_gone(saving, timeout_s=0.5)
 
 
 async def test_a_child_that_outlives_its_valkey_is_no_running_server(tmp_path, monkeypatch):
@@ -192,13 +191,13 @@ async def test_a_child_that_outlives_its_valkey_is_no_running_server(tmp_path, m
     monkeypatch.setattr("flashsale.local.valkey_server.LAST_BREATH_S", 0.0)
     server = LocalValkey(tmp_path)
     url = await server.start()
-    rewriting = await rewrite_slowly(server)
+    saving = await save_slowly(server)
     # Nor may it notice by itself.
-    os.kill(rewriting[0], signal.SIGSTOP)
+    os.kill(saving[0], signal.SIGSTOP)
     await server.child.kill()
     assert await server.start() == url
     try:
-        assert await wait_gone(rewriting, timeout_s=0.5)
+        assert await wait_gone(saving, timeout_s=0.5)
     finally:
         await server.stop()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LocalValkey:
-    """One server and its append-only file; start, stop, kill, wipe and start again on the same port."""
+    """One server that writes nothing to disk by itself; start, stop, kill, wipe and start again on the same port."""
 
     def __init__(
         self, data_dir: Path, *, binary: Path | None = None, port: int | None = None, log_path: Path | None = None
@@ -54,7 +53,7 @@ class LocalValkey:
             configuration,
             f'bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir "{self._data_dir.resolve()}"\n'
             f'pidfile "{self._pid_file.resolve()}"\n'
-            "appendonly yes\nappendfsync everysec\nsave ''\nmaxmemory-policy noeviction\ndaemonize no\n",
+            "appendonly no\nsave ''\nmaxmemory-policy noeviction\ndaemonize no\n",
         )
         command: Sequence[str] = [str(binary), str(configuration.resolve())]
         self.child = Child("valkey", command, log_path=self._log_path)
@@ -71,7 +70,7 @@ class LocalValkey:
             await self.child.stop()
 
     async def kill(self) -> None:
-        """Kill it at once with the child that rewrites its file, if there is one, as a crash would."""
+        """Kill it at once with the child that writes a snapshot, if there is one, as a crash would."""
         if self.child is not None:
             await self.child.kill_all()
 
@@ -81,13 +80,13 @@ class LocalValkey:
         return await self.start()
 
     def wipe(self) -> None:
-        """Delete the data of a stopped server."""
-        shutil.rmtree(self._data_dir / "appendonlydir", ignore_errors=True)
+        """Delete the snapshot of a stopped server, if somebody had it made."""
+        (self._data_dir / "dump.rdb").unlink(missing_ok=True)
 
     async def _clear_dead_server(self, program: str) -> None:
         """Make sure that no server runs on the data, and end what a dead one left.
 
-        A server keeps its data folder as its working directory. The child that it forks to rewrite its file does not
+        A server keeps its data folder as its working directory. The child that it forks to write a snapshot does not
         die with it, but needs a second or two to notice (Valkey 9).
 
         Raises:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hiredis
 import structlog
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
-Command = tuple[object, ...]
+Command = tuple[Any, ...]
 
 
 class GateAway(Exception):
@@ -41,14 +42,15 @@ class GateConnection:
         """Keep the settings; nothing connects yet."""
         arguments: dict[str, Any] = {
             **parse_url(settings.url.get_secret_value()),
-            "socket_timeout": settings.timeout_s,
-            "socket_connect_timeout": settings.timeout_s,
+            # One deadline for all of a call, instead of redis-py's for each send, with a task, and each reply.
+            "socket_timeout": None,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
             "redis_connect_func": self._greet,
             "decode_responses": True,
         }
         self._connection: Any = Connection(**arguments)
+        self._timeout_s = settings.timeout_s
         self._reconnect_s = settings.reconnect_s
         self._lock = asyncio.Lock()
         self._away_until = 0.0
@@ -65,7 +67,7 @@ class GateConnection:
         """Whether the server failed so recently that it is not asked again yet."""
         return time.monotonic() < self._away_until
 
-    def script(self, name: str, keys: Sequence[str], arguments: Sequence[object]) -> Command:
+    def script(self, name: str, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Command:
         """Give the command that runs a script of `scripts/`."""
         return ("EVALSHA", self._digests[name], len(keys), *keys, *arguments)
 
@@ -80,11 +82,14 @@ class GateConnection:
         async with self._lock:
             connection = self._connection
             try:
-                await connection.connect()
-                generation = self._generation
-                commands = build(self._run_id)
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-                replies = [await connection.read_response() for _ in commands]
+                async with asyncio.timeout(self._timeout_s):
+                    if not connection.is_connected:
+                        await connection.connect()
+                    generation = self._generation
+                    commands = build(self._run_id)
+                    packed = b"".join([hiredis.pack_command(command) for command in commands])
+                    await connection.send_packed_command(packed, check_health=False)
+                    replies = [await connection.read_response() for _ in commands]
             except (RedisError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
                 await self._drop(error)
                 raise GateAway from error

@@ -9,6 +9,8 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import msgspec
+
 from flashsale.adapters.redis.connection import Command, GateAway, GateConnection
 from flashsale.domain.products import ALLOTMENT_MAX
 from flashsale.usecases.batching import Batcher
@@ -242,7 +244,9 @@ class RedisGate:
         waiting = self._decided[product_id]
         decided, self._decided[product_id] = waiting[: settings.batch_max], waiting[settings.batch_max :]
         self._decided_count -= len(decided)
-        arguments: list[object] = [
+        # One argument instead of four for each request: neither side makes and frees them one by one.
+        requests = [(order_id, request.user_id, request.quantity, request.key or "") for _, order_id, request in asked]
+        arguments = (
             run_id,
             epoch,
             round(settings.lease_s * 1000),
@@ -250,13 +254,8 @@ class RedisGate:
             settings.rate_window_s,
             settings.attempts_per_minute,
             limit_per_buyer,
-            len(decided),
-        ]
-        for order_id, back in decided:
-            arguments += (str(order_id), back)
-        arguments.append(len(asked))
-        for _, order_id, request in asked:
-            arguments += (str(order_id), str(request.user_id), request.quantity, request.key or "")
+            msgspec.msgpack.encode((decided, requests)),
+        )
         return self._connection.script("admit", keys, arguments)
 
 

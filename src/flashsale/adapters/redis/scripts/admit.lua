@@ -8,9 +8,9 @@
 --   keys         hash: "<user id>:<key>" -> order id of the lease
 --   buyers       hash: user id -> units leased and claimed, as far as this gate knows
 --   rate, tries  hash per time window: user id -> requests
--- ARGV  run id, epoch, lease ms, rate limit, rate window s, tries per minute, limit per buyer (0: none),
---       n, n x (order id, 0: an order holds the units; 1: they go back; 2: there were none),
---       m, m x (order id, user id, units, key or '')
+-- ARGV  run id, epoch, lease ms, rate limit, rate window s, tries per minute, limit per buyer (0: none), and in
+--       MessagePack: {{order id, 0: an order holds the units; 1: they go back; 2: there were none}, ...},
+--       {{order id, user id, units, key or ''}, ...}
 -- Gives {'unloaded'} before any write, or {'ok', m answers, stock left, leases left}. An answer is 'admitted',
 -- 'sold_out', 'limit_reached', 'rate_limited:<s>', or 'leased:<order id>' for a key that holds a lease.
 
@@ -24,12 +24,12 @@ for i, want in ipairs(types) do
         return {'unloaded'}
     end
 end
-local stock = tonumber(redis.call('GET', KEYS[3]))
+local free = redis.call('GET', KEYS[3])
 if redis.call('GET', KEYS[1]) ~= ARGV[2] or redis.call('GET', KEYS[2]) ~= ARGV[1]
-    or not stock or stock < 0 or stock > 1000000 or stock % 1 ~= 0
-    or not string.match(redis.call('GET', KEYS[3]), '^%d+$') then
+    or not free or not string.match(free, '^%d+$') or tonumber(free) > 1000000 then
     return {'unloaded'}
 end
+local stock = tonumber(free)
 
 -- Rates are no part of what was loaded: foreign ones are forgotten.
 for i = 8, 9 do
@@ -41,40 +41,62 @@ end
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local at = 8
+local lease_ms, rate_limit, window_s = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local tries_limit, buyer_limit = tonumber(ARGV[6]), tonumber(ARGV[7])
+local decided, asked = unpack(cmsgpack.unpack(ARGV[8]))
+
+local function counted(value)
+    -- A foreign value counts as none.
+    local count = tonumber(value) or 0
+    if count % 1 ~= 0 or count < 0 or count > 1000000 then
+        return 0
+    end
+    return count
+end
+
+local function column(rows, place)
+    local values = {}
+    for i, row in ipairs(rows) do
+        values[i] = row[place]
+    end
+    return values
+end
 
 local function bump(key, field, by)
-    -- A foreign value counts as none.
-    local count = tonumber(redis.call('HGET', key, field)) or 0
-    if count % 1 ~= 0 or count < 0 or count > 1000000 then
-        count = 0
-    end
-    count = count + by
+    local count = counted(redis.call('HGET', key, field)) + by
     if count > 0 then
         redis.call('HSET', key, field, string.format('%d', count))
     else
         redis.call('HDEL', key, field)
     end
-    return count
 end
 
-local function requests(key, user)
-    local count = redis.pcall('HINCRBY', key, user, 1)
-    if type(count) ~= 'number' then
-        redis.call('HSET', key, user, '1')
-        count = 1
+-- Requests of each user of this batch in a window, before the batch; written at its end.
+local function requests(key, limit)
+    local counts = {}
+    if limit > 0 then
+        local users = column(asked, 2)
+        for i, value in ipairs(redis.call('HMGET', key, unpack(users))) do
+            counts[users[i]] = counted(value)
+        end
     end
-    return count
+    return counts
 end
 
-local decided = tonumber(ARGV[at])
-at = at + 1
-if decided > 0 then
-    local ids, first = {}, at
-    for i = 1, decided do
-        ids[i] = ARGV[first + 2 * (i - 1)]
+local function write_requests(key, counts, seconds)
+    local flat = {}
+    for user, count in pairs(counts) do
+        flat[#flat + 1] = user
+        flat[#flat + 1] = count
     end
-    at = first + 2 * decided
+    if #flat > 0 then
+        redis.call('HSET', key, unpack(flat))
+        redis.call('EXPIRE', key, seconds)
+    end
+end
+
+if #decided > 0 then
+    local ids = column(decided, 1)
     local held = redis.call('HMGET', KEYS[5], unpack(ids))
     redis.call('ZREM', KEYS[4], unpack(ids))
     redis.call('HDEL', KEYS[5], unpack(ids))
@@ -84,35 +106,41 @@ if decided > 0 then
         local units, user, key = string.match(not gone[id] and held[i] or '', '^(%d+):([^:]+):(.*)$')
         gone[id] = true
         if units then
-            local back = ARGV[first + 2 * i - 1]
+            local back = decided[i][2]
             if key ~= '' and redis.call('HGET', KEYS[6], user .. ':' .. key) == id then
                 redis.call('HDEL', KEYS[6], user .. ':' .. key)
             end
-            if back == '1' then
+            if back == 1 then
                 stock = redis.call('INCRBY', KEYS[3], units)
             end
-            if back ~= '0' then
+            if back ~= 0 then
                 bump(KEYS[7], user, -tonumber(units))
             end
         end
     end
 end
 
-local lease_ms, rate_limit, window_s = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local tries_limit, buyer_limit = tonumber(ARGV[6]), tonumber(ARGV[7])
-local asked = tonumber(ARGV[at])
-at = at + 1
+if #asked == 0 then
+    return {'ok', {}, stock, redis.call('ZCARD', KEYS[4])}
+end
+local rates, tries = requests(KEYS[8], rate_limit), requests(KEYS[9], tries_limit)
 local answers = {}
 -- Leases of this batch are written at its end, all at once.
 local taken, deadlines, leased, values = 0, {}, {}, {}
-for i = 1, asked do
-    local id, user, units, key = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
-    at = at + 4
+for i, one in ipairs(asked) do
+    local id, user, units, key = unpack(one)
     local answer
-    if rate_limit > 0 and requests(KEYS[8], user) > rate_limit then
-        answer = 'rate_limited:' .. window_s
-    elseif tries_limit > 0 and requests(KEYS[9], user) > tries_limit then
-        answer = 'rate_limited:60'
+    if rate_limit > 0 then
+        rates[user] = rates[user] + 1
+        if rates[user] > rate_limit then
+            answer = 'rate_limited:' .. window_s
+        end
+    end
+    if not answer and tries_limit > 0 then
+        tries[user] = tries[user] + 1
+        if tries[user] > tries_limit then
+            answer = 'rate_limited:60'
+        end
     end
     if not answer and key ~= '' then
         local running = redis.call('HGET', KEYS[6], user .. ':' .. key)
@@ -147,13 +175,11 @@ for i = 1, asked do
     end
     answers[i] = answer
 end
+write_requests(KEYS[8], rates, window_s + 1)
+write_requests(KEYS[9], tries, 61)
 if taken > 0 then
     redis.call('DECRBY', KEYS[3], taken)
     redis.call('ZADD', KEYS[4], unpack(deadlines))
     redis.call('HSET', KEYS[5], unpack(values))
-end
-if asked > 0 then
-    redis.call('EXPIRE', KEYS[8], window_s + 1)
-    redis.call('EXPIRE', KEYS[9], 61)
 end
 return {'ok', answers, stock, redis.call('ZCARD', KEYS[4])}
