@@ -31,7 +31,8 @@ FROM orders AS o
 LEFT JOIN owned AS w ON o.order_id = w.order_id;
 
 -- name: I5_histories
--- Each order's events are gapless from version 1 `queued`, follow the transition table, and end where the order is.
+-- Each order's events are gapless from version 1 `queued`, follow the transition table, and end where the order is; each
+-- event is an order's.
 WITH steps AS (
     SELECT
         e.order_id, e.version, e.status,
@@ -54,7 +55,11 @@ FROM orders AS o
 LEFT JOIN broken AS b ON o.order_id = b.order_id
 LEFT JOIN steps AS last
     ON o.order_id = last.order_id AND last.version_after IS NULL
-    AND o.version = last.version AND o.status = last.status;
+    AND o.version = last.version AND o.status = last.status
+UNION ALL
+SELECT e.order_id::text, true
+FROM order_events AS e
+WHERE NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = e.order_id);
 
 -- name: I7_attempts
 -- A confirmed order has a captured attempt over exactly its price; an order that ended unconfirmed has none; no order

@@ -91,7 +91,8 @@ CREATE TABLE buyer_units (
 );
 
 CREATE TABLE orders (
-    order_id uuid PRIMARY KEY REFERENCES requests,
+    -- that of a request: the audit checks it, because a key would look up and lock the row that was written just before
+    order_id uuid PRIMARY KEY,
     user_id uuid NOT NULL,
     product_id integer NOT NULL,
     product_name text NOT NULL,
@@ -131,7 +132,8 @@ CREATE INDEX units_free ON units (product_id, unit_no) WHERE order_id IS NULL;
 CREATE INDEX units_order ON units (order_id) WHERE order_id IS NOT NULL;
 
 CREATE TABLE order_events (
-    order_id uuid NOT NULL REFERENCES orders,
+    -- that of an order; as above
+    order_id uuid NOT NULL,
     version integer NOT NULL,
     status text NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
