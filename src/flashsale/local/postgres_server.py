@@ -41,6 +41,8 @@ SETTINGS: Mapping[str, str] = {
     "max_connections": "300",
     "shared_buffers": "128MB",
     "max_wal_size": "2GB",
+    # In a young cluster some COMMIT makes each new segment, and all others wait for it: 60 ms if it is filled first.
+    "wal_init_zero": "off",
     "wal_compression": "on",
     # Units are updated once and again: clean up before the free list's index grows.
     "autovacuum_naptime": "5s",
