@@ -27,9 +27,9 @@ async def settle():
 async def test_while_one_flush_is_on_its_way_requests_gather():
     flush = Recorder()
     batcher = Batcher(flush, batch_max=10, queue_max=100)
-    first = asyncio.create_task(batcher.submit(1))
+    first = batcher.submit(1)
     await settle()
-    rest = [asyncio.create_task(batcher.submit(n)) for n in range(2, 5)]
+    rest = [batcher.submit(n) for n in range(2, 5)]
     await settle()
     assert flush.batches == [[1]]
     flush.leave.set()
@@ -40,9 +40,9 @@ async def test_while_one_flush_is_on_its_way_requests_gather():
 async def test_a_batch_has_a_maximum_and_so_has_the_queue():
     flush = Recorder()
     batcher = Batcher(flush, batch_max=2, queue_max=3)
-    tasks = [asyncio.create_task(batcher.submit(0))]
+    tasks = [batcher.submit(0)]
     await settle()
-    tasks += [asyncio.create_task(batcher.submit(n)) for n in range(1, 4)]
+    tasks += [batcher.submit(n) for n in range(1, 4)]
     await settle()
     with pytest.raises(Unavailable):
         await batcher.submit(9)
@@ -54,7 +54,7 @@ async def test_a_batch_has_a_maximum_and_so_has_the_queue():
 async def test_rivals_are_never_in_one_batch_and_stay_in_order():
     flush = Recorder()
     batcher = Batcher(flush, batch_max=10, queue_max=100, rivals=lambda n: (n % 10,))
-    tasks = [asyncio.create_task(batcher.submit(n)) for n in (1, 11, 2, 21)]
+    tasks = [batcher.submit(n) for n in (1, 11, 2, 21)]
     await settle()
     flush.leave.set()
     assert await asyncio.gather(*tasks) == [10, 110, 20, 210]
@@ -64,7 +64,7 @@ async def test_rivals_are_never_in_one_batch_and_stay_in_order():
 async def test_lanes_flush_at_once():
     flush = Recorder()
     batcher = Batcher(flush, batch_max=1, queue_max=100, lanes=2)
-    tasks = [asyncio.create_task(batcher.submit(n)) for n in range(3)]
+    tasks = [batcher.submit(n) for n in range(3)]
     await settle()
     assert flush.batches == [[0], [1]]
     flush.leave.set()
@@ -96,8 +96,8 @@ async def test_no_item_is_left_behind_when_the_queue_runs_empty():
 async def test_somebody_who_leaves_harms_nobody():
     flush = Recorder()
     batcher = Batcher(flush, batch_max=10, queue_max=100)
-    leaver = asyncio.create_task(batcher.submit(1))
-    stayer = asyncio.create_task(batcher.submit(2))
+    leaver = batcher.submit(1)
+    stayer = batcher.submit(2)
     await settle()
     leaver.cancel()
     flush.leave.set()

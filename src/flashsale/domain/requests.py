@@ -5,8 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from flashsale.domain.errors import InvalidInput
@@ -36,8 +35,7 @@ def check_key(key: str) -> str:
     return key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuyRequest:
+class BuyRequest(NamedTuple):
     """What a buyer asks for."""
 
     user_id: UUID
@@ -74,8 +72,7 @@ class AcceptOutcome(enum.StrEnum):
     UNKNOWN_USER = "unknown_user"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(NamedTuple):
     """What a 202 says; a replay says the same, byte for byte."""
 
     order_id: UUID

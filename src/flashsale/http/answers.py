@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -15,15 +14,19 @@ Headers = list[tuple[bytes, bytes]]
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Status, all headers but the request's id, and body."""
 
     status: int
-    headers: Headers
-    body: bytes
     head: bytes
     """Status line and headers as they go over the wire, each with its line end."""
+    body: bytes
+
+    @property
+    def headers(self) -> Headers:
+        """Give the headers one by one."""
+        fields = (line.partition(b": ") for line in self.head.split(b"\r\n")[1:-1])
+        return [(name, value) for name, _, value in fields]
 
     async def send(self, send: Send, request_id: bytes) -> None:
         """Answer with it, in one write if nothing stands in the way of that."""
@@ -56,6 +59,12 @@ def rendered(
     status: int, body: bytes, *headers: tuple[bytes, bytes], media_type: bytes = b"application/json"
 ) -> Answer:
     """Make an answer of a body and what goes beside its type and length."""
-    described = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), NOSNIFF, *headers]
-    lines = b"".join([b"%b: %b\r\n" % header for header in described])
-    return Answer(status, described, body, STATUS_LINE[status] + lines)
+    head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b: %b\r\n" % (
+        STATUS_LINE[status],
+        media_type,
+        len(body),
+        *NOSNIFF,
+    )
+    for header in headers:
+        head += b"%b: %b\r\n" % header
+    return Answer(status, head, body)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from flashsale.domain.errors import InvalidInput
 from flashsale.http.problems import BodyTooLarge
@@ -26,16 +27,24 @@ async def read_body(receive: Receive, length: bytes | None, *, limit: int) -> by
     """Read a request body of at most `limit` bytes; `BodyTooLarge` as soon as it is more, or its `length` says so."""
     if length is not None and length.isdigit() and int(length) > limit:
         raise BodyTooLarge(f"The body may have {limit} bytes.")
+    cycle = getattr(receive, "__self__", None)
+    if isinstance(cycle, RequestResponseCycle) and not (cycle.more_body or cycle.disconnected):
+        # All of it is here, as nearly always: taken without the coroutine and the message that would hand it over.
+        return _within(limit, bytes(cycle.body))
     body = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise InvalidInput(field="body", problem="ended before it was complete")
-        body += message.get("body", b"")  # type: ignore[operator]
-        if len(body) > limit:
-            raise BodyTooLarge(f"The body may have {limit} bytes.")
+        body = _within(limit, body + message.get("body", b""))  # type: ignore[operator]
         if not message.get("more_body"):
             return body
+
+
+def _within(limit: int, body: bytes) -> bytes:
+    if len(body) > limit:
+        raise BodyTooLarge(f"The body may have {limit} bytes.")
+    return body
 
 
 def declared_length(scope: Scope) -> bytes | None:

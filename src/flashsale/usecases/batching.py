@@ -55,8 +55,8 @@ class Batcher(Generic[Item, Result]):
         """How many items wait for a flush."""
         return len(self._queue)
 
-    async def submit(self, item: Item) -> Result:
-        """Give the item's result.
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Give what to await for the item's result.
 
         Raises:
             Unavailable: if `queue_max` items wait already.
@@ -71,7 +71,7 @@ class Batcher(Generic[Item, Result]):
             task = asyncio.create_task(self._run(), context=contextvars.Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await future
+        return future
 
     async def drain(self) -> None:
         """Wait until nothing waits and nothing is on its way."""

@@ -127,17 +127,19 @@ class Buy:
             if verdict.outcome is not AcceptOutcome.RETRY:
                 break
             verdict = await self.accepting.submit(proposal)
-        if proposal.epoch is not None:
+        if proposal.epoch is None:
+            return verdict
+        if verdict.outcome is AcceptOutcome.ACCEPTED:
+            self._gate.settle(proposal.request.product_id, proposal.order_id)
+        else:
             await self._tell_gate(proposal, verdict)
         return verdict
 
     async def _tell_gate(self, proposal: Proposal, verdict: Verdict) -> None:
-        """Settle the lease, or give it back; only a void proposal's lease may be given back."""
+        """Settle the lease of a refused proposal, or give it back; only a void proposal's lease may be given back."""
         product_id, order_id = proposal.request.product_id, proposal.order_id
         outcome = verdict.outcome
-        if outcome is AcceptOutcome.ACCEPTED:
-            self._gate.settle(product_id, order_id)
-        elif outcome is AcceptOutcome.SOLD_OUT:
+        if outcome is AcceptOutcome.SOLD_OUT:
             # Sold out although leased: the gate counted too many, so these units are not given back.
             self._gate.drop(product_id, order_id)
         elif outcome is AcceptOutcome.REPLAYED:
@@ -294,9 +296,11 @@ class LocalRate:
 
 def _rivals(proposal: Proposal) -> Sequence[Hashable]:
     request = proposal.request
-    of_product = (request.user_id, request.product_id)
-    return (of_product,) if request.key is None else (of_product, (request.user_id, request.key))
+    # By number: ids themselves are hashed, and compared below, in Python.
+    user = request.user_id.int
+    of_product = (user, request.product_id)
+    return (of_product,) if request.key is None else (of_product, (user, request.key))
 
 
-def _lock_order(proposal: Proposal) -> tuple[UUID, str]:
-    return proposal.request.user_id, proposal.request.key or ""
+def _lock_order(proposal: Proposal) -> tuple[int, str]:
+    return proposal.request.user_id.int, proposal.request.key or ""

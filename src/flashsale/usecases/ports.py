@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -36,8 +36,7 @@ class Admission(enum.StrEnum):
     BYPASS = "bypass"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
+class Admitted(NamedTuple):
     """An admission with what belongs to it."""
 
     admission: Admission
@@ -134,8 +133,7 @@ class Gate(Protocol):
 # --- the truth ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
+class Proposal(NamedTuple):
     """A request on its way into Postgres under an order id."""
 
     order_id: UUID
@@ -144,8 +142,7 @@ class Proposal:
     """The lease's epoch; None without a lease (bypass)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What Postgres made of a proposal."""
 
     outcome: AcceptOutcome

@@ -78,7 +78,7 @@ class RedisGate:
     async def admit(self, product: Product, order_id: UUID, request: BuyRequest) -> Admitted:
         """Check rate, running requests of the same key, limit and stock, and lease the units, in one step."""
         if self._connection.away:
-            answer = Admitted(admission=Admission.BYPASS, order_id=order_id, epoch=None)
+            answer = _bypass(order_id)
         else:
             answer = await self._batcher.submit((product, order_id, request))
         self.answers[answer.admission] += 1
@@ -202,20 +202,23 @@ class RedisGate:
                 )
             return commands
 
-        answers = [Admitted(admission=Admission.BYPASS, order_id=order_id, epoch=None) for _, order_id, _ in asked]
         try:
             replies = await self._connection.call(build)
         except GateAway:
-            return answers
+            return [_bypass(order_id) for _, order_id, _ in asked]
+        answers: dict[int, Admitted] = {}
         for (product_id, places), reply in zip(groups.items(), replies, strict=True):
             if reply[0] != "ok":
                 self.on_unloaded(product_id)
+                answers |= {place: _bypass(asked[place][1]) for place in places}
                 continue
             for place, text in zip(places, reply[1], strict=True):
                 answers[place] = self._answer(text, newest[product_id], asked[place][1])
-        return answers
+        return [answers[place] for place in range(len(asked))]
 
     def _answer(self, text: str, product: Product, order_id: UUID) -> Admitted:
+        if text == "admitted":
+            return Admitted(Admission.ADMITTED, order_id, product.epoch)
         name, _, detail = text.partition(":")
         if name == "leased":
             return Admitted(admission=Admission.ADMITTED, order_id=UUID(detail), epoch=product.epoch)
@@ -229,9 +232,7 @@ class RedisGate:
                 window_s=window_s,
                 retry_after_s=retry_after_s,
             )
-        admission = Admission(name)
-        epoch = product.epoch if admission is Admission.ADMITTED else None
-        return Admitted(admission=admission, order_id=order_id, epoch=epoch)
+        return Admitted(admission=Admission(name), order_id=order_id, epoch=None)
 
     def _admit_command(
         self, run_id: str, product_id: int, epoch: int, limit_per_buyer: int, asked: list[Asked]
@@ -257,6 +258,10 @@ class RedisGate:
             msgspec.msgpack.encode((decided, requests)),
         )
         return self._connection.script("admit", keys, arguments)
+
+
+def _bypass(order_id: UUID) -> Admitted:
+    return Admitted(admission=Admission.BYPASS, order_id=order_id, epoch=None)
 
 
 def _keys(product_id: int, *names: str) -> list[str]:
