@@ -45,6 +45,13 @@ MUTATIONS = [
         tests="fifty_connections_on_ten_units",
     ),
     Mutation(
+        guard="rows are found by an index, however small the tables are",
+        file="src/flashsale/adapters/postgres/database.py",
+        before="                **self._plans,\n",
+        after="",
+        tests="reads_a_whole_table",
+    ),
+    Mutation(
         guard="units before the last claim's end are looked for too",
         file="sql/functions/accept_orders_v1.sql",
         before="        IF cardinality(_locked) < _wanted THEN\n",

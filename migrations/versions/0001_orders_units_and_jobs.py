@@ -88,7 +88,7 @@ CREATE TABLE buyer_units (
     user_id uuid NOT NULL REFERENCES users,
     units integer NOT NULL CHECK (units >= 0),
     PRIMARY KEY (product_id, user_id)
-);
+) WITH (fillfactor = 70);
 
 CREATE TABLE orders (
     -- that of a request: the audit checks it, because a key would look up and lock the row that was written just before

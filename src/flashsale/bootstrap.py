@@ -181,7 +181,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
 async def open_audit(settings: Settings) -> AsyncIterator[Audit]:
     """Wire the audit; the gateway's books are read if one is named."""
     patient = settings.postgres.model_copy(update={"statement_timeout_s": AUDIT_STATEMENT_S})
-    database = Database(patient, name="flashsale-audit")
+    database = Database(patient, name="flashsale-audit", by_index=False)
     await database.open()
     gate = RedisGate(settings.redis, settings.gate)
     payments = settings.payments

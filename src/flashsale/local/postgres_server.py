@@ -44,8 +44,6 @@ SETTINGS: Mapping[str, str] = {
     # In a young cluster some COMMIT makes each new segment, and all others wait for it: 60 ms if it is filled first.
     "wal_init_zero": "off",
     "wal_compression": "on",
-    # Units are updated once and again: clean up before the free list's index grows.
-    "autovacuum_naptime": "5s",
     "log_min_messages": "warning",
     "log_checkpoints": "off",
 }

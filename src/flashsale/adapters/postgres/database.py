@@ -40,6 +40,10 @@ AWAY = (
 )
 """The server is away, shutting down, out of something, or a lock or statement took too long."""
 
+BY_INDEX = {"enable_seqscan": "off", "enable_mergejoin": "off"}
+"""Postgres keeps a statement's plan until the tables' statistics are read anew, a minute later or so. One made when a
+sale begins, for tables with a few rows, would read them whole for that minute, in which they grow to 100,000 rows."""
+
 
 class Database:
     """A pool that tolerates a missing server: it connects when asked, and again after every loss."""
@@ -50,10 +54,16 @@ class Database:
         *,
         name: str,
         init: Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]] | None = None,
+        by_index: bool = True,
     ) -> None:
-        """Keep the settings; `name` is what the server shows for these connections, `init` prepares each new one."""
+        """Keep the settings.
+
+        `name` is what the server shows for these connections, `init` prepares each new one. `by_index`: rows are found
+        by an index wherever there is one for them, however small the tables are; else Postgres plans as it likes.
+        """
         self._settings = settings
         self._name = name
+        self._plans = BY_INDEX if by_index else {}
         self._init = init
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._said_s = float("-inf")
@@ -70,6 +80,7 @@ class Database:
                 "statement_timeout": str(round(settings.statement_timeout_s * 1000)),
                 "lock_timeout": str(round(settings.lock_timeout_s * 1000)),
                 "jit": "off",
+                **self._plans,
                 # Locks are taken first and read under: an older snapshot would not see what they waited for.
                 "default_transaction_isolation": "read committed",
             },
