@@ -13,7 +13,8 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "arch", "sql", "tests"]
 
-PYTHON = ["src", "workers", "migrations", "loadtest", "tests", "docker/deploy", "noxfile.py"]
+TEXTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+PYTHON = ["src", "workers", "migrations", "loadtest", "examples", "tests", "docker/deploy", "noxfile.py"]
 
 
 def install(session: nox.Session) -> None:
@@ -28,7 +29,9 @@ def lint(session: nox.Session) -> None:
     install(session)
     session.run("ruff", "check", *PYTHON)
     session.run("ruff", "format", "--check", *PYTHON)
-    session.run("codespell", "src", "workers", "sql", "migrations", "loadtest", "tests", "docker", "docs", "README.md")
+    session.run(
+        "codespell", "src", "workers", "sql", "migrations", "loadtest", "examples", "tests", "docker", "docs", *TEXTS
+    )
 
 
 @nox.session
@@ -114,6 +117,14 @@ def docker(session: nox.Session) -> None:
             session.skip(f"needs a Docker engine with Compose v2, and `{' '.join(command)}` fails")
     install(session)
     session.run("python", "-m", "tests.docker", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documents' site, fail on a broken link, and run the shell blocks of README and tutorial literally."""
+    install(session)
+    session.run("zensical", "build", "--clean", "--strict")
+    session.run("python", "-m", "tests.documents", *session.posargs)
 
 
 @nox.session

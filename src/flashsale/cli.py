@@ -231,6 +231,29 @@ def buyers(count: int, prefix: str, out: IO[str]) -> None:
     _run(run())
 
 
+@main.command(epilog="Example: TOKEN=$(flashsale token admin@flashsale.invalid)")
+@click.argument("email")
+def token(email: str) -> None:
+    """Print a login token for an existing account, signed with this stack's key: for scripts and first steps."""
+    from flashsale.bootstrap import open_services
+    from flashsale.domain.users import Principal
+    from flashsale.http.auth import Tokens
+
+    settings = _process_settings()
+
+    async def run() -> None:
+        async with open_services(settings, name="token") as services:
+            found = await services.users.credentials(email)
+        if found is None:
+            sys.exit(
+                f"flashsale: no account has the email {email}. `flashsale buyers` and `flashsale admin` make some."
+            )
+        user, _ = found
+        click.echo(Tokens(settings.auth).issue(Principal(user_id=user.user_id, role=user.role)))
+
+    _run(run())
+
+
 def _process_settings() -> Settings:
     settings = read_settings()
     configure_logs(settings.log)
