@@ -2,17 +2,24 @@
 -- whether it violates the invariant (`bad`).
 
 -- name: I1_units
--- Per product: free and claimed units are the allotment, and the live count is the number of free units.
+-- Per product: free and claimed units are the allotment, and the live count is the number of free units. Units without
+-- a row are free (unmade < 0: as many free rows are no units); each row is of a product.
 WITH counted AS (
-    SELECT
-        p.product_id, p.allotment, l.free AS live, count(u.unit_no) AS units,
-        count(u.unit_no) FILTER (WHERE u.order_id IS NULL) AS free
-    FROM products AS p
-    LEFT JOIN product_live AS l ON p.product_id = l.product_id
-    LEFT JOIN units AS u ON p.product_id = u.product_id
-    GROUP BY p.product_id, p.allotment, l.free
+    SELECT u.product_id, count(*) AS units, count(*) FILTER (WHERE u.order_id IS NULL) AS free
+    FROM units AS u
+    GROUP BY u.product_id
 )
-SELECT c.product_id::text AS id, (c.units <> c.allotment OR c.live IS DISTINCT FROM c.free) AS bad FROM counted AS c;
+SELECT
+    coalesce(p.product_id, c.product_id)::text AS id,
+    (
+        p.product_id IS NULL
+        OR coalesce(c.units, 0) + coalesce(o.unmade, 0) <> p.allotment
+        OR l.free IS DISTINCT FROM (coalesce(c.free, 0) + coalesce(o.unmade, 0))
+    ) AS bad
+FROM products AS p
+FULL JOIN counted AS c ON p.product_id = c.product_id
+LEFT JOIN product_live AS l ON p.product_id = l.product_id
+LEFT JOIN unit_pools AS o ON p.product_id = o.product_id;
 
 -- name: I2_owners
 -- Each order that is live, confirmed or being refunded owns exactly its quantity of its product's units; every other

@@ -96,4 +96,18 @@ def make_tasks() -> Blueprint:
             nb_hours=KEPT_HOURS, include_failed=True, include_cancelled=True, include_aborted=True
         )
 
+    add_upkeep(tasks)
     return tasks
+
+
+def add_upkeep(tasks: Blueprint) -> None:
+    """Add what takes long and may wait."""
+
+    @tasks.periodic(cron=EVERY_SECOND)
+    @tasks.task(
+        name="tend_units", queue="maintenance", queueing_lock="tend_units", lock="tend_units", pass_context=True
+    )
+    async def tend_units(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
+        """Make rows of units ahead of the sales, and delete those that are too many."""
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.tend_units()

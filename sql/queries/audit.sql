@@ -29,7 +29,8 @@ SELECT
     count(*) AS accepted,
     coalesce(sum(o.quantity) FILTER (WHERE o.status = 'confirmed'), 0)::integer AS confirmed,
     count(*) FILTER (WHERE o.status = 'payment_failed') AS declined,
-    (SELECT count(*) FROM units AS u WHERE u.product_id = $1 AND u.order_id IS NULL) AS free,
+    (SELECT count(*) FROM units AS u WHERE u.product_id = $1 AND u.order_id IS NULL)
+    + (SELECT u.unmade FROM unit_pools AS u WHERE u.product_id = $1) AS free,
     (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY f.took_s) FROM final AS f) AS final_p50_s,
     (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY f.took_s) FROM final AS f) AS final_p95_s,
     (SELECT percentile_disc(0.99) WITHIN GROUP (ORDER BY f.took_s) FROM final AS f) AS final_p99_s

@@ -1,20 +1,21 @@
 -- name: all_products
 -- Reads every product, with seconds until its start and end by this server's clock.
 SELECT
-    product_id, name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at,
-    ends_at, paused, epoch, created_at, updated_at,
-    extract(EPOCH FROM starts_at - clock_timestamp())::float8 AS starts_in_s,
-    extract(EPOCH FROM ends_at - clock_timestamp())::float8 AS ends_in_s
-FROM products
-ORDER BY product_id;
+    p.product_id, p.name, p.price_minor, p.currency, p.allotment, coalesce(o.unmade, 0) AS unmade, p.payment_mode,
+    p.payment_window_s, p.limit_per_buyer, p.starts_at, p.ends_at, p.paused, p.epoch, p.created_at, p.updated_at,
+    extract(EPOCH FROM p.starts_at - clock_timestamp())::float8 AS starts_in_s,
+    extract(EPOCH FROM p.ends_at - clock_timestamp())::float8 AS ends_in_s
+FROM products AS p
+LEFT JOIN unit_pools AS o ON p.product_id = o.product_id
+ORDER BY p.product_id;
 
 -- name: stocks
 -- Reads the live stock of every product.
 SELECT product_id, free, version FROM product_live;
 
 -- name: create_product
--- Creates a product with its units; gives its id.
-SELECT create_product_v1($1, $2, $3, $4, $5, $6, $7, $8, $9);
+-- Creates a product; gives its id.
+SELECT create_product_v2($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: lock_product
 -- Takes the product's lock exclusively, until the end of the transaction: no accept or release is half way.
@@ -35,11 +36,28 @@ SELECT name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s FROM 
 
 -- name: set_allotment
 -- Sets how many units exist.
-SELECT result, claimed FROM set_allotment_v1($1, $2);
+SELECT result, claimed FROM set_allotment_v2($1, $2);
+
+-- name: open_pools
+-- Lists products whose rows of units are too many, or of which fewer than $1 are left behind the last claim and more
+-- can be made: those with the fewest left first.
+SELECT o.product_id
+FROM unit_pools AS o
+INNER JOIN product_live AS l ON o.product_id = l.product_id
+CROSS JOIN LATERAL (
+    SELECT coalesce(max(u.unit_no), 0) - l.claim_hand AS ahead FROM units AS u WHERE u.product_id = o.product_id
+) AS made
+WHERE o.unmade < 0 OR (o.unmade > 0 AND made.ahead < $1)
+ORDER BY sign(o.unmade) DESC, made.ahead
+LIMIT $2;
+
+-- name: tend_units
+-- Makes rows of units that have none, or deletes those that are too many.
+SELECT tend_units_v1($1, $2);
 
 -- name: begin_gate_load
--- Raises the epoch and counts free units, if the epoch is still the one seen.
-SELECT epoch, free FROM begin_gate_load_v1($1, $2);
+-- Raises the epoch and reads the free count, if the epoch is still the one seen.
+SELECT epoch, free FROM begin_gate_load_v2($1, $2);
 
 -- name: epoch_and_free
 -- Reads epoch and live stock of one product.

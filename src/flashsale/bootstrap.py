@@ -32,6 +32,7 @@ from flashsale.usecases.maintain import Reconcile, Sweep
 from flashsale.usecases.orders import OrderDesk
 from flashsale.usecases.process_orders import ProcessOrders
 from flashsale.usecases.return_units import ReturnUnits
+from flashsale.usecases.tend_units import TendUnits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,6 +70,7 @@ class Jobs:
     charge: Charge
     sweep: Sweep
     reconcile: Reconcile
+    tend_units: TendUnits
 
 
 AUDIT_STATEMENT_S = 600.0
@@ -113,7 +115,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
                 products=products,
                 users=users,
                 accounts=Accounts(users, passwords),
-                administer=Administer(products, order_rows, catalog, load_gate),
+                administer=Administer(products, order_rows, catalog, load_gate, chunk=settings.units.chunk),
                 load_gate=load_gate,
             )
         finally:
@@ -169,6 +171,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                     return_units=return_units,
                     limit=settings.workers.sweep_limit,
                 ),
+                tend_units=TendUnits(products, chunk=settings.units.chunk, ahead=settings.units.ahead),
             )
             await return_units.close()
             await load_gate.close()

@@ -94,6 +94,13 @@ class AcceptSettings(Group):
     queue_max: int = Field(2000, ge=1, description="Proposals that wait in one process before a 503.")
 
 
+class UnitSettings(Group):
+    """The pool of unit rows, which are made beside the sale."""
+
+    chunk: int = Field(5000, ge=1, le=100_000, description="Rows of units made or deleted in one transaction.")
+    ahead: int = Field(50_000, ge=1, description="Rows that are kept ready behind a product's last claim.")
+
+
 class OrderSettings(Group):
     """Orders after the 202."""
 
@@ -190,6 +197,7 @@ class Settings(BaseSettings):
     auth: AuthSettings
     gate: GateSettings = GateSettings()
     accept: AcceptSettings = AcceptSettings()
+    units: UnitSettings = UnitSettings()
     orders: OrderSettings = OrderSettings()
     payments: PaymentSettings = PaymentSettings()
     workers: WorkerSettings = WorkerSettings()

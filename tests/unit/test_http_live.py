@@ -36,7 +36,7 @@ class Products:
         return [
             (
                 Product(
-                    product_id=product_id, name="Phone", price=Money(minor=99_999, currency="USD"), allotment=10,
+                    product_id=product_id, name="Phone", price=Money(minor=99_999, currency="USD"), allotment=10, unmade=0,
                     payment_mode=PaymentMode.AUTOMATIC, payment_window_s=300, limit_per_buyer=None, starts_at=None,
                     ends_at=None, paused=False, epoch=1, created_at=NOW, updated_at=NOW,
                 ),

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 PRODUCT_ID_MAX = 2**31 - 1
 """Product ids are 4-byte integers, so that one fits into an advisory lock beside the lock's class."""
 
-ALLOTMENT_MAX = 1_000_000
-"""Most units of one product: one row each."""
+ALLOTMENT_MAX = 10_000_000
+"""Most units of one product: one row each, made as they are sold."""
 
 QUANTITY_MAX = 100
 """Most units in one order."""
@@ -39,6 +39,8 @@ class Product:
     price: Money
     allotment: int
     """Units that exist."""
+    unmade: int
+    """Units that have no row yet; negative: rows of units that exist no more and are being deleted."""
     payment_mode: PaymentMode
     payment_window_s: int
     """How long an order of a `by_buyer` product waits for its buyer."""

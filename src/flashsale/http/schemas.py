@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Meta
 
 from flashsale.domain.orders import Order
-from flashsale.domain.products import QUANTITY_MAX, LiveStock, Product
+from flashsale.domain.products import ALLOTMENT_MAX, QUANTITY_MAX, LiveStock, Product
 from flashsale.domain.requests import KEY_BYTES_MAX, Accepted
 
 ProductId = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Units = Annotated[int, Meta(ge=0, le=1_000_000)]
+Units = Annotated[int, Meta(ge=0, le=ALLOTMENT_MAX)]
 Text200 = Annotated[str, Meta(min_length=1, max_length=200)]
 
 # What the domain checks by itself, with a problem that names the field: here only for the OpenAPI document.
@@ -142,6 +142,8 @@ class AdminProductOut(ProductOut):
     """A product as administrators see it."""
 
     allotment: int
+    unmade_units: int
+    """Units of the allotment without a row yet; negative: rows that are to be deleted. The sale waits for neither."""
     payment_mode: str
     payment_window_s: int
     limit_per_buyer: int | None
@@ -237,6 +239,7 @@ def admin_product_out(product: Product, stock: LiveStock) -> AdminProductOut:
     return AdminProductOut(
         **_product_fields(product, stock),  # type: ignore[arg-type]
         allotment=product.allotment,
+        unmade_units=product.unmade,
         payment_mode=product.payment_mode.value,
         payment_window_s=product.payment_window_s,
         limit_per_buyer=product.limit_per_buyer,

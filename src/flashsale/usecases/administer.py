@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound
+import structlog
+
+from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound, Unavailable
 from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX
 from flashsale.usecases.ports import NewProduct, ProductChange
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from flashsale.usecases.load_gate import LoadGate
     from flashsale.usecases.ports import Orders, Products
 
+log = structlog.get_logger(__name__)
+
 LISTED_MAX = 500
 
 YEARS = range(1970, 9999)
@@ -28,15 +32,18 @@ YEARS = range(1970, 9999)
 class Administer:
     """The use cases; who may call them is the caller's affair."""
 
-    def __init__(self, products: Products, orders: Orders, catalog: Catalog, load_gate: LoadGate) -> None:
-        """Wire it."""
+    def __init__(
+        self, products: Products, orders: Orders, catalog: Catalog, load_gate: LoadGate, *, chunk: int
+    ) -> None:
+        """Wire it; `chunk`: rows of units to make or delete before an answer."""
         self._products = products
         self._orders = orders
         self._catalog = catalog
         self._load_gate = load_gate
+        self._chunk = chunk
 
     async def create(self, product: NewProduct) -> Product:
-        """Create a product with its units and load its gate.
+        """Create a product, load its gate and make the first rows of its units; the others follow beside the sale.
 
         Raises:
             InvalidInput: if a field does not hold what it must.
@@ -48,8 +55,7 @@ class Administer:
         if product.starts_at is not None and product.ends_at is not None and product.ends_at <= product.starts_at:
             raise InvalidInput(field="endsAt", problem="must be after startsAt")
         product_id = await self._products.create(product)
-        await self._load_gate(product_id)
-        return await self._fresh(product_id)
+        return await self._allotted(product_id)
 
     async def change(self, product_id: int, change: ProductChange) -> Product:
         """Change a product; accepts that are half way are waited for, so it holds from now on.
@@ -72,6 +78,8 @@ class Administer:
     async def set_allotment(self, product_id: int, allotment: int) -> Product:
         """Set how many units of a product exist and load its gate; the same number again changes nothing.
 
+        It holds from now on: rows of units are made and deleted beside the sale, which waits for neither.
+
         Raises:
             ProductNotFound: if there is none.
             AllotmentTooSmall: if orders hold more units.
@@ -83,8 +91,7 @@ class Administer:
             raise ProductNotFound(product_id)
         if result == "too_small":
             raise AllotmentTooSmall(claimed)
-        await self._load_gate(product_id)
-        return await self._fresh(product_id)
+        return await self._allotted(product_id)
 
     async def list_orders(
         self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int
@@ -93,6 +100,15 @@ class Administer:
         if not 1 <= limit <= LISTED_MAX:
             raise InvalidInput(field="limit", problem=f"must be 1 to {LISTED_MAX}")
         return await self._orders.admin_list(product_id=product_id, status=status, before=before, limit=limit)
+
+    async def _allotted(self, product_id: int) -> Product:
+        try:
+            await self._products.tend_units(product_id, most=self._chunk)
+        except Unavailable as error:
+            # Done all the same: a claim that finds no row makes some, and maintenance makes the others.
+            log.info("units.not_tended", product_id=product_id, reason=error.detail)
+        await self._load_gate(product_id)
+        return await self._fresh(product_id)
 
     async def _fresh(self, product_id: int) -> Product:
         await self._catalog.refresh()

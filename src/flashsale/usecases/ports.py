@@ -289,7 +289,7 @@ class Products(Protocol):
         ...
 
     async def create(self, product: NewProduct) -> int:
-        """Create a product with its units; gives its id."""
+        """Create a product whose units have no rows yet; gives its id."""
         ...
 
     async def change(self, product_id: int, change: ProductChange) -> bool:
@@ -300,8 +300,16 @@ class Products(Protocol):
         """Set how many units exist: `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
         ...
 
+    async def open_pools(self, *, ahead: int, limit: int) -> Sequence[int]:
+        """List products that want rows of units made (fewer than `ahead` are left) or deleted, most urgent first."""
+        ...
+
+    async def tend_units(self, product_id: int, *, most: int) -> int:
+        """Make up to `most` rows that are missing, or delete as many that are too many: how many were made."""
+        ...
+
     async def begin_gate_load(self, product_id: int, *, seen_epoch: int) -> tuple[int, int] | None:
-        """Raise the epoch and count free units; None if the epoch is another by now."""
+        """Raise the epoch and read the free count; None if the epoch is another by now."""
         ...
 
     async def epoch_and_free(self, product_id: int) -> tuple[int, LiveStock] | None:

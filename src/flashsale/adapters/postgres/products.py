@@ -40,7 +40,7 @@ class PostgresProducts:
         return [LiveStock(product_id=row["product_id"], free=row["free"], version=row["version"]) for row in rows]
 
     async def create(self, product: NewProduct) -> int:
-        """Create a product with its units; gives its id."""
+        """Create a product whose units have no rows yet; gives its id."""
         row = await self._database.fetch_row(
             QUERIES["create_product"],
             product.name,
@@ -89,8 +89,18 @@ class PostgresProducts:
             raise AssertionError
         return row["result"], row["claimed"]
 
+    async def open_pools(self, *, ahead: int, limit: int) -> Sequence[int]:
+        """List products that want rows of units made or deleted, the most urgent first."""
+        rows = await self._database.fetch(QUERIES["open_pools"], ahead, limit)
+        return [row["product_id"] for row in rows]
+
+    async def tend_units(self, product_id: int, *, most: int) -> int:
+        """Make rows of units that have none, or delete those that are too many: how many were made."""
+        row = await self._database.fetch_row(QUERIES["tend_units"], product_id, most)
+        return 0 if row is None else row[0]
+
     async def begin_gate_load(self, product_id: int, *, seen_epoch: int) -> tuple[int, int] | None:
-        """Raise the epoch and count free units; None if the epoch is another by now."""
+        """Raise the epoch and read the free count; None if the epoch is another by now."""
         row = await self._database.fetch_row(QUERIES["begin_gate_load"], product_id, seen_epoch)
         return None if row is None else (row["epoch"], row["free"])
 
@@ -127,6 +137,7 @@ def _product(row: asyncpg.Record) -> Product:
         name=row["name"],
         price=Money(minor=row["price_minor"], currency=row["currency"]),
         allotment=row["allotment"],
+        unmade=row["unmade"],
         payment_mode=PaymentMode(row["payment_mode"]),
         payment_window_s=row["payment_window_s"],
         limit_per_buyer=row["limit_per_buyer"],

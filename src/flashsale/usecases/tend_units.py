@@ -1,0 +1,48 @@
+"""Keep rows of units ready ahead of the sales, and delete those of allotments that were lowered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flashsale.domain.errors import FlashSaleError
+
+if TYPE_CHECKING:
+    from flashsale.usecases.ports import Products
+
+log = structlog.get_logger(__name__)
+
+ROUNDS_MAX = 100
+"""Most rounds in one run, so that a run ends."""
+
+POOLS_MAX = 1000
+"""Most products in one round."""
+
+
+class TendUnits:
+    """Makes and deletes rows of units in chunks, each its own transaction, in turn over the products that want it."""
+
+    def __init__(self, products: Products, *, chunk: int, ahead: int) -> None:
+        """Keep `ahead` rows ready behind each last claim."""
+        self._products = products
+        self._chunk = chunk
+        self._ahead = ahead
+
+    async def __call__(self) -> None:
+        """Go on until no product wants rows made or deleted; one that fails is left to the next run."""
+        failed: set[int] = set()
+        for _ in range(ROUNDS_MAX):
+            open_pools = await self._products.open_pools(ahead=self._ahead, limit=POOLS_MAX)
+            wanting = [product_id for product_id in open_pools if product_id not in failed]
+            if not wanting:
+                return
+            for product_id in wanting:
+                try:
+                    made = await self._products.tend_units(product_id, most=self._chunk)
+                except FlashSaleError as error:
+                    # The others must not wait for this one.
+                    log.warning("units.not_tended", product_id=product_id, reason=error.detail)
+                    failed.add(product_id)
+                else:
+                    log.debug("units.tended", product_id=product_id, made=made)
