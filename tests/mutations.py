@@ -786,6 +786,41 @@ MUTATIONS = [
         after="        except ZeroDivisionError:\n            # It may",
         tests="connection_that_is_lost_while_a_job_ends",
     ),
+    Mutation(
+        guard="totals are carried by one at a time",
+        file="sql/functions/carry_orders_v1.sql",
+        before="    PERFORM pg_advisory_xact_lock(7002, 0);\n",
+        after="",
+        tests="several_carryings_at_once",
+    ),
+    Mutation(
+        guard="an order that leaves a final state waits for totals that are being carried",
+        file="sql/functions/note_reopened_order_v1.sql",
+        before="    PERFORM pg_advisory_xact_lock_shared(7002, 0);\n",
+        after="",
+        tests="refund_that_begins_while_totals",
+    ),
+    Mutation(
+        guard="an order that leaves a final state is counted as what it is",
+        file="migrations/versions/0003_bounds_on_what_grows.py",
+        before="FOR EACH ROW WHEN (old.due_at IS NULL)",
+        after="FOR EACH ROW WHEN (false)",
+        tests="figures_are_exact",
+    ),
+    Mutation(
+        guard="void requests that an accept might still meet stay",
+        file="sql/queries/upkeep.sql",
+        before=" AND r.order_id < first_order_id_v1(now() - $1::interval)",
+        after=" AND $1::interval IS NOT NULL",
+        tests="void_requests_go",
+    ),
+    Mutation(
+        guard="of the failed jobs only the newest stay",
+        file="src/flashsale/adapters/postgres/job_queue.py",
+        before='            await self._database.fetch(QUERIES["trim_failed"], queue, FAILED_KEPT, DELETE_MAX)\n',
+        after="",
+        tests="bounded_number_of_failed_jobs",
+    ),
 ]
 
 

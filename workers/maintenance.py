@@ -20,10 +20,7 @@ log = structlog.get_logger(__name__)
 EVERY_SECOND = "* * * * * *"
 EVERY_5_SECONDS = "* * * * * */5"
 EVERY_MINUTE = "* * * * * 20"
-HOURLY = "7 * * * *"
-
-KEPT_HOURS = 24
-"""How long jobs that failed are kept for whoever looks into them."""
+EVERY_MINUTE_LATER = "* * * * * 40"
 
 AUDIT_OVERDUE_S = 60.0
 """How late an order may be before the audit says so."""
@@ -88,13 +85,12 @@ def make_tasks() -> Blueprint:
             VIOLATIONS.labels(invariant).set(count)
         AUDITED.set_to_current_time()
 
-    @tasks.periodic(cron=HOURLY)
+    @tasks.periodic(cron=EVERY_MINUTE_LATER)
     @tasks.task(name="tidy", queue="maintenance", queueing_lock="tidy", priority=0, pass_context=True)
     async def tidy(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-        """Delete old jobs."""
-        await context.app.job_manager.delete_old_jobs(
-            nb_hours=KEPT_HOURS, include_failed=True, include_cancelled=True, include_aborted=True
-        )
+        """Carry the totals of old orders forward, and delete void requests and jobs that are past their time."""
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.tidy()
 
     add_upkeep(tasks)
     return tasks

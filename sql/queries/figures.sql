@@ -1,10 +1,31 @@
 -- name: orders_by_status
--- Counts orders and their prices by status and currency, with the age in seconds of the one that changed longest ago.
+-- Counts orders and their prices by status and currency, with the age in seconds of the one that changed longest ago
+-- among those that were read: every order that is not final, and the final ones that the totals do not count yet.
+WITH latest AS (
+    SELECT o.order_id, o.status, o.currency, o.unit_price_minor * o.quantity AS value_minor, o.updated_at
+    FROM orders AS o
+    WHERE o.order_id > (SELECT m.order_id FROM order_mark AS m)
+),
+stragglers AS (
+    SELECT o.status, s.counted, o.currency, o.unit_price_minor * o.quantity AS value_minor, o.updated_at
+    FROM order_stragglers AS s
+    INNER JOIN orders AS o ON s.order_id = o.order_id
+),
+summed AS (
+    SELECT t.status, t.currency, t.orders, t.value_minor, NULL::timestamptz AS changed_at FROM order_totals AS t
+    UNION ALL
+    SELECT l.status, l.currency, 1, l.value_minor, l.updated_at FROM latest AS l
+    UNION ALL
+    SELECT s.status, s.currency, 1, s.value_minor, s.updated_at FROM stragglers AS s
+    UNION ALL
+    SELECT s.counted, s.currency, -1, -s.value_minor, NULL FROM stragglers AS s WHERE s.counted IS NOT NULL
+)
 SELECT
-    status, currency, count(*) AS orders, sum(unit_price_minor * quantity)::bigint AS value_minor,
-    extract(EPOCH FROM clock_timestamp() - min(updated_at))::float8 AS oldest_s
-FROM orders
-GROUP BY status, currency;
+    s.status, s.currency, sum(s.orders)::bigint AS orders, sum(s.value_minor)::bigint AS value_minor,
+    coalesce(extract(EPOCH FROM clock_timestamp() - min(s.changed_at)), 0)::float8 AS oldest_s
+FROM summed AS s
+GROUP BY s.status, s.currency
+HAVING sum(s.orders) > 0;
 
 -- name: order_times
 -- Quantiles of the seconds from 202 to the final state, or until now, of the orders of the last five minutes that are
@@ -14,10 +35,7 @@ SELECT
         ORDER BY extract(EPOCH FROM CASE WHEN due_at IS NULL THEN updated_at ELSE clock_timestamp() END - created_at)
     ) AS seconds
 FROM orders
-WHERE payment_mode = 'automatic' AND order_id >= (
-    lpad(to_hex((extract(EPOCH FROM clock_timestamp() - interval '5 minutes') * 1000)::bigint), 12, '0')
-    || repeat('0', 20)
-)::uuid;
+WHERE payment_mode = 'automatic' AND order_id >= first_order_id_v1(now() - interval '5 minutes');
 
 -- name: jobs_by_queue
 -- Counts jobs by queue and status, with the age in seconds of the one that was deferred first.

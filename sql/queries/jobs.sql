@@ -49,3 +49,23 @@ DELETE FROM procrastinate_jobs WHERE id = ANY($1::bigint []) AND status IN ('tod
 UPDATE procrastinate_jobs
 SET status = 'todo', worker_id = NULL
 WHERE id = ANY($1::bigint []) AND worker_id = $2 AND status = 'doing' AND NOT abort_requested;
+
+-- name: fail
+-- Keeps jobs that failed for people who look into them; gives the queue of each.
+UPDATE procrastinate_jobs
+SET status = 'failed', abort_requested = false, attempts = attempts + 1
+WHERE id = ANY($1::bigint []) AND status IN ('todo', 'doing')
+RETURNING queue_name AS queue;
+
+-- name: trim_failed
+-- Deletes jobs of the queue $1 that ended without success, but the newest $2 of them, up to $3 at once.
+DELETE FROM procrastinate_jobs
+WHERE id IN (
+    SELECT j.id
+    FROM procrastinate_jobs AS j
+    WHERE j.status IN ('failed', 'cancelled', 'aborted') AND j.queue_name = $1
+    ORDER BY j.id DESC
+    LIMIT $3
+    OFFSET $2
+    FOR UPDATE SKIP LOCKED
+);

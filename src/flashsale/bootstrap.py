@@ -18,6 +18,7 @@ from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
+from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.truth_metrics import TruthMetrics
@@ -33,6 +34,7 @@ from flashsale.usecases.orders import OrderDesk
 from flashsale.usecases.process_orders import ProcessOrders
 from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.tend_units import TendUnits
+from flashsale.usecases.tidy import Tidy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,6 +73,7 @@ class Jobs:
     sweep: Sweep
     reconcile: Reconcile
     tend_units: TendUnits
+    tidy: Tidy
 
 
 AUDIT_STATEMENT_S = 600.0
@@ -172,6 +175,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                     limit=settings.workers.sweep_limit,
                 ),
                 tend_units=TendUnits(products, chunk=settings.units.chunk, ahead=settings.units.ahead),
+                tidy=Tidy(PostgresUpkeep(database)),
             )
             await return_units.close()
             await load_gate.close()

@@ -2,7 +2,8 @@
 
 A worker of procrastinate asks for one job after the other and ends each by itself. Here one statement takes as many as
 the worker has room for, and the next calls are answered from those; jobs that end while a statement is on its way are
-deleted by the next one. Everything else is procrastinate's own SQL.
+deleted by the next one. Jobs that fail are kept in groups too, and only the newest of each queue stay: in an outage
+every order's job fails again and again. Everything else is procrastinate's own SQL.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter as Tally
 from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -18,11 +20,14 @@ import asyncpg
 import structlog
 from procrastinate import exceptions, sql
 from procrastinate.connector import BaseAsyncConnector
+from procrastinate.jobs import Status
+from prometheus_client import Counter
 
 from flashsale.adapters.postgres.database import AWAY, Database
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import Unavailable
 from flashsale.usecases.batching import Batcher
+from flashsale.usecases.figures import QUEUES
 from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
@@ -43,10 +48,17 @@ DELETE_MAX = 500
 WAITING_MAX = 10_000
 """Ended jobs that wait for the next statement; there are never more than a worker runs at once."""
 
+FAILED_KEPT = 100
+"""Jobs of a queue that ended without success and are kept, the newest ones."""
+
 HEARTBEAT_S = 5.0
 """How often an idle listening connection is asked whether it still lives."""
 
 RECONNECT_S = 1.0
+
+FAILURES = Counter("flashsale_job_failures", "Jobs that failed, by queue.", ["queue"])
+for _queue in QUEUES:
+    FAILURES.labels(_queue)
 
 _PARAMETER = re.compile(r"%\((\w+)\)s(\s*\|\|)?")
 
@@ -68,6 +80,7 @@ class JobQueue(BaseAsyncConnector):
         self._running: set[int] = set()
         self._fetching = asyncio.Lock()
         self._deleting: Batcher[int, None] = Batcher(self._delete, batch_max=DELETE_MAX, queue_max=WAITING_MAX)
+        self._failing: Batcher[int, None] = Batcher(self._fail, batch_max=DELETE_MAX, queue_max=WAITING_MAX)
 
     def get_sync_connector(self) -> JobQueue:
         """Give itself: the base class runs its methods in a loop of their own."""
@@ -80,13 +93,16 @@ class JobQueue(BaseAsyncConnector):
     async def close_async(self) -> None:
         """Close every connection."""
         await self._deleting.drain()
+        await self._failing.drain()
         await self._database.close()
 
     async def execute_query_async(self, query: str, **arguments: Any) -> None:
         """Run a statement of procrastinate's."""
         try:
             if query == sql.queries["finish_job"] and arguments["delete_job"]:
-                await self._finish(arguments["job_id"])
+                await self._finish(self._deleting, arguments["job_id"])
+            elif query == sql.queries["finish_job"] and arguments["status"] == Status.FAILED.value:
+                await self._finish(self._failing, arguments["job_id"])
             else:
                 await self._execute(query, arguments)
         finally:
@@ -145,9 +161,9 @@ class JobQueue(BaseAsyncConnector):
         self._running.add(job["id"])
         return job
 
-    async def _finish(self, job_id: int) -> None:
+    async def _finish(self, ending: Batcher[int, None], job_id: int) -> None:
         try:
-            await self._deleting.submit(job_id)
+            await ending.submit(job_id)
         except (Unavailable, PoisonBatch) as error:
             raise exceptions.ConnectorException(str(error)) from error
 
@@ -157,6 +173,13 @@ class JobQueue(BaseAsyncConnector):
         except Unavailable:
             # It may be only this connection that is gone; doing it twice does no harm.
             await self._database.fetch(QUERIES["delete"], job_ids)
+        return [None] * len(job_ids)
+
+    async def _fail(self, job_ids: list[int]) -> list[None]:
+        failed = Tally(row["queue"] for row in await self._database.fetch(QUERIES["fail"], job_ids))
+        for queue, jobs in failed.items():
+            FAILURES.labels(queue).inc(jobs)
+            await self._database.fetch(QUERIES["trim_failed"], queue, FAILED_KEPT, DELETE_MAX)
         return [None] * len(job_ids)
 
     async def _give_back(self) -> None:

@@ -56,9 +56,12 @@ class PostgresOrders:
         self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int
     ) -> Sequence[Order]:
         """List orders, newest first, from before an order id."""
-        rows = await self._database.fetch(
-            QUERIES["admin_list"], product_id, None if status is None else status.value, before, limit
-        )
+        if product_id is None and status is None:
+            rows = await self._database.fetch(QUERIES["admin_list"], before, limit)
+        else:
+            rows = await self._database.fetch(
+                QUERIES["admin_list_of"], product_id, None if status is None else status.value, before, limit
+            )
         return [_order(row) for row in rows]
 
 

@@ -1,0 +1,36 @@
+-- name: carry
+-- Carries the totals of final orders forward; gives how many orders were looked at.
+SELECT carry_orders_v1($1, $2) AS orders;
+
+-- name: delete_voids
+-- Deletes up to $2 void requests whose ids are older than $1: accepts refuse such ids by their age. Gives how many.
+WITH deleted AS (
+    DELETE FROM requests
+    WHERE order_id IN (
+        SELECT r.order_id
+        FROM requests AS r
+        WHERE r.kind = 'void' AND r.order_id < first_order_id_v1(now() - $1::interval)
+        ORDER BY r.order_id
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING order_id
+)
+SELECT count(*)::integer AS voids FROM deleted;
+
+-- name: delete_jobs
+-- Deletes up to $2 jobs that ended without success and were deferred longer ago than $1. Gives how many.
+WITH deleted AS (
+    DELETE FROM procrastinate_jobs
+    WHERE id IN (
+        SELECT j.id
+        FROM procrastinate_jobs AS j
+        WHERE j.status IN ('failed', 'cancelled', 'aborted') AND NOT EXISTS (
+            SELECT 1 FROM procrastinate_events AS e WHERE e.job_id = j.id AND e.at >= now() - $1::interval
+        )
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
+)
+SELECT count(*)::integer AS jobs FROM deleted;

@@ -1,0 +1,36 @@
+"""What bounds the tables: totals of old orders, deletion of void requests. `sql/queries/upkeep.sql`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from flashsale.adapters.postgres.queries import load
+
+if TYPE_CHECKING:
+    from flashsale.adapters.postgres.database import Database
+
+QUERIES = load("queries/upkeep.sql")
+
+
+class PostgresUpkeep:
+    """Implements `usecases.tidy.Upkeep`."""
+
+    def __init__(self, database: Database) -> None:
+        """Work through this pool."""
+        self._database = database
+
+    async def carry(self, *, settled_s: float, limit: int) -> int:
+        """Carry the totals of final orders forward; gives how many orders were looked at."""
+        row = await self._database.fetch_row(QUERIES["carry"], timedelta(seconds=settled_s), limit)
+        return 0 if row is None else row["orders"]
+
+    async def delete_voids(self, *, older_s: float, limit: int) -> int:
+        """Delete void requests with ids older than that; gives how many."""
+        row = await self._database.fetch_row(QUERIES["delete_voids"], timedelta(seconds=older_s), limit)
+        return 0 if row is None else row["voids"]
+
+    async def delete_jobs(self, *, older_s: float, limit: int) -> int:
+        """Delete jobs that ended without success longer ago than that; gives how many."""
+        row = await self._database.fetch_row(QUERIES["delete_jobs"], timedelta(seconds=older_s), limit)
+        return 0 if row is None else row["jobs"]

@@ -1,0 +1,74 @@
+"""Keep what is written for each request, order and job from growing for ever."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+log = structlog.get_logger(__name__)
+
+SETTLED_S = 900.0
+"""Age at which an order id cannot appear any more (accepts refuse ids older than ten minutes), and how long an order
+that ended stays in view of the minute audit before only the totals count it."""
+
+VOIDS_KEPT_S = 3600.0
+"""Age at which a void request goes: no accept takes an id of that age, so nothing has to be held off any more."""
+
+JOBS_KEPT_S = 86_400.0
+"""How long jobs that failed are kept for people who look into them; of each queue only the newest stay that long."""
+
+BATCH = 5_000
+"""Most rows of one transaction."""
+
+ROUNDS_MAX = 100
+"""Most transactions of one kind in one run, so that a run ends; what is left waits for the next."""
+
+
+class Upkeep(Protocol):
+    """What the tables need. A call works on at most `limit` rows and gives how many; several at once are harmless."""
+
+    async def carry(self, *, settled_s: float, limit: int) -> int:
+        """Carry the totals of final orders forward over orders older than that."""
+        ...
+
+    async def delete_voids(self, *, older_s: float, limit: int) -> int:
+        """Delete void requests with ids older than that."""
+        ...
+
+    async def delete_jobs(self, *, older_s: float, limit: int) -> int:
+        """Delete jobs that ended without success longer ago than that."""
+        ...
+
+
+class Tidy:
+    """The use case."""
+
+    def __init__(self, upkeep: Upkeep) -> None:
+        """Wire it."""
+        self._upkeep = upkeep
+
+    async def __call__(self) -> None:
+        """Carry the totals forward and delete what is past its time.
+
+        Raises:
+            Unavailable: if Postgres is away; what was done stays done.
+        """
+        carried = await _until_done(lambda: self._upkeep.carry(settled_s=SETTLED_S, limit=BATCH))
+        voids = await _until_done(lambda: self._upkeep.delete_voids(older_s=VOIDS_KEPT_S, limit=BATCH))
+        jobs = await _until_done(lambda: self._upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH))
+        if carried or voids or jobs:
+            log.info("tables.tidied", orders=carried, voids=voids, jobs=jobs)
+
+
+async def _until_done(work: Callable[[], Awaitable[int]]) -> int:
+    total = 0
+    for _ in range(ROUNDS_MAX):
+        rows = await work()
+        total += rows
+        if rows < BATCH:
+            break
+    return total

@@ -1,0 +1,144 @@
+"""Orders of past sales, written straight into the tables: as right as if they had been sold, and many in a short time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncpg
+
+ORDERS_PER_PRODUCT = 100_000
+"""Each bought by another buyer."""
+
+RARE = ("failed", 3)
+"""A status that hardly any of the orders has, and how many have it."""
+
+TABLES = ("users", "buyer_units", "requests", "orders", "units", "order_events", "payment_attempts")
+
+PLAN = """
+CREATE TEMPORARY TABLE old AS
+SELECT
+    n,
+    (
+        lpad(to_hex(floor(extract(EPOCH FROM at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3)
+        || to_hex(8 + n % 4) || substr(md5(n::text), 4, 15)
+    )::uuid AS order_id,
+    md5('buyer ' || n % {per_product})::uuid AS user_id,
+    ('{product_ids}'::integer[])[1 + (n / {per_product})::integer] AS product_id,
+    1 + n % {per_product} AS unit_no,
+    CASE
+        WHEN n < {rare} THEN 'failed'
+        WHEN n % 100 < 90 THEN 'confirmed'
+        WHEN n % 100 < 97 THEN 'payment_failed'
+        ELSE 'expired'
+    END AS status,
+    at
+FROM (
+    SELECT n, now() - interval '30 days' + n * (interval '28 days' / {count}) AS at
+    FROM generate_series(0, {count} - 1) AS n
+) AS made
+"""
+
+ROWS = (
+    """
+    INSERT INTO users (user_id, name, email, role)
+    SELECT DISTINCT user_id, 'Old buyer', user_id || '@buyers.invalid', 'buyer' FROM old
+    """,
+    """
+    INSERT INTO buyer_units (product_id, user_id, units)
+    SELECT product_id, user_id, CASE WHEN status = 'confirmed' THEN 1 ELSE 0 END FROM old
+    """,
+    """
+    INSERT INTO requests (order_id, kind, user_id, key, fingerprint, created_at)
+    SELECT order_id, 'order', user_id, 'k' || n, decode(md5(n::text), 'hex'), at FROM old
+    """,
+    """
+    INSERT INTO orders (
+        order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, payment_mode, status,
+        version, attempt, created_at, updated_at
+    )
+    SELECT
+        order_id, user_id, product_id, 'Old phone', 1, 99999, 'USD', 'automatic', status,
+        cardinality(steps), CASE WHEN status IN ('confirmed', 'payment_failed') THEN 1 ELSE 0 END,
+        at, at + interval '1 second' * (cardinality(steps) - 1)
+    FROM old
+    INNER JOIN histories USING (status)
+    """,
+    """
+    INSERT INTO units (product_id, unit_no, order_id)
+    SELECT product_id, unit_no, CASE WHEN status = 'confirmed' THEN order_id END FROM old
+    """,
+    """
+    INSERT INTO order_events (order_id, version, status, at)
+    SELECT old.order_id, step.version, step.status, old.at + interval '1 second' * (step.version - 1)
+    FROM old
+    INNER JOIN histories USING (status)
+    CROSS JOIN LATERAL unnest(histories.steps) WITH ORDINALITY AS step (status, version)
+    """,
+    """
+    INSERT INTO payment_attempts (
+        order_id, attempt, gateway_key, amount_minor, currency, outcome, reference, begun_at, finished_at
+    )
+    SELECT
+        order_id, 1, order_id::text, 99999, 'USD', CASE WHEN status = 'confirmed' THEN 'captured' ELSE 'declined' END,
+        'old ' || n, at + interval '3 s', at + interval '4 s'
+    FROM old WHERE status IN ('confirmed', 'payment_failed')
+    """,
+    """
+    UPDATE products AS p
+    SET allotment = made.units
+    FROM (SELECT product_id, count(*) AS units FROM old GROUP BY product_id) AS made
+    WHERE p.product_id = made.product_id
+    """,
+    """
+    UPDATE product_live AS l
+    SET free = made.free
+    FROM (
+        SELECT product_id, count(*) FILTER (WHERE status <> 'confirmed') AS free FROM old GROUP BY product_id
+    ) AS made
+    WHERE l.product_id = made.product_id
+    """,
+)
+
+NEW_PRODUCTS = """
+WITH made AS (
+    INSERT INTO products (name, price_minor, currency, allotment, payment_mode, payment_window_s)
+    SELECT 'Old phone', 99999, 'USD', 0, 'automatic', 300 FROM generate_series(1, $1)
+    RETURNING product_id
+)
+INSERT INTO product_live (product_id, free) SELECT made.product_id, 0 FROM made RETURNING product_id
+"""
+
+HISTORIES = """
+CREATE TEMPORARY TABLE histories AS
+SELECT status, string_to_array(path, ' ') || status AS steps
+FROM (VALUES
+    ('confirmed', 'queued processing awaiting_payment processing_payment'),
+    ('payment_failed', 'queued processing awaiting_payment processing_payment'),
+    ('expired', 'queued processing awaiting_payment'),
+    ('failed', 'queued')
+) AS known (status, path)
+"""
+
+
+async def add_old_orders(db: asyncpg.Connection, count: int) -> None:
+    """Add orders that ended 2 to 30 days ago, of products of their own. Triggers and foreign keys do not look."""
+    products = -(-count // ORDERS_PER_PRODUCT)
+    rows = await db.fetch(NEW_PRODUCTS, products)
+    product_ids = [row["product_id"] for row in rows]
+    async with db.transaction():
+        await db.execute("SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = off")
+        await db.execute(HISTORIES)
+        await db.execute(
+            PLAN.format(
+                count=count,
+                per_product=ORDERS_PER_PRODUCT,
+                product_ids="{" + ",".join(map(str, product_ids)) + "}",
+                rare=RARE[1],
+            )
+        )
+        for statement in ROWS:
+            await db.execute(statement)
+        await db.execute("DROP TABLE old, histories")
+    for table in TABLES:
+        await db.execute(f"VACUUM ANALYZE {table}")

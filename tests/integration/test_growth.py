@@ -1,0 +1,129 @@
+"""What is written for each request, order, job or failure has a bound, and nothing that runs for ever reads history."""
+
+import asyncio
+import itertools
+import uuid
+
+from procrastinate import App
+from prometheus_client import REGISTRY
+
+from flashsale.adapters.postgres import job_queue
+from flashsale.adapters.postgres.acceptance import PostgresAcceptance
+from flashsale.adapters.postgres.job_queue import JobQueue
+from flashsale.adapters.postgres.upkeep import PostgresUpkeep
+from flashsale.bootstrap import open_services
+from flashsale.domain.orders import OrderStatus
+from flashsale.domain.requests import order_id_at
+from flashsale.usecases import tidy
+from tests.conftest import add_buyers, add_product
+from tests.integration.test_accept import accept_one
+from tests.integration.test_job_queue import put, run
+
+
+async def id_of_age(db, age_s):
+    now_ms = await db.fetchval("SELECT floor(extract(EPOCH FROM clock_timestamp()) * 1000)::bigint")
+    return order_id_at(now_ms - round(age_s * 1000), uuid.uuid4().bytes[:10])
+
+
+async def kinds(db):
+    return {row["kind"]: row["n"] for row in await db.fetch("SELECT kind, count(*) AS n FROM requests GROUP BY kind")}
+
+
+async def test_void_requests_go_once_no_accept_takes_their_ids(services, jobs, db, monkeypatch):
+    monkeypatch.setattr(tidy, "BATCH", 4)
+    product = await add_product(services)
+    kept = await accept_one(services, product, (await add_buyers(services, 1))[0])
+    acceptance = PostgresAcceptance(services.database, order_due_s=10)
+    old = [await id_of_age(db, tidy.VOIDS_KEPT_S + age_s) for age_s in range(1, 12)]
+    young = [await id_of_age(db, tidy.VOIDS_KEPT_S - 30), await id_of_age(db, 0)]
+    await acceptance.void([*old, *young])
+    await jobs.tidy()
+    left = {row["order_id"] for row in await db.fetch("SELECT order_id FROM requests")}
+    assert left == {*young, kept}
+
+
+async def test_one_run_of_tidying_ends_and_each_transaction_is_bounded(services, jobs, db, monkeypatch):
+    monkeypatch.setattr(tidy, "BATCH", 4)
+    monkeypatch.setattr(tidy, "ROUNDS_MAX", 2)
+    old = [await id_of_age(db, tidy.VOIDS_KEPT_S + age_s) for age_s in range(1, 12)]
+    await PostgresAcceptance(services.database, order_due_s=10).void(old)
+    for left in (3, 0):
+        await jobs.tidy()
+        assert await db.fetchval("SELECT count(*) FROM requests") == left
+
+
+async def test_several_maintenance_workers_tidy_at_once(services, db):
+    old = [await id_of_age(db, tidy.VOIDS_KEPT_S + age_s) for age_s in range(1, 31)]
+    await PostgresAcceptance(services.database, order_due_s=10).void(old)
+    upkeep = PostgresUpkeep(services.database)
+    deleted = await asyncio.gather(*(upkeep.delete_voids(older_s=tidy.VOIDS_KEPT_S, limit=10) for _ in range(3)))
+    while more := await upkeep.delete_voids(older_s=tidy.VOIDS_KEPT_S, limit=10):
+        deleted.append(more)
+    assert sum(deleted) == 30
+    assert await db.fetchval("SELECT count(*) FROM requests") == 0
+
+
+async def test_an_outage_leaves_a_bounded_number_of_failed_jobs(settings, db, monkeypatch):
+    monkeypatch.setattr(job_queue, "FAILED_KEPT", 10)
+    ids = await put(db, 60)
+
+    async def work(number):
+        raise RuntimeError(f"the gateway refuses order {number}")
+
+    def failures():
+        return REGISTRY.get_sample_value("flashsale_job_failures_total", {"queue": "work"}) or 0
+
+    before = failures()
+    app = App(connector=JobQueue(settings.postgres, name="test-jobs", slots=7))
+    app.task(name="work")(work)
+    async with app.open_async():
+        await run(app)
+    rows = await db.fetch("SELECT id, status::text, attempts FROM procrastinate_jobs ORDER BY id")
+    assert [row["id"] for row in rows] == ids[-10:]
+    assert {(row["status"], row["attempts"]) for row in rows} == {("failed", 1)}
+    assert failures() - before == 60
+    assert await db.fetchval("SELECT count(DISTINCT job_id) FROM procrastinate_events") == 10
+
+
+async def test_failed_jobs_go_after_a_day(services, jobs, db):
+    ids = await put(db, 4)
+    await db.execute("UPDATE procrastinate_jobs SET status = 'failed' WHERE id = ANY($1)", ids[:3])
+    await db.execute("UPDATE procrastinate_events SET at = at - interval '25 hours' WHERE job_id <> $1", ids[0])
+    await jobs.tidy()
+    left = [row["id"] for row in await db.fetch("SELECT id FROM procrastinate_jobs ORDER BY id")]
+    assert left == [ids[0], ids[3]], "the young one, and the one that waits"
+
+
+async def test_lists_of_orders_are_what_a_look_at_every_order_gives(settings, db):
+    async with open_services(settings) as services:
+        await compare_lists(services, db)
+
+
+async def compare_lists(services, db):
+    products = [await add_product(services, allotment=100) for _ in range(3)]
+    users = await add_buyers(services, 8)
+    for product, user in itertools.product(products[:2], users):
+        await accept_one(services, product, user)
+    await db.execute("ALTER TABLE orders DISABLE TRIGGER ALL")
+    await db.execute(
+        "UPDATE orders SET status = (ARRAY['confirmed', 'failed', 'expired', 'queued'])[1 + n % 4],"
+        " due_at = CASE WHEN n % 4 = 3 THEN due_at END"
+        " FROM (SELECT order_id AS id, row_number() OVER (ORDER BY md5(order_id::text)) AS n FROM orders) AS numbered"
+        " WHERE order_id = id"
+    )
+    everything = await db.fetch("SELECT order_id, product_id, status FROM orders ORDER BY order_id DESC")
+    ids = [row["order_id"] for row in everything]
+    for product, status, before, limit in itertools.product(
+        [None, *products], [None, *OrderStatus], [None, ids[5], ids[-1]], [1, 3, 500]
+    ):
+        listed = await services.order_rows.admin_list(
+            product_id=product and product.product_id, status=status, before=before, limit=limit
+        )
+        expected = [
+            row["order_id"]
+            for row in everything
+            if (product is None or row["product_id"] == product.product_id)
+            and (status is None or row["status"] == status)
+            and (before is None or row["order_id"] < before)
+        ]
+        assert [order.order_id for order in listed] == expected[:limit], (product, status, before, limit)
