@@ -20,6 +20,8 @@ from flashsale.domain.products import PaymentMode
 from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.valkey_server import LocalValkey
 from flashsale.settings import Settings
+from flashsale.usecases.halving import Postpone
+from flashsale.usecases.maintain import Sweep
 from flashsale.usecases.ports import NewProduct
 
 ROOT = Path(__file__).parents[1]
@@ -162,3 +164,18 @@ async def add_product(services, **changes):
 
 async def add_buyers(services, count):
     return await services.users.create_buyers(count, prefix=f"b{uuid.uuid4().hex[:8]}")
+
+
+async def sweep(services, patience_s=None):
+    """Wake the due orders in one statement."""
+    due = await services.order_rows.due(limit=1000)
+    return await services.order_rows.sweep([order_id for order_id, _ in due], due_s=30, patience_s=patience_s)
+
+
+def sweeping(services, *, limit=500, orders=None):
+    """Make the use case that the maintenance worker runs."""
+    orders = orders or services.order_rows
+    # That of the services: it is closed with them.
+    return Sweep(
+        orders, services.orders._return_units, Postpone(orders, pause_s=5, pause_max_s=600), limit=limit, due_s=8
+    )

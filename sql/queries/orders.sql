@@ -8,19 +8,41 @@ WHERE order_id = ANY($1::uuid []);
 
 -- name: process
 -- Moves queued orders to awaiting_payment and defers their payment jobs.
-SELECT order_id, status FROM process_orders_v1($1, $2);
+SELECT order_id, status FROM process_orders_v2($1, $2);
 
 -- name: end_orders
 -- Ends orders before any payment; gives those that ended.
-SELECT order_id FROM end_orders_v1($1, $2) AS order_id;
+SELECT order_id FROM end_orders_v2($1, $2) AS order_id;
 
 -- name: request_payment
 -- Defers the payment of an order that waits for its buyer.
 SELECT request_payment_v1($1, $2);
 
 -- name: sweep
--- Wakes due orders.
-SELECT expired, deferred, looked_at FROM sweep_orders_v1($1, $2);
+-- Wakes the due ones of orders; gives the products whose locks are taken.
+SELECT expired, deferred, busy FROM sweep_orders_v2($1, $2, $3);
+
+-- name: due
+-- Reads orders that are due, the longest due first, without those that are postponed (whose due_at may be stuck).
+SELECT o.order_id, o.product_id
+FROM orders AS o
+WHERE o.due_at <= now()
+    AND NOT EXISTS (SELECT 1 FROM postponed_orders AS p WHERE p.order_id = o.order_id AND p.until > now())
+ORDER BY o.due_at
+LIMIT $1;
+
+-- name: postpone
+-- Puts an order off that was refused; gives how often it was.
+SELECT postpone_order_v1($1, $2, $3, $4, $5) AS times;
+
+-- name: forget_postponed
+-- Forgets postponed orders that have moved since.
+DELETE FROM postponed_orders AS p
+WHERE NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = p.order_id AND o.version = p.version);
+
+-- name: count_postponed
+-- Counts the postponed orders.
+SELECT count(*) AS postponed FROM postponed_orders;
 
 -- name: admin_list
 -- Lists orders, newest first (ids rise with time), from before an id.

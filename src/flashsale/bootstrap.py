@@ -28,6 +28,7 @@ from flashsale.usecases.audit import Audit
 from flashsale.usecases.buy import Buy
 from flashsale.usecases.catalog import Catalog, CatalogFeed
 from flashsale.usecases.charge import Charge
+from flashsale.usecases.halving import Postpone
 from flashsale.usecases.load_gate import LoadGate
 from flashsale.usecases.maintain import Reconcile, Sweep
 from flashsale.usecases.orders import OrderDesk
@@ -148,13 +149,14 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
         catalog = Catalog(products, poll_s=settings.live.poll_s)
         load_gate = LoadGate(products, gate, catalog)
         return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
+        postpone = Postpone(orders, pause_s=settings.orders.postpone_s, pause_max_s=settings.orders.postpone_max_s)
         async with gateway:
             acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
             yield Jobs(
                 database=database,
                 truth=TruthMetrics(PostgresFigures(database), gate, acceptance),
                 invariants=PostgresInvariants(database),
-                process_orders=ProcessOrders(orders, payment_due_s=settings.orders.payment_due_s),
+                process_orders=ProcessOrders(orders, postpone, payment_due_s=settings.orders.payment_due_s),
                 charge=Charge(
                     PostgresPayments(database),
                     MeteredGateway(gateway),
@@ -163,7 +165,11 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                     payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
                 ),
                 sweep=Sweep(
-                    orders, return_units, limit=settings.workers.sweep_limit, due_s=settings.orders.payment_due_s
+                    orders,
+                    return_units,
+                    postpone,
+                    limit=settings.workers.sweep_limit,
+                    due_s=settings.orders.payment_due_s,
                 ),
                 reconcile=Reconcile(
                     catalog=catalog,

@@ -106,6 +106,10 @@ class OrderSettings(Group):
 
     order_due_s: float = Field(5.0, gt=0, description="When a queued order whose job is lost gets a new one.")
     payment_due_s: float = Field(8.0, gt=0, description="When an order in payment whose job is lost gets a new one.")
+    postpone_s: float = Field(
+        5.0, gt=0, description="Pause after Postgres refused to move an order; doubles with each further refusal."
+    )
+    postpone_max_s: float = Field(600.0, gt=0, description="Longest pause of an order that Postgres refuses to move.")
     waiting_max: int = Field(
         20_000, ge=1, description="Orders of one product that may wait for payment workers before buys get a 503."
     )

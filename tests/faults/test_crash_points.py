@@ -37,7 +37,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 BUY = "/api/order/buy-flash"
 ACCEPT, PROCESS, BEGIN, FINISH = (
     b"accept_orders_v1(",
-    b"process_orders_v1(",
+    b"process_orders_v2(",
     b"begin_payments_v1(",
     b"finish_payments_v1(",
 )

@@ -4,6 +4,7 @@ from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
+from flashsale.usecases.halving import Postpone
 from flashsale.usecases.ports import Admission, PoisonBatch
 from flashsale.usecases.process_orders import ProcessOrders
 from tests.conftest import add_buyers, add_product, make_settings
@@ -180,7 +181,7 @@ async def test_order_jobs_that_run_at_the_same_time_share_a_transaction(services
     product = await add_product(services)
     order_ids = [await accept_one(services, product, user) for user in await add_buyers(services, 4)]
     orders = CountingOrders(services.database)
-    process = ProcessOrders(orders, payment_due_s=30)
+    process = ProcessOrders(orders, Postpone(orders, pause_s=1, pause_max_s=9), payment_due_s=30)
     await asyncio.gather(process(order_ids[:1]), process(order_ids[1:3]), process(order_ids[3:]))
     assert orders.asked == (4,)
     assert await statuses(db) == {"awaiting_payment"}
@@ -190,7 +191,8 @@ async def test_order_jobs_that_run_at_the_same_time_share_a_transaction(services
 async def test_an_order_that_postgres_refuses_again_and_again_fails_and_gives_its_units_back(services, db):
     product = await add_product(services)
     order_ids = [await accept_one(services, product, user) for user in await add_buyers(services, 3)]
-    process = ProcessOrders(RefusingOrders(services.database), payment_due_s=30)
+    orders = RefusingOrders(services.database)
+    process = ProcessOrders(orders, Postpone(orders, pause_s=1, pause_max_s=9), payment_due_s=30)
     for _ in range(2):
         await process(order_ids)
         assert await db.fetchval("SELECT count(*) FROM orders WHERE status = 'queued'") == 3

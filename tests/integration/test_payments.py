@@ -11,7 +11,7 @@ from flashsale.usecases.charge import Charge
 from flashsale.usecases.ports import Charge as Answer
 from flashsale.usecases.ports import ChargeOutcome, PaymentResult
 from flashsale.usecases.return_units import ReturnUnits
-from tests.conftest import add_buyers, add_product
+from tests.conftest import add_buyers, add_product, sweep
 from tests.integration.test_accept import accept_one
 
 S = OrderStatus
@@ -174,7 +174,7 @@ async def test_a_buyer_pays_once_and_then_can_neither_cancel_nor_expire(services
     with pytest.raises(StateForbids):
         await services.orders.cancel(order_id, buyer)
     await db.execute("UPDATE orders SET due_at = now() - interval '1 minute'")
-    await services.order_rows.sweep(limit=10, due_s=30)
+    await sweep(services)
     await charging(services, gateway)(order_id)
     assert await status(services, order_id) is S.CONFIRMED
     with pytest.raises(StateForbids):
@@ -194,10 +194,8 @@ async def test_paying_and_expiring_at_once_has_one_winner(services, db):
     for _ in range(5):
         order_id, buyer = await waiting_order(services, payment_mode=PaymentMode.BY_BUYER, payment_window_s=1)
         await db.execute("UPDATE orders SET due_at = clock_timestamp() + interval '5 ms' WHERE order_id = $1", order_id)
-        paid, _ = await asyncio.gather(
-            services.orders.pay(order_id, buyer), services.order_rows.sweep(limit=10, due_s=30), return_exceptions=True
-        )
+        paid, _ = await asyncio.gather(services.orders.pay(order_id, buyer), sweep(services), return_exceptions=True)
         await asyncio.sleep(0.01)
-        await services.order_rows.sweep(limit=10, due_s=30)
+        await sweep(services)
         expected = S.EXPIRED if isinstance(paid, StateForbids) else S.AWAITING_PAYMENT
         assert await status(services, order_id) is expected

@@ -2,49 +2,130 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
+from collections import Counter
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flashsale.domain.errors import FlashSaleError
+from flashsale.usecases.halving import halve
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
     from flashsale.domain.products import Product
     from flashsale.usecases.catalog import Catalog
+    from flashsale.usecases.halving import Postpone
     from flashsale.usecases.load_gate import LoadGate
-    from flashsale.usecases.ports import Acceptance, Gate, Orders, Products
+    from flashsale.usecases.ports import Acceptance, Gate, Orders, PoisonBatch, Products, Swept
     from flashsale.usecases.return_units import ReturnUnits
 
 log = structlog.get_logger(__name__)
 
 ROUNDS_MAX = 100
-"""Most sweeps in one run, so that a run ends."""
+"""Most rounds of one run, so that a run ends."""
+
+ROUND_S = 1.0
+"""Longest time of a sweep's round; what became due meanwhile gets its turn in the next one."""
+
+DUE_MAX = 50_000
+"""Most due orders that a round reads: about 0.1 s."""
+
+BUSY_MAX = 4
+"""Most products that a round waits for, at the same time."""
+
+PATIENCE_S = 0.5
+"""How long it waits for each."""
 
 OFF_S = 2.0
 """How long a gate must have counted wrong: changes on their way look the same for a moment."""
 
 
 class Sweep:
-    """Wakes due orders: expiry of those that wait for their buyer, new jobs for those whose job is gone."""
+    """Wakes due orders: expiry of those that wait for their buyer, new jobs for those whose job is gone.
 
-    def __init__(self, orders: Orders, return_units: ReturnUnits, *, limit: int, due_s: float) -> None:
+    Products take turns, so that the backlog of one holds no other up. An order that Postgres refuses is postponed, and
+    a product whose locks are taken is left for last and waited for with others at the same time.
+    """
+
+    def __init__(
+        self, orders: Orders, return_units: ReturnUnits, postpone: Postpone, *, limit: int, due_s: float
+    ) -> None:
         """Take up to `limit` orders at a time; those woken are due again after `due_s`."""
         self._orders = orders
         self._return_units = return_units
+        self._postpone = postpone
         self._limit = limit
         self._due_s = due_s
+        self._running = False
+        self.postponed = 0
+        """Orders that were refused and have not moved since, when the last sweep ended."""
 
     async def __call__(self) -> None:
-        """Sweep until fewer than `limit` orders were due."""
-        for _ in range(ROUNDS_MAX):
-            expired, deferred, looked_at = await self._orders.sweep(limit=self._limit, due_s=self._due_s)
-            if expired or deferred:
-                log.info("orders.swept", expired=expired, deferred=deferred)
-            if expired:
-                self._return_units.soon()
-            if looked_at < self._limit:
-                return
+        """Sweep until nothing is due but what others hold; does nothing while a sweep runs in this process."""
+        if self._running:
+            return
+        self._running = True
+        try:
+            for _ in range(ROUNDS_MAX):
+                if not await self._round():
+                    break
+            self.postponed = await self._orders.count_postponed()
+        finally:
+            self._running = False
+
+    async def _round(self) -> bool:
+        """Sweep what is due now, for about ROUND_S, product by product in turns; says whether there may be more."""
+        due = _in_turns(await self._orders.due(limit=DUE_MAX))
+        ends_s = time.monotonic() + ROUND_S
+        busy: set[int] = set()
+        done = 0
+        while done < len(due) and time.monotonic() < ends_s:
+            batch = due[done : done + self._limit]
+            done += len(batch)
+            busy |= await self._sweep([order_id for order_id, product_id in batch if product_id not in busy])
+        # Chosen at random, so that each gets its turn however many are busy.
+        chosen = random.sample(sorted(busy), min(len(busy), BUSY_MAX))
+        await asyncio.gather(
+            *(
+                self._sweep(
+                    [order_id for order_id, of in due if of == product_id][: self._limit], patience_s=PATIENCE_S
+                )
+                for product_id in chosen
+            )
+        )
+        return done < len(due) or len(due) == DUE_MAX
+
+    async def _sweep(self, order_ids: Sequence[UUID], *, patience_s: float | None = None) -> frozenset[int]:
+        async def run(part: Sequence[UUID]) -> Swept:
+            return await self._orders.sweep(part, due_s=self._due_s, patience_s=patience_s)
+
+        async def refused(order_id: UUID, poison: PoisonBatch) -> None:
+            await self._postpone(order_id, poison, job="sweep")
+
+        swept = await halve(order_ids, run, refused)
+        expired = sum(one.expired for one in swept)
+        deferred = sum(one.deferred for one in swept)
+        if expired or deferred:
+            log.info("orders.swept", expired=expired, deferred=deferred)
+        if expired:
+            self._return_units.soon()
+        return frozenset().union(*(one.busy for one in swept))
+
+
+def _in_turns(due: Sequence[tuple[UUID, int]]) -> list[tuple[UUID, int]]:
+    """Order them so that each product's first comes before any product's second."""
+    turns: Counter[int] = Counter()
+    numbered = []
+    for order_id, product_id in due:
+        numbered.append((turns[product_id], order_id, product_id))
+        turns[product_id] += 1
+    return [(order_id, product_id) for _, order_id, product_id in sorted(numbered, key=itemgetter(0))]
 
 
 class Reconcile:

@@ -189,6 +189,17 @@ class Acceptance(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What a sweep did."""
+
+    expired: int
+    deferred: int
+    """Orders that got a new job."""
+    busy: frozenset[int]
+    """Products of which orders stay due, because a lock that their expiry needs is taken."""
+
+
 class Orders(Protocol):
     """Orders after their 202."""
 
@@ -197,7 +208,10 @@ class Orders(Protocol):
         ...
 
     async def process(self, order_ids: Sequence[UUID], *, payment_due_s: float) -> dict[UUID, OrderStatus]:
-        """Move queued orders to awaiting payment and defer their payment jobs."""
+        """Move queued orders to awaiting payment and defer their payment jobs.
+
+        Gives those looked at; one that is still queued does not own its units and must end as failed.
+        """
         ...
 
     async def end(self, order_ids: Sequence[UUID], status: OrderStatus) -> Sequence[UUID]:
@@ -208,8 +222,20 @@ class Orders(Protocol):
         """Defer the payment of an order that waits for its buyer; False if it does not wait."""
         ...
 
-    async def sweep(self, *, limit: int, due_s: float) -> tuple[int, int, int]:
-        """Wake due orders; gives how many expired and how many got a new job."""
+    async def due(self, *, limit: int) -> Sequence[tuple[UUID, int]]:
+        """Read the orders that are due, those that were due first, with their products; none that is postponed."""
+        ...
+
+    async def sweep(self, order_ids: Sequence[UUID], *, due_s: float, patience_s: float | None) -> Swept:
+        """Wake due orders; waits for locks only with a patience, which is meant for orders of one product."""
+        ...
+
+    async def postpone(self, order_id: UUID, *, job: str, problem: str, pause_s: float, pause_max_s: float) -> int:
+        """Put an order off that Postgres refused to move; gives how often it was refused in its state."""
+        ...
+
+    async def count_postponed(self) -> int:
+        """Count the orders that were refused and have not moved since."""
         ...
 
     async def admin_list(

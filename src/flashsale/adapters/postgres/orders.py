@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.money import Money
 from flashsale.domain.orders import Order, OrderStatus
+from flashsale.usecases.ports import Swept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ class PostgresOrders:
         return {row["order_id"]: _order(row) for row in rows}
 
     async def process(self, order_ids: Sequence[UUID], *, payment_due_s: float) -> dict[UUID, OrderStatus]:
-        """Move queued orders to awaiting payment and defer their payment jobs."""
+        """Move queued orders to awaiting payment and defer their payment jobs; see the port."""
         rows = await self._database.fetch(QUERIES["process"], order_ids, timedelta(seconds=payment_due_s))
         return {row["order_id"]: OrderStatus(row["status"]) for row in rows}
 
@@ -47,10 +48,31 @@ class PostgresOrders:
         row = await self._database.fetch_row(QUERIES["request_payment"], order_id, timedelta(seconds=due_s))
         return row is not None and bool(row[0])
 
-    async def sweep(self, *, limit: int, due_s: float) -> tuple[int, int, int]:
-        """Wake due orders; gives how many expired, how many got a new job, and how many were looked at."""
-        row = await self._database.fetch_row(QUERIES["sweep"], limit, timedelta(seconds=due_s))
-        return (0, 0, 0) if row is None else (row["expired"], row["deferred"], row["looked_at"])
+    async def due(self, *, limit: int) -> Sequence[tuple[UUID, int]]:
+        """Read the orders that are due, those that were due first, with their products; none that is postponed."""
+        rows = await self._database.fetch(QUERIES["due"], limit)
+        return [(row["order_id"], row["product_id"]) for row in rows]
+
+    async def sweep(self, order_ids: Sequence[UUID], *, due_s: float, patience_s: float | None) -> Swept:
+        """Wake due orders; waits for locks only with a patience, which is meant for orders of one product."""
+        patience = None if patience_s is None else timedelta(seconds=patience_s)
+        row = await self._database.fetch_row(QUERIES["sweep"], order_ids, timedelta(seconds=due_s), patience)
+        if row is None:
+            raise AssertionError
+        return Swept(expired=row["expired"], deferred=row["deferred"], busy=frozenset(row["busy"]))
+
+    async def postpone(self, order_id: UUID, *, job: str, problem: str, pause_s: float, pause_max_s: float) -> int:
+        """Put an order off that Postgres refused to move; gives how often it was refused in its state."""
+        row = await self._database.fetch_row(
+            QUERIES["postpone"], order_id, job, problem, timedelta(seconds=pause_s), timedelta(seconds=pause_max_s)
+        )
+        return 0 if row is None else int(row["times"])
+
+    async def count_postponed(self) -> int:
+        """Count the orders that were refused and have not moved since; forgets those that have."""
+        await self._database.fetch(QUERIES["forget_postponed"])
+        row = await self._database.fetch_row(QUERIES["count_postponed"])
+        return 0 if row is None else int(row["postponed"])
 
     async def admin_list(
         self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int
