@@ -63,6 +63,12 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", *session.posargs)
 
 
+@nox.session(name="tests-on", python=["3.11", "3.12", "3.13"])
+def tests_on(session: nox.Session) -> None:
+    """Run the tests on every Python from the oldest that is allowed to the image's; those not found are skipped."""
+    tests(session)
+
+
 @nox.session
 def mutations(session: nox.Session) -> None:
     """Take every guard away in turn and see that a test fails."""
