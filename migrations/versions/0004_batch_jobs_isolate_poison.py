@@ -6,8 +6,8 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0004"
+down_revision = "0003"
 
 SQL = Path(__file__).parents[2] / "sql"
 
