@@ -641,8 +641,8 @@ MUTATIONS = [
     ),
     Mutation(
         guard="a server that only reads counts as away",
-        file="src/flashsale/adapters/postgres/database.py",
-        before="    asyncpg.ReadOnlySQLTransactionError,\n",
+        file="src/flashsale/adapters/postgres/failures.py",
+        before="    *READ_ONLY,\n",
         after="",
         tests="only_reads",
     ),

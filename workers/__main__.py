@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 
 import click
 import structlog
 import uvloop
 from procrastinate.exceptions import ProcrastinateException
 
-from flashsale.bootstrap import open_jobs
+from flashsale.bootstrap import open_jobs, require_servers
 from flashsale.observability import configure_logs, tell_ready
 from flashsale.processes import run_processes, settle_collector
 from flashsale.settings import Settings, read_settings
@@ -35,6 +36,9 @@ def main(role: str, fd: int | None, ready_fd: int | None) -> None:
     """Run workers, FLASHSALE_WORKERS__PROCESSES of them, until SIGTERM or SIGINT, which let running jobs finish."""
     settings = read_settings()
     configure_logs(settings.log)
+    if role == "payments" and not settings.payments.gateway_url:
+        sys.exit("FLASHSALE_PAYMENTS__GATEWAY_URL: name the payment gateway; see docs/settings.md.")
+    require_servers(settings)
     run_processes(settings.workers.processes, lambda: uvloop.run(work(role, settings, fd, ready_fd)))
 
 
@@ -92,7 +96,7 @@ async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | No
                         running.cancel()
                     await asyncio.gather(running, return_exceptions=stopping.is_set())
             except (ProcrastinateException, OSError) as error:
-                log.warning("worker.lost_database", role=role, error=type(error).__name__)
+                log.warning("worker.lost_database", role=role, error=type(error).__name__, reason=str(error)[:200])
             if not stopping.is_set():
                 try:
                     await asyncio.wait_for(stopping.wait(), RETRY_S)

@@ -1,7 +1,8 @@
 -- name: get_many
 -- Reads orders by id.
 SELECT
-    order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status, version,
+    order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status,
+    version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
     pay_requested_at IS NOT NULL AS payment_requested, created_at, updated_at
 FROM orders
 WHERE order_id = ANY($1::uuid []);
@@ -47,7 +48,8 @@ SELECT count(*) AS postponed FROM postponed_orders;
 -- name: admin_list
 -- Lists orders, newest first (ids rise with time), from before an id.
 SELECT
-    order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status, version,
+    order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status,
+    version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
     pay_requested_at IS NOT NULL AS payment_requested, created_at, updated_at
 FROM orders
 WHERE order_id < coalesce($1::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')

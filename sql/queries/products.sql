@@ -11,7 +11,7 @@ ORDER BY p.product_id;
 
 -- name: stocks
 -- Reads the live stock of every product.
-SELECT product_id, free, version FROM product_live;
+SELECT product_id, free, version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version FROM product_live;
 
 -- name: create_product
 -- Creates a product; gives its id.
@@ -61,7 +61,7 @@ SELECT epoch, free FROM begin_gate_load_v2($1, $2);
 
 -- name: epoch_and_free
 -- Reads epoch and live stock of one product.
-SELECT p.epoch, l.free, l.version
+SELECT p.epoch, l.free, l.version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version
 FROM products AS p
 INNER JOIN product_live AS l ON p.product_id = l.product_id
 WHERE p.product_id = $1;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from flashsale.adapters.payments.gateway import HttpGateway
 from flashsale.adapters.payments.metered import MeteredGateway
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
+from flashsale.adapters.postgres.failures import Misconfigured
 from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.figures import PostgresFigures
 from flashsale.adapters.postgres.invariants import PostgresInvariants
@@ -75,6 +77,17 @@ class Jobs:
     reconcile: Reconcile
     tend_units: TendUnits
     tidy: Tidy
+
+
+def require_servers(settings: Settings) -> None:
+    """End the process with one line if Postgres refuses it for good; to be called before there is an event loop.
+
+    A server that is away may come. A gate that refuses is only bypassed, and the log says so.
+    """
+    try:
+        asyncio.run(Database(settings.postgres, name="flashsale-start").check())
+    except Misconfigured as error:
+        sys.exit(f"FLASHSALE_POSTGRES__URL: {error}")
 
 
 AUDIT_STATEMENT_S = 600.0

@@ -35,6 +35,7 @@ def _run(coroutine: Coroutine[object, object, int | None]) -> None:
     from flashsale.domain.errors import FlashSaleError
     from flashsale.local.binaries import MissingBinary
     from flashsale.local.children import ChildFailed
+    from flashsale.usecases.ports import PoisonBatch
 
     try:
         code = asyncio.run(coroutine)
@@ -42,6 +43,8 @@ def _run(coroutine: Coroutine[object, object, int | None]) -> None:
         sys.exit(f"flashsale: {error}")
     except FlashSaleError as error:
         sys.exit(f"flashsale: {error.detail}")
+    except PoisonBatch as error:
+        sys.exit(f"flashsale: Postgres refused: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
     if code:
@@ -120,12 +123,13 @@ def audit(history: Path | None, overdue_s: float) -> None:
     Reads Postgres, the gate and the payment gateway's ledger, named by the environment. With --history also what
     clients saw, as the load generator writes it.
     """
-    from flashsale.bootstrap import open_audit
+    from flashsale.bootstrap import open_audit, require_servers
     from flashsale.usecases.audit import format_findings
     from flashsale.usecases.history import read_history
 
     settings = read_settings()
     configure_logs(settings.log)
+    require_servers(settings)
 
     async def run() -> int:
         seen = None
@@ -152,9 +156,11 @@ def serve(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
     import uvloop
 
     from flashsale.asgi import serve as run_serve
+    from flashsale.bootstrap import require_servers
     from flashsale.processes import run_processes
 
     settings = _process_settings()
+    require_servers(settings)
     sock = _listening(host, port, fd)
     run_processes(settings.http.processes, lambda: uvloop.run(run_serve(settings, sock=sock, ready_fd=ready_fd)), sock)
 
@@ -193,9 +199,10 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
 @click.option("--email", required=True, help="The administrator's email.")
 def admin(email: str) -> None:
     """Create an administrator, or give an existing one the password on standard input."""
-    from flashsale.bootstrap import open_services
+    from flashsale.bootstrap import open_services, require_servers
 
     settings = _process_settings()
+    require_servers(settings)
     password = sys.stdin.read().strip("\n")
 
     async def run() -> None:
@@ -214,11 +221,12 @@ def admin(email: str) -> None:
 @click.option("--out", type=click.File("w"), default="-", help="File for one JSON line each: user_id, token.")
 def buyers(count: int, prefix: str, out: IO[str]) -> None:
     """Create buyers in bulk with a token each, for load tests. They have no password: nobody can log in as them."""
-    from flashsale.bootstrap import open_services
+    from flashsale.bootstrap import open_services, require_servers
     from flashsale.domain.users import Principal, Role
     from flashsale.http.auth import Tokens
 
     settings = _process_settings()
+    require_servers(settings)
 
     async def run() -> None:
         async with open_services(settings, name="buyers") as services:

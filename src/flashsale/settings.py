@@ -6,10 +6,15 @@ Every setting is an environment variable `FLASHSALE_<GROUP>__<NAME>`, for exampl
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flashsale.server_urls import check_gateway_url, check_postgres_url, check_redis_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PREFIX, DELIMITER = "FLASHSALE_", "__"
 
@@ -28,6 +33,20 @@ Secret = Annotated[SecretStr, AfterValidator(_replaced)]
 """A secret, or a URL with one, that is not the example's."""
 
 
+def _url(check: Callable[[str], None]) -> AfterValidator:
+    def checked(url: SecretStr) -> SecretStr:
+        check(url.get_secret_value())
+        return url
+
+    return AfterValidator(checked)
+
+
+def _gateway_url(url: str) -> str:
+    if url:
+        check_gateway_url(url)
+    return url
+
+
 class Group(BaseModel):
     """A part of the tree: frozen, without unknown names."""
 
@@ -37,18 +56,26 @@ class Group(BaseModel):
 class PostgresSettings(Group):
     """The truth."""
 
-    url: Secret = Field(description="Where Postgres is: postgresql://user:password@host:port/database.")
+    url: Annotated[Secret, _url(check_postgres_url)] = Field(
+        description="Where Postgres is: postgresql://user:password@host:port/database; of several hosts, the one that "
+        "takes writes."
+    )
     pool_min: int = Field(1, ge=1, le=100, description="Connections that a process keeps open.")
     pool_max: int = Field(6, ge=2, le=200, description="Most connections of one process, the listening one aside.")
     acquire_timeout_s: float = Field(5.0, gt=0, description="Longest wait for a free connection before a 503.")
     statement_timeout_s: float = Field(10.0, gt=0, description="Longest time one statement may take.")
     lock_timeout_s: float = Field(3.0, gt=0, description="Longest wait for a lock before a 503.")
+    idle_transaction_timeout_s: float = Field(
+        5.0, gt=0, description="Longest pause of a client inside a transaction; then the server ends it and its locks."
+    )
 
 
 class RedisSettings(Group):
     """The gate's server."""
 
-    url: Secret = Field(description="Where Redis or Valkey is: redis://:password@host:port/0.")
+    url: Annotated[Secret, _url(check_redis_url)] = Field(
+        description="Where Redis or Valkey is: redis://:password@host:port/0, rediss:// for TLS, unix:///path?db=0."
+    )
     timeout_s: float = Field(0.5, gt=0, description="Longest wait for a reply; after it Postgres alone decides.")
     reconnect_s: float = Field(0.25, gt=0, description="Pause between attempts to reach a server that is away.")
 
@@ -118,7 +145,9 @@ class OrderSettings(Group):
 class PaymentSettings(Group):
     """The gateway's client."""
 
-    gateway_url: str = Field("", description="Where the payment gateway is; needed by the payment workers.")
+    gateway_url: Annotated[str, AfterValidator(_gateway_url)] = Field(
+        "", description="Where the payment gateway is; needed by the payment workers."
+    )
     gateway_secret: Secret = Field(SecretStr(""), description="Bearer secret that the gateway asks for.")
     timeout_s: float = Field(10.0, gt=0, description="Longest wait for the gateway; after it the outcome is unknown.")
     tries_max: int = Field(5, ge=1, description="Charges sent for one order before its key is cancelled instead.")
@@ -219,5 +248,5 @@ def read_settings() -> Settings:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
             name = PREFIX + DELIMITER.join(str(part) for part in problem["loc"]).upper()
-            lines.append(f"{name}: {problem['msg']}")
+            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
         sys.exit("\n".join([*lines, "See docs/settings.md; `flashsale up` sets what the local stack needs."]))

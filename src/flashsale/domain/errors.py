@@ -200,3 +200,13 @@ class Unavailable(FlashSaleError):
         """Say when to come back, in whole seconds."""
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class OtherSchema(Unavailable):
+    """The database was not migrated, or not to what this program asks for."""
+
+    code = "other_schema"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("The database's schema is missing or another than this program's: run `alembic upgrade head`.")

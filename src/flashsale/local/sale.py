@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import asyncpg
 
-from flashsale.adapters.postgres import database
+from flashsale.adapters.postgres import failures
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.orders import FINAL, OrderStatus
 from flashsale.local.children import Child, ChildFailed
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FIGURES = load("queries/figures.sql")
 OUTCOME = load("queries/audit.sql")["outcome_of_sale"]
 
-AWAY = (*database.AWAY, asyncpg.PostgresError)
+AWAY = (*failures.AWAY, asyncpg.PostgresError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

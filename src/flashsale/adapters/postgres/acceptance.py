@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
-from flashsale.adapters.postgres.database import AWAY, SERIALIZATION_TRIES, Database
+from flashsale.adapters.postgres.database import SERIALIZATION_TRIES, Database
+from flashsale.adapters.postgres.failures import AWAY, OTHER_SCHEMA, READ_ONLY, SLOW
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import Unavailable
 from flashsale.domain.money import Money
@@ -54,10 +55,9 @@ class PostgresAcceptance:
                     if not left:
                         raise Unavailable from error
                     log.info("accept.conflict_retried", proposals=len(proposals))
-                except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
-                    # The server says that it rolled back.
-                    log.warning("accept.timed_out", error=type(error).__name__)
-                    raise Unavailable from error
+                except (*SLOW, *READ_ONLY, *OTHER_SCHEMA) as error:
+                    # The server says that it did nothing.
+                    raise self._database.away("accept", error) from error
                 except AWAY as error:
                     # A terminated backend may have committed just before.
                     log.warning("accept.commit_unknown", error=type(error).__name__)

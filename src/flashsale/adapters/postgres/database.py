@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import structlog
 
-from flashsale.domain.errors import Unavailable
+from flashsale.adapters.postgres.failures import (
+    AWAY,
+    OTHER_SCHEMA,
+    PERMANENT,
+    READ_ONLY,
+    REPEATED,
+    SLOW,
+    Misconfigured,
+    caused_by,
+    reason_of,
+)
+from flashsale.adapters.postgres.timeline import adopt_timeline, takes_writes
+from flashsale.domain.errors import OtherSchema, Unavailable
 from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
@@ -27,18 +39,8 @@ SAY_S = 1.0
 SERIALIZATION_TRIES = 4
 """How often a statement is sent that loses a deadlock or a serialization conflict (40P01, 40001)."""
 
-AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.InternalClientError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
-"""The server is away, shutting down, out of something, or a lock or statement took too long."""
+ENCODING = "UTF8"
+"""The only encoding of a database that holds every name; others fail at the first one outside ASCII, or earlier."""
 
 BY_INDEX = {"enable_seqscan": "off", "enable_mergejoin": "off"}
 """Postgres keeps a statement's plan until the tables' statistics are read anew, a minute later or so. One made when a
@@ -66,7 +68,7 @@ class Database:
         self._plans = BY_INDEX if by_index else {}
         self._init = init
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._said_s = float("-inf")
+        self._said_s: dict[str, float] = {}
 
     def connect_arguments(self, *, suffix: str = "") -> dict[str, Any]:
         """Give the arguments of `asyncpg.connect` for a connection like the pool's; the server shows `suffix` too."""
@@ -75,10 +77,13 @@ class Database:
             "dsn": settings.url.get_secret_value(),
             "timeout": settings.acquire_timeout_s,
             "command_timeout": settings.statement_timeout_s + 1,
+            # Of several hosts the one that takes writes; none if all are standbys or read-only.
+            "target_session_attrs": "read-write",
             "server_settings": {
                 "application_name": self._name + suffix,
                 "statement_timeout": str(round(settings.statement_timeout_s * 1000)),
                 "lock_timeout": str(round(settings.lock_timeout_s * 1000)),
+                "idle_in_transaction_session_timeout": str(round(settings.idle_transaction_timeout_s * 1000)),
                 "jit": "off",
                 **self._plans,
                 # Locks are taken first and read under: an older snapshot would not see what they waited for.
@@ -86,12 +91,31 @@ class Database:
             },
         }
 
+    async def check(self) -> None:
+        """Connect once, as a process does before it begins.
+
+        Raises:
+            Misconfigured: if no waiting can help: a wrong password, an unknown database, TLS that one side does not
+                want, an encoding other than UTF-8. A server that is away is no error here.
+        """
+        try:
+            connection = await asyncpg.connect(**self.connect_arguments(suffix="-check"))
+        except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
+            reason = reason_of(error)
+            if reason is not None:
+                raise Misconfigured(reason) from error
+            return
+        encoding = connection.get_settings().server_encoding
+        connection.terminate()
+        if encoding != ENCODING:
+            raise Misconfigured(f"The database's encoding is {encoding}: create it with ENCODING 'UTF8'.")
+
     async def open(self) -> None:
         """Make the pool; a server that is away is no error here."""
         try:
             self._pool = await self._make_pool(self._settings.pool_min)
-        except AWAY as error:
-            log.warning("postgres.away", error=type(error).__name__)
+        except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
+            self.away("open", error)
             self._pool = await self._make_pool(0)
 
     async def _make_pool(self, min_size: int) -> asyncpg.Pool[asyncpg.Record]:
@@ -99,9 +123,15 @@ class Database:
             **self.connect_arguments(),
             min_size=min_size,
             max_size=self._settings.pool_max,
-            init=self._init,
+            init=self._prepare,
             reset=_keep_session,
         )
+
+    async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        # Before anything is read through it: versions of an older time line would look like older values.
+        await adopt_timeline(connection)
+        if self._init is not None:
+            await self._init(connection)
 
     async def close(self) -> None:
         """Close every connection, those in use after at most 5 s."""
@@ -128,16 +158,31 @@ class Database:
             raise Unavailable("The database is not open.")
         try:
             connection = await self._pool.acquire(timeout=self._settings.acquire_timeout_s)
-        except (*AWAY, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        except TimeoutError as error:
+            if self._pool.get_size() == self._pool.get_max_size() and not self._pool.get_idle_size():
+                self._say("postgres.busy", "connect", error)
+                raise Unavailable from error
+            raise self.away("connect", error) from error
+        except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
             raise self.away("connect", error) from error
         try:
             yield connection
+        except BaseException as error:
+            if caused_by(error, READ_ONLY):
+                await self._leave_server(connection)
+            raise
         finally:
             try:
                 await self._pool.release(connection)
             except (*AWAY, asyncpg.PostgresError) as error:
                 # Lost while it was made ready for the next user; what it was lent for is done, and the pool dropped it.
                 log.info("postgres.lost_at_release", error=type(error).__name__)
+
+    async def _leave_server(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
+        """Drop every connection to a server that takes no writes any more; new ones look for one that does."""
+        connection.terminate()
+        if self._pool is not None:
+            await self._pool.expire_connections()
 
     async def fetch(self, query: Query, *arguments: object) -> list[asyncpg.Record]:
         """Run one statement in a transaction of its own and give its rows; lost conflicts are tried again.
@@ -150,11 +195,11 @@ class Database:
             try:
                 async with self.connection() as connection:
                     return await connection.fetch(query.text, *arguments)
-            except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
+            except REPEATED as error:
                 if not left:
                     raise Unavailable from error
                 log.info("postgres.conflict_retried", query=query.name)
-            except AWAY as error:
+            except (*AWAY, *OTHER_SCHEMA) as error:
                 raise self.away(query.name, error) from error
             except asyncpg.PostgresError as error:
                 raise PoisonBatch(str(error), unknown_user=False) from error
@@ -166,21 +211,45 @@ class Database:
         return rows[0] if rows else None
 
     def away(self, what: str, error: Exception) -> Unavailable:
-        """Make the error for a server that is away, or too slow; said in the log at most once in SAY_S seconds."""
-        now_s = time.monotonic()
-        if now_s - self._said_s >= SAY_S:
-            self._said_s = now_s
-            log.warning("postgres.away", doing=what, error=type(error).__name__)
+        """Make the error for a server that is away, too slow, read-only or refuses us; the log tells them apart."""
+        if isinstance(error, OTHER_SCHEMA):
+            self._say("postgres.other_schema", what, error)
+            return OtherSchema()
+        if isinstance(error, SLOW):
+            self._say("postgres.slow", what, error)
+            return Unavailable("The database took too long; send the same request again.")
+        if isinstance(error, READ_ONLY):
+            self._say("postgres.read_only", what, error)
+            return Unavailable("The database takes no writes just now; send the same request again.")
+        if (reason := reason_of(error)) is not None:
+            self._say("postgres.refused", what, error, reason)
+        else:
+            self._say("postgres.away", what, error)
         return Unavailable("The database is away; send the same request again.")
 
-    async def ping(self) -> bool:
-        """Say whether the server answers."""
+    def _say(self, event: str, what: str, error: Exception, reason: str | None = None) -> None:
+        """Write a log line, of each kind at most one in SAY_S seconds."""
+        now_s = time.monotonic()
+        if now_s - self._said_s.get(event, float("-inf")) >= SAY_S:
+            self._said_s[event] = now_s
+            why = {} if reason is None else {"reason": reason}
+            log.warning(event, doing=what, error=type(error).__name__, **why)
+
+    async def problem(self) -> str | None:
+        """Say in a sentence why nothing can be written to the database just now; None if it can be."""
         try:
             async with self.connection() as connection:
-                await connection.execute("SELECT 1")
-        except (Unavailable, *AWAY):
-            return False
-        return True
+                if not await takes_writes(connection):
+                    raise asyncpg.ReadOnlySQLTransactionError("the server takes no writes")
+        except Unavailable as error:
+            return error.detail
+        except (*AWAY, asyncpg.PostgresError) as error:
+            return self.away("ping", error).detail
+        return None
+
+    async def ping(self) -> bool:
+        """Say whether the server answers and takes writes."""
+        return await self.problem() is None
 
 
 async def _keep_session(_: object) -> None:

@@ -10,7 +10,9 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from flashsale.adapters.postgres.database import AWAY, Database
+from flashsale.adapters.postgres.database import Database
+from flashsale.adapters.postgres.failures import AWAY
+from flashsale.adapters.postgres.timeline import adopt_timeline, takes_writes
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import LiveStock
 from flashsale.usecases.ports import Connected, OrderChanged, ProductChanged
@@ -23,7 +25,7 @@ log = structlog.get_logger(__name__)
 CHANNELS = ("flashsale_stock", "flashsale_orders", "flashsale_products")
 
 HEARTBEAT_S = 5.0
-"""How often an idle listening connection is asked whether it still lives."""
+"""How often the listening connection is asked whether it lives, takes writes, and is of the same time line."""
 
 RECONNECT_S = 0.5
 
@@ -47,7 +49,7 @@ class PostgresFeed:
         return self._connected
 
     async def changes(self) -> AsyncIterator[Change]:
-        """Give changes; a `Connected` comes first and after every loss."""
+        """Give changes; a `Connected` comes first, after every loss, and whenever a new time line has begun."""
         while True:
             try:
                 connection = await asyncpg.connect(**self._database.connect_arguments(suffix="-feed"))
@@ -58,21 +60,30 @@ class PostgresFeed:
             heard = _Heard()
             try:
                 connection.add_termination_listener(heard.lose)
+                base = await adopt_timeline(connection)
                 for channel in CHANNELS:
                     await connection.add_listener(channel, heard.receive)
                 self._connected = True
                 yield Connected()
+                loop = asyncio.get_running_loop()
+                look_at = loop.time() + HEARTBEAT_S
                 while True:
                     try:
-                        async with asyncio.timeout(HEARTBEAT_S):
+                        async with asyncio.timeout_at(look_at):
                             notification = await heard.next()
                     except TimeoutError:
-                        await connection.execute("SELECT 1")
+                        if not await takes_writes(connection):
+                            raise OSError("the server takes no writes any more") from None
+                        before, base = base, await adopt_timeline(connection)
+                        if base != before:
+                            yield Connected()
+                        look_at = loop.time() + HEARTBEAT_S
                         continue
-                    for change in _parse(*notification):
+                    for change in _parse(*notification, base=base):
                         yield change
-            except AWAY as error:
+            except (*AWAY, asyncpg.PostgresError) as error:
                 log.warning("feed.lost", error=type(error).__name__)
+                await asyncio.sleep(RECONNECT_S)
             finally:
                 self._connected = False
                 connection.terminate()
@@ -104,15 +115,15 @@ class _Heard:
         return notification
 
 
-def _parse(channel: str, payload: str) -> list[Change]:
-    """Read a payload; one that is not ours (anybody may NOTIFY) is ignored."""
+def _parse(channel: str, payload: str, *, base: int) -> list[Change]:
+    """Read a payload, whose versions lack the base; one that is not ours (anybody may NOTIFY) is ignored."""
     try:
         if channel == "flashsale_products":
             return [ProductChanged(product_id=int(payload))]
         rows = json.loads(payload)
         if channel == "flashsale_stock":
-            return [LiveStock(product_id=row[0], free=row[1], version=row[2]) for row in rows]
-        return [OrderChanged(order_id=UUID(row[0]), status=OrderStatus(row[1]), version=row[2]) for row in rows]
+            return [LiveStock(product_id=row[0], free=row[1], version=base + row[2]) for row in rows]
+        return [OrderChanged(order_id=UUID(row[0]), status=OrderStatus(row[1]), version=base + row[2]) for row in rows]
     except (ValueError, TypeError, IndexError, KeyError):
         log.warning("feed.foreign_payload", channel=channel)
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flashsale.adapters.postgres.database import AWAY
+from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
 from flashsale.usecases.history import Checked, OrderRow
 

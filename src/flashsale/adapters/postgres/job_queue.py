@@ -23,7 +23,8 @@ from procrastinate.connector import BaseAsyncConnector
 from procrastinate.jobs import Status
 from prometheus_client import Counter
 
-from flashsale.adapters.postgres.database import AWAY, Database
+from flashsale.adapters.postgres.database import Database
+from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import Unavailable
 from flashsale.usecases.batching import Batcher

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from flashsale.adapters.postgres.database import AWAY
+from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import InvalidInput
 from flashsale.domain.money import Money

@@ -13,7 +13,7 @@ import structlog
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +31,14 @@ class GateAway(Exception):
     """The server cannot be reached or did not answer in time; what was sent may have been done."""
 
 
+class GateRefuses(Exception):
+    """The server is there and cannot be a gate."""
+
+
+REFUSALS = (ResponseError, AuthenticationError, AuthorizationError, GateRefuses)
+"""The server is there and says no: waiting may not help, a setting does."""
+
+
 class GateConnection:
     """A single connection, made when needed. Every new one asks the server's run id before anything else.
 
@@ -41,6 +49,7 @@ class GateConnection:
     def __init__(self, settings: RedisSettings) -> None:
         """Keep the settings; nothing connects yet."""
         arguments: dict[str, Any] = {
+            "connection_class": Connection,
             **parse_url(settings.url.get_secret_value()),
             # One deadline for all of a call, instead of redis-py's for each send, with a task, and each reply.
             "socket_timeout": None,
@@ -49,7 +58,8 @@ class GateConnection:
             "redis_connect_func": self._greet,
             "decode_responses": True,
         }
-        self._connection: Any = Connection(**arguments)
+        # By the URL's scheme: TCP, TLS or a socket file.
+        self._connection: Any = arguments.pop("connection_class")(**arguments)
         self._timeout_s = settings.timeout_s
         self._reconnect_s = settings.reconnect_s
         self._lock = asyncio.Lock()
@@ -90,7 +100,8 @@ class GateConnection:
                     packed = b"".join([hiredis.pack_command(command) for command in commands])
                     await connection.send_packed_command(packed, check_health=False)
                     replies = [await connection.read_response() for _ in commands]
-            except (RedisError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            except Exception as error:
+                # Whatever a server says that is not an answer: the gate is bypassed, and no request fails by it.
                 await self._drop(error)
                 raise GateAway from error
             except BaseException:
@@ -99,6 +110,9 @@ class GateConnection:
                 raise
             if generation != self._generation:
                 raise GateAway
+            if self._failed:
+                log.info("gate.back")
+                self._failed = False
             return replies
 
     async def close(self) -> None:
@@ -116,16 +130,19 @@ class GateConnection:
             await connection.send_command("SCRIPT", "LOAD", text)
             await connection.read_response()
         self._run_id = next(
-            line.partition(":")[2].strip() for line in information.splitlines() if line.startswith("run_id:")
+            (line.partition(":")[2].strip() for line in information.splitlines() if line.startswith("run_id:")), ""
         )
+        if not self._run_id:
+            # Nothing else tells a server from itself after a restart, with data of before. Each connection could count
+            # as a server of its own: then each process would load what the others had loaded, without end.
+            raise GateRefuses("INFO names no run_id")
         self._generation += 1
-        if self._failed:
-            log.info("gate.back")
-        self._failed = False
 
     async def _drop(self, error: BaseException) -> None:
         if not self._failed:
-            log.warning("gate.away", error=type(error).__name__, problem=str(error)[:200])
+            # The server is there and refuses: waiting may not help.
+            event = "gate.refused" if isinstance(error, REFUSALS) else "gate.away"
+            log.warning(event, error=type(error).__name__, problem=str(error)[:200], instead="Postgres alone decides")
         self._failed = True
         self._away_until = time.monotonic() + self._reconnect_s
         await self._connection.disconnect(nowait=True)

@@ -1,0 +1,75 @@
+"""What a failure of Postgres means: wait, look for another server, change a setting, migrate."""
+
+from __future__ import annotations
+
+import ssl
+
+import asyncpg
+
+SLOW = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.IdleInTransactionSessionTimeoutError)
+"""The server is there; a statement, a lock or a transaction took longer than its time-out."""
+
+READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched)
+"""The server is there and takes no writes: it became a standby, or somebody made it read-only."""
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InternalClientError,
+    *SLOW,
+    *READ_ONLY,
+)
+"""The server is away, shutting down, out of something, too slow, or takes no writes: the same may work later."""
+
+PERMANENT = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.ClientConfigurationError,
+    ssl.SSLCertVerificationError,
+)
+"""Refusals of a connection that stay until somebody changes a setting, of this program or of the server."""
+
+OTHER_SCHEMA = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.InvalidSchemaNameError,
+)
+"""The database was not migrated, or not to what this program asks for."""
+
+REPEATED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError)
+"""Lost conflicts, with another transaction or with a migration: the statement is sent again at once."""
+
+
+class Misconfigured(Exception):
+    """A server refuses this process for good: no waiting helps, a setting does. Its text holds no secret."""
+
+
+def reason_of(error: BaseException) -> str | None:
+    """Say why a connection is refused for good; None if it may succeed later. No part of a password is in it.
+
+    A name that does not resolve may later: a name server, or the service behind the name, starts in its own time.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"The server's certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        return "The server does not speak TLS, which sslmode asks for."
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return "The URL, or a file that it names, cannot be used."
+    if isinstance(error, PERMANENT):
+        return str(error).partition("\n")[0]
+    return None
+
+
+def caused_by(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Whether an error, or one that it was made from, is of these kinds."""
+    while error is not None:
+        if isinstance(error, kinds):
+            return True
+        error = error.__cause__
+    return False

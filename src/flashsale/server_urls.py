@@ -1,0 +1,183 @@
+"""The URLs of servers: which forms are understood, and what is wrong with the others.
+
+Every client of a server (asyncpg, libpq, redis-py, aiohttp) reads URLs a little differently. What passes here means the
+same to all of them. No message repeats any part of a URL but its scheme and the names of its parameters: the rest may
+be a password, or a piece of one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote
+
+POSTGRES_PARAMETERS = frozenset(
+    {
+        "host",
+        "port",
+        "user",
+        "password",
+        "passfile",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "sslcrl",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "target_session_attrs",
+        "application_name",
+        "options",
+    }
+)
+"""What both asyncpg and libpq know; asyncpg would send any other to the server as a setting."""
+
+SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+WRITING = frozenset({"any", "primary", "read-write"})
+"""Values of `target_session_attrs` that a server which takes writes satisfies."""
+
+REDIS_TLS = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
+REDIS_PARAMETERS = REDIS_TLS | {"db", "username", "password"}
+FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+
+ENCODE = "write special characters of a user or password as @ %40, / %2F, # %23, ? %3F, % %25, : %3A"
+
+PORT_MAX = 65_535
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}")
+_NAME = re.compile(r"[a-z_]{1,40}")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?")
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def check_postgres_url(url: str) -> None:
+    """Check that a URL names one Postgres database, on one server or on several of which one takes writes.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    example = "postgresql://user:password@host:5432/database"
+    _, authority, path, query = _split(url, ("postgresql", "postgres"), example)
+    parameters = _parameters(query, POSTGRES_PARAMETERS)
+    hosts = authority.rpartition("@")[2]
+    if hosts:
+        _check_hosts(hosts.split(","), sockets=True)
+    ports = parameters.get("port", "5432").split(",")
+    if not all(_is_port(port) for port in ports):
+        raise ValueError("its port is no number from 1 to 65535")
+    if "/" in path[1:]:
+        raise ValueError(f"has more than a database after the host; expected {example}")
+    if not path[1:]:
+        raise ValueError(f"names no database; expected {example}")
+    if parameters.get("sslmode", "prefer") not in SSL_MODES:
+        raise ValueError(f"its sslmode is none of {', '.join(sorted(SSL_MODES))}")
+    if parameters.get("target_session_attrs", "any") not in WRITING:
+        raise ValueError("asks for a server without writes by target_session_attrs; write read-write")
+
+
+def check_redis_url(url: str) -> None:
+    """Check that a URL names one database of one Redis or Valkey server.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    example = "redis://:password@host:6379/0, rediss://... for TLS or unix:///path/to/socket?db=0"
+    scheme, authority, path, query = _split(url, ("redis", "rediss", "unix"), example)
+    parameters = _parameters(query, REDIS_PARAMETERS)
+    host = authority.rpartition("@")[2]
+    if scheme == "unix":
+        if host or len(path) < 2:  # noqa: PLR2004 - a slash and a name
+            raise ValueError("names no socket; expected unix:///path/to/socket?db=0")
+    else:
+        if "," in host:
+            raise ValueError("names several servers; the gate is one server")
+        _check_hosts([host], sockets=False)
+        if not path.removeprefix("/").isdecimal() and path not in {"", "/"}:
+            raise ValueError(f"its path is no database number; expected {example}")
+    if not parameters.get("db", "0").isdecimal():
+        raise ValueError("its db is no database number")
+    if scheme != "rediss" and REDIS_TLS & parameters.keys():
+        raise ValueError("has TLS parameters without TLS; write rediss://")
+    if parameters.get("ssl_cert_reqs", "required") not in {"none", "optional", "required"}:
+        raise ValueError("its ssl_cert_reqs is none of none, optional, required")
+
+
+def check_gateway_url(url: str) -> None:
+    """Check that a URL is the base of the payment gateway's calls.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    example = "https://gateway.example or http://127.0.0.1:9100"
+    _, authority, _, query = _split(url, ("https", "http"), example)
+    if "@" in authority:
+        raise ValueError("has a user in it; the secret belongs into FLASHSALE_PAYMENTS__GATEWAY_SECRET")
+    if query:
+        raise ValueError(f"has parameters; expected {example}")
+    _check_hosts([authority], sockets=False)
+
+
+def _split(url: str, schemes: tuple[str, ...], example: str) -> tuple[str, str, str, str]:
+    """Give scheme, authority, path (with its slash) and query."""
+    if url[:1] in {"'", '"', "`"} or url[-1:] in {"'", '"', "`"}:
+        raise ValueError("is quoted; take the quotes away")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(
+            "holds a space or another character that a URL must not hold as it is; write it as %20 and so on"
+        )
+    scheme, found, rest = url.partition("://")
+    if not found:
+        raise ValueError(f"is no URL; expected {example}")
+    if scheme not in schemes:
+        named = f"has the scheme {scheme}" if _SCHEME.fullmatch(scheme) else "has no scheme"
+        raise ValueError(f"{named}; expected {example}")
+    before, _, query = rest.partition("?")
+    authority, slash, path = before.partition("/")
+    user = authority.rpartition("@")[0]
+    # A special character that was not encoded ends the authority early, or makes one "@" too many.
+    if "#" in rest or _BAD_PERCENT.search(rest) or "@" in user or "@" in path or "[" in user or "]" in user:
+        raise ValueError(f"cannot be read; {ENCODE}")
+    return scheme, authority, slash + path, query
+
+
+def _parameters(query: str, known: frozenset[str]) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError:
+        raise ValueError(f"has something after ? that is no name=value; {ENCODE}") from None
+    for name, value in pairs:
+        if name not in known:
+            what = f"the parameter {name}" if _NAME.fullmatch(name) else "a parameter"
+            raise ValueError(f"has {what} after ?, which is not known here; take it away, or {ENCODE}")
+        if name in FILES and not Path(value).is_file():
+            raise ValueError(f"its {name} names a file that is not there")
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("has a parameter twice")
+    return dict(pairs)
+
+
+def _check_hosts(hosts: list[str], *, sockets: bool) -> None:
+    for one in hosts:
+        if one.startswith("["):
+            address, bracket, port = one[1:].partition("]")
+            try:
+                ipaddress.IPv6Address(address.partition("%")[0])
+            except ValueError:
+                bracket = ""
+            if not bracket or (port and not port.startswith(":")):
+                raise ValueError("has brackets around something that is no IPv6 address")
+            port = port[1:] if port else "1"
+        else:
+            host, colon, port = one.partition(":")
+            if ":" in port:
+                raise ValueError(f"cannot be read; write an IPv6 address in brackets, and {ENCODE}")
+            if not (_HOST.fullmatch(host) or (sockets and unquote(host).startswith("/"))):
+                raise ValueError("names no host" if not host else f"has a host that is no name; {ENCODE}")
+            port = port if colon else "1"
+        if not _is_port(port):
+            raise ValueError(f"its port is no number from 1 to {PORT_MAX}; {ENCODE}")
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) <= PORT_MAX

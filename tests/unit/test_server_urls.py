@@ -1,0 +1,205 @@
+"""Every form of a server's URL either means what it says to every client that reads it, or is refused with a reason."""
+
+from __future__ import annotations
+
+import itertools
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from asyncpg import connect_utils
+from redis.asyncio.connection import parse_url
+from yarl import URL
+
+from flashsale.server_urls import check_gateway_url, check_postgres_url, check_redis_url
+
+PASSWORDS = ["plain", *(f"pa{sign}ss" for sign in "@/#?%:&=+ ,[]'\"\\;$é"), "%41", "a@b/c#d%e", "12/34@x", "://"]
+POSTGRES_SCHEMES = ["postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg", "mysql", "POSTGRESQL", ""]
+POSTGRES_HOSTS = {
+    "db": [("db", 5432)],
+    "db.example:6432": [("db.example", 6432)],
+    "127.0.0.1:5433": [("127.0.0.1", 5433)],
+    "[::1]": [("::1", 5432)],
+    "[fe80::1]:5433": [("fe80::1", 5433)],
+    "%2Fvar%2Frun": ["/var/run/.s.PGSQL.5432"],
+    "a:5432,b:5433": [("a", 5432), ("b", 5433)],
+    "a,[::1]:5433": [("a", 5432), ("::1", 5433)],
+    "::1": None,
+    "[::1": None,
+    "db:port": None,
+    "db:0": None,
+    "db:99999": None,
+    "a,,b": None,
+    "d b": None,
+}
+TLS = [
+    "",
+    "sslmode=disable",
+    "sslmode=prefer",
+    "sslmode=require",
+    "sslmode=on",
+    "sslmode=",
+    "ssl=true",
+    "sslrootcert=/no",
+]
+QUOTES = ["", "'", '"', "`"]
+REDIS_HOSTS = {
+    "cache": "cache",
+    "cache:6380": "cache",
+    "[::1]:6380": "::1",
+    "10.0.0.1": "10.0.0.1",
+    "a,b": None,
+    "::1": None,
+    "cache:x": None,
+    "": None,
+}
+
+
+def encoded(text: str) -> str:
+    return quote(text, safe="")
+
+
+def refused(check, url: str, secrets: list[str]) -> bool:
+    """Whether a URL is refused; the reason is a line that shows none of the secrets' parts."""
+    try:
+        check(url)
+    except ValueError as error:
+        said = str(error).partition("; write special")[0].partition("; expected")[0]
+        assert said
+        assert "\n" not in said
+        for secret in secrets:
+            assert len(secret) < 5 or secret not in said, said
+        return True
+    return False
+
+
+def read_by_asyncpg(url: str):
+    addresses, parameters = connect_utils._parse_connect_dsn_and_args(
+        dsn=url, host=None, port=None, user=None, password=None, passfile="/none", database=None, ssl=None,
+        service=None, servicefile="/none", direct_tls=None, server_settings=None, target_session_attrs="read-write",
+        krbsrvname=None, gsslib=None,
+    )[:2]  # fmt: skip
+    return addresses, parameters.user, parameters.password, parameters.database
+
+
+def test_every_form_of_a_postgres_url_is_read_alike_by_every_client_or_refused():
+    tried = accepted = 0
+    for scheme, hosts, tls, mark in itertools.product(POSTGRES_SCHEMES, POSTGRES_HOSTS, TLS, QUOTES):
+        url = f"{mark}{scheme}://user:{encoded('s3cret/word')}@{hosts}/shop{'?' + tls if tls else ''}{mark}"
+        good = (
+            not mark
+            and scheme in {"postgresql", "postgres"}
+            and POSTGRES_HOSTS[hosts] is not None
+            and tls in {"", "sslmode=disable", "sslmode=prefer", "sslmode=require"}
+        )
+        assert refused(check_postgres_url, url, ["s3cret", "s3cret/word"]) is not good, url
+        tried += 1
+        if good:
+            accepted += 1
+            assert read_by_asyncpg(url) == (POSTGRES_HOSTS[hosts], "user", "s3cret/word", "shop"), url
+            said = psycopg.conninfo.conninfo_to_dict(url)
+            assert (said["user"], said["password"], said["dbname"]) == ("user", "s3cret/word", "shop"), url
+    assert (tried, accepted) == (7 * 15 * 8 * 4, 2 * 8 * 4)
+
+
+@pytest.mark.parametrize("form", ["path", "query", "no user", "no password"])
+def test_other_places_of_the_same_facts_are_read_alike(form):
+    url, expected = {
+        "path": (
+            "postgresql:///shop?host=/run/pg&port=5433&user=u&password=p",
+            (["/run/pg/.s.PGSQL.5433"], "u", "p", "shop"),
+        ),
+        "query": ("postgresql://u:p@/shop?host=a,b&port=1,2", ([("a", 1), ("b", 2)], "u", "p", "shop")),
+        "no user": ("postgresql://db/shop?user=u&password=p", ([("db", 5432)], "u", "p", "shop")),
+        "no password": ("postgresql://u@db/shop", ([("db", 5432)], "u", None, "shop")),
+    }[form]
+    check_postgres_url(url)
+    assert read_by_asyncpg(url) == expected
+    assert psycopg.conninfo.conninfo_to_dict(url)["user"] == "u"
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("kind", ["postgres", "redis", "rediss", "unix"])
+def test_a_password_is_read_as_it_is_or_its_url_is_refused(kind, password):
+    tried = 0
+    for text in (encoded(password), password):
+        url = {
+            "postgres": f"postgresql://user:{text}@db:5432/shop",
+            "redis": f"redis://user:{text}@db:6379/0",
+            "rediss": f"rediss://user:{text}@db:6379/0",
+            "unix": f"unix://user:{text}@/run/redis.sock?db=1",
+        }[kind]
+        check = check_postgres_url if kind == "postgres" else check_redis_url
+        is_refused = refused(check, url, [password])
+        assert not (is_refused and text == encoded(password)), "an encoded password is always taken"
+        if is_refused:
+            continue
+        tried += 1
+        if kind == "postgres":
+            assert read_by_asyncpg(url) == ([("db", 5432)], "user", text_of(text), "shop")
+            assert psycopg.conninfo.conninfo_to_dict(url)["password"] == text_of(text)
+        else:
+            assert parse_url(url)["password"] == text_of(text)
+        # Only a percent sign followed by two digits can mean two things; it means one character.
+        assert text_of(text) == password or password == "%41"
+    assert tried
+
+
+def text_of(text: str) -> str:
+    from urllib.parse import unquote
+
+    return unquote(text)
+
+
+def test_every_form_of_a_redis_url_is_read_or_refused():
+    schemes = ["redis", "rediss", "redis-sentinel", "valkey", "http", ""]
+    paths = {"": 0, "/": 0, "/0": 0, "/5": 5, "/x": None, "/1/2": None, "?db=3": 3, "?db=x": None, "?ssl_cert_reqs=none": 0,
+             "?decode_responses=1": None, "?ssl_ca_certs=/no/such/file": None}  # fmt: skip
+    tried = 0
+    for scheme, host, path, mark in itertools.product(schemes, REDIS_HOSTS, paths, QUOTES):
+        url = f"{mark}{scheme}://:s3cret@{host}{path}{mark}"
+        good = (
+            not mark
+            and scheme in {"redis", "rediss"}
+            and REDIS_HOSTS[host] is not None
+            and paths[path] is not None
+            and not ("ssl" in path and scheme == "redis")
+        )
+        assert refused(check_redis_url, url, ["s3cret"]) is not good, url
+        tried += 1
+        if good:
+            said = parse_url(url)
+            assert (said["host"], said["password"], said.get("db", 0)) == (REDIS_HOSTS[host], "s3cret", paths[path]), (
+                url
+            )
+    assert tried == len(schemes) * len(REDIS_HOSTS) * len(paths) * len(QUOTES)
+    for url in ("unix:///run/valkey.sock", "unix:///run/valkey.sock?db=2", "unix://:p@/run/valkey.sock"):
+        check_redis_url(url)
+        assert parse_url(url)["path"] == "/run/valkey.sock"
+    assert refused(check_redis_url, "unix://valkey.sock", [])
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("http://127.0.0.1:9100", True),
+        ("https://pay.example", True),
+        ("https://pay.example/base/", True),
+        ("https://[::1]:8443", True),
+        ("pay.example", False),
+        ("'https://pay.example'", False),
+        ("ftp://pay.example", False),
+        ("https://user:s3cret@pay.example", False),
+        ("https://pay.example?key=s3cret", False),
+        ("https://pay.example#x", False),
+        ("https://", False),
+        ("https://pay.example:x", False),
+        ("https://pay example", False),
+        ("https://::1", False),
+        ("unix:///run/pay.sock", False),
+    ],
+)
+def test_a_gateway_url_is_read_or_refused(url, good):
+    assert refused(check_gateway_url, url, ["s3cret"]) is not good
+    if good:
+        assert URL(url).host
