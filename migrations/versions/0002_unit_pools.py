@@ -17,6 +17,7 @@ FUNCTIONS = (
     "begin_gate_load_v2",
     "create_product_v2",
     "set_allotment_v2",
+    "change_allotment_v1",
 )
 
 UP = """

@@ -31,12 +31,20 @@ WHERE product_id = $1
 RETURNING pg_notify('flashsale_products', product_id::text);
 
 -- name: changeable_fields
--- Reads the fields that an administrator may change.
-SELECT name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s FROM products WHERE product_id = $1;
+-- Reads the fields that an administrator may change, and whether any was changed since $2 (never, if that is NULL).
+SELECT
+    coalesce(updated_at <> $2::timestamptz, false) AS stale,
+    name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s
+FROM products
+WHERE product_id = $1;
 
 -- name: set_allotment
 -- Sets how many units exist.
 SELECT result, claimed FROM set_allotment_v2($1, $2);
+
+-- name: change_allotment
+-- Adds to how many units exist, up to $3.
+SELECT result, claimed FROM change_allotment_v1($1, $2, $3);
 
 -- name: open_pools
 -- Lists products whose rows of units are too many, or of which fewer than $1 are left behind the last claim and more

@@ -250,7 +250,7 @@ async def test_the_allotment_can_be_raised_and_lowered_in_mid_sale(api, product,
 
 @pytest.mark.parametrize(
     "change",
-    [{"price": "free"}, {"price": "-1"}, {"stock": -1}, {"stock": 10**7}, {"name": ""}, {"name": "a\x00b"},
+    [{"price": "free"}, {"price": "-1"}, {"stock": -1}, {"stock": 10**7 + 1}, {"name": ""}, {"name": "a\x00b"},
      {"currency": "dollars"}, {"limitPerBuyer": 0}, {"paymentMode": "cash"}, {"unknown": 1},
      {"startsAt": "2030-01-02T00:00:00Z", "endsAt": "2030-01-01T00:00:00Z"}, {"startsAt": "2030-01-02T00:00:00"}],
 )  # fmt: skip

@@ -7,8 +7,9 @@ import asyncpg
 import pytest
 
 from flashsale.adapters.postgres.queries import sql_root
-from flashsale.domain.errors import AllotmentTooSmall, Unavailable
+from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound, StaleChange, Unavailable
 from flashsale.domain.products import ALLOTMENT_MAX
+from flashsale.usecases.ports import ProductChange
 from flashsale.usecases.tend_units import TendUnits
 from tests.conftest import add_buyers, add_product, alembic, assert_invariants, execute
 from tests.integration.test_accept import accept_one, wait_for_lock
@@ -272,3 +273,32 @@ async def test_a_database_of_the_first_revision_is_upgraded_with_its_orders_and_
         assert [tuple(row) for row in rows] == [(20, 2, 20, 2), (5010, 2002, 5010, 2002)]
     finally:
         await db.close()
+
+
+async def test_two_administrators_who_add_units_at_once_add_both(services, db):
+    product_id = (await add_product(services, allotment=100)).product_id
+    lock = db.transaction()
+    await lock.start()
+    await db.execute("SELECT pg_advisory_xact_lock(7000, $1)", product_id)
+    adding = [asyncio.create_task(services.products.change_allotment(product_id, 50)) for _ in range(2)]
+    await wait_for_lock(db, 2)
+    await lock.rollback()
+    assert await asyncio.gather(*adding) == [("changed", 0)] * 2
+    assert (await services.administer.change_allotment(product_id, -20)).allotment == 180
+    with pytest.raises(AllotmentTooSmall):
+        await services.administer.change_allotment(product_id, -181)
+    with pytest.raises(InvalidInput):
+        await services.administer.change_allotment(product_id, ALLOTMENT_MAX)
+    with pytest.raises(ProductNotFound):
+        await services.administer.change_allotment(product_id + 1, 1)
+
+
+async def test_a_change_of_what_somebody_else_has_changed_is_refused(services):
+    product = await add_product(services)
+    first = ProductChange(fields={"name": "First"})
+    changed = await services.administer.change(product.product_id, first, unless_changed_since=product.updated_at)
+    with pytest.raises(StaleChange):
+        await services.administer.change(product.product_id, first, unless_changed_since=product.updated_at)
+    assert (
+        await services.administer.change(product.product_id, first, unless_changed_since=changed.updated_at)
+    ).name == "First"

@@ -178,6 +178,16 @@ class AllotmentTooSmall(FlashSaleError):
         self.claimed = claimed
 
 
+class StaleChange(FlashSaleError):
+    """What was to be changed is not as the caller saw it."""
+
+    code = "stale"
+
+    def __init__(self) -> None:
+        """Give the one sentence."""
+        super().__init__("Somebody changed this after you read it; read it again.")
+
+
 class RateLimited(FlashSaleError):
     """The caller sent more requests than allowed; `retry_after_s` says when to come back."""
 

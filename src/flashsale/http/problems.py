@@ -27,6 +27,7 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
     errors.Refused: HTTPStatus.CONFLICT,
     errors.StateForbids: HTTPStatus.CONFLICT,
     errors.AllotmentTooSmall: HTTPStatus.CONFLICT,
+    errors.StaleChange: HTTPStatus.PRECONDITION_FAILED,
     errors.KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -57,12 +57,15 @@ class Administer:
         product_id = await self._products.create(product)
         return await self._allotted(product_id)
 
-    async def change(self, product_id: int, change: ProductChange) -> Product:
+    async def change(
+        self, product_id: int, change: ProductChange, *, unless_changed_since: datetime | None = None
+    ) -> Product:
         """Change a product; accepts that are half way are waited for, so it holds from now on.
 
         Raises:
             ProductNotFound: if there is none.
             InvalidInput: if a field does not hold what it must.
+            StaleChange: if its `updated_at` is not `unless_changed_since` any more.
         """
         name = change.fields.get("name")
         if isinstance(name, str) and ("\x00" in name or not name.strip()):
@@ -71,7 +74,7 @@ class Administer:
         _check_instant("endsAt", change.fields.get("ends_at"))
         if not 1 <= product_id <= PRODUCT_ID_MAX:
             raise ProductNotFound(product_id)
-        if not await self._products.change(product_id, change):
+        if not await self._products.change(product_id, change, unless_changed_since=unless_changed_since):
             raise ProductNotFound(product_id)
         return await self._fresh(product_id)
 
@@ -86,12 +89,19 @@ class Administer:
         """
         if not 0 <= allotment <= ALLOTMENT_MAX:
             raise InvalidInput(field="stock", problem=f"must be 0 to {ALLOTMENT_MAX}")
-        result, claimed = await self._products.set_allotment(product_id, allotment)
-        if result == "unknown":
-            raise ProductNotFound(product_id)
-        if result == "too_small":
-            raise AllotmentTooSmall(claimed)
-        return await self._allotted(product_id)
+        return await self._allotted(product_id, *await self._products.set_allotment(product_id, allotment))
+
+    async def change_allotment(self, product_id: int, change: int) -> Product:
+        """Add to how many units of a product exist, or take some away; a repetition does it again.
+
+        Raises:
+            ProductNotFound: if there is none.
+            AllotmentTooSmall: if orders hold more units.
+            InvalidInput: if there would be more than a product can have.
+        """
+        if not -ALLOTMENT_MAX <= change <= ALLOTMENT_MAX:
+            raise InvalidInput(field="change", problem=f"must be {-ALLOTMENT_MAX} to {ALLOTMENT_MAX}")
+        return await self._allotted(product_id, *await self._products.change_allotment(product_id, change))
 
     async def list_orders(
         self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int
@@ -101,7 +111,13 @@ class Administer:
             raise InvalidInput(field="limit", problem=f"must be 1 to {LISTED_MAX}")
         return await self._orders.admin_list(product_id=product_id, status=status, before=before, limit=limit)
 
-    async def _allotted(self, product_id: int) -> Product:
+    async def _allotted(self, product_id: int, result: str = "changed", claimed: int = 0) -> Product:
+        if result == "unknown":
+            raise ProductNotFound(product_id)
+        if result == "too_small":
+            raise AllotmentTooSmall(claimed)
+        if result == "too_large":
+            raise InvalidInput(field="change", problem=f"must leave at most {ALLOTMENT_MAX} units")
         try:
             await self._products.tend_units(product_id, most=self._chunk)
         except Unavailable as error:

@@ -318,12 +318,22 @@ class Products(Protocol):
         """Create a product whose units have no rows yet; gives its id."""
         ...
 
-    async def change(self, product_id: int, change: ProductChange) -> bool:
-        """Change a product under its exclusive lock; False if there is none."""
+    async def change(
+        self, product_id: int, change: ProductChange, *, unless_changed_since: datetime | None = None
+    ) -> bool:
+        """Change a product under its exclusive lock; False if there is none.
+
+        Raises:
+            StaleChange: if it was changed after the instant.
+        """
         ...
 
     async def set_allotment(self, product_id: int, allotment: int) -> tuple[str, int]:
         """Set how many units exist: `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
+        ...
+
+    async def change_allotment(self, product_id: int, change: int) -> tuple[str, int]:
+        """Add to how many units exist: as `set_allotment`, or `too_large`."""
         ...
 
     async def open_pools(self, *, ahead: int, limit: int) -> Sequence[int]:

@@ -8,13 +8,14 @@ import asyncpg
 
 from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.errors import InvalidInput
+from flashsale.domain.errors import InvalidInput, StaleChange
 from flashsale.domain.money import Money
-from flashsale.domain.products import LiveStock, PaymentMode, Product
+from flashsale.domain.products import ALLOTMENT_MAX, LiveStock, PaymentMode, Product
 from flashsale.usecases.ports import GateReturn, NewProduct, ProductChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from flashsale.adapters.postgres.database import Database
@@ -58,23 +59,29 @@ class PostgresProducts:
         product_id: int = row[0]
         return product_id
 
-    async def change(self, product_id: int, change: ProductChange) -> bool:
+    async def change(
+        self, product_id: int, change: ProductChange, *, unless_changed_since: datetime | None = None
+    ) -> bool:
         """Change a product under its exclusive lock; False if there is none.
 
         Raises:
             InvalidInput: if the sale would end before it starts.
+            StaleChange: if the product was changed after the instant.
         """
         try:
             async with self._database.connection() as connection, connection.transaction():
                 await connection.execute(QUERIES["lock_product"].text, product_id)
-                row = await connection.fetchrow(QUERIES["changeable_fields"].text, product_id)
+                row = await connection.fetchrow(QUERIES["changeable_fields"].text, product_id, unless_changed_since)
                 if row is None:
                     return False
+                stale, *names = row.keys()
+                if row[stale]:
+                    raise StaleChange
                 fields = {**dict(row), **change.fields}
                 await connection.execute(
                     QUERIES["change_product"].text,
                     product_id,
-                    *(fields[name] for name in row.keys()),  # noqa: SIM118
+                    *(fields[name] for name in names),
                 )
         except asyncpg.CheckViolationError as error:
             raise InvalidInput(field="endsAt", problem="must be after startsAt") from error
@@ -85,6 +92,13 @@ class PostgresProducts:
     async def set_allotment(self, product_id: int, allotment: int) -> tuple[str, int]:
         """Set how many units exist: `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
         row = await self._database.fetch_row(QUERIES["set_allotment"], product_id, allotment)
+        if row is None:
+            raise AssertionError
+        return row["result"], row["claimed"]
+
+    async def change_allotment(self, product_id: int, change: int) -> tuple[str, int]:
+        """Add to how many units exist, like `set_allotment`; `too_large` above what a product can have."""
+        row = await self._database.fetch_row(QUERIES["change_allotment"], product_id, change, ALLOTMENT_MAX)
         if row is None:
             raise AssertionError
         return row["result"], row["claimed"]
