@@ -12,7 +12,9 @@ import structlog
 import uvloop
 from procrastinate.exceptions import ProcrastinateException
 
+from flashsale.adapters.postgres.schema import check_schema
 from flashsale.bootstrap import open_jobs, require_servers
+from flashsale.domain.errors import NotReady
 from flashsale.observability import configure_logs, tell_ready
 from flashsale.processes import run_processes, settle_collector
 from flashsale.settings import Settings, read_settings
@@ -68,6 +70,7 @@ async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | No
         while not stopping.is_set():
             pulse.beat()
             try:
+                await check_schema(jobs.database)
                 async with build_app(settings, roles=[role], concurrency=concurrency).open_async() as app:
                     app.job_manager = BeatingJobs(app.connector, pulse)
                     running = asyncio.create_task(
@@ -95,6 +98,8 @@ async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | No
                         # procrastinate lets jobs finish, at most `drain_s`, when its task is cancelled once.
                         running.cancel()
                     await asyncio.gather(running, return_exceptions=stopping.is_set())
+            except NotReady as error:
+                log.error("worker.other_schema", role=role, problem=error.detail)  # noqa: TRY400 - one line says it
             except (ProcrastinateException, OSError) as error:
                 log.warning("worker.lost_database", role=role, error=type(error).__name__, reason=str(error)[:200])
             if not stopping.is_set():

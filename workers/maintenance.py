@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import structlog
 from procrastinate import Blueprint, JobContext
 from procrastinate.jobs import Status
-from prometheus_client import Counter, Gauge
 
+from flashsale.shared_metrics import Counter, Gauge
 from flashsale.usecases.figures import QUEUES
 
 if TYPE_CHECKING:

@@ -47,6 +47,7 @@ def api_services(services: Services) -> ApiServices:
         accounts=services.accounts,
         administer=services.administer,
         load_gate=services.load_gate,
+        readiness=services.readiness,
     )
 
 

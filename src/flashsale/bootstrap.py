@@ -16,13 +16,16 @@ from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.failures import Misconfigured
 from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.figures import PostgresFigures
+from flashsale.adapters.postgres.health import PostgresHealth
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
+from flashsale.adapters.postgres.schema import check_schema
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
+from flashsale.domain.errors import NotReady
 from flashsale.truth_metrics import TruthMetrics
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
@@ -35,6 +38,7 @@ from flashsale.usecases.load_gate import LoadGate
 from flashsale.usecases.maintain import Reconcile, Sweep
 from flashsale.usecases.orders import OrderDesk
 from flashsale.usecases.process_orders import ProcessOrders
+from flashsale.usecases.readiness import Readiness
 from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.tend_units import TendUnits
 from flashsale.usecases.tidy import Tidy
@@ -62,6 +66,7 @@ class Services:
     accounts: Accounts
     administer: Administer
     load_gate: LoadGate
+    readiness: Readiness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +87,21 @@ class Jobs:
 def require_servers(settings: Settings) -> None:
     """End the process with one line if Postgres refuses it for good; to be called before there is an event loop.
 
-    A server that is away may come. A gate that refuses is only bypassed, and the log says so.
+    Or if the schema is not this release's. A server that is away may come: readiness, and the workers before their
+    first job, look again. A gate that refuses is only bypassed, and the log says so.
     """
+    database = Database(settings.postgres, name="flashsale-start")
+
+    async def check() -> None:
+        await database.check()
+        await check_schema(database)
+
     try:
-        asyncio.run(Database(settings.postgres, name="flashsale-start").check())
+        asyncio.run(check())
     except Misconfigured as error:
         sys.exit(f"FLASHSALE_POSTGRES__URL: {error}")
+    except NotReady as error:
+        sys.exit(f"flashsale: {error.detail}")
 
 
 AUDIT_STATEMENT_S = 600.0
@@ -109,6 +123,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
         load_gate = LoadGate(products, gate, catalog)
         gate.on_unloaded = load_gate.soon
         return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
+        feed = CatalogFeed(PostgresFeed(database), catalog)
         polling = asyncio.create_task(catalog.poll())
         try:
             yield Services(
@@ -116,7 +131,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
                 database=database,
                 gate=gate,
                 catalog=catalog,
-                feed=CatalogFeed(PostgresFeed(database), catalog),
+                feed=feed,
                 buy=Buy(
                     catalog=catalog,
                     gate=gate,
@@ -134,6 +149,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
                 accounts=Accounts(users, passwords),
                 administer=Administer(products, order_rows, catalog, load_gate, chunk=settings.units.chunk),
                 load_gate=load_gate,
+                readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
             )
         finally:
             polling.cancel()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -16,6 +18,7 @@ import structlog
 
 from flashsale import __version__
 from flashsale.observability import configure_logs, tell_ready
+from flashsale.outputs import guard_errors, progress
 from flashsale.settings import LogSettings, Settings, read_settings
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 @click.version_option(__version__)
 def main() -> None:
     """A flash-sale backend: a fixed number of units, far more buyers, nothing sold twice, nothing lost."""
+    guard_errors()
 
 
 def _run(coroutine: Coroutine[object, object, int | None]) -> None:
@@ -39,6 +43,10 @@ def _run(coroutine: Coroutine[object, object, int | None]) -> None:
 
     try:
         code = asyncio.run(coroutine)
+    except OSError as error:
+        _forget_output()
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"flashsale: {place}{error.strerror or error}")
     except (ChildFailed, MissingBinary) as error:
         sys.exit(f"flashsale: {error}")
     except FlashSaleError as error:
@@ -70,7 +78,7 @@ def up(data_dir: Path, api: int, orders: int, payments: int, port: int) -> None:
     from flashsale.local.stack import Stack
     from flashsale.local.up import up as run_up
 
-    console = Console()
+    console = Console(file=progress())
     configure_logs(LogSettings(level="warning"))
     stack = Stack(
         data_dir,
@@ -127,8 +135,7 @@ def audit(history: Path | None, overdue_s: float) -> None:
     from flashsale.usecases.audit import format_findings
     from flashsale.usecases.history import read_history
 
-    settings = read_settings()
-    configure_logs(settings.log)
+    settings = _process_settings()
     require_servers(settings)
 
     async def run() -> int:
@@ -140,7 +147,7 @@ def audit(history: Path | None, overdue_s: float) -> None:
                 sys.exit(f"flashsale: {history}: {error}")
         async with open_audit(settings) as run_audit:
             findings = await run_audit(history=seen, overdue_s=overdue_s)
-        click.echo(format_findings(findings))
+        _print_result(format_findings(findings))
         return int(any(finding.violations for finding in findings))
 
     _run(run())
@@ -197,17 +204,18 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
 
 @main.command(epilog='Example: printf %s "$PASSWORD" | flashsale admin --email admin@example.com')
 @click.option("--email", required=True, help="The administrator's email.")
-def admin(email: str) -> None:
-    """Create an administrator, or give an existing one the password on standard input."""
+@click.option("--if-missing", is_flag=True, help="Leave the password of an existing administrator alone.")
+def admin(email: str, if_missing: bool) -> None:  # noqa: FBT001 - click passes it by name
+    """Create an administrator, or give an existing one the password on standard input, or typed at a terminal."""
     from flashsale.bootstrap import open_services, require_servers
 
     settings = _process_settings()
+    password = _read_password()
     require_servers(settings)
-    password = sys.stdin.read().strip("\n")
 
     async def run() -> None:
         async with open_services(settings, name="admin") as services:
-            user = await services.accounts.ensure_admin(email=email, password=password)
+            user = await services.accounts.ensure_admin(email=email, password=password, change=not if_missing)
         click.echo(f"administrator {user.email}: {user.user_id}")
 
     _run(run())
@@ -235,7 +243,9 @@ def buyers(count: int, prefix: str, out: IO[str]) -> None:
         for user_id in user_ids:
             token = tokens.issue(Principal(user_id=user_id, role=Role.BUYER))
             out.write(json.dumps({"user_id": str(user_id), "token": token}) + "\n")
+        out.flush()
 
+    _need_output(out)
     _run(run())
 
 
@@ -243,11 +253,12 @@ def buyers(count: int, prefix: str, out: IO[str]) -> None:
 @click.argument("email")
 def token(email: str) -> None:
     """Print a login token for an existing account, signed with this stack's key: for scripts and first steps."""
-    from flashsale.bootstrap import open_services
+    from flashsale.bootstrap import open_services, require_servers
     from flashsale.domain.users import Principal
     from flashsale.http.auth import Tokens
 
     settings = _process_settings()
+    require_servers(settings)
 
     async def run() -> None:
         async with open_services(settings, name="token") as services:
@@ -257,9 +268,53 @@ def token(email: str) -> None:
                 f"flashsale: no account has the email {email}. `flashsale buyers` and `flashsale admin` make some."
             )
         user, _ = found
-        click.echo(Tokens(settings.auth).issue(Principal(user_id=user.user_id, role=user.role)))
+        _print_result(Tokens(settings.auth).issue(Principal(user_id=user.user_id, role=user.role)))
 
     _run(run())
+
+
+def _read_password() -> str:
+    """Read a new password: typed twice at a terminal, or all of standard input without the end of its line.
+
+    Ends the process with one line if it cannot be one; so does no answer at the terminal.
+    """
+    from flashsale.domain.errors import InvalidInput
+    from flashsale.usecases.accounts import PASSWORD_MAX, check_password
+
+    if sys.stdin is None:
+        sys.exit("flashsale: give the password on standard input, which is closed.")
+    try:
+        if sys.stdin.isatty():
+            password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        else:
+            # No more than what shows that it is too long.
+            password = sys.stdin.buffer.read(4 * PASSWORD_MAX + 3).decode()
+            password = password.removesuffix("\n").removesuffix("\r")
+        check_password(password)
+    except UnicodeDecodeError:
+        sys.exit("flashsale: the password must be UTF-8.")
+    except InvalidInput as error:
+        sys.exit(f"flashsale: {error.detail}")
+    return password
+
+
+def _need_output(out: IO[str] | None) -> None:
+    """End the process with one line if the result has nowhere to go: before the work."""
+    if out is None:
+        sys.exit("flashsale: standard output is closed.")
+
+
+def _forget_output() -> None:
+    """Turn standard output to nothing: what is left for one that failed would fail again, with more words, at exit."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _print_result(text: str) -> None:
+    """Print what the command is for. Unlike progress it must arrive, so an `OSError` is one line and exit code 1."""
+    _need_output(sys.stdout)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _process_settings() -> Settings:
@@ -271,8 +326,6 @@ def _process_settings() -> Settings:
 
 def _named_servers() -> dict[str, str]:
     """Give the servers that the environment names; the stack starts the others itself."""
-    import os
-
     names = ("FLASHSALE_POSTGRES__URL", "FLASHSALE_REDIS__URL")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 

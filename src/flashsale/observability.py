@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import re
 import sys
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
+
+from flashsale.outputs import OUTPUTS, guard_errors
 
 if TYPE_CHECKING:
     from structlog.types import EventDict, Processor
@@ -25,7 +29,11 @@ ROW_VALUES = re.compile(r"\n(DETAIL|CONTEXT): .*")
 
 
 def configure_logs(settings: LogSettings) -> None:
-    """Write events to stderr, as JSON lines or readable; what other libraries log, from warnings on, looks the same."""
+    """Write events to stderr, as JSON lines or readable; what other libraries log, from warnings on, looks the same.
+
+    Standard error becomes one that neither raises nor blocks.
+    """
+    guard_errors()
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
@@ -44,10 +52,13 @@ def configure_logs(settings: LogSettings) -> None:
     )
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=_quiet(structlog.make_filtering_bound_logger(level)),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    if not console:
+        for output in OUTPUTS:
+            output.say_dropped = _dropped_as_json
     # Connection losses: our own events say so, in one line.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
     others = logging.StreamHandler(sys.stderr)
@@ -59,6 +70,24 @@ def configure_logs(settings: LogSettings) -> None:
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[others])
     logging.captureWarnings(capture=True)
+
+
+def _quiet(base: type[Any]) -> type[Any]:
+    """Make a logger that gives up an event that cannot be rendered, instead of failing what is logged."""
+
+    class Quiet(base):  # type: ignore[misc]
+        def _proxy_to_logger(self, method_name: str, event: str | None = None, *args: Any, **event_kw: Any) -> Any:
+            try:
+                return super()._proxy_to_logger(method_name, event, *args, **event_kw)
+            except Exception as error:  # noqa: BLE001 - whatever a value does when it is shown
+                with contextlib.suppress(Exception):
+                    return super()._proxy_to_logger("error", "log.failed", of=str(event), error=type(error).__name__)
+
+    return Quiet
+
+
+def _dropped_as_json(lines: int) -> str:
+    return json.dumps({"event": "log.dropped", "level": "warning", "lines": lines})
 
 
 def _with_request_id(_logger: object, _name: str, event: EventDict) -> EventDict:
@@ -76,7 +105,9 @@ def _without_row_values(_logger: object, _name: str, event: EventDict) -> EventD
 
 
 def tell_ready(ready_fd: int | None) -> None:
-    """Write a line to the inherited pipe, if there is one, and close it."""
+    """Write a line to the inherited pipe, if there is one, and close it. Nobody has to listen."""
     if ready_fd is not None:
-        os.write(ready_fd, b"ready\n")
-        os.close(ready_fd)
+        with contextlib.suppress(OSError):
+            os.write(ready_fd, b"ready\n")
+        with contextlib.suppress(OSError):
+            os.close(ready_fd)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
+
+from flashsale.outputs import drain
 
 if TYPE_CHECKING:
     import socket
@@ -39,7 +43,8 @@ def run_processes(count: int, run: Callable[[], None], sock: socket.socket | Non
         return
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         # This process serves nobody: its gauges would count as those of one that does.
-        mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+        with contextlib.suppress(OSError):
+            mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     children = {_fork(run) for _ in range(count)}
     stopping = False
@@ -73,13 +78,18 @@ def settle_collector() -> None:
 
 
 def _fork(run: Callable[[], None]) -> int:
-    child = os.fork()
+    with warnings.catch_warnings():
+        # Python warns of forks beside threads; the only one here writes logs, and starts again in the child.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child:
         return child
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
         run()
+        drain()
         os._exit(0)
     except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child
         sys.excepthook(*sys.exc_info())
+    drain()
     os._exit(1)

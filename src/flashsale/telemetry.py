@@ -6,6 +6,7 @@ Processes that share a directory, PROMETHEUS_MULTIPROC_DIR, count together: any 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import time
@@ -14,18 +15,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+import structlog
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from flashsale import __version__
+from flashsale.outputs import dropped_lines
+from flashsale.shared_metrics import Counter, Gauge, unshared_series
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
     from prometheus_client.metrics_core import Metric
+
+log = structlog.get_logger(__name__)
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -44,6 +50,13 @@ CPU = Counter("flashsale_cpu_seconds", "Processor time.", ["role"])
 MEMORY = Gauge("flashsale_resident_bytes", "Resident memory.", ["role"], multiprocess_mode="liveall")
 LISTENING = Gauge(
     "flashsale_listening", "1 if the LISTEN connection of every process stands.", ["role"], multiprocess_mode="livemin"
+)
+DROPPED = Counter("flashsale_log_lines_dropped", "Log lines that could not be written.", ["role"])
+UNSHARED = Gauge(
+    "flashsale_metrics_unshared",
+    "Values that only the process which counts them can show: its directory of metrics is full or cannot be written.",
+    ["role"],
+    multiprocess_mode="livesum",
 )
 STALENESS = Gauge(
     "flashsale_live_staleness_seconds",
@@ -91,6 +104,10 @@ async def _measure(role: str, database: Pooled, live: Live | None) -> None:
     lags: deque[float] = deque([0.0], maxlen=round(LAG_WINDOW_S / LAG_EVERY_S))
     lag, cpu, memory = LOOP_LAG.labels(role), CPU.labels(role), MEMORY.labels(role)
     idle, busy = POOL.labels("idle"), POOL.labels("busy")
+    dropped, unshared = DROPPED.labels(role), UNSHARED.labels(role)
+    dropped_before = 0
+    if values := unshared_series():
+        log.warning("metrics.unshared", values=values, directory=os.environ.get(MULTIPROCESS))
     page_bytes = os.sysconf("SC_PAGE_SIZE")
     spent_s = 0.0
     while True:
@@ -102,6 +119,10 @@ async def _measure(role: str, database: Pooled, live: Live | None) -> None:
         cpu.inc(now_spent_s - spent_s)
         spent_s = now_spent_s
         memory.set(int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * page_bytes)  # noqa: ASYNC240
+        dropped_now = dropped_lines()
+        dropped.inc(dropped_now - dropped_before)
+        dropped_before = dropped_now
+        unshared.set(unshared_series())
         if live is not None:
             LISTENING.labels(role).set(live.connected)
             STALENESS.labels(role).set(live.age_s)
@@ -126,16 +147,25 @@ async def page(accept: str, families: Sequence[Metric] = ()) -> tuple[bytes, str
     Gives OpenMetrics if `accept`, a header, asks for it, else Prometheus' text format; and the content type.
     """
     encode, content_type = choose_encoder(accept)
+
+    def render() -> bytes:
+        try:
+            return encode(_registry(families, shared=MULTIPROCESS in os.environ and not unshared_series()))
+        except Exception as error:  # noqa: BLE001 - another process may have left anything in the directory
+            log.warning("metrics.unreadable", directory=os.environ.get(MULTIPROCESS), error=type(error).__name__)
+            return encode(_registry(families, shared=False))
+
     # In a thread: with many processes, reading their files takes milliseconds.
-    return await asyncio.to_thread(lambda: encode(_registry(families))), content_type
+    return await asyncio.to_thread(render), content_type
 
 
-def _registry(families: Sequence[Metric]) -> CollectorRegistry:
+def _registry(families: Sequence[Metric], *, shared: bool) -> CollectorRegistry:
+    """Give the metrics of all processes of the directory or, if that cannot be had, of this one."""
     registry = CollectorRegistry()
     build = GaugeMetricFamily("flashsale_build_info", "Version.", labels=["version", "python"])
     build.add_metric([__version__, platform.python_version()], 1)
     registry.register(_Read([build, *families]))
-    if MULTIPROCESS in os.environ:
+    if shared:
         _forget_dead(Path(os.environ[MULTIPROCESS]))
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
@@ -148,4 +178,5 @@ def _forget_dead(folder: Path) -> None:
     for path in folder.glob("gauge_live*_*.db"):
         pid = path.stem.rpartition("_")[2]
         if not Path(f"/proc/{pid}").exists():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -380,7 +380,7 @@ async def test_health_says_what_is(api, product):
         if health["gate"] == "loaded":
             break
         await asyncio.sleep(0.05)
-    assert health == {"ready": True, "postgres": True, "listening": True, "gate": "loaded"}
+    assert health == {"ready": True, "postgres": True, "listening": True, "gate": "loaded", "notes": []}
 
 
 async def test_metrics_count_the_processes_of_a_port_together_and_forget_those_that_are_gone(

@@ -220,3 +220,9 @@ class OtherSchema(Unavailable):
     def __init__(self) -> None:
         """Say what to do."""
         super().__init__("The database's schema is missing or another than this program's: run `alembic upgrade head`.")
+
+
+class NotReady(Unavailable):
+    """A process cannot serve, or a command cannot work, with the servers as they are; the detail says what to do."""
+
+    code = "not_ready"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import structlog
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
-from prometheus_client import Counter, Gauge, Histogram
 
+from flashsale.shared_metrics import Counter, Gauge, Histogram
 from flashsale.telemetry import page
 from flashsale.usecases.ports import Admission
 

@@ -71,11 +71,11 @@ def problem(status: HTTPStatus, code: str, detail: str, headers: Headers, **extr
     return rendered(status.value, msgspec.json.encode(document), *headers, media_type=PROBLEM_JSON)
 
 
-def problem_of(error: errors.FlashSaleError) -> Answer:
-    """Render a domain error."""
+def problem_of(error: errors.FlashSaleError, **more: object) -> Answer:
+    """Render a domain error; `more` are further fields."""
     status = next((STATUS[base] for base in type(error).__mro__ if base in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
     headers: Headers = []
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = dict(more)
     if isinstance(error, errors.InvalidInput):
         extra["field"] = error.field
     elif isinstance(error, errors.Unauthenticated):
@@ -122,7 +122,7 @@ INTERNAL = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something went
 
 def domain_error_handler(_: Request[Any, Any, Any], error: errors.FlashSaleError) -> Response[bytes]:
     """Litestar's handler of domain errors."""
-    return _response(problem_of(error))
+    return as_response(problem_of(error))
 
 
 def http_error_handler(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -139,13 +139,13 @@ def http_error_handler(_: Request[Any, Any, Any], error: HTTPException) -> Respo
     headers: Headers = [
         (name.encode(), value.encode()) for name, value in (error.headers or {}).items() if name.lower() == "allow"
     ]
-    return _response(problem(status, CODES.get(status, "refused"), detail, headers, **extra))
+    return as_response(problem(status, CODES.get(status, "refused"), detail, headers, **extra))
 
 
 def unexpected_error_handler(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's handler of everything else: logged here, and nothing said of it."""
     log.error("request.failed", path=request.scope.get("path_template"), exc_info=error)
-    return _response(INTERNAL)
+    return as_response(INTERNAL)
 
 
 def _field(item: dict[str, Any]) -> dict[str, str]:
@@ -156,7 +156,8 @@ def _field(item: dict[str, Any]) -> dict[str, str]:
     return {"field": name, "problem": "is missing" if message == repr(key) else message}
 
 
-def _response(answer: Answer) -> Response[bytes]:
+def as_response(answer: Answer) -> Response[bytes]:
+    """Give an answer to Litestar."""
     # The edge adds what every answer of Litestar has.
     headers = {name.decode(): value.decode() for name, value in answer.headers if (name, value) != NOSNIFF}
     return Response(answer.body, status_code=answer.status, headers=headers)

@@ -182,6 +182,13 @@ class StockIn(In):
     stock: Units
 
 
+class ProblemOut(Out):
+    """Something that is wrong, and what to do."""
+
+    what: str
+    todo: str
+
+
 class HealthOut(Out):
     """Whether this process can serve, and from what."""
 
@@ -190,6 +197,8 @@ class HealthOut(Out):
     listening: bool
     gate: Literal["loaded", "bypass", "empty"]
     """empty: no product is known, so there is nothing to load."""
+    notes: list[ProblemOut]
+    """What is slower than it should be, and right."""
 
 
 def buy_out(accepted: Accepted) -> BuyOut:

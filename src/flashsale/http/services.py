@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.load_gate import LoadGate
     from flashsale.usecases.orders import OrderDesk
     from flashsale.usecases.ports import LiveFeed, Orders, Products
+    from flashsale.usecases.readiness import Readiness
 
 
 class Database(Protocol):
@@ -63,6 +64,7 @@ class ApiServices:
     accounts: Accounts
     administer: Administer
     load_gate: LoadGate
+    readiness: Readiness
 
 
 UseServices = NamedDependency[SkipValidation[ApiServices]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from flashsale.domain.orders import OrderStatus
 from flashsale.local.sale import Sale, SaleRun, Seen, open_sale
 from flashsale.local.stack import Stack
+from flashsale.outputs import progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,8 @@ MIB = 2**20
 async def run_demo(sale: Sale, *, data_dir: Path, api: int, environment: Mapping[str, str]) -> int:
     """Run the sale and give the exit code: 0 only if the audit holds and each unit is confirmed or free."""
     # Without a terminal, wide enough that no figure is folded.
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    stdout = progress()
+    console = Console(file=stdout, width=None if stdout.isatty() else 110)
     began_s = time.monotonic()
     stack = Stack(
         data_dir,

@@ -248,7 +248,9 @@ class Stack:
     async def migrate(self) -> None:
         """Bring the schema up to date and make sure that the administrator exists."""
         await self._run("migrate")
-        await self._run("admin", "--email", self.secrets["admin_email"], text=self.secrets["admin_password"])
+        # Only made: who changed the password keeps it.
+        email, password = self.secrets["admin_email"], self.secrets["admin_password"]
+        await self._run("admin", "--if-missing", "--email", email, text=password)
 
     def pss_bytes(self) -> dict[str, int]:
         """Give the memory of each role, in bytes (proportional set size, descendants included)."""

@@ -54,8 +54,7 @@ class Accounts:
             raise InvalidInput(field="name", problem=f"must have 1 to {NAME_MAX} characters")
         if len(email) > EMAIL_MAX or _EMAIL.fullmatch(email) is None:
             raise InvalidInput(field="email", problem="must be an address such as ada@example.com")
-        if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX or "\x00" in password:
-            raise InvalidInput(field="password", problem=f"must have {PASSWORD_MIN} to {PASSWORD_MAX} characters")
+        check_password(password)
         hashed = await self._passwords.hash(password)
         return await self._users.create(name=name, email=email, password_hash=hashed, role=role)
 
@@ -73,18 +72,28 @@ class Accounts:
             raise BadCredentials
         return user
 
-    async def ensure_admin(self, *, email: str, password: str) -> User:
-        """Create an administrator, or give an existing one this password.
+    async def ensure_admin(self, *, email: str, password: str, change: bool = True) -> User:
+        """Create an administrator, or give an existing one this password unless `change` is false.
 
         Raises:
-            InvalidInput: if the email belongs to somebody who is no administrator.
+            InvalidInput: if the password does not hold what it must; if the email belongs to somebody who is no
+                administrator.
         """
-        found = await self._users.credentials(email)
+        check_password(password)
+        found = await self._users.credentials(email) if "\x00" not in email else None
         if found is None:
             return await self.register(name="Administrator", email=email, password=password, role=Role.ADMIN)
         user, hashed = found
         if user.role is not Role.ADMIN:
             raise InvalidInput(field="email", problem="belongs to a buyer")
-        if not await self._passwords.verify(password, hashed):
+        if change and not await self._passwords.verify(password, hashed):
             await self._users.set_password(user.user_id, await self._passwords.hash(password))
         return user
+
+
+def check_password(password: str) -> None:
+    """Raise `InvalidInput` unless a new password has a sane length and characters that can be seen."""
+    if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX or "\x00" in password:
+        raise InvalidInput(field="password", problem=f"must have {PASSWORD_MIN} to {PASSWORD_MAX} characters")
+    if not password.strip():
+        raise InvalidInput(field="password", problem="must not be spaces only")

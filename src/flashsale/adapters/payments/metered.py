@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Histogram
-
 from flashsale.adapters.payments.gateway import GatewayMisuse
+from flashsale.shared_metrics import Counter, Histogram
 from flashsale.usecases.ports import ChargeOutcome
 
 if TYPE_CHECKING:

@@ -122,6 +122,23 @@ class RedisGate:
             leased_order_ids=tuple(lease.order_id for lease in leases),
         )
 
+    async def unloaded(self, products: Sequence[Product]) -> list[int]:
+        """Give the products with which the gate is not loaded, all if it is away, by one command."""
+        keys = [key for product in products for key in _keys(product.product_id, "epoch", "run")]
+        now = ""
+
+        def build(run_id: str) -> list[Command]:
+            nonlocal now
+            now = run_id
+            return [("MGET", *keys)]
+
+        try:
+            (values,) = await self._connection.call(build)
+        except GateAway:
+            return [product.product_id for product in products]
+        pairs = zip(products, values[::2], values[1::2], strict=True)
+        return [product.product_id for product, *held in pairs if held != [str(product.epoch), now]]
+
     async def overdue_leases(self, product_id: int, *, limit: int) -> Sequence[Lease]:
         """Give leases past their deadline by the gate's own clock."""
         reply = await self._read(product_id, only_overdue=True, limit=limit)

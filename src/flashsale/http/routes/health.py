@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from litestar import Request, Response, get
 
+from flashsale.domain.errors import NotReady
+from flashsale.http import problems
 from flashsale.http.metrics import UsePump, scrape
-from flashsale.http.schemas import HealthOut
+from flashsale.http.schemas import HealthOut, ProblemOut
 from flashsale.http.services import UseServices
 
 
@@ -19,17 +22,27 @@ async def live() -> dict[str, bool]:
 
 @get("/health/ready", summary="Can this process serve", tags=["health"])
 async def ready(services: UseServices) -> Response[HealthOut]:
-    """Say 503 if Postgres is away. A bypassed gate and a lost LISTEN connection are only shown: the sale goes on."""
-    postgres = await services.database.ping()
-    products = services.catalog.all()
-    states = [await services.gate.state(product.product_id, product.epoch) for product in products]
+    """Say 503, as a problem document, if nothing can be sold here: `problems` says what is wrong and what to do.
+
+    A bypassed gate and a lost LISTEN connection are only noted: the sale goes on. An answer is at most a second old.
+    """
+    condition = await services.readiness()
+    notes = [ProblemOut(what=note.what, todo=note.todo) for note in condition.notes]
     health = HealthOut(
-        ready=postgres,
-        postgres=postgres,
-        listening=services.feed.connected,
-        gate="empty" if not products else "loaded" if all(state.loaded for state in states) else "bypass",
+        ready=not condition.problems,
+        postgres=condition.postgres,
+        listening=condition.listening,
+        gate=condition.gate,
+        notes=notes,
     )
-    return Response(health, status_code=200 if postgres else 503, headers={} if postgres else {"Retry-After": "1"})
+    if not condition.problems:
+        return Response(health)
+    answer = problems.problem_of(
+        NotReady(" ".join(f"{problem.what} {problem.todo}" for problem in condition.problems)),
+        **msgspec.to_builtins(health),
+        problems=[{"what": problem.what, "todo": problem.todo} for problem in condition.problems],
+    )
+    return problems.as_response(answer)  # type: ignore[return-value]
 
 
 @get("/metrics", summary="Prometheus metrics", tags=["health"], media_type="text/plain")

@@ -1,0 +1,62 @@
+"""Whether Postgres can take orders: it answers, has our schema, takes writes and has room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from flashsale.adapters.postgres import queries
+from flashsale.adapters.postgres.schema import difference, expected, read_schema
+from flashsale.domain.errors import Unavailable
+from flashsale.usecases.ports import PoisonBatch
+from flashsale.usecases.readiness import Problem
+
+if TYPE_CHECKING:
+    from flashsale.adapters.postgres.database import Database
+
+QUERIES = queries.load("queries/health.sql")
+
+SORT_MEMORY = "64kB"
+"""Postgres' least: the sort of the look for room does not fit, and goes to the disk."""
+
+
+class PostgresHealth:
+    """Implements `readiness.Truth`."""
+
+    def __init__(self, database: Database) -> None:
+        """Look through the process' own pool."""
+        self._database = database
+
+    async def problem(self) -> tuple[bool, Problem | None]:
+        """Say whether Postgres answers, and what keeps it from taking orders."""
+        try:
+            (row,) = await self._database.fetch(QUERIES["takes_writes"])
+            if not row["takes_writes"]:
+                return True, Problem(
+                    what="The database is read-only, or a standby.",
+                    todo="Name the server that takes writes in FLASHSALE_POSTGRES__URL, or let this one take them.",
+                )
+            if (wrong := difference(expected(), await read_schema(self._database.fetch))) is not None:
+                what, _, todo = wrong.partition(": ")
+                return True, Problem(what=f"{what}.", todo=todo)
+            if await self._is_full():
+                return True, Problem(what="The database's disk is full.", todo="Make room on it; nothing else helps.")
+        except Unavailable as error:
+            what = f"{error.detail.partition(';')[0].removesuffix('.')}."
+            return False, Problem(what=what, todo="See the log for the reason; is FLASHSALE_POSTGRES__URL right?")
+        except PoisonBatch as error:
+            return True, Problem(what=f"Postgres refuses: {error}", todo="See the log.")
+        return True, None
+
+    async def _is_full(self) -> bool:
+        """Let Postgres write half a megabyte of a sort to its disk, for a moment; no row and no WAL is written."""
+        try:
+            async with self._database.connection() as connection, connection.transaction(readonly=True):
+                await connection.execute(f"SET LOCAL work_mem = '{SORT_MEMORY}'")
+                await connection.fetch(QUERIES["need_room"].text)
+        except asyncpg.DiskFullError:
+            return True
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise self._database.away("need_room", error) from error
+        return False

@@ -1,0 +1,127 @@
+"""Whether the database has the schema that this release was made for.
+
+`sql/schema.txt` holds the newest revision and a digest of every object after it; `python tests/schema.py` writes it
+from the migrations. Each column, constraint and function is an object of its own, so a difference has a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import asyncpg
+import structlog
+
+from flashsale.adapters.postgres import queries
+from flashsale.domain.errors import NotReady
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from asyncpg import Record
+
+    from flashsale.adapters.postgres.database import Database
+    from flashsale.adapters.postgres.queries import Query
+
+log = structlog.get_logger(__name__)
+
+QUERIES = queries.load("queries/schema.sql")
+
+USED_BY_OLDER = ("column", "function", "enum")
+"""What must be as it was also after a newer release migrated the database: its processes run beside older ones during a
+roll. Constraints, indexes and triggers may change under these: what they do is the newer release's affair."""
+
+ADDED_IS_DRIFT = ("constraint", "trigger")
+"""What nobody may add by hand: it changes what a statement does. A new index or column does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a release was made for."""
+
+    revision: str
+    objects: Mapping[str, str]
+    """Digest by kind and name, such as `column orders.status`."""
+
+
+@cache
+def expected() -> Expected:
+    """Read `sql/schema.txt`."""
+    return parse((queries.sql_root() / "schema.txt").read_text())
+
+
+def parse(text: str) -> Expected:
+    """Read the form of `sql/schema.txt`: `revision NNNN`, then a digest and a name on each line."""
+    first, *rest = text.splitlines()
+    pairs = [line.split(" ", 1) for line in rest]
+    return Expected(revision=first.removeprefix("revision "), objects={name: digest for digest, name in pairs})
+
+
+async def read_schema(fetch: Callable[[Query], Awaitable[list[Record]]]) -> Expected | None:
+    """Give what a database has; None before the first migration. `fetch` runs a statement."""
+    rows = await fetch(QUERIES["read_schema"])
+    if not any(row["name"] == "table orders" for row in rows):
+        return None
+    (newest,) = await fetch(QUERIES["read_revision"])
+    return Expected(revision=newest["version_num"], objects={row["name"]: row["digest"] for row in rows})
+
+
+async def check_schema(database: Database) -> None:
+    """Compare the database with this release, over a connection of its own; a server that is away is no error here.
+
+    Raises:
+        NotReady: if they do not fit; says which object differs, and what to do.
+    """
+    try:
+        connection = await asyncpg.connect(**database.connect_arguments(suffix="-schema"))
+        try:
+            found = await read_schema(lambda query: connection.fetch(query.text))
+        finally:
+            connection.terminate()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        log.warning("schema.unread", error=type(error).__name__)
+        return
+    if (problem := difference(expected(), found)) is not None:
+        raise NotReady(problem)
+
+
+def difference(wanted: Expected, found: Expected | None) -> str | None:
+    """Say how a database differs from what a release wants, and what to do; None if it fits.
+
+    Revisions are numbers of four digits, so a newer one is greater.
+    """
+    if found is None:
+        return "The database is not migrated: run `alembic upgrade head`."
+    if found.revision < wanted.revision:
+        return (
+            f"The database is at revision {found.revision} and this release needs {wanted.revision}: "
+            "run `alembic upgrade head`."
+        )
+    changed = changed_objects(wanted, found)
+    if not changed:
+        return None
+    what = f"{changed[0]} (and {len(changed) - 1} more)" if len(changed) > 1 else changed[0]
+    if found.revision > wanted.revision:
+        return (
+            f"The database is at revision {found.revision}, newer than this release's {wanted.revision}, and {what}: "
+            "deploy the newer release."
+        )
+    return (
+        f"The schema is not that of revision {wanted.revision}: {what}. Put back the definition that "
+        "sql/functions or migrations/versions has, or restore a backup."
+    )
+
+
+def changed_objects(wanted: Expected, found: Expected) -> list[str]:
+    """Name the objects by which a database differs, each with what is wrong with it."""
+    newer = found.revision > wanted.revision
+    changed = [
+        f"{name} is {'different' if name in found.objects else 'missing'}"
+        for name, digest in wanted.objects.items()
+        if found.objects.get(name) != digest and (not newer or name.startswith(USED_BY_OLDER))
+    ]
+    if not newer:
+        strange = sorted(found.objects.keys() - wanted.objects.keys())
+        changed += [f"{name} is not of this release" for name in strange if name.startswith(ADDED_IS_DRIFT)]
+    return changed

@@ -1,0 +1,151 @@
+"""Readiness: whether a process can serve, what is wrong if it cannot, and what to do.
+
+Anybody may ask, as often as they like: an answer is kept for a second, and costs the same whatever is on sale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flashsale.domain.products import Product
+    from flashsale.usecases.catalog import Catalog
+    from flashsale.usecases.ports import LiveFeed
+
+log = structlog.get_logger(__name__)
+
+KEPT_S = 1.0
+"""How old an answer may be."""
+
+READ_S = 2.0
+"""How long Postgres and the gate are waited for. Whoever asks gives up after 3 s, and would learn nothing."""
+
+STALE_S = 10.0
+"""Values of stock that are older than this, in spite of notifications and polls, are not shown as live."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that is wrong."""
+
+    what: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What a process is able to do."""
+
+    postgres: bool
+    """Whether it answers."""
+    listening: bool
+    gate: Literal["loaded", "bypass", "empty"]
+    """empty: no product is known, so there is nothing to load."""
+    problems: Sequence[Problem]
+    """Why nothing can be sold here; empty: ready."""
+    notes: Sequence[Problem]
+    """What is slower than it should be, and right."""
+
+
+class Truth(Protocol):
+    """What is asked of Postgres."""
+
+    async def problem(self) -> tuple[bool, Problem | None]:
+        """Say whether it answers, and what keeps it from taking orders: another schema, no writes, no room."""
+        ...
+
+
+class GateLook(Protocol):
+    """What is asked of the gate."""
+
+    async def unloaded(self, products: Sequence[Product]) -> Sequence[int]:
+        """Give the products with which it is not loaded: all if it is away."""
+        ...
+
+
+class Readiness:
+    """The use case."""
+
+    def __init__(self, truth: Truth, gate: GateLook, catalog: Catalog, feed: LiveFeed) -> None:
+        """Wire it."""
+        self._truth = truth
+        self._gate = gate
+        self._catalog = catalog
+        self._feed = feed
+        self._known: Condition | None = None
+        self._read_at = -math.inf
+        self._reading: asyncio.Task[Condition] | None = None
+
+    async def __call__(self) -> Condition:
+        """Give the condition; who asks at the same time shares one look."""
+        if self._known is not None and time.monotonic() - self._read_at < KEPT_S:
+            return self._known
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+        # One that stops asking does not take the answer from the others.
+        return await asyncio.shield(self._reading)
+
+    async def _read(self) -> Condition:
+        began_s = time.monotonic()
+        (postgres, problem), (gate, note) = await asyncio.gather(self._look_at_truth(), self._look_at_gate())
+        problems = [] if problem is None else [problem]
+        if postgres and (stale := self._staleness()) is not None:
+            problems.append(stale)
+        notes = [] if note is None else [note]
+        if not self._feed.connected:
+            notes.append(
+                Problem(
+                    what="No LISTEN connection: streams follow by a poll.",
+                    todo="Look for a pooler in transaction mode, or for connections at their maximum.",
+                )
+            )
+        self._known = Condition(
+            postgres=postgres, listening=self._feed.connected, gate=gate, problems=problems, notes=notes
+        )
+        self._read_at = began_s
+        return self._known
+
+    async def _look_at_truth(self) -> tuple[bool, Problem | None]:
+        try:
+            async with asyncio.timeout(READ_S):
+                return await self._truth.problem()
+        except TimeoutError:
+            todo = "Look at its load and at the network."
+            return False, Problem(what=f"Postgres did not answer within {READ_S:g} s.", todo=todo)
+        except Exception as error:
+            log.exception("readiness.failed")
+            return False, Problem(what=f"Postgres could not be asked: {type(error).__name__}.", todo="See the log.")
+
+    async def _look_at_gate(self) -> tuple[Literal["loaded", "bypass", "empty"], Problem | None]:
+        products = self._catalog.all()
+        if not products:
+            return "empty", None
+        try:
+            async with asyncio.timeout(READ_S):
+                unloaded = await self._gate.unloaded(products)
+        except TimeoutError:
+            unloaded = [product.product_id for product in products]
+        if not unloaded:
+            return "loaded", None
+        return "bypass", Problem(
+            what=f"The gate is not loaded with {len(unloaded)} of {len(products)} products: Postgres alone decides.",
+            todo="Bring Redis back, if it is away; it is loaded by itself.",
+        )
+
+    def _staleness(self) -> Problem | None:
+        age_s = self._catalog.age_s
+        if math.isinf(age_s):
+            return Problem(what="The products were not read yet.", todo="Wait a moment; see the log if this stays.")
+        if age_s > STALE_S:
+            return Problem(
+                what=f"Products and stock were last read {age_s:.0f} s ago.", todo="See the log for catalog.stale."
+            )
+        return None
