@@ -1,19 +1,32 @@
 -- name: accept
 -- Makes orders of a batch of proposals in one transaction; see the function for the arrays.
-SELECT outcome, order_id, product_id, product_name, quantity, unit_price_minor, currency
-FROM accept_orders_v1($1, $2, $3, $4, $5, $6, $7, $8);
+SELECT outcome, order_id, product_id, product_name, quantity, unit_price_minor, currency, visible, held
+FROM accept_orders_v2($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: void
 -- Gives proposals up; gives each id with `order` or `void`.
-SELECT order_id, kind FROM void_requests_v1($1);
+SELECT order_id, kind FROM void_requests_v2($1);
 
 -- name: replays
--- Looks up the orders that stand under ($1 user, $2 key), with their fingerprints.
+-- Looks up the orders that stand under ($1 user, $2 key), with their fingerprints, and at the same instant the free units
+-- of $3 product.
 SELECT
-    i.place, r.fingerprint, o.order_id, o.product_id, o.product_name, o.quantity, o.unit_price_minor, o.currency
-FROM unnest($1::uuid [], $2::text []) WITH ORDINALITY AS i (user_id, key, place)
-INNER JOIN requests AS r ON r.kind = 'order' AND i.user_id = r.user_id AND i.key = r.key
-INNER JOIN orders AS o ON r.order_id = o.order_id;
+    i.place, l.free, r.fingerprint, o.order_id, o.product_id, o.product_name, o.quantity, o.unit_price_minor,
+    o.currency
+FROM unnest($1::uuid [], $2::text [], $3::integer []) WITH ORDINALITY AS i (user_id, key, product_id, place)
+INNER JOIN product_live AS l ON i.product_id = l.product_id
+LEFT JOIN requests AS r ON r.kind = 'order' AND i.user_id = r.user_id AND i.key = r.key
+LEFT JOIN orders AS o ON r.order_id = o.order_id;
+
+-- name: free
+-- Reads the free units of products; units of claims that are not committed are among them.
+SELECT product_id, free FROM product_live WHERE product_id = ANY($1::integer []);
+
+-- name: held
+-- Reads how many units of ($1 product) a buyer ($2 user) holds.
+SELECT i.place, b.units
+FROM unnest($1::integer [], $2::uuid []) WITH ORDINALITY AS i (product_id, user_id, place)
+INNER JOIN buyer_units AS b ON i.product_id = b.product_id AND i.user_id = b.user_id;
 
 -- name: accepted
 -- Reads what the 202s of these orders said.

@@ -125,6 +125,17 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
         return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
         feed = CatalogFeed(PostgresFeed(database), catalog)
         polling = asyncio.create_task(catalog.poll())
+        buy = Buy(
+            catalog=catalog,
+            gate=gate,
+            acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
+            load_gate=load_gate,
+            return_units=return_units,
+            accept=settings.accept,
+            gate_settings=settings.gate,
+            waiting_max=settings.orders.waiting_max,
+            busy_s=settings.postgres.lock_timeout_s,
+        )
         try:
             yield Services(
                 settings=settings,
@@ -132,16 +143,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
                 gate=gate,
                 catalog=catalog,
                 feed=feed,
-                buy=Buy(
-                    catalog=catalog,
-                    gate=gate,
-                    acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
-                    load_gate=load_gate,
-                    return_units=return_units,
-                    accept=settings.accept,
-                    gate_settings=settings.gate,
-                    waiting_max=settings.orders.waiting_max,
-                ),
+                buy=buy,
                 orders=OrderDesk(order_rows, return_units, payment_due_s=settings.orders.payment_due_s),
                 order_rows=order_rows,
                 products=products,
@@ -153,6 +155,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             )
         finally:
             polling.cancel()
+            await buy.close()
             await return_units.close()
             await load_gate.close()
     finally:

@@ -117,8 +117,13 @@ class AcceptSettings(Group):
     """The accept transaction."""
 
     batch_max: int = Field(64, ge=1, le=500, description="Most proposals in one transaction.")
-    lanes: int = Field(1, ge=1, le=32, description="Accept transactions at once in one process.")
-    queue_max: int = Field(2000, ge=1, description="Proposals that wait in one process before a 503.")
+    lanes: int = Field(1, ge=1, le=32, description="Accept transactions at once for one product in one process.")
+    transactions: int = Field(
+        4, ge=1, le=200, description="Accept transactions at once in one process; less than `postgres.pool_max`."
+    )
+    queue_max: int = Field(
+        2000, ge=1, description="Buys of one product under way in one process before a 503; of all products four times."
+    )
 
 
 class UnitSettings(Group):

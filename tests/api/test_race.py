@@ -65,15 +65,18 @@ async def test_with_a_gate_that_lets_everybody_in_the_database_still_sells_ten(s
 
 def test_without_row_locks_two_transactions_that_meet_after_their_claims_oversell(tmp_path):
     """The same meeting with the guard and without it: if that did not oversell, the race would prove nothing."""
-    guarded = (sql_root() / "functions/accept_orders_v1.sql").read_text()
-    unguarded = guarded.replace("FOR NO KEY UPDATE SKIP LOCKED", "").replace("PERFORM change_stock_v1", "PERFORM 1; --")
-    assert unguarded.count("SKIP LOCKED") == guarded.count("SKIP LOCKED") - 2
+    accept, claim = (
+        (sql_root() / f"functions/{name}.sql").read_text() for name in ("accept_orders_v2", "claim_units_v1")
+    )
+    unlocked = claim.replace("FOR NO KEY UPDATE SKIP LOCKED", "")
+    assert unlocked.count("SKIP LOCKED") == claim.count("SKIP LOCKED") - 2
+    unguarded = accept.replace("PERFORM change_stock_v2", "PERFORM 1; --")
     # No workers: they would find that an order does not own its units, and end it.
     stack = Stack(tmp_path, port=0, orders=0, payments=0, environment=FAST)
     asyncio.run(stack.start())
     try:
-        kept = asyncio.run(meet(stack, guarded))
-        sold = asyncio.run(meet(stack, unguarded))
+        kept = asyncio.run(meet(stack, accept, claim))
+        sold = asyncio.run(meet(stack, unguarded, unlocked))
         done = audit(stack)
     finally:
         asyncio.run(stack.stop())
@@ -82,10 +85,10 @@ def test_without_row_locks_two_transactions_that_meet_after_their_claims_oversel
     assert "I2   VIOLATED" in done.stdout
 
 
-async def meet(stack, function):
+async def meet(stack, accept, claim):
     """Let everybody through the gate, and the accept transactions of both processes wait for each other where each has
     chosen its units; gives the oversell."""
-    waiting = function.replace("_taken := 0;", f"PERFORM pg_advisory_xact_lock_shared({BARRIER}); _taken := 0;")
+    waiting = accept.replace("_taken := 0;", f"PERFORM pg_advisory_xact_lock_shared({BARRIER}); _taken := 0;")
     assert waiting.count(str(BARRIER)) == 1
     headers, crowd = admin_headers(stack), buyer_headers(stack, BUYERS)
     async with (
@@ -93,7 +96,8 @@ async def meet(stack, function):
         httpx.AsyncClient(base_url=stack.base_url) as client,
         pool.acquire() as database,
     ):
-        await database.execute(waiting.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
+        for function in (waiting, claim):
+            await database.execute(function.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
         body = {"name": "Phone", "price": "1", "stock": UNITS}
         product_id = (await client.post("/api/admin/products", json=body, headers=headers)).json()["id"]
         await set_gate(stack, product_id, 1_000_000)

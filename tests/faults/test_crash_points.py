@@ -36,7 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BUY = "/api/order/buy-flash"
 ACCEPT, PROCESS, BEGIN, FINISH = (
-    b"accept_orders_v1(",
+    b"accept_orders_v2(",
     b"process_orders_v2(",
     b"begin_payments_v1(",
     b"finish_payments_v1(",
@@ -83,6 +83,15 @@ class Rig:
         body = {"name": "Phone", "price": "999.99", "stock": STOCK}
         created = await self.http.post("/api/admin/products", json=body, headers=self.admin)
         return SmallSale(rig=self, product_id=created.json()["id"], buyer=next(self.buyers))
+
+    @asynccontextmanager
+    async def other_connection(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """Open a connection of its own, for what holds a lock."""
+        connection = await asyncpg.connect(self.settings.postgres.url.get_secret_value())
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
     async def kill(self, *roles: str) -> None:
         """SIGKILL processes."""
@@ -319,20 +328,17 @@ async def test_the_api_dies_between_commit_and_202_and_the_retry_gets_the_same_o
 
 
 async def test_a_terminated_accept_leaves_neither_order_nor_job(rig, sale):
-    # The loader's lock keeps the accept waiting inside its transaction.
-    await rig.database.execute("SELECT pg_advisory_lock(7000, $1)", sale.product_id)
-    buying = sale.buying()
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory' AND query LIKE '%accept_orders_v1%'"
-    await rig.until(f"{waiting} AND datname = current_database()", wanted=1)
-    await rig.database.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE wait_event = 'advisory' AND query LIKE '%accept_orders_v1%' AND datname = current_database()"
-    )
-    answer = await buying
-    assert answer.status_code == 503
-    assert await sale.orders() == []
-    assert await rig.database.fetchval("SELECT count(*) FROM procrastinate_jobs WHERE queue_name = 'orders'") == 0
-    await rig.database.execute("SELECT pg_advisory_unlock(7000, $1)", sale.product_id)
+    async with rig.other_connection() as other, other.transaction():
+        # What sells or releases units of the product keeps the accept waiting inside its transaction.
+        await other.execute("SELECT 1 FROM product_live WHERE product_id = $1 FOR UPDATE", sale.product_id)
+        buying = sale.buying()
+        accepts = "wait_event_type = 'Lock' AND query LIKE '%accept_orders_v2%' AND datname = current_database()"
+        await rig.until(f"SELECT count(*) FROM pg_stat_activity WHERE {accepts}", wanted=1)
+        await rig.database.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {accepts}")
+        answer = await buying
+        assert answer.status_code == 503
+        assert await sale.orders() == []
+        assert await rig.database.fetchval("SELECT count(*) FROM procrastinate_jobs WHERE queue_name = 'orders'") == 0
     await sale.confirmed(await sale.buying())
 
 

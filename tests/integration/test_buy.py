@@ -48,6 +48,7 @@ def buying(services, made, *, waiting_max=1000):
         accept=services.settings.accept,
         gate_settings=services.settings.gate,
         waiting_max=waiting_max,
+        busy_s=services.settings.postgres.lock_timeout_s,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.bootstrap import open_jobs, open_services
-from flashsale.domain.errors import FlashSaleError, SoldOut
+from flashsale.domain.errors import FlashSaleError, SalePaused, SoldOut
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.requests import AcceptOutcome
@@ -28,7 +28,6 @@ def moves(services, order_id, product, user):
         order_id=order_id, attempt=1, outcome=ChargeOutcome.DECLINED, reference=None, retry_after_s=1
     )
     return {
-        "accept": lambda: accept(services, propose(product, user)),
         "process": lambda: services.order_rows.process([order_id], payment_due_s=30),
         "begin": lambda: payments.begin([order_id], due_s=30),
         "finish": lambda: payments.finish([declined]),
@@ -39,7 +38,7 @@ def moves(services, order_id, product, user):
     }
 
 
-@pytest.mark.parametrize("what", ["accept", "end", "finish"])
+@pytest.mark.parametrize("what", ["end", "finish"])
 async def test_moves_wait_for_the_exclusive_lock_of_their_product(services, db, what):
     product = await add_product(services)
     users = await add_buyers(services, 2)
@@ -128,10 +127,11 @@ async def test_a_pause_is_seen_whatever_isolation_the_server_gives_by_default(po
         await transaction.start()
         await db.execute("SELECT pg_advisory_xact_lock(7000, $1)", product.product_id)
         await db.execute("UPDATE products SET paused = true")
-        accepting = asyncio.create_task(accept(services, propose(product, user)))
-        await wait_for_lock(db)
+        buying = asyncio.create_task(services.buy(ask(product, user)))
+        await until(lambda: services.buy.accepting.batches)
         await transaction.commit()
-        assert await accepting == [AcceptOutcome.PAUSED]
+        with pytest.raises(SalePaused):
+            await buying
 
 
 def alter_database(what):

@@ -50,17 +50,19 @@ class BuyRequest(NamedTuple):
 
 
 class AcceptOutcome(enum.StrEnum):
-    """What Postgres made of a proposed order. The values are those of `accept_orders_v1`."""
+    """What Postgres made of a proposed order. The values are those of `accept_orders_v2`."""
 
     ACCEPTED = "accepted"
     # The user's key, or the very order id, belongs to an order already: it is answered with that order.
     REPLAYED = "replayed"
     # The key belongs to an order with another fingerprint.
     KEY_REUSED = "key_reused"
-    # Somebody gave this proposal up before Postgres saw it.
+    # This proposal can make no order any more: somebody gave it up, or it is too old.
     VOIDED = "voided"
     # Enough units are free, but others hold their locks just now.
     RETRY = "retry"
+    # The product is being changed just now, or the proposal waited too long to be sent. Nothing was decided.
+    BUSY = "busy"
     # The lease is of an older loading of the gate.
     STALE_EPOCH = "stale_epoch"
     SOLD_OUT = "sold_out"

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import deque
+from collections import Counter, deque
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from flashsale.domain.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+QUEUES_MAX = 4
+"""How many full queues of `Lanes` there may be at once: one slow key leaves places to the others."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -115,6 +120,9 @@ class Batcher(Generic[Item, Result]):
         taken: set[Hashable] = set()
         while queue and len(batch) < self._batch_max:
             entry = queue.popleft()
+            if entry[1].done():
+                # Its submitter has left.
+                continue
             keys = self._rivals(entry[0])
             if taken.isdisjoint(keys):
                 batch.append(entry)
@@ -124,3 +132,68 @@ class Batcher(Generic[Item, Result]):
             taken.update(keys)
         queue.extendleft(reversed(later))
         return batch
+
+
+class Lanes(Generic[Item, Result]):
+    """A batcher for each key (a product): no key waits for another's flushes.
+
+    A caller takes a place first and submits later, or not at all: `with lanes.place(key) as queue`. At most `queue_max`
+    places of one key are taken at once, and QUEUES_MAX times as many of all keys. The keys are few, and stay.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+        *,
+        batch_max: int,
+        queue_max: int,
+        lanes: int = 1,
+        rivals: Callable[[Item], Sequence[Hashable]] | None = None,
+    ) -> None:
+        """Start empty; see `Batcher`."""
+        self._make = partial(
+            Batcher[Item, Result], flush, batch_max=batch_max, queue_max=queue_max, lanes=lanes, rivals=rivals
+        )
+        self._queue_max = queue_max
+        self._batchers: dict[Hashable, Batcher[Item, Result]] = {}
+        self._taken: Counter[Hashable] = Counter()
+        self._taken_in_all = 0
+
+    @property
+    def batches(self) -> int:
+        """Flushes begun so far."""
+        return sum(batcher.batches for batcher in self._batchers.values())
+
+    @property
+    def items(self) -> int:
+        """Items in them."""
+        return sum(batcher.items for batcher in self._batchers.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many places are taken."""
+        return self._taken_in_all
+
+    @contextmanager
+    def place(self, key: Hashable) -> Iterator[Batcher[Item, Result]]:
+        """Take a place and give what to submit to, as often as needed, one item at a time; leaving gives it up.
+
+        Raises:
+            Unavailable: if all places are taken.
+        """
+        if self._taken[key] >= self._queue_max or self._taken_in_all >= self._queue_max * QUEUES_MAX:
+            raise Unavailable
+        batcher = self._batchers.get(key)
+        if batcher is None:
+            batcher = self._batchers[key] = self._make()
+        self._taken[key] += 1
+        self._taken_in_all += 1
+        try:
+            yield batcher
+        finally:
+            self._taken[key] -= 1
+            self._taken_in_all -= 1
+
+    async def drain(self) -> None:
+        """Wait until nothing waits and nothing is on its way."""
+        await asyncio.gather(*(batcher.drain() for batcher in self._batchers.values()))

@@ -48,6 +48,8 @@ class Admitted(NamedTuple):
     """Only if rate limited: the length of the window in which there were too many requests."""
     retry_after_s: int = 0
     """Only if rate limited."""
+    leases: int = 0
+    """How many leases are open at the gate: requests about which Postgres has not decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +82,14 @@ class GateState:
     stock: int
     leases: int
     leased_units: int
+    """Of all leases."""
     leased_order_ids: tuple[UUID, ...]
     """At most 1,000 of them."""
 
     @property
     def counted(self) -> int:
-        """Units that the gate knows of, free or leased; of leases that were not listed at least one each."""
-        return self.stock + self.leased_units + self.leases - len(self.leased_order_ids)
+        """Units that the gate knows of, free or leased."""
+        return self.stock + self.leased_units
 
 
 class Gate(Protocol):
@@ -105,12 +108,12 @@ class Gate(Protocol):
         """Drop a lease because Postgres decided and keeps the units; rides on the next batch."""
         ...
 
-    def drop(self, product_id: int, order_id: UUID) -> None:
-        """Drop a lease for which Postgres has no units; rides on the next batch."""
+    def drop(self, product_id: int, order_id: UUID, *, visible: int) -> None:
+        """Drop a lease for which Postgres has too few units, and return the few; rides on the next batch."""
         ...
 
-    def give_back(self, product_id: int, order_id: UUID) -> None:
-        """Return the units of a lease whose proposal is void; rides on the next batch."""
+    def give_back(self, product_id: int, order_id: UUID, *, held: int = 0) -> None:
+        """Return the units of a lease whose proposal is void; `held`: units of the buyer that the gate must know of."""
         ...
 
     async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
@@ -140,6 +143,8 @@ class Proposal(NamedTuple):
     request: BuyRequest
     epoch: int | None
     """The lease's epoch; None without a lease (bypass)."""
+    send_by_s: float = float("inf")
+    """When, by this process' monotonic clock, it is too late to send it."""
 
 
 class Verdict(NamedTuple):
@@ -148,6 +153,19 @@ class Verdict(NamedTuple):
     outcome: AcceptOutcome
     accepted: Accepted | None
     """What the 202 says, if an order stands."""
+    visible: int = 0
+    """Sold out: units that are free, or may be again."""
+    held: int = 0
+    """Limit reached: units that the buyer's orders hold."""
+
+
+class Seen(NamedTuple):
+    """What stood at one instant."""
+
+    free: int
+    """Free units of the product."""
+    verdict: Verdict | None
+    """REPLAYED or KEY_REUSED if an order stands under the request's key."""
 
 
 class CommitUnknown(Exception):
@@ -180,8 +198,16 @@ class Acceptance(Protocol):
         """Give proposals up; True for each that is void now, False for each that is an order."""
         ...
 
-    async def replays(self, requests: Sequence[BuyRequest]) -> Sequence[Verdict | None]:
-        """Look requests up by (user, key): REPLAYED, KEY_REUSED, or None where no order stands."""
+    async def look(self, requests: Sequence[BuyRequest]) -> Sequence[Seen]:
+        """Look requests up by (user, key), with the free units at the same instant."""
+        ...
+
+    async def free(self, product_ids: Sequence[int]) -> Sequence[int]:
+        """Read the free units of products; those of claims that are not committed are among them."""
+        ...
+
+    async def held(self, buyers: Sequence[tuple[int, UUID]]) -> Sequence[int]:
+        """Read how many units of (product, user) the user's orders hold."""
         ...
 
     async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:

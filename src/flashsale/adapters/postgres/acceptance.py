@@ -14,7 +14,7 @@ from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import Unavailable
 from flashsale.domain.money import Money
 from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest
-from flashsale.usecases.ports import CommitUnknown, PoisonBatch, Proposal, Verdict
+from flashsale.usecases.ports import CommitUnknown, PoisonBatch, Proposal, Seen, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +71,8 @@ class PostgresAcceptance:
                         Verdict(
                             outcome=AcceptOutcome(row["outcome"]),
                             accepted=None if row["order_id"] is None else _accepted(row),
+                            visible=row["visible"] or 0,
+                            held=row["held"] or 0,
                         )
                         for row in rows
                     ]
@@ -81,19 +83,41 @@ class PostgresAcceptance:
         rows = await self._database.fetch(QUERIES["void"], sorted(order_ids))
         return {row["order_id"]: row["kind"] == "void" for row in rows}
 
-    async def replays(self, requests: Sequence[BuyRequest]) -> Sequence[Verdict | None]:
-        """Look requests up by (user, key)."""
+    async def look(self, requests: Sequence[BuyRequest]) -> Sequence[Seen]:
+        """Look requests up by (user, key), with the free units at the same instant."""
         rows = await self._database.fetch(
-            QUERIES["replays"], [request.user_id for request in requests], [request.key for request in requests]
+            QUERIES["replays"],
+            [request.user_id for request in requests],
+            [request.key for request in requests],
+            [request.product_id for request in requests],
         )
-        verdicts: list[Verdict | None] = [None] * len(requests)
+        seen = [Seen(free=0, verdict=None)] * len(requests)
         for row in rows:
             place = row["place"] - 1
-            if row["fingerprint"] == requests[place].fingerprint():
-                verdicts[place] = Verdict(outcome=AcceptOutcome.REPLAYED, accepted=_accepted(row))
-            else:
-                verdicts[place] = Verdict(outcome=AcceptOutcome.KEY_REUSED, accepted=None)
-        return verdicts
+            verdict = None
+            if row["order_id"] is not None:
+                if row["fingerprint"] == requests[place].fingerprint():
+                    verdict = Verdict(outcome=AcceptOutcome.REPLAYED, accepted=_accepted(row))
+                else:
+                    verdict = Verdict(outcome=AcceptOutcome.KEY_REUSED, accepted=None)
+            seen[place] = Seen(free=row["free"], verdict=verdict)
+        return seen
+
+    async def free(self, product_ids: Sequence[int]) -> Sequence[int]:
+        """Read the free units of products, now."""
+        rows = await self._database.fetch(QUERIES["free"], list(set(product_ids)))
+        free = {row["product_id"]: row["free"] for row in rows}
+        return [free.get(product_id, 0) for product_id in product_ids]
+
+    async def held(self, buyers: Sequence[tuple[int, UUID]]) -> Sequence[int]:
+        """Read how many units of a product a buyer's orders hold, now."""
+        rows = await self._database.fetch(
+            QUERIES["held"], [product_id for product_id, _ in buyers], [user_id for _, user_id in buyers]
+        )
+        units = [0] * len(buyers)
+        for row in rows:
+            units[row["place"] - 1] = row["units"]
+        return units
 
     async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:
         """Give what the 202s of these orders said."""

@@ -33,6 +33,9 @@ DECIDED_MAX = 100_000
 
 LISTED_MAX = 1000
 
+LEASE_FACTOR = 2
+"""A lease that is longer than this many times the setting's was not made by a process of ours. Change it in steps."""
+
 Asked = tuple["Product", UUID, "BuyRequest"]
 
 
@@ -46,7 +49,7 @@ class RedisGate:
         self._batcher: Batcher[Asked, Admitted] = Batcher(
             self._flush, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
-        self._decided: defaultdict[int, list[tuple[UUID, int]]] = defaultdict(list)
+        self._decided: defaultdict[int, list[tuple[UUID, int, int]]] = defaultdict(list)
         self._decided_count = 0
         self._epochs: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -86,19 +89,19 @@ class RedisGate:
 
     def settle(self, product_id: int, order_id: UUID) -> None:
         """Drop a lease because Postgres decided and keeps the units; rides on the next batch."""
-        self._decide(product_id, order_id, back=0)
+        self._decide(product_id, (order_id, 0, 0))
 
-    def drop(self, product_id: int, order_id: UUID) -> None:
-        """Drop a lease for which Postgres has no units: neither the gate's stock nor the buyer has them."""
-        self._decide(product_id, order_id, back=2)
+    def drop(self, product_id: int, order_id: UUID, *, visible: int) -> None:
+        """Drop a lease for which Postgres has too few units, and return those few; the buyer has none of them."""
+        self._decide(product_id, (order_id, 2, visible))
 
-    def give_back(self, product_id: int, order_id: UUID) -> None:
-        """Return the units of a lease whose proposal is void; rides on the next batch."""
-        self._decide(product_id, order_id, back=1)
+    def give_back(self, product_id: int, order_id: UUID, *, held: int = 0) -> None:
+        """Return the units of a lease whose proposal is void, and note that the buyer's orders hold `held`."""
+        self._decide(product_id, (order_id, 1, held))
 
     async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
         """Install epoch and stock and drop everything older; False if a newer epoch is there, or the gate is away."""
-        keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers", "returned")
+        keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers", "returns", "returned")
         reply = await self._single(lambda run_id: self._connection.script("load", keys, (run_id, epoch, stock)))
         return bool(reply == 1)
 
@@ -107,18 +110,17 @@ class RedisGate:
         reply = await self._read(product_id, only_overdue=False, limit=LISTED_MAX)
         if reply is None:
             return GateState(loaded=False, epoch=None, stock=0, leases=0, leased_units=0, leased_order_ids=())
-        stored, same_run, stock, count, flat = reply
+        stored, ours, stock, count, units, flat = reply
         leases = _leases(flat)
         # A lease that cannot be read is not ours: it would never be settled.
-        well_formed = stock.isdigit() and int(stock) <= ALLOTMENT_MAX and len(leases) * 2 == len(flat)
-        if loaded := same_run == 1 and stored == str(epoch) and well_formed:
+        if loaded := ours == 1 and stored == str(epoch) and len(leases) * 2 == len(flat):
             self._epochs[product_id] = epoch
         return GateState(
             loaded=loaded,
             epoch=int(stored) if stored.isdigit() else None,
-            stock=int(stock) if well_formed else 0,
+            stock=int(stock) if stock.isdigit() else 0,
             leases=count,
-            leased_units=sum(lease.quantity for lease in leases),
+            leased_units=units,
             leased_order_ids=tuple(lease.order_id for lease in leases),
         )
 
@@ -142,20 +144,25 @@ class RedisGate:
     async def overdue_leases(self, product_id: int, *, limit: int) -> Sequence[Lease]:
         """Give leases past their deadline by the gate's own clock."""
         reply = await self._read(product_id, only_overdue=True, limit=limit)
-        return [] if reply is None else _leases(reply[4])
+        return [] if reply is None else _leases(reply[5])
 
     async def return_units(self, product_id: int, returns: Sequence[GateReturn]) -> bool:
         """Count released units as free again: each order once; all of one epoch, the gate's."""
-        keys = _keys(product_id, "epoch", "run", "stock", "buyers", "returned")
+        keys = _keys(product_id, "epoch", "run", "stock", "buyers", "returns")
         epoch = returns[0].epoch
         flat = [value for one in returns for value in (str(one.order_id), str(one.user_id), one.quantity)]
-        reply = await self._single(lambda run_id: self._connection.script("return", keys, (run_id, epoch, *flat)))
+        reply = await self._single(
+            lambda run_id: self._connection.script("return", keys, (run_id, epoch, ALLOTMENT_MAX, *flat))
+        )
         return bool(reply == 1)
 
     async def _read(self, product_id: int, *, only_overdue: bool, limit: int) -> list[Any] | None:
         keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers")
+        lease_ms_max = round(self._settings.lease_s * 1000 * LEASE_FACTOR)
         reply: list[Any] | None = await self._single(
-            lambda run_id: self._connection.script("state", keys, (run_id, limit, int(only_overdue)))
+            lambda run_id: self._connection.script(
+                "state", keys, (run_id, ALLOTMENT_MAX, lease_ms_max, limit, int(only_overdue))
+            )
         )
         return reply
 
@@ -165,10 +172,10 @@ class RedisGate:
         except GateAway:
             return None
 
-    def _decide(self, product_id: int, order_id: UUID, *, back: int) -> None:
+    def _decide(self, product_id: int, decided: tuple[UUID, int, int]) -> None:
         if self._decided_count >= DECIDED_MAX:
             return
-        self._decided[product_id].append((order_id, back))
+        self._decided[product_id].append(decided)
         self._decided_count += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(DECIDED_WAIT_S, self._send_decided_soon)
@@ -230,15 +237,20 @@ class RedisGate:
                 answers |= {place: _bypass(asked[place][1]) for place in places}
                 continue
             for place, text in zip(places, reply[1], strict=True):
-                answers[place] = self._answer(text, newest[product_id], asked[place][1])
+                answers[place] = self._answer(text, newest[product_id], asked[place][1], leases=reply[3])
         return [answers[place] for place in range(len(asked))]
 
-    def _answer(self, text: str, product: Product, order_id: UUID) -> Admitted:
+    def _answer(self, text: str, product: Product, order_id: UUID, *, leases: int) -> Admitted:
         if text == "admitted":
             return Admitted(Admission.ADMITTED, order_id, product.epoch)
         name, _, detail = text.partition(":")
         if name == "leased":
-            return Admitted(admission=Admission.ADMITTED, order_id=UUID(detail), epoch=product.epoch)
+            try:
+                return Admitted(admission=Admission.ADMITTED, order_id=UUID(detail), epoch=product.epoch)
+            except ValueError:
+                # Nobody of ours wrote that; the reconciliation finds it too.
+                self.on_unloaded(product.product_id)
+                return _bypass(order_id)
         if name == "rate_limited":
             window_s = int(detail)
             retry_after_s = max(1, math.ceil(window_s - time.time() % window_s))
@@ -249,7 +261,7 @@ class RedisGate:
                 window_s=window_s,
                 retry_after_s=retry_after_s,
             )
-        return Admitted(admission=Admission(name), order_id=order_id, epoch=None)
+        return Admitted(admission=Admission(name), order_id=order_id, epoch=None, leases=leases)
 
     def _admit_command(
         self, run_id: str, product_id: int, epoch: int, limit_per_buyer: int, asked: list[Asked]
@@ -267,6 +279,7 @@ class RedisGate:
         arguments = (
             run_id,
             epoch,
+            ALLOTMENT_MAX,
             round(settings.lease_s * 1000),
             settings.rate_limit,
             settings.rate_window_s,

@@ -6,11 +6,12 @@
 --   leases       sorted set: order id -> deadline, ms on this server's clock
 --   lease        hash: order id -> "<units>:<user id>:<key>"
 --   keys         hash: "<user id>:<key>" -> order id of the lease
---   buyers       hash: user id -> units leased and claimed, as far as this gate knows
+--   buyers       hash: user id -> units leased and claimed, as far as this gate knows; forgotten after a day without
+--                a write, and when it grows too long: Postgres knows better, and a refusal is confirmed there
 --   rate, tries  hash per time window: user id -> requests
--- ARGV  run id, epoch, lease ms, rate limit, rate window s, tries per minute, limit per buyer (0: none), and in
---       MessagePack: {{order id, 0: an order holds the units; 1: they go back; 2: there were none}, ...},
---       {{order id, user id, units, key or ''}, ...}
+-- ARGV  run id, epoch, largest stock, lease ms, rate limit, rate window s, tries per minute, limit per buyer (0: none),
+--       and in MessagePack: {{order id, what, n}, ...}, {{order id, user id, units, key or ''}, ...}. What:
+--       0: an order holds the units; 1: they go back, and the buyer holds at least n; 2: only n of them are there
 -- Gives {'unloaded'} before any write, or {'ok', m answers, stock left, leases left}. An answer is 'admitted',
 -- 'sold_out', 'limit_reached', 'rate_limited:<s>', or 'leased:<order id>' for a key that holds a lease.
 
@@ -26,7 +27,7 @@ for i, want in ipairs(types) do
 end
 local free = redis.call('GET', KEYS[3])
 if redis.call('GET', KEYS[1]) ~= ARGV[2] or redis.call('GET', KEYS[2]) ~= ARGV[1]
-    or not free or not string.match(free, '^%d+$') or tonumber(free) > 1000000 then
+    or not free or not string.match(free, '^%d+$') or tonumber(free) > tonumber(ARGV[3]) then
     return {'unloaded'}
 end
 local stock = tonumber(free)
@@ -41,14 +42,15 @@ end
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local lease_ms, rate_limit, window_s = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local tries_limit, buyer_limit = tonumber(ARGV[6]), tonumber(ARGV[7])
-local decided, asked = unpack(cmsgpack.unpack(ARGV[8]))
+local lease_ms, rate_limit, window_s = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local tries_limit, buyer_limit = tonumber(ARGV[7]), tonumber(ARGV[8])
+local decided, asked = unpack(cmsgpack.unpack(ARGV[9]))
+local BUYERS_MAX, DAY_S = 100000, 86400
 
 local function counted(value)
     -- A foreign value counts as none.
     local count = tonumber(value) or 0
-    if count % 1 ~= 0 or count < 0 or count > 1000000 then
+    if count % 1 ~= 0 or count < 0 or count > tonumber(ARGV[3]) then
         return 0
     end
     return count
@@ -62,12 +64,16 @@ local function column(rows, place)
     return values
 end
 
-local function bump(key, field, by)
-    local count = counted(redis.call('HGET', key, field)) + by
+local function bump(user, by, least)
+    local count = math.max(counted(redis.call('HGET', KEYS[7], user)) + by, least)
     if count > 0 then
-        redis.call('HSET', key, field, string.format('%d', count))
+        if redis.call('HSET', KEYS[7], user, string.format('%d', count)) == 1
+            and redis.call('HLEN', KEYS[7]) > BUYERS_MAX then
+            redis.call('UNLINK', KEYS[7])
+        end
+        redis.call('EXPIRE', KEYS[7], DAY_S)
     else
-        redis.call('HDEL', key, field)
+        redis.call('HDEL', KEYS[7], user)
     end
 end
 
@@ -106,15 +112,17 @@ if #decided > 0 then
         local units, user, key = string.match(not gone[id] and held[i] or '', '^(%d+):([^:]+):(.*)$')
         gone[id] = true
         if units then
-            local back = decided[i][2]
+            local what, n = decided[i][2], decided[i][3]
+            units = counted(units)
             if key ~= '' and redis.call('HGET', KEYS[6], user .. ':' .. key) == id then
                 redis.call('HDEL', KEYS[6], user .. ':' .. key)
             end
-            if back == 1 then
-                stock = redis.call('INCRBY', KEYS[3], units)
+            local back = what == 1 and units or what == 2 and math.min(n, units) or 0
+            if back > 0 then
+                stock = redis.call('INCRBY', KEYS[3], string.format('%d', back))
             end
-            if back ~= 0 then
-                bump(KEYS[7], user, -tonumber(units))
+            if what ~= 0 then
+                bump(user, -units, what == 1 and n or 0)
             end
         end
     end
@@ -145,13 +153,12 @@ for i, one in ipairs(asked) do
     if not answer and key ~= '' then
         local running = redis.call('HGET', KEYS[6], user .. ':' .. key)
         -- Another number of units is another body: it gets a lease of its own, and Postgres decides by the key.
-        local held = running and (leased[running] or redis.call('HGET', KEYS[5], running))
-        if held and string.match(held, '^(%d+):') == string.format('%d', units) then
+        if running and (leased[running] or redis.call('HGET', KEYS[5], running)) == units .. ':' .. user .. ':' .. key then
             answer = 'leased:' .. running
         end
     end
     if not answer and buyer_limit > 0 then
-        local has = tonumber(redis.call('HGET', KEYS[7], user)) or 0
+        local has = counted(redis.call('HGET', KEYS[7], user))
         if has + units > buyer_limit then
             answer = 'limit_reached'
         end
@@ -169,7 +176,7 @@ for i, one in ipairs(asked) do
             redis.call('HSET', KEYS[6], user .. ':' .. key, id)
         end
         if buyer_limit > 0 then
-            bump(KEYS[7], user, units)
+            bump(user, units, 0)
         end
         answer = 'admitted'
     end

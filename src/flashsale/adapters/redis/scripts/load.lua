@@ -1,5 +1,5 @@
 -- Installs a loading: epoch, run id and stock; leases, keys, buyers' counts and returns of older loadings go.
--- KEYS  epoch, run, stock, leases, lease, keys, buyers, returned
+-- KEYS  epoch, run, stock, leases, lease, keys, buyers, returns, returned (what returns was before)
 -- ARGV  run id, epoch, stock
 -- Gives 1 if installed, 0 if a newer loading is there. Loaders that race are at most a few epochs apart: an epoch that
 -- is further ahead was not written by a loading.
@@ -8,7 +8,7 @@ local run = redis.call('TYPE', KEYS[2]).ok == 'string' and redis.call('GET', KEY
 if there and run == ARGV[1] and there > tonumber(ARGV[2]) and there <= tonumber(ARGV[2]) + 8 then
     return 0
 end
-for i = 1, 8 do
+for i = 1, #KEYS do
     redis.call('UNLINK', KEYS[i])
 end
 redis.call('SET', KEYS[1], ARGV[2])

@@ -1,0 +1,93 @@
+"""Give leases back whose proposals ended undecided: a queue was full, Postgres too slow or away, the buyer left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from flashsale.domain.errors import Unavailable
+from flashsale.usecases.ports import PoisonBatch
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from flashsale.usecases.ports import Acceptance, Gate
+
+log = structlog.get_logger(__name__)
+
+BATCH_MAX = 256
+
+WAITING_MAX = 100_000
+"""Leases that wait at most; further ones are left to their deadlines."""
+
+PAUSE_S, PAUSE_MAX_S = 0.05, 1.0
+"""Pause before Postgres is asked again, the first and the longest."""
+
+CLOSE_S = 2.0
+"""How long a process that stops still tries."""
+
+
+class _Lease(NamedTuple):
+    product_id: int
+    order_id: UUID
+    until_s: float
+
+
+class GiveUp:
+    """The use case: void the proposal, then return the lease; a proposal that turns out to be an order is settled."""
+
+    def __init__(self, gate: Gate, acceptance: Acceptance, *, lease_s: float) -> None:
+        """Try for `lease_s`; after that the lease's deadline is over, and the reconciliation does the same."""
+        self._gate = gate
+        self._acceptance = acceptance
+        self._lease_s = lease_s
+        self._waiting: deque[_Lease] = deque()
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many leases wait to be given up."""
+        return len(self._waiting)
+
+    def soon(self, product_id: int, order_id: UUID) -> None:
+        """Do it in the background; leases that come meanwhile share the next statement."""
+        if len(self._waiting) >= WAITING_MAX:
+            return
+        self._waiting.append(_Lease(product_id, order_id, time.monotonic() + self._lease_s))
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Finish what runs, for a short time; what is left passes its deadline."""
+        if self._running is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._running, CLOSE_S)
+
+    async def _run(self) -> None:
+        pause_s = PAUSE_S
+        while self._waiting:
+            leases = [self._waiting[place] for place in range(min(len(self._waiting), BATCH_MAX))]
+            try:
+                voids = await self._acceptance.void([lease.order_id for lease in leases])
+            except Unavailable:
+                while self._waiting and self._waiting[0].until_s < time.monotonic():
+                    self._waiting.popleft()
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+                continue
+            except PoisonBatch as poison:
+                log.error("leases.not_given_up", leases=len(leases), problem=str(poison))  # noqa: TRY400
+                voids = {}
+            pause_s = PAUSE_S
+            for lease in leases:
+                self._waiting.popleft()
+                void = voids.get(lease.order_id)
+                if void:
+                    self._gate.give_back(lease.product_id, lease.order_id)
+                elif void is not None:
+                    self._gate.settle(lease.product_id, lease.order_id)
