@@ -77,6 +77,13 @@ def mutations(session: nox.Session) -> None:
 
 
 @nox.session
+def corruption(session: nox.Session) -> None:
+    """Make every value of a sound sale wrong in turn, in every row, and print the table (about 5 minutes)."""
+    install(session)
+    session.run("python", "-m", "tests.corruption")
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Break every part in the middle of a sale, with several seeds (about 40 minutes); arguments go to the command."""
     install(session)

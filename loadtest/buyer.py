@@ -80,6 +80,7 @@ def buy(
             order_id=bought.order_id or None,
             code=bought.code or None,
             body=hashlib.sha256(content).hexdigest() if status == ACCEPTED else None,
+            answer=_bought(answer) if status == ACCEPTED else None,
         )
         if status not in AGAIN:
             if status == ACCEPTED:
@@ -209,6 +210,12 @@ def _seen(report: Report, reader: str, seen: dict[str, Any], bought: Bought) -> 
     report.took("202_to_final", time.time() - bought.answered_at)
     report.finals[status] += 1
     return True
+
+
+def _bought(answer: dict[str, Any]) -> dict[str, Any]:
+    """Give what a 202 says of the product, as a history has it."""
+    product = answer["product"]
+    return {"product": product["id"], **{name: product[name] for name in ("name", "price", "currency", "quantity")}}
 
 
 def _document(content: bytes | None) -> dict[str, Any]:

@@ -32,6 +32,11 @@ def add_options(parser: ArgumentParser) -> None:
     """Add what every load test can be told of its report."""
     group = parser.add_argument_group("report")
     group.add_argument("--history", default="", help="write every observation to this file (JSON lines)")
+    group.add_argument(
+        "--complete",
+        action="store_true",
+        help="say in the history that nobody else buys the product: every order must then be of this test",
+    )
     group.add_argument("--summary", default="", help="write the summary to this file (JSON)")
     group.add_argument(
         "--audit",
@@ -119,6 +124,8 @@ class Report:
         `more` are checks of this very test: what must be, whether it is, and what was found.
         """
         if self._history is not None:
+            if self.options.complete:
+                self.note(kind="complete", product=self.options.product)
             self._history.close()
         total = environment.stats.total
         summary = {

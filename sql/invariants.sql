@@ -1,154 +1,365 @@
 -- The invariants that the database alone can show. Each statement gives a row for everything that it checks: its id, and
--- whether it violates the invariant (`bad`).
+-- whether it violates the invariant (`bad`). What must hold is one condition, and what is not known to hold is bad.
+--
+-- $1: how long, in seconds, an order may be overdue; $2: how long it may stay in a state that is not final. Statements
+-- whose names end in `_whole` sum over all rows of a table; the others are right for any orders with all of their rows.
 
--- name: I1_units
+-- name: I1_units_whole
 -- Per product: free and claimed units are the allotment, and the live count is the number of free units. Units without
 -- a row are free (unmade < 0: as many free rows are no units); each row is of a product.
 WITH counted AS (
-    SELECT u.product_id, count(*) AS units, count(*) FILTER (WHERE u.order_id IS NULL) AS free
+    SELECT
+        u.product_id, count(u.unit_no) AS units, count(*) FILTER (WHERE u.order_id IS NULL) AS free,
+        bool_and(u.unit_no > 0) AS numbered
     FROM units AS u
     GROUP BY u.product_id
 )
 SELECT
-    coalesce(p.product_id, c.product_id)::text AS id,
+    coalesce(p.product_id, l.product_id, c.product_id, o.product_id)::text AS id,
     (
-        p.product_id IS NULL
-        OR coalesce(c.units, 0) + coalesce(o.unmade, 0) <> p.allotment
-        OR l.free IS DISTINCT FROM (coalesce(c.free, 0) + coalesce(o.unmade, 0))
-    ) AS bad
+        p.allotment = coalesce(c.units, 0) + coalesce(o.unmade, 0)
+        AND l.free = coalesce(c.free, 0) + coalesce(o.unmade, 0)
+        AND l.version > 0 AND l.claim_hand >= 0 AND coalesce(c.numbered, true)
+        AND l.above_zero_at <= l.raised_at AND l.raised_at <= clock_timestamp()
+        AND (o.product_id IS NULL) = (o.unmade IS NULL)
+    ) IS NOT TRUE AS bad
 FROM products AS p
-FULL JOIN counted AS c ON p.product_id = c.product_id
-LEFT JOIN product_live AS l ON p.product_id = l.product_id
-LEFT JOIN unit_pools AS o ON p.product_id = o.product_id;
+FULL JOIN product_live AS l ON p.product_id = l.product_id
+FULL JOIN counted AS c ON coalesce(p.product_id, l.product_id) = c.product_id
+FULL JOIN unit_pools AS o ON coalesce(p.product_id, l.product_id, c.product_id) = o.product_id;
 
 -- name: I2_owners
 -- Each order that is live, confirmed or being refunded owns exactly its quantity of its product's units; every other
--- order that was not refunded owns none.
+-- order that was not refunded owns none; no unit belongs to anything else.
 WITH owned AS (
-    SELECT u.order_id, u.product_id, count(*) AS units FROM units AS u
-    WHERE u.order_id IS NOT NULL GROUP BY u.order_id, u.product_id
+    SELECT u.order_id, count(*) AS units, min(u.product_id) AS lowest, max(u.product_id) AS highest
+    FROM units AS u
+    WHERE u.order_id IS NOT NULL
+    GROUP BY u.order_id
 )
 SELECT
-    o.order_id::text AS id,
-    coalesce(w.units, 0) <> CASE
-        WHEN o.status IN ('payment_failed', 'expired', 'cancelled', 'failed') THEN 0 ELSE o.quantity
-    END
-    OR (w.units IS NOT NULL AND w.product_id <> o.product_id) AS bad
+    coalesce(o.order_id, w.order_id)::text AS id,
+    (
+        coalesce(w.units, 0) = CASE
+            WHEN o.status IN ('payment_failed', 'expired', 'cancelled', 'failed') THEN 0 ELSE o.quantity
+        END
+        AND coalesce(w.lowest, o.product_id) = o.product_id AND coalesce(w.highest, o.product_id) = o.product_id
+    ) IS NOT TRUE AS bad
 FROM orders AS o
-LEFT JOIN owned AS w ON o.order_id = w.order_id;
+FULL JOIN owned AS w ON o.order_id = w.order_id;
 
 -- name: I5_histories
--- Each order's events are gapless from version 1 `queued`, follow the transition table, and end where the order is; each
--- event is an order's.
+-- Each order's events are gapless from version 1 `queued`, follow the transition table in time, begin when the order was
+-- made and end where and when it changed last; each event is an order's.
 WITH steps AS (
     SELECT
-        e.order_id, e.version, e.status,
-        lag(e.version) OVER w AS version_before, lag(e.status) OVER w AS status_before,
+        e.order_id, e.version, e.status, e.at,
+        lag(e.version) OVER w AS version_before, lag(e.status) OVER w AS status_before, lag(e.at) OVER w AS at_before,
         lead(e.version) OVER w AS version_after
     FROM order_events AS e
     WINDOW w AS (PARTITION BY e.order_id ORDER BY e.version)
 ),
-broken AS (
-    SELECT DISTINCT s.order_id FROM steps AS s
-    WHERE (s.version_before IS NULL AND (s.version <> 1 OR s.status <> 'queued'))
-        OR (s.version_before IS NOT NULL AND (
-            s.version <> s.version_before + 1 OR NOT order_transition_allowed_v1(s.status_before, s.status)
-        ))
+followed AS (
+    SELECT
+        s.order_id, max(s.version) AS version, min(s.at) AS first_at, max(s.at) AS last_at,
+        max(s.status) FILTER (WHERE s.version_after IS NULL) AS status,
+        bool_and((CASE
+            WHEN s.version_before IS NULL THEN s.version = 1 AND s.status = 'queued'
+            ELSE
+                s.version = s.version_before + 1 AND s.at >= s.at_before
+                AND order_transition_allowed_v1(s.status_before, s.status)
+        END) IS TRUE) AS sound
+    FROM steps AS s
+    GROUP BY s.order_id
 )
 SELECT
-    o.order_id::text AS id,
-    (b.order_id IS NOT NULL OR last.order_id IS NULL) AS bad
+    coalesce(o.order_id, f.order_id)::text AS id,
+    (
+        f.sound AND f.version = o.version AND f.status = o.status
+        AND f.first_at BETWEEN o.created_at AND o.created_at + interval '1 minute'
+        AND o.updated_at = CASE WHEN o.version = 1 THEN o.created_at ELSE f.last_at END
+        AND o.updated_at <= clock_timestamp()
+    ) IS NOT TRUE AS bad
 FROM orders AS o
-LEFT JOIN broken AS b ON o.order_id = b.order_id
-LEFT JOIN steps AS last
-    ON o.order_id = last.order_id AND last.version_after IS NULL
-    AND o.version = last.version AND o.status = last.status
-UNION ALL
-SELECT e.order_id::text, true
-FROM order_events AS e
-WHERE NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = e.order_id);
+FULL JOIN followed AS f ON o.order_id = f.order_id;
 
 -- name: I7_attempts
 -- A confirmed order has a captured attempt over exactly its price; an order that ended unconfirmed has none; no order
--- has two captured attempts, and none that is final has an open one.
+-- has two captured attempts, and none that is final has an open one. The newest attempt has its order's number and the
+-- outcome that its order shows; keys are the order's. A payment that a buyer starts was asked for.
 WITH tried AS (
     SELECT
-        a.order_id,
-        count(*) FILTER (WHERE a.outcome = 'captured') AS captured,
-        count(*) FILTER (WHERE a.outcome IS NULL) AS open,
-        bool_or(a.outcome = 'captured' AND (a.amount_minor, a.currency) <> (o.unit_price_minor * o.quantity, o.currency))
-            AS wrong_amount
+        o.order_id, max(a.attempt) AS newest,
+        bool_and((
+            a.attempt BETWEEN 1 AND o.attempt
+            AND (a.amount_minor, a.currency) = (o.unit_price_minor * o.quantity, o.currency)
+            AND (a.gateway_key = o.order_id::text OR starts_with(a.gateway_key, o.order_id::text || ':'))
+            AND a.begun_at BETWEEN o.created_at AND coalesce(a.finished_at, clock_timestamp())
+            AND (a.outcome IS NULL) = (a.finished_at IS NULL)
+            AND CASE
+                WHEN a.attempt < o.attempt THEN a.outcome IN ('superseded', 'unknown', 'unsent')
+                WHEN o.status = 'processing_payment' THEN a.outcome IS NULL OR a.outcome = 'unsent'
+                WHEN o.status = 'payment_unknown' THEN a.outcome IS NULL OR a.outcome IN ('unknown', 'unsent')
+                WHEN o.status = 'payment_failed'
+                    THEN a.outcome IN ('declined', 'cancelled') AND a.finished_at <= o.updated_at
+                ELSE a.outcome = 'captured' AND a.reference IS NOT NULL AND a.finished_at <= o.updated_at
+            END
+        ) IS TRUE) AS sound
     FROM payment_attempts AS a
     INNER JOIN orders AS o ON a.order_id = o.order_id
-    GROUP BY a.order_id
+    GROUP BY o.order_id
 )
 SELECT
     o.order_id::text AS id,
-    coalesce(t.captured, 0) <> CASE WHEN o.status IN ('confirmed', 'refund_pending', 'refunded') THEN 1 ELSE 0 END
-    OR coalesce(t.wrong_amount, false)
-    OR (o.due_at IS NULL AND coalesce(t.open, 0) > 0) AS bad
+    (
+        o.attempt = coalesce(t.newest, 0) AND coalesce(t.sound, true)
+        AND (o.attempt = 0)
+        = (o.status IN ('queued', 'processing', 'awaiting_payment', 'expired', 'cancelled', 'failed'))
+        AND CASE
+            WHEN o.payment_mode = 'automatic' OR o.status IN ('queued', 'processing', 'expired', 'cancelled')
+                THEN o.pay_requested_at IS NULL
+            WHEN o.pay_requested_at IS NULL
+                THEN o.status = 'failed' OR (o.status = 'awaiting_payment' AND o.job_id IS NULL)
+            WHEN o.status = 'awaiting_payment' THEN o.pay_requested_at BETWEEN o.updated_at AND clock_timestamp()
+            ELSE o.pay_requested_at BETWEEN o.created_at AND o.updated_at
+        END
+    ) IS NOT TRUE AS bad
 FROM orders AS o
-LEFT JOIN tried AS t ON o.order_id = t.order_id;
+LEFT JOIN tried AS t ON o.order_id = t.order_id
+UNION ALL
+SELECT a.order_id::text, true
+FROM payment_attempts AS a
+WHERE NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = a.order_id);
 
--- name: I8_releases
+-- name: I8_buyers_whole
 -- Per buyer and product: the count is the sum of the quantities of orders that hold units, so each ended order gave its
--- units back exactly once; returns to the gate belong to orders that ended unconfirmed.
+-- units back exactly once.
 WITH held AS (
-    SELECT o.product_id, o.user_id, sum(o.quantity) AS units
+    SELECT
+        o.product_id, o.user_id,
+        coalesce(sum(o.quantity) FILTER (
+            WHERE o.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed')
+        ), 0) AS units
     FROM orders AS o
-    WHERE o.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed')
     GROUP BY o.product_id, o.user_id
 )
 SELECT
-    coalesce(b.user_id, h.user_id)::text AS id, coalesce(b.units, 0) <> coalesce(h.units, 0) AS bad
+    coalesce(b.user_id, h.user_id)::text AS id,
+    (
+        (b.units = h.units OR (h.units IS NULL AND b.units = 0)) AND b.released_at <= clock_timestamp()
+    ) IS NOT TRUE AS bad
 FROM buyer_units AS b
-FULL JOIN held AS h ON b.product_id = h.product_id AND b.user_id = h.user_id
-UNION ALL
+FULL JOIN held AS h ON b.product_id = h.product_id AND b.user_id = h.user_id;
+
+-- name: I8_returns
+-- Returns to the gate are those of orders that ended unconfirmed, under the gate's epoch.
 SELECT
-    r.order_id::text,
-    o.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed') OR r.quantity <> o.quantity
+    r.order_id::text AS id,
+    (
+        o.status IN ('payment_failed', 'expired', 'cancelled', 'failed')
+        AND (r.product_id, r.user_id, r.quantity, r.epoch) = (o.product_id, o.user_id, o.quantity, p.epoch)
+    ) IS NOT TRUE AS bad
 FROM gate_returns AS r
-INNER JOIN orders AS o ON r.order_id = o.order_id;
+LEFT JOIN orders AS o ON r.order_id = o.order_id
+LEFT JOIN products AS p ON r.product_id = p.product_id;
 
 -- name: I9_requests
--- Each order has its request of kind `order`, of the same user; each such request has its order; a user's key has one.
+-- Each order has its request of kind `order`, of the same user and minute; each such request has its order, and a
+-- fingerprint if it has a key; a user's key has one.
 SELECT
     coalesce(o.order_id, r.order_id)::text AS id,
-    (o.order_id IS NULL OR r.order_id IS NULL OR r.user_id <> o.user_id) AS bad
+    (
+        r.user_id = o.user_id AND (r.key IS NULL) = (r.fingerprint IS NULL)
+        AND r.created_at BETWEEN o.created_at - interval '1 minute' AND o.created_at
+    ) IS NOT TRUE AS bad
 FROM orders AS o
-FULL JOIN (SELECT q.order_id, q.user_id FROM requests AS q WHERE q.kind = 'order') AS r ON o.order_id = r.order_id
+FULL JOIN (
+    SELECT q.order_id, q.user_id, q.key, q.fingerprint, q.created_at
+    FROM requests AS q WHERE q.kind = 'order'
+) AS r ON o.order_id = r.order_id
 UNION ALL
 SELECT d.key, true
 FROM requests AS d
 WHERE d.kind = 'order' AND d.key IS NOT NULL
 GROUP BY d.user_id, d.key
-HAVING count(*) > 1;
+HAVING count(*) > 1
+UNION ALL
+SELECT v.order_id::text, true
+FROM requests AS v
+WHERE v.kind IS NULL OR v.kind NOT IN ('order', 'void');
 
 -- name: I10_limits
--- No buyer holds more units than the product's limit allows. A limit that was lowered later shows here for buyers who
--- had more before.
-SELECT b.user_id::text AS id, b.units > p.limit_per_buyer AS bad
-FROM buyer_units AS b
-INNER JOIN products AS p ON b.product_id = p.product_id
-WHERE p.limit_per_buyer IS NOT NULL;
+-- No buyer held more units than the limit that was valid when an order was made. Only those are followed in time who
+-- ordered more in all than the least limit that there ever was.
+WITH terms AS (
+    SELECT
+        t.product_id, t.limit_per_buyer, t.valid_from,
+        lead(t.valid_from, 1, 'infinity') OVER (PARTITION BY t.product_id ORDER BY t.valid_from) AS valid_until
+    FROM product_terms AS t
+),
+limited AS (
+    SELECT t.product_id, min(t.limit_per_buyer) AS least_limit FROM product_terms AS t
+    WHERE t.limit_per_buyer IS NOT NULL
+    GROUP BY t.product_id
+),
+followed AS (
+    SELECT o.product_id, o.user_id, sum(o.quantity) > min(l.least_limit) AS closely
+    FROM orders AS o
+    INNER JOIN limited AS l ON o.product_id = l.product_id
+    GROUP BY o.product_id, o.user_id
+),
+changes AS (
+    SELECT
+        o.product_id, o.user_id, o.order_id, o.created_at, e.version = 1 AS claims, e.at,
+        CASE WHEN e.version = 1 THEN o.quantity ELSE -o.quantity END AS units
+    FROM followed AS f
+    INNER JOIN orders AS o ON f.product_id = o.product_id AND f.user_id = o.user_id
+    INNER JOIN order_events AS e
+        ON o.order_id = e.order_id
+        AND (e.version = 1 OR e.status IN ('payment_failed', 'expired', 'cancelled', 'failed'))
+    WHERE f.closely
+),
+holdings AS (
+    SELECT
+        c.product_id, c.user_id, c.order_id, c.created_at, c.claims,
+        sum(c.units) OVER (PARTITION BY c.product_id, c.user_id ORDER BY c.at, c.claims) AS units
+    FROM changes AS c
+)
+SELECT f.user_id::text AS id, false AS bad
+FROM followed AS f
+WHERE NOT f.closely
+UNION ALL
+SELECT h.user_id::text, coalesce(h.units > t.limit_per_buyer, false)
+FROM holdings AS h
+INNER JOIN terms AS t
+    ON h.product_id = t.product_id AND h.created_at >= t.valid_from AND h.created_at < t.valid_until
+WHERE h.claims;
 
 -- name: I11_window
--- No order was accepted outside its product's sale window as it is now.
+-- No order was accepted outside the sale window, or while the sale was paused, as they were when it was made.
+WITH terms AS (
+    SELECT
+        t.product_id, t.starts_at, t.ends_at, t.paused, t.valid_from,
+        lead(t.valid_from, 1, 'infinity') OVER (PARTITION BY t.product_id ORDER BY t.valid_from) AS valid_until
+    FROM product_terms AS t
+)
 SELECT
     o.order_id::text AS id,
-    (coalesce(o.created_at < p.starts_at, false) OR coalesce(o.created_at >= p.ends_at + interval '1 second', false))
-        AS bad
+    (t.paused OR coalesce(o.created_at < t.starts_at, false) OR coalesce(o.created_at >= t.ends_at, false)) AS bad
 FROM orders AS o
-INNER JOIN products AS p ON o.product_id = p.product_id;
+INNER JOIN terms AS t
+    ON o.product_id = t.product_id AND o.created_at >= t.valid_from AND o.created_at < t.valid_until;
 
 -- name: I12_wakeups
--- Each order that is not final is due some time, and none is overdue by more than the bound.
+-- Each order that is not final is due some time soon, none is overdue by more than the bound, and none has been in its
+-- state for longer than its bound; nothing wakes a final one. A job that an order names is that order's.
+WITH windows AS (
+    SELECT t.product_id, max(t.payment_window_s) * interval '1 second' AS longest
+    FROM product_terms AS t
+    GROUP BY t.product_id
+)
 SELECT
     o.order_id::text AS id,
-    (o.due_at IS NULL OR o.due_at < clock_timestamp() - $1::float8 * interval '1 second') AS bad
+    (CASE
+        WHEN o.status IN ('confirmed', 'payment_failed', 'expired', 'cancelled', 'failed', 'refunded')
+            THEN o.due_at IS NULL AND o.job_id IS NULL
+        ELSE
+            o.due_at BETWEEN clock_timestamp() - $1::float8 * interval '1 second'
+            AND clock_timestamp() + $2::float8 * interval '1 second' + coalesce(w.longest, interval '0')
+            AND o.updated_at + $2::float8 * interval '1 second' + CASE
+                WHEN o.status = 'awaiting_payment' AND o.payment_mode = 'by_buyer' AND o.pay_requested_at IS NULL
+                    THEN coalesce(w.longest, interval '1 day')
+                ELSE interval '0'
+            END > clock_timestamp()
+            AND coalesce(j.args::text LIKE '%' || o.order_id || '%', true)
+    END) IS NOT TRUE AS bad
 FROM orders AS o
-WHERE o.status NOT IN ('confirmed', 'payment_failed', 'expired', 'cancelled', 'failed', 'refunded');
+LEFT JOIN windows AS w ON o.product_id = w.product_id
+LEFT JOIN procrastinate_jobs AS j ON o.due_at IS NOT NULL AND o.job_id = j.id;
 
 -- name: I16_ids
--- Order ids are UUIDs of version 7.
-SELECT o.order_id::text AS id, substr(o.order_id::text, 15, 1) <> '7' AS bad FROM orders AS o;
+-- Order ids are UUIDs of version 7, made within an hour of their order.
+SELECT
+    o.order_id::text AS id,
+    (
+        substr(o.order_id::text, 15, 1) = '7'
+        AND to_timestamp(('x' || translate(left(o.order_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0)
+        BETWEEN o.created_at - interval '1 hour' AND o.created_at + interval '1 hour'
+    ) IS NOT TRUE AS bad
+FROM orders AS o;
+
+-- name: I22_terms
+-- Each order has the product's name, price, currency and way to pay that were valid when it was made; each product's
+-- terms are the newest that were kept. What was made before terms were kept is not judged by them.
+WITH terms AS (
+    SELECT
+        t.*, lead(t.valid_from, 1, 'infinity') OVER w AS valid_until, min(t.valid_from) OVER w AS kept_since
+    FROM product_terms AS t
+    WINDOW w AS (PARTITION BY t.product_id ORDER BY t.valid_from)
+)
+SELECT
+    o.order_id::text AS id,
+    (
+        o.created_at >= p.created_at
+        AND (
+            (t.name, t.price_minor, t.currency, t.payment_mode)
+            = (o.product_name, o.unit_price_minor, o.currency, o.payment_mode)
+            OR o.created_at < (SELECT min(k.valid_from) FROM product_terms AS k WHERE k.product_id = o.product_id)
+        )
+    ) IS NOT TRUE AS bad
+FROM orders AS o
+LEFT JOIN products AS p ON o.product_id = p.product_id
+LEFT JOIN terms AS t
+    ON o.product_id = t.product_id AND o.created_at >= t.valid_from AND o.created_at < t.valid_until
+UNION ALL
+SELECT
+    coalesce(p.product_id, t.product_id)::text,
+    (
+        t.valid_from <= p.updated_at AND p.created_at <= t.kept_since AND p.epoch > 0
+        AND p.updated_at <= clock_timestamp()
+        AND (t.name, t.price_minor, t.currency, t.allotment, t.payment_mode, t.payment_window_s, t.paused)
+        = (p.name, p.price_minor, p.currency, p.allotment, p.payment_mode, p.payment_window_s, p.paused)
+        AND (t.limit_per_buyer, t.starts_at, t.ends_at) IS NOT DISTINCT FROM (p.limit_per_buyer, p.starts_at, p.ends_at)
+    ) IS NOT TRUE
+FROM products AS p
+FULL JOIN (SELECT n.* FROM terms AS n WHERE n.valid_until = 'infinity') AS t ON p.product_id = t.product_id
+UNION ALL
+SELECT t.product_id::text, true
+FROM product_terms AS t
+WHERE (t.name, t.price_minor, t.currency, t.allotment, t.payment_mode, t.payment_window_s, t.paused) IS NOT NULL IS FALSE;
+
+-- name: I23_references
+-- What a row refers to is there, and was there before it.
+SELECT o.order_id::text AS id, (u.created_at <= o.created_at) IS NOT TRUE AS bad
+FROM orders AS o
+LEFT JOIN users AS u ON o.user_id = u.user_id
+UNION ALL
+SELECT b.user_id::text, true
+FROM buyer_units AS b
+WHERE NOT EXISTS (SELECT 1 FROM users AS u WHERE u.user_id = b.user_id)
+    OR NOT EXISTS (SELECT 1 FROM products AS p WHERE p.product_id = b.product_id);
+
+-- name: I24_keys_whole
+-- No two rows of a table have the same key.
+SELECT k.name AS id, k.rows <> k.keys AS bad
+FROM (
+    SELECT 'users' AS name, count(*) AS rows, count(DISTINCT u.user_id) AS keys FROM users AS u
+    UNION ALL
+    SELECT 'products', count(*), count(DISTINCT p.product_id) FROM products AS p
+    UNION ALL
+    SELECT 'product_live', count(*), count(DISTINCT l.product_id) FROM product_live AS l
+    UNION ALL
+    SELECT 'product_terms', count(*), count(DISTINCT row(t.product_id, t.valid_from)) FROM product_terms AS t
+    UNION ALL
+    SELECT 'requests', count(*), count(DISTINCT r.order_id) FROM requests AS r
+    UNION ALL
+    SELECT 'orders', count(*), count(DISTINCT o.order_id) FROM orders AS o
+    UNION ALL
+    SELECT 'payment_attempts', count(*), count(DISTINCT row(a.order_id, a.attempt)) FROM payment_attempts AS a
+    UNION ALL
+    SELECT 'unit_pools', count(*), count(DISTINCT o.product_id) FROM unit_pools AS o
+    UNION ALL
+    SELECT 'gate_returns', count(*), count(DISTINCT g.order_id) FROM gate_returns AS g
+    UNION ALL
+    SELECT 'buyer_units', count(*), count(DISTINCT row(b.product_id, b.user_id)) FROM buyer_units AS b
+) AS k;

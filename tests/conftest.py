@@ -142,7 +142,7 @@ async def db(postgres_url):
 
 
 async def assert_invariants(database: Database) -> None:
-    checked = await PostgresInvariants(database).check(overdue_s=3600)
+    checked = await PostgresInvariants(database, timeout_s=60).check(overdue_s=3600, stuck_s=3600)
     assert not [result for result in checked if result.violations]
 
 

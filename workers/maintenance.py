@@ -22,11 +22,8 @@ EVERY_5_SECONDS = "* * * * * */5"
 EVERY_MINUTE = "* * * * * 20"
 EVERY_MINUTE_LATER = "* * * * * 40"
 
-AUDIT_OVERDUE_S = 60.0
-"""How late an order may be before the audit says so."""
-
-LEFT_OUT = ("I5",)
-"""What the audit here leaves to `flashsale audit`: the order events, five seconds of reading with 100,000 orders."""
+LEFT_OUT = ("I5", "I24")
+"""What the audit here leaves to `flashsale audit`: order events and keys, seconds of reading with 100,000 orders."""
 
 RESCUES = Counter("flashsale_rescues", "Jobs taken from workers that are dead, by queue.", ["queue"])
 VIOLATIONS = Gauge(
@@ -77,7 +74,9 @@ def make_tasks() -> Blueprint:
         """Check what Postgres alone shows of the invariants; about a second after a sale of 100,000 units."""
         jobs: Jobs = context.additional_context["jobs"]
         violations: Tally[str] = Tally()
-        for checked in await jobs.invariants.check(overdue_s=AUDIT_OVERDUE_S, but=LEFT_OUT):
+        for checked in await jobs.invariants.check(
+            overdue_s=jobs.settings.audit.overdue_s, stuck_s=jobs.settings.audit.stuck_s, but=LEFT_OUT
+        ):
             violations[checked.invariant] += checked.violations
             if checked.violations:
                 log.error("audit.violated", invariant=checked.invariant, sample=checked.sample)

@@ -33,6 +33,7 @@ from flashsale.usecases.audit import Audit
 from flashsale.usecases.buy import Buy
 from flashsale.usecases.catalog import Catalog, CatalogFeed
 from flashsale.usecases.charge import Charge
+from flashsale.usecases.gate_audit import GateAudit
 from flashsale.usecases.halving import Postpone
 from flashsale.usecases.load_gate import LoadGate
 from flashsale.usecases.maintain import Reconcile, Sweep
@@ -73,6 +74,7 @@ class Services:
 class Jobs:
     """Everything that the tasks of the workers call."""
 
+    settings: Settings
     database: Database
     truth: TruthMetrics
     invariants: PostgresInvariants
@@ -102,10 +104,6 @@ def require_servers(settings: Settings) -> None:
         sys.exit(f"FLASHSALE_POSTGRES__URL: {error}")
     except NotReady as error:
         sys.exit(f"flashsale: {error.detail}")
-
-
-AUDIT_STATEMENT_S = 600.0
-"""Longest time of one statement of the audit, which reads everything there is."""
 
 
 @asynccontextmanager
@@ -185,9 +183,10 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
         async with gateway:
             acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
             yield Jobs(
+                settings=settings,
                 database=database,
                 truth=TruthMetrics(PostgresFigures(database), gate, acceptance),
-                invariants=PostgresInvariants(database),
+                invariants=PostgresInvariants(database, timeout_s=settings.audit.timeout_s),
                 process_orders=ProcessOrders(orders, postpone, payment_due_s=settings.orders.payment_due_s),
                 charge=Charge(
                     PostgresPayments(database),
@@ -223,9 +222,12 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
 
 
 @asynccontextmanager
-async def open_audit(settings: Settings) -> AsyncIterator[Audit]:
-    """Wire the audit; the gateway's books are read if one is named."""
-    patient = settings.postgres.model_copy(update={"statement_timeout_s": AUDIT_STATEMENT_S})
+async def open_audit(settings: Settings, *, bypass_allowed: bool = False) -> AsyncIterator[Audit]:
+    """Wire the audit; the gateway's books are read if one is named.
+
+    `bypass_allowed`: a product on sale whose gate is not loaded is no violation.
+    """
+    patient = settings.postgres.model_copy(update={"statement_timeout_s": settings.audit.timeout_s})
     database = Database(patient, name="flashsale-audit", by_index=False)
     await database.open()
     gate = RedisGate(settings.redis, settings.gate)
@@ -233,11 +235,21 @@ async def open_audit(settings: Settings) -> AsyncIterator[Audit]:
     gateway = HttpGateway(payments.gateway_url, payments.gateway_secret.get_secret_value(), connections_max=1)
     try:
         async with gateway:
+            truth, products = (
+                PostgresInvariants(database, timeout_s=settings.audit.timeout_s),
+                PostgresProducts(database),
+            )
             yield Audit(
-                truth=PostgresInvariants(database),
-                products=PostgresProducts(database),
-                gate=gate,
-                acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
+                truth=truth,
+                products=products,
+                gate=GateAudit(
+                    truth=truth,
+                    products=products,
+                    gate=gate,
+                    acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
+                    lease_s=settings.gate.lease_s,
+                    bypass_allowed=bypass_allowed,
+                ),
                 gateway=gateway if payments.gateway_url else None,
                 lease_s=settings.gate.lease_s,
             )

@@ -124,15 +124,17 @@ def demo(units: int, buyers: int, seconds: float, price: str, api: int, seed: in
 
 @main.command(epilog="Example: flashsale audit --history sale.jsonl")
 @click.option("--history", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What clients saw.")
-@click.option("--overdue-s", type=float, default=60.0, show_default=True, help="How late an order may be.")
-def audit(history: Path | None, overdue_s: float) -> None:
+@click.option("--overdue-s", type=float, help="How late an order may be; by default FLASHSALE_AUDIT__OVERDUE_S.")
+@click.option("--bypass-ok", is_flag=True, help="Do not ask that the gate of a product on sale is loaded.")
+@click.option("--json", "machine", is_flag=True, help="Print one JSON document instead of lines.")
+def audit(history: Path | None, overdue_s: float | None, bypass_ok: bool, machine: bool) -> None:  # noqa: FBT001
     """Recompute every invariant from the data; one line each, exit code 1 on any violation.
 
     Reads Postgres, the gate and the payment gateway's ledger, named by the environment. With --history also what
     clients saw, as the load generator writes it.
     """
     from flashsale.bootstrap import open_audit, require_servers
-    from flashsale.usecases.audit import format_findings
+    from flashsale.usecases.findings import as_json, format_findings
     from flashsale.usecases.history import read_history
 
     settings = _process_settings()
@@ -145,9 +147,14 @@ def audit(history: Path | None, overdue_s: float) -> None:
                 seen = read_history(history.open())
             except ValueError as error:
                 sys.exit(f"flashsale: {history}: {error}")
-        async with open_audit(settings) as run_audit:
-            findings = await run_audit(history=seen, overdue_s=overdue_s)
-        _print_result(format_findings(findings))
+        limits = settings.audit
+        async with open_audit(settings, bypass_allowed=bypass_ok) as run_audit:
+            findings = await run_audit(
+                history=seen,
+                overdue_s=limits.overdue_s if overdue_s is None else overdue_s,
+                stuck_s=limits.stuck_s,
+            )
+        _print_result(as_json(findings) if machine else format_findings(findings))
         return int(any(finding.violations for finding in findings))
 
     _run(run())

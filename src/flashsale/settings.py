@@ -176,6 +176,16 @@ class WorkerSettings(Group):
     )
 
 
+class AuditSettings(Group):
+    """The audit."""
+
+    overdue_s: float = Field(60.0, ge=0, description="How late an order may be before the audit says so.")
+    stuck_s: float = Field(
+        3600.0, gt=0, description="How long an order may stay in a state that is not final, its buyer's window aside."
+    )
+    timeout_s: float = Field(600.0, gt=0, description="Longest time of one statement of the audit.")
+
+
 class LiveSettings(Group):
     """Streams of stock and order state."""
 
@@ -239,6 +249,7 @@ class Settings(BaseSettings):
     orders: OrderSettings = OrderSettings()
     payments: PaymentSettings = PaymentSettings()
     workers: WorkerSettings = WorkerSettings()
+    audit: AuditSettings = AuditSettings()
     live: LiveSettings = LiveSettings()
     http: HttpSettings = HttpSettings()
     simulator: SimulatorSettings = SimulatorSettings()

@@ -28,7 +28,7 @@ DEADLINE_S = 150.0
 RESTART_S = 0.5
 """Pause before a killed process is started again, as `flashsale up` and containers do."""
 
-FINDING = re.compile(r"^(I\d+) +(holds|VIOLATED|skipped) +(\d+) of (\d+)", re.MULTILINE)
+FINDING = re.compile(r"^(I\d+) +VIOLATED +([\d,]+) of", re.MULTILINE)
 
 FAILED = ("no_answer", "answers_503", "5xx_other_than_503")
 """Names in the load generator's summary."""
@@ -197,7 +197,7 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
         if run.load.returncode:
             problems.append(str(run.load.failure(f"ended with {run.load.returncode}")))
         code, findings = await run.audit()
-        violated = {name: int(count) for name, _, count, _ in FINDING.findall(findings) if int(count)}
+        violated = {name: int(count.replace(",", "")) for name, count in FINDING.findall(findings)}
         if code and not violated:
             problems.append(findings)
         if cell.gate_lies:

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from flashsale.adapters.redis.connection import SCRIPTS
 from flashsale.bootstrap import open_audit
 from flashsale.local.stack import Stack
-from flashsale.usecases.audit import format_findings
+from flashsale.usecases.findings import format_findings
 from tests.api.conftest import admin_headers, buyer_headers, final
 from tests.conftest import TEMPLATE, execute, make_settings, with_database
 from tests.faults.proxy import SOON_S, PostgresWire, Proxy
@@ -134,7 +134,7 @@ class Rig:
     async def audit(self) -> str:
         """Check the invariants; gives the findings, empty if all hold."""
         async with open_audit(self.settings) as run_audit:
-            findings = await run_audit(history=None, overdue_s=30)
+            findings = await run_audit(history=None, overdue_s=30, stuck_s=3600)
         return format_findings(findings) if any(finding.violations for finding in findings) else ""
 
 

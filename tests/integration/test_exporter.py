@@ -65,6 +65,7 @@ async def test_the_page_is_openmetrics_and_says_what_postgres_and_the_gate_count
     # Nothing is a figure too.
     assert found["flashsale_jobs", "payments", "todo"] == found["flashsale_orders", "confirmed"] == 0
     assert found["flashsale_postgres_connections",] > 0
+    await db.execute("UPDATE orders SET updated_at = created_at")
 
 
 @pytest.mark.parametrize(("units", "drift"), [(10, 0), (12, 2), (7, -3)])

@@ -5,7 +5,11 @@ import pytest
 from flashsale.domain.products import LiveStock
 from flashsale.usecases.history import OrderRow, Steps, check_history, read_history
 
-ORDER = OrderRow(order_id="o1", user_id="u1", status="confirmed", version=5, product_id=1, price_minor=100)
+ORDER = OrderRow(
+    order_id="o1", user_id="u1", key="k1", status="confirmed", version=5, product_id=1, product_name="Phone",
+    quantity=1, unit_price_minor=100, currency="USD", price_minor=100, created_at_s=100.05,
+)  # fmt: skip
+EVENTS = {("o1", 4): "processing_payment", ("o1", 5): "confirmed"}
 STOCK = {1: LiveStock(product_id=1, free=0, version=3)}
 
 
@@ -21,7 +25,9 @@ def violated(lines, *, allotment=1, changes=((100.05, -1),), order=ORDER):
     import json
 
     history = read_history(json.dumps(line) for line in lines)
-    results = check_history(history, [order], {1: allotment}, {1: list(changes)}, STOCK, overdue_s=60, lease_s=10)
+    results = check_history(
+        history, [order], {1: (allotment, allotment)}, {1: list(changes)}, STOCK, EVENTS, overdue_s=60, lease_s=10
+    )
     return {result.invariant for result in results if result.violations}
 
 

@@ -114,7 +114,7 @@ class SaleRun:
             "--history": self.history,
             "--summary": self._summary,
         }
-        flat = [str(part) for option in options.items() for part in option]
+        flat = ["--complete", *(str(part) for option in options.items() for part in option)]
         self.load = Child(
             "load generator",
             [sys.executable, "-m", "locust", "--headless", "--only-summary", "-f", "loadtest/stampede.py", *flat],

@@ -157,7 +157,7 @@ class Api:
         await response.prepare(request)
         lines: list[bytes] = []
         for entry in self._simulator.ledger:
-            lines.append(entry.as_line())
+            lines.append(entry.as_line(_id("ch", entry.key)))
             if len(lines) == LEDGER_LINES:
                 await self._write(response, lines)
         await self._write(response, lines)

@@ -72,10 +72,11 @@ class Entry:
         """Everything given back, in minor units."""
         return sum(self.refunds.values()) if self.refunds else 0
 
-    def as_line(self) -> bytes:
+    def as_line(self, charge_id: str) -> bytes:
         """Give the audit's view of the entry: one JSON line."""
         return _line(
             {
+                "id": charge_id,
                 "key": self.key,
                 "status": self.status,
                 "amountMinor": self.amount_minor,

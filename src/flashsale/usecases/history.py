@@ -2,10 +2,12 @@
 
 A history is JSON lines. Times are Unix seconds of the machine that sends.
 
-- `{"kind":"buy","user","key","product","quantity","sent_at","answered_at","status","order_id","code","body"}`: one
-  request and its answer; `status` 0: no answer came; `body`: SHA-256 of a 202's body.
+- `{"kind":"buy","user","key","product","quantity","sent_at","answered_at","status","order_id","code","body","answer"}`:
+  one request and its answer; `status` 0: no answer came; `body`: SHA-256 of a 202's body; `answer`: what that says of
+  the product, `{"product","name","price","currency","quantity"}` (missing in histories of older versions).
 - `{"kind":"order","reader","order_id","version","status"}`: a reader saw an order in a version (polling or stream).
 - `{"kind":"stock","reader","product","version","stock","last"}`: a reader saw a stock; `last`: it stayed to the end.
+- `{"kind":"complete","product"}`: nobody else bought this product.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flashsale.domain.orders import FINAL, OrderStatus
+from flashsale.usecases import sightings
+from flashsale.usecases.findings import Checked
+from flashsale.usecases.sightings import ACCEPTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from flashsale.domain.products import LiveStock
 
-ACCEPTED = 202
 LEASING = frozenset({0, ACCEPTED, 500, 502, 503, 504})
 """Answers (0: none) of requests that may have held a lease; a refusal never holds one."""
 
@@ -42,30 +45,24 @@ CLOCKS_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """How an invariant fared."""
-
-    invariant: str
-    promise: str
-    checked: int
-    """How many things were looked at."""
-    violations: int
-    sample: tuple[str, ...] = ()
-    """Ids of some that violate it."""
-    skipped: str | None = None
-    """Why it was not checked."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderRow:
     """An order, as far as the audit compares it."""
 
     order_id: str
     user_id: str
+    key: str | None
+    """Its request's idempotency key."""
     status: str
     version: int
     product_id: int
+    product_name: str
+    quantity: int
+    unit_price_minor: int
+    currency: str
     price_minor: int
+    """Of all units."""
+    created_at_s: float
+    """Unix time."""
     overdue_s: float = 0.0
     """How long ago somebody should have looked at it; negative until then, 0 once it is final."""
 
@@ -77,6 +74,30 @@ class History:
     buys: list[dict[str, Any]] = field(default_factory=list)
     orders: list[dict[str, Any]] = field(default_factory=list)
     stocks: list[dict[str, Any]] = field(default_factory=list)
+    complete: set[int] = field(default_factory=set)
+    """Products of which every buy is here."""
+
+
+_TEXT, _TIME, _OPTIONAL = (str,), (int, float), (str, type(None))
+
+FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "buy": {
+        "user": _TEXT,
+        "key": _OPTIONAL,
+        "product": (int,),
+        "quantity": (int,),
+        "sent_at": _TIME,
+        "answered_at": _TIME,
+        "status": (int,),
+        "order_id": _OPTIONAL,
+        "code": _OPTIONAL,
+        "body": _OPTIONAL,
+    },
+    "order": {"reader": _TEXT, "order_id": _TEXT, "version": (int,), "status": _TEXT},
+    "stock": {"reader": _TEXT, "product": (int,), "version": (int,), "stock": (int,)},
+    "complete": {"product": (int,)},
+}
+"""The fields that a line of a kind must have, and their types."""
 
 
 def read_history(lines: Iterable[str]) -> History:
@@ -92,7 +113,13 @@ def read_history(lines: Iterable[str]) -> History:
             continue
         try:
             entry = json.loads(line)
-            kinds[entry["kind"]].append(entry)
+            fields = FIELDS[entry["kind"]]
+            if not all(isinstance(entry[name], types) for name, types in fields.items()):
+                raise TypeError(line)  # noqa: TRY301
+            if entry["kind"] == "complete":
+                history.complete.add(entry["product"])
+            else:
+                kinds[entry["kind"]].append(entry)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"line {number} is no line of a history: {line[:80]!r}") from error
     return history
@@ -101,26 +128,38 @@ def read_history(lines: Iterable[str]) -> History:
 def check_history(
     history: History,
     orders: Sequence[OrderRow],
-    allotments: dict[int, int],
-    changes: dict[int, Sequence[tuple[float, int]]],
-    stocks: dict[int, LiveStock],
+    allotments: Mapping[int, tuple[int, int]],
+    changes: Mapping[int, Sequence[tuple[float, int]]],
+    stocks: Mapping[int, LiveStock],
+    events: Mapping[tuple[str, int], str],
     *,
     overdue_s: float,
     lease_s: float,
 ) -> list[Checked]:
     """Check the invariants that only clients can show.
 
-    `allotments`: units per product, the same all through the history. `changes`: claims (negative) and releases by
-    time, per product. `stocks`: the live stock now. An order that is not final may be overdue by `overdue_s` seconds. A
-    lease lives `lease_s` seconds.
+    `allotments`: units per product, at first and at most. `changes`: by time, per product, how many units came free
+    (negative: were taken). `stocks`: the live stock now. `events`: status by order and version. An order that is not
+    final may be overdue by `overdue_s` seconds. A lease lives `lease_s` seconds.
     """
     by_id = {order.order_id: order for order in orders}
+    at_first = {product_id: first for product_id, (first, _) in allotments.items()}
+    free_since = {
+        product_id: Steps(first, [(at_s, float(delta)) for at_s, delta in changes[product_id]]).least_to_the_end()
+        for product_id, first in at_first.items()
+    }
+    asked_for = sightings.asked_for(history, by_id)
     return [
-        _accepted(history, by_id, overdue_s),
-        _versions(history),
-        _replays(history),
-        _last_stocks(history, stocks),
-        _sold_out(history, allotments, changes, lease_s),
+        sightings.accepted(history, by_id, overdue_s),
+        sightings.whole(history),
+        *([] if asked_for is None else [asked_for]),
+        sightings.states(history, events),
+        sightings.versions(history),
+        sightings.stocks_agree(history, stocks, {product_id: most for product_id, (_, most) in allotments.items()}),
+        sightings.replays(history),
+        sightings.last_stocks(history, stocks),
+        sightings.unsold(history, free_since, lease_s=lease_s + RECONCILE_S),
+        _sold_out(history, at_first, changes, lease_s),
     ]
 
 
@@ -128,51 +167,8 @@ def _result(invariant: str, promise: str, checked: int, bad: list[str]) -> Check
     return Checked(invariant=invariant, promise=promise, checked=checked, violations=len(bad), sample=tuple(bad[:5]))
 
 
-def _accepted(history: History, orders: dict[str, OrderRow], overdue_s: float) -> Checked:
-    seen = {buy["order_id"]: buy for buy in history.buys if buy["status"] == ACCEPTED}
-    bad = [
-        order_id
-        for order_id, buy in seen.items()
-        if order_id not in orders
-        or (OrderStatus(orders[order_id].status) not in FINAL and orders[order_id].overdue_s > overdue_s)
-        or orders[order_id].user_id != buy["user"]
-    ]
-    return _result("I4", "Every 202 that a client saw is that client's order, and final or on its way.", len(seen), bad)
-
-
-def _versions(history: History) -> Checked:
-    newest: dict[tuple[str, str], int] = {}
-    bad = []
-    for entry in itertools.chain(history.orders, history.stocks):
-        key = (str(entry["reader"]), str(entry.get("order_id") or entry.get("product")))
-        if entry["version"] < newest.get(key, 0):
-            bad.append(f"{key[0]} of {key[1]}")
-        newest[key] = max(newest.get(key, 0), entry["version"])
-    seen = len(history.orders) + len(history.stocks)
-    return _result("I6", "Versions seen by one reader never go back.", seen, bad)
-
-
-def _replays(history: History) -> Checked:
-    answers: defaultdict[tuple[str, str], set[tuple[Any, ...]]] = defaultdict(set)
-    for buy in history.buys:
-        if buy["status"] == ACCEPTED and buy["key"] is not None:
-            answers[buy["user"], buy["key"]].add((buy["order_id"], buy["body"], buy["product"], buy["quantity"]))
-    bad = [f"{user} {key}" for (user, key), seen in answers.items() if len(seen) > 1]
-    return _result("I9", "A repeated key got the same 202.", len(answers), bad)
-
-
-def _last_stocks(history: History, stocks: dict[int, LiveStock]) -> Checked:
-    last = [entry for entry in history.stocks if entry.get("last")]
-    bad = [
-        str(entry["reader"])
-        for entry in last
-        if (entry["version"], entry["stock"]) != (stocks[entry["product"]].version, stocks[entry["product"]].free)
-    ]
-    return _result("I14", "Every stream that stayed showed the database's value at the end.", len(last), bad)
-
-
 def _sold_out(
-    history: History, allotments: dict[int, int], changes: dict[int, Sequence[tuple[float, int]]], lease_s: float
+    history: History, allotments: Mapping[int, int], changes: Mapping[int, Sequence[tuple[float, int]]], lease_s: float
 ) -> Checked:
     """Check each sold-out answer against the units that were free of claims and leases.
 
@@ -235,6 +231,14 @@ class Steps:
     def most(self, since_s: float, until_s: float) -> float:
         """Give the largest value within a time."""
         return max(self._within(since_s, until_s))
+
+    def least_to_the_end(self) -> list[tuple[float, float]]:
+        """Give, for each instant from which on it is another, the smallest value from then to the end."""
+        least, rising = self._values[-1], []
+        for at_s, value in zip(reversed([float("-inf"), *self._instants]), reversed(self._values), strict=True):
+            least = min(least, value)
+            rising.append((at_s, least))
+        return rising[::-1]
 
     def _within(self, since_s: float, until_s: float) -> list[float]:
         first = bisect.bisect_left(self._instants, since_s)

@@ -485,8 +485,11 @@ class LedgerEntry:
     key: str
     status: str
     amount_minor: int
+    currency: str
     refunded_minor: int
     captures: int
+    reference: str | None
+    """The gateway's id of the charge; None if its ledger does not name it."""
 
 
 class PaymentGateway(Protocol):

@@ -196,6 +196,8 @@ def _ledger_entry(line: Any) -> LedgerEntry:
         key=str(line["key"]),
         status=str(line["status"]),
         amount_minor=int(line["amountMinor"]),
+        currency=str(line["currency"]),
         refunded_minor=int(line["refundedMinor"]),
         captures=int(line["captures"]),
+        reference=line.get("id"),
     )

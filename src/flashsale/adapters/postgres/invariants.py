@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+
+import asyncpg
 
 from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
-from flashsale.usecases.history import Checked, OrderRow
+from flashsale.domain.requests import BuyRequest
+from flashsale.usecases.findings import Checked
+from flashsale.usecases.history import OrderRow
+from flashsale.usecases.ledger_audit import Ends
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from flashsale.adapters.postgres.database import Database
 
@@ -17,24 +23,39 @@ INVARIANTS = load("invariants.sql")
 QUERIES = load("queries/audit.sql")
 
 COUNTED = """
-SELECT count(*) AS checked, count(*) FILTER (WHERE bad) AS violations, (array_agg(id) FILTER (WHERE bad))[1:5] AS sample
+SELECT
+    count(*) AS checked, count(*) FILTER (WHERE bad) AS violations,
+    (array_agg(coalesce(id, 'NULL')) FILTER (WHERE bad))[1:5] AS sample
 FROM ({}) AS judged
 """
 """Counts what an invariant's statement gives."""
+
+WHOLE = """
+SELECT
+    set_config('enable_seqscan', 'on', true), set_config('enable_mergejoin', 'on', true),
+    set_config('max_parallel_workers_per_gather', '0', true), set_config('statement_timeout', $1, true)
+"""
+"""For this transaction: plans that read whole tables, one core, and a time-out of its own."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+IDS_MAX = 10_000
+"""Most ids in one statement."""
 
 
 class PostgresInvariants:
     """Implements `usecases.audit.Truth`."""
 
-    def __init__(self, database: Database) -> None:
-        """Work through this pool."""
+    def __init__(self, database: Database, *, timeout_s: float) -> None:
+        """Work through this pool; a statement may take `timeout_s` seconds."""
         self._database = database
+        self._timeout_s = timeout_s
 
-    async def check(self, *, overdue_s: float, but: Collection[str] = ()) -> Sequence[Checked]:
+    async def check(self, *, overdue_s: float, stuck_s: float, but: Collection[str] = ()) -> Sequence[Checked]:
         """Check every invariant on one snapshot, but those named.
 
         Raises:
-            Unavailable: if Postgres is away.
+            Unavailable: if Postgres is away, or a statement takes too long.
         """
         results = []
         try:
@@ -42,12 +63,13 @@ class PostgresInvariants:
                 self._database.connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
+                await connection.execute(WHOLE.replace("$1", f"'{round(self._timeout_s * 1000)}'"))
                 for query in INVARIANTS.values():
                     invariant = query.name.partition("_")[0]
                     if invariant in but:
                         continue
-                    arguments = (overdue_s,) if "$1" in query.text else ()
-                    row = await connection.fetchrow(COUNTED.format(query.text), *arguments)
+                    arguments = (overdue_s, stuck_s) if "$1" in query.text else ()
+                    row = await connection.fetchrow(COUNTED.format(query.text), *arguments, timeout=self._timeout_s + 1)
                     if row is None:
                         raise AssertionError(query.name)
                     results.append(
@@ -59,7 +81,7 @@ class PostgresInvariants:
                             sample=tuple(row["sample"] or ()),
                         )
                     )
-        except AWAY as error:
+        except (*AWAY, asyncpg.QueryCanceledError) as error:
             raise self._database.away("audit", error) from error
         return results
 
@@ -67,7 +89,55 @@ class PostgresInvariants:
         """Read every order."""
         return [OrderRow(**dict(row)) for row in await self._database.fetch(QUERIES["outcomes"])]
 
+    async def fingerprints(self) -> Sequence[tuple[BuyRequest, bytes, int, str]]:
+        """Read what keys were used for: a request, the fingerprint kept, the number of orders, the id of one."""
+        return [
+            (
+                BuyRequest(user_id=row["user_id"], product_id=row["product_id"], quantity=row["quantity"], key=""),
+                row["fingerprint"],
+                row["orders"],
+                row["order_id"],
+            )
+            for row in await self._database.fetch(QUERIES["fingerprints"])
+        ]
+
+    async def payment_ends(self) -> Ends:
+        """Read what attempts ended with."""
+        captured = await self._database.fetch(QUERIES["captured_references"])
+        failed = await self._database.fetch(QUERIES["last_outcomes"])
+        return Ends(
+            references={row["gateway_key"]: row["reference"] for row in captured},
+            failed={row["gateway_key"]: row["outcome"] for row in failed},
+        )
+
+    async def allotments(self) -> Mapping[int, tuple[int, int]]:
+        """Read how many units products had at first and at most."""
+        rows = await self._database.fetch(QUERIES["allotments"])
+        return {row["product_id"]: (row["first"], row["most"]) for row in rows}
+
     async def unit_changes(self, product_id: int) -> Sequence[tuple[float, int]]:
-        """Read claims (negative) and releases of a product's units by time, in Unix seconds."""
+        """Read when units of a product came free (negative: were taken), in Unix seconds, in order."""
         rows = await self._database.fetch(QUERIES["unit_changes"], product_id)
         return [(row["at_s"], row["delta"]) for row in rows]
+
+    async def events(self, order_ids: Sequence[str]) -> Mapping[tuple[str, int], str]:
+        """Read the status of orders in each version."""
+        events: dict[tuple[str, int], str] = {}
+        # What is no id is no order's.
+        order_ids = [order_id for order_id in order_ids if _UUID.fullmatch(order_id)]
+        for begin in range(0, len(order_ids), IDS_MAX):
+            rows = await self._database.fetch(QUERIES["events_seen"], order_ids[begin : begin + IDS_MAX])
+            events |= {(row["order_id"], row["version"]): row["status"] for row in rows}
+        return events
+
+    async def sales(self) -> Sequence[tuple[int, bool]]:
+        """Read every product, and whether it is on sale now."""
+        rows = await self._database.fetch(QUERIES["sales"])
+        return [(row["product_id"], row["on_sale"]) for row in rows]
+
+    async def owed_returns(self, product_id: int) -> tuple[int, float]:
+        """Read the units whose return the gate has not been told of, and how many seconds the oldest waits."""
+        row = await self._database.fetch_row(QUERIES["owed_returns"], product_id)
+        if row is None:
+            raise AssertionError
+        return row["units"], row["waited_s"]

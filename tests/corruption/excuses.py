@@ -1,0 +1,94 @@
+"""What the audit cannot know, and why not. Everything else that is wrong must be reported."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.corruption.wrongs import Wrong
+
+
+@dataclass(frozen=True)
+class Excuse:
+    """Fields (a regular expression), ways of being wrong (none: every way), rows (none: every row), and the reason."""
+
+    fields: str
+    hows: tuple[str, ...]
+    reason: str
+    row: Callable[[dict[str, object]], bool] | None = None
+
+    def covers(self, wrong: Wrong) -> bool:
+        """Whether a wrong value that was not caught is excused."""
+        return (
+            re.fullmatch(self.fields, wrong.field) is not None
+            and (not self.hows or wrong.how in self.hows)
+            and (self.row is None or self.row(wrong.row))
+        )
+
+
+NULLABLE = r"limit_per_buyer|starts_at|ends_at"
+
+EXCUSES: tuple[Excuse, ...] = (
+    Excuse(
+        r"users\.(user_id|name|email|password_hash)", (), "who a person is, and the password, only that person knows"
+    ),
+    Excuse(r"users\.role", (), "an administrator gave it; there is no second record"),
+    Excuse(r"users\.created_at", ("aged", "swapped"), "an account only has to be older than its orders"),
+    Excuse(r"products\.created_at", ("aged",), "a product only has to be older than its terms and orders"),
+    Excuse(
+        rf"product_terms\.(name|price_minor|currency|allotment|payment_mode|payment_window_s|paused|{NULLABLE})",
+        ("changed", "aged", "ahead", "swapped", "missing"),
+        "terms that are over, and that no order contradicts, have no second record; those of now are the product's",
+    ),
+    Excuse(r"product_terms\.\*", ("deleted",), "the same: terms that are over, under which nothing was sold"),
+    Excuse(r"requests\..*", (), "of a void proposal only the id has a meaning", lambda row: row["kind"] == "void"),
+    Excuse(r"orders\.job_id", ("missing",), "the sweep makes a new job when the order is due"),
+    Excuse(r"orders\.job_id", ("changed",), "a job that is done is deleted, so its number may name nothing"),
+    Excuse(
+        r"payment_attempts\.\*",
+        ("deleted",),
+        "earlier attempts that never reached the gateway are deleted, so their numbers have gaps",
+        lambda row: row["outcome"] in {"superseded", "unknown", "unsent"},
+    ),
+    Excuse(
+        r"payment_attempts\.reference",
+        (),
+        "why a payment was not captured only the gateway knows",
+        lambda row: row["outcome"] != "captured",
+    ),
+    Excuse(
+        r"unit_pools\.(\*|product_id)",
+        ("deleted", "swapped"),
+        "a pool without a row has no unit that is unmade",
+        lambda row: row["unmade"] == 0,
+    ),
+    Excuse(r"timeline\.life", (), "the name of a server process, compared with the one that runs"),
+    Excuse(r"postponed_orders\..*", (), "a pause that ends by itself; the order is found by its age"),
+    Excuse(r"order_(mark|totals|stragglers)\..*", (), "sums that only figures read"),
+    Excuse(
+        r"(product_live\.(above_zero|raised)|buyer_units\.released)_at",
+        ("aged", "swapped", "ahead"),
+        "when units came free last: it only turns old proposals away",
+    ),
+    Excuse(r"units\.unit_no", ("changed", "swapped"), "a unit's number is its name: any other would do"),
+    Excuse(r"product_live\.claim_hand", ("changed", "swapped"), "where a claim begins to look: any unit would do"),
+    Excuse(r"buy\.answer", ("missing",), "histories of older versions do not have it"),
+    Excuse(r"buy\.code", ("changed", "swapped"), "why a request was refused, only `sold_out` can be held against"),
+    Excuse(r"(buy|stock|order)\.\*", (), "what a client did not write down, or wrote down twice"),
+    Excuse(r"stock\.last", (), "whether a stream stayed to the end only its reader knows"),
+    Excuse(r"(stock|order)\.reader", (), "a name that tells readers apart"),
+    Excuse(r"stock\.product", ("swapped",), "a version that no other reader saw"),
+    Excuse(r"complete\..*", (), "that nobody else bought is the client's word"),
+    Excuse(r"ledger\.id", (), "only a captured charge is known by its id", lambda row: row["status"] != "captured"),
+    Excuse(r"ledger\.id", ("missing",), "a gateway need not name it"),
+    Excuse(r"ledger\.requests", (), "how often a gateway was asked proves nothing: a restart forgets it"),
+    Excuse(r"ledger\.\*", ("deleted",), "nothing was captured under the key", lambda row: row["status"] != "captured"),
+    Excuse(r"gate:(rate|tries)", (), "counts of a window of time that the scripts forget or overwrite"),
+    Excuse(r"gate:buyers", (), "may be forgotten at any time, and a refusal by it is confirmed by Postgres"),
+    Excuse(r"gate:returns", (), "which returns were counted lately; the scripts replace what is foreign"),
+    Excuse(r"gate:keys", (), "a repeat that misses its lease takes another: Postgres decides by the key"),
+)

@@ -1,0 +1,283 @@
+"""A sound sale with an order in every state, what its clients saw, the gateway's ledger, and an audit over one session."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from flashsale.adapters.payments.gateway import _ledger_entry
+from flashsale.adapters.postgres.acceptance import PostgresAcceptance
+from flashsale.adapters.postgres.database import Database
+from flashsale.adapters.postgres.invariants import PostgresInvariants
+from flashsale.adapters.postgres.payments import PostgresPayments
+from flashsale.adapters.postgres.products import PostgresProducts
+from flashsale.bootstrap import open_services
+from flashsale.domain.errors import FlashSaleError, Unavailable
+from flashsale.domain.orders import OrderStatus
+from flashsale.domain.products import PaymentMode
+from flashsale.domain.requests import BuyRequest
+from flashsale.domain.users import Principal, Role
+from flashsale.local.simulator_ledger import Ledger
+from flashsale.usecases import gate_audit, ledger_audit
+from flashsale.usecases.audit import Audit
+from flashsale.usecases.charge import Charge
+from flashsale.usecases.history import read_history
+from flashsale.usecases.ports import Charge as Answer
+from flashsale.usecases.ports import ChargeOutcome, PoisonBatch, ProductChange
+from flashsale.usecases.return_units import ReturnUnits
+from tests.conftest import add_buyers, add_product
+from tests.integration.test_accept import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from uuid import UUID
+
+    from flashsale.bootstrap import Services
+    from flashsale.settings import Settings
+    from flashsale.usecases.findings import Checked
+
+LEASE_S = 300.0
+"""Long enough that a lease lives as long as the test."""
+
+
+class Gateway:
+    """The gateway's port over a ledger of the simulator's; its lines are there to be falsified."""
+
+    def __init__(self) -> None:
+        self.book = Ledger(None)
+        self.lines: list[dict[str, Any]] | None = None
+        self.outcome = ChargeOutcome.CAPTURED
+
+    async def charge(self, *, key: str, amount: Any, timeout_s: float) -> Answer:
+        entry = self.book.get(key) or self.book.open(
+            key, amount_minor=amount.minor, currency=amount.currency, reference=None
+        )
+        if self.outcome is ChargeOutcome.CAPTURED:
+            self.book.capture(entry)
+        elif self.outcome is ChargeOutcome.DECLINED:
+            self.book.decline(entry, "card_declined")
+        return Answer(key=key, outcome=self.outcome, reference=f"ch_{key}")
+
+    async def cancel(self, *, key: str, timeout_s: float) -> Answer:
+        self.book.cancel(key)
+        return Answer(key=key, outcome=ChargeOutcome.CANCELLED, reference=None)
+
+    async def ledger(self) -> AsyncIterator[Any]:
+        for line in self.true_lines() if self.lines is None else self.lines:
+            try:
+                yield _ledger_entry(line)
+            except TypeError as error:
+                raise Unavailable("The gateway's ledger cannot be read.") from error
+
+    def true_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(entry.as_line(f"ch_{entry.key}")) for entry in self.book]
+
+
+@dataclass
+class Pinned:
+    """A session that every query of the audit goes through, so that what it audits can be rolled back."""
+
+    connection: asyncpg.Connection[Any]
+
+
+class OneSession(Database):
+    """A database whose pool is one session in a transaction."""
+
+    def __init__(self, settings: Settings, connection: asyncpg.Connection[Any]) -> None:
+        super().__init__(settings.postgres, name="corruption")
+        self._session = connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        yield self._session
+
+
+@dataclass
+class SoundSale:
+    """The sale, its clients' history as lines, and its gateway."""
+
+    services: Services
+    gateway: Gateway
+    history: list[dict[str, Any]] = field(default_factory=list)
+    orders: dict[str, UUID] = field(default_factory=dict)
+    products: list[Any] = field(default_factory=list)
+
+    async def buy(
+        self, product: Any, user: UUID, name: str, *, key: str | None, quantity: int = 1, tries: int = 1
+    ) -> None:
+        """Buy, as a client of the load generator's would note it."""
+        for _ in range(tries):
+            line: dict[str, Any] = {
+                "kind": "buy", "user": str(user), "key": key, "product": product.product_id, "quantity": quantity,
+                "sent_at": time.time(), "status": 202, "order_id": None, "code": None, "body": None, "answer": None,
+            }  # fmt: skip
+            request = BuyRequest(user_id=user, product_id=product.product_id, quantity=quantity, key=key)
+            try:
+                accepted = await self.services.buy(request)
+            except FlashSaleError as error:
+                line |= {"status": 409, "code": error.code}
+            else:
+                self.orders[name] = accepted.order_id
+                answer = {
+                    "product": accepted.product_id, "name": accepted.product_name, "price": str(accepted.unit_price),
+                    "currency": accepted.unit_price.currency, "quantity": accepted.quantity,
+                }  # fmt: skip
+                body = hashlib.sha256(repr(accepted).encode()).hexdigest()
+                line |= {"order_id": str(accepted.order_id), "answer": answer, "body": body}
+            self.history.append({**line, "answered_at": time.time()})
+
+    async def charge(self, outcome: ChargeOutcome, *names: str, tries: int = 1) -> None:
+        """Let the gateway answer so; `tries` times."""
+        returning = ReturnUnits(self.services.products, self.services.gate, limit=100)
+        charging = Charge(
+            PostgresPayments(self.services.database),
+            self.gateway,  # type: ignore[arg-type]
+            self.services.settings.payments.model_copy(update={"tries_max": 2}),
+            returning,
+            payment_due_s=30,
+        )
+        self.gateway.outcome = outcome
+        for name in names:
+            for _ in range(tries):
+                await charging(self.orders[name])
+        await returning()
+        await returning.close()
+
+    async def see(self) -> None:
+        """Let two readers see every stock and every order as it is."""
+        for stock in await self.services.products.stocks():
+            for reader in ("s1", "s2"):
+                seen = {"kind": "stock", "reader": reader, "product": stock.product_id, "version": stock.version}
+                self.history.append({**seen, "stock": stock.free})
+        for order in (await self.services.order_rows.get_many(list(self.orders.values()))).values():
+            seen = {"kind": "order", "reader": f"p-{order.order_id}", "order_id": str(order.order_id)}
+            self.history.append({**seen, "version": order.version, "status": order.status.value})
+
+    def lines(self) -> list[str]:
+        return [json.dumps(line) for line in self.history]
+
+
+async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale from its start to its end
+    """Sell: an order in every state, ordinary work of the merchant meanwhile, a lease and a return under way."""
+    sale = SoundSale(services, Gateway())
+    automatic = await add_product(services, name="Phone", allotment=10, limit_per_buyer=3)
+    by_buyer = await add_product(services, name="Case", allotment=7, payment_mode=PaymentMode.BY_BUYER)
+    sale.products = [automatic, by_buyer]
+    users = await add_buyers(services, 7)
+    process = services.order_rows.process
+
+    async def pay(name: str, user: UUID) -> None:
+        await services.orders.pay(sale.orders[name], Principal(user_id=user, role=Role.BUYER))
+
+    await sale.buy(automatic, users[0], "confirmed", key="a", quantity=2, tries=2)
+    await sale.buy(automatic, users[1], "declined", key="a", tries=2)
+    await sale.buy(automatic, users[2], "keyless", key=None)
+    await sale.see()
+    await services.administer.change(
+        automatic.product_id, ProductChange(fields={"limit_per_buyer": 1, "name": "Phone, second batch"})
+    )
+    await services.database.fetch(_Statement("UPDATE products SET price_minor = 89999 WHERE product_id = 1"))
+    await services.catalog.refresh()
+    await sale.buy(automatic, users[3], "unknown", key="b", tries=2)
+    await sale.buy(automatic, users[4], "processing_payment", key="b")
+    await sale.buy(automatic, users[5], "queued", key="b")
+    await sale.buy(automatic, users[6], "given up", key="b")
+    await sale.buy(automatic, users[5], "limited", key="c")
+    await sale.buy(by_buyer, users[0], "expired", key="d")
+    await sale.buy(by_buyer, users[1], "awaiting", key="d", quantity=2)
+    await sale.buy(by_buyer, users[2], "paid by buyer", key="d")
+    await sale.buy(by_buyer, users[3], "asked to pay", key="d")
+    await sale.buy(by_buyer, users[4], "cancelled", key="d")
+    await sale.see()
+    await process([sale.orders[name] for name in sale.orders if name != "queued"], payment_due_s=30)
+    await pay("paid by buyer", users[2])
+    await pay("asked to pay", users[3])
+    await sale.charge(ChargeOutcome.CAPTURED, "confirmed", "keyless", "paid by buyer")
+    await sale.charge(ChargeOutcome.DECLINED, "declined")
+    await sale.charge(ChargeOutcome.UNKNOWN, "unknown", tries=2)
+    await sale.charge(ChargeOutcome.UNKNOWN, "given up", tries=3)
+    await PostgresPayments(services.database).begin([sale.orders["processing_payment"]], due_s=30)
+    await sale.see()
+    # All that is left of the second product is sold, and one buyer is told so.
+    await sale.buy(by_buyer, users[5], "rest", key="d")
+    await sale.buy(by_buyer, users[5], "refused", key="e")
+    # A proposal that was given up, a lease that waits for Postgres, and a return that the gate was not told of.
+    void = new_id()
+    await PostgresAcceptance(services.database, order_due_s=10).void([void])
+    leasing = BuyRequest(user_id=users[2], product_id=by_buyer.product_id, quantity=1, key="l")
+    await services.order_rows.end([sale.orders["cancelled"]], OrderStatus.CANCELLED)
+    returning = ReturnUnits(services.products, services.gate, limit=100)
+    await returning()
+    await services.gate.admit(await services.catalog.get(by_buyer.product_id), new_id(), leasing)
+    await services.order_rows.process([sale.orders["rest"]], payment_due_s=30)
+    await services.administer.change(by_buyer.product_id, ProductChange(fields={"payment_window_s": 200}))
+    await services.database.fetch(
+        _Statement(f"UPDATE orders SET due_at = clock_timestamp() WHERE order_id = '{sale.orders['expired']}'")
+    )
+    await services.order_rows.end([sale.orders["expired"]], OrderStatus.EXPIRED)
+    await sale.see()
+    sale.history += [{**line, "last": True} for line in sale.history[-40:] if line["kind"] == "stock"][-4:]
+    sale.history += [{"kind": "complete", "product": product.product_id} for product in sale.products]
+    return sale
+
+
+class _Statement:
+    def __init__(self, text: str) -> None:
+        self.name, self.text = "test", text
+
+
+@asynccontextmanager
+async def sound_sale(settings: Settings) -> AsyncIterator[SoundSale]:
+    """Make the sale; nothing checks it afterwards."""
+    gate = settings.gate.model_copy(update={"lease_s": LEASE_S, "rate_limit": 0, "attempts_per_minute": 50})
+    # A reply that is an error must not make the next look find no gate.
+    redis = settings.redis.model_copy(update={"reconnect_s": 0.0})
+    patient = settings.model_copy(update={"gate": gate, "redis": redis})
+    async with open_services(patient, name="corruption") as services:
+        yield await sell(services)
+
+
+@asynccontextmanager
+async def auditing(sale: SoundSale, session: asyncpg.Connection[Any]) -> AsyncIterator[Any]:
+    """Wire the audit over one session of Postgres; gives a function that audits once, without patience."""
+    settings = sale.services.settings
+    database = OneSession(settings, session)
+    truth, products = PostgresInvariants(database, timeout_s=60), PostgresProducts(database)
+    gate = gate_audit.GateAudit(
+        truth=truth,
+        products=products,
+        gate=sale.services.gate,
+        acceptance=PostgresAcceptance(database, order_due_s=10),
+        lease_s=LEASE_S,
+        bypass_allowed=False,
+    )
+    audit = Audit(truth=truth, products=products, gate=gate, gateway=sale.gateway, lease_s=LEASE_S)  # type: ignore[arg-type]
+
+    async def run(part: str = "all", lines: Sequence[str] | None = None) -> set[str]:
+        """Give the invariants that are violated; `refused` for what cannot be read. A part is what reads a source."""
+        try:
+            history = read_history(sale.lines() if lines is None else lines)
+            results: Sequence[Checked]
+            if part == "history":
+                results = await audit._check_history(history, await truth.orders(), 3600)
+            elif part == "ledger":
+                results = [await ledger_audit.check_ledger(truth, await truth.orders(), sale.gateway)]  # type: ignore[arg-type]
+            elif part == "gate":
+                results = [await gate()]
+            else:
+                results = await audit(history=history, overdue_s=3600, stuck_s=3600)
+        except (FlashSaleError, PoisonBatch, ValueError):
+            # One line, and exit code 1.
+            return {"refused"}
+        except Exception as error:  # noqa: BLE001 - an audit that breaks off reports nothing
+            return {f"broke off: {error!r}"}
+        assert not [result for result in results if result.skipped]
+        return {result.invariant for result in results if result.violations}
+
+    yield run
