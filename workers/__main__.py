@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import click
 import structlog
@@ -19,15 +21,20 @@ from flashsale.observability import configure_logs, tell_ready
 from flashsale.processes import run_processes, settle_collector
 from flashsale.settings import Settings, read_settings
 from flashsale.telemetry import measured
-from workers.app import ROLES, build_app
+from workers.app import ROLES, build_app, slots
 from workers.exporter import BeatingJobs, Pulse, exporting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from procrastinate import App
+
+    from flashsale.bootstrap import Jobs
 
 log = structlog.get_logger(__name__)
 
 RETRY_S = 1.0
 """Pause before a worker that lost its database starts again."""
-
-MAINTENANCE_CONCURRENCY = 4
 
 
 @click.command(epilog="Example: FLASHSALE_WORKERS__PAYMENT_CONCURRENCY=120 python -m workers payments")
@@ -47,57 +54,33 @@ def main(role: str, fd: int | None, ready_fd: int | None) -> None:
 async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | None) -> None:
     """Take jobs of the role's queue; start again whenever the database was lost."""
     workers = settings.workers
-    concurrency = {
-        "orders": workers.order_concurrency,
-        "payments": workers.payment_concurrency,
-        "maintenance": MAINTENANCE_CONCURRENCY,
-    }[role]
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    pulse = Pulse(workers.stalled_s)
+
+    def ready() -> None:
+        nonlocal ready_fd
+        tell_ready(ready_fd)
+        ready_fd = None
+
+    pulses = {queue: Pulse(workers.stalled_s) for queue in slots(role, workers)}
     async with (
         open_jobs(settings, name=f"worker-{role}") as jobs,
         measured(role, jobs.database),
         exporting(
             jobs.truth.read if role == "maintenance" else None,
-            lambda: stopping.is_set() or pulse.beats,
+            lambda: stopping.is_set() or all(pulse.beats for pulse in pulses.values()),
             listener=fd,
             port=workers.metrics_port,
         ),
     ):
         settle_collector()
         while not stopping.is_set():
-            pulse.beat()
+            for pulse in pulses.values():
+                pulse.beat()
             try:
                 await check_schema(jobs.database)
-                async with build_app(settings, roles=[role], concurrency=concurrency).open_async() as app:
-                    app.job_manager = BeatingJobs(app.connector, pulse)
-                    running = asyncio.create_task(
-                        app.run_worker_async(
-                            queues=[role],
-                            name=f"{role}-{os.getpid()}",
-                            concurrency=concurrency,
-                            fetch_job_polling_interval=workers.polling_s,
-                            update_heartbeat_interval=workers.heartbeat_s,
-                            stalled_worker_timeout=workers.stalled_s,
-                            shutdown_graceful_timeout=workers.drain_s,
-                            delete_jobs="successful",
-                            install_signal_handlers=False,
-                            additional_context={"jobs": jobs, "stalled_s": workers.stalled_s},
-                        )
-                    )
-                    log.info("worker.started", role=role, concurrency=concurrency)
-                    tell_ready(ready_fd)
-                    ready_fd = None
-                    told = asyncio.create_task(stopping.wait())
-                    await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
-                    told.cancel()
-                    if not running.done():
-                        log.info("worker.draining", role=role)
-                        # procrastinate lets jobs finish, at most `drain_s`, when its task is cancelled once.
-                        running.cancel()
-                    await asyncio.gather(running, return_exceptions=stopping.is_set())
+                await _take_jobs(settings, role, jobs, pulses, stopping, ready)
             except NotReady as error:
                 log.error("worker.other_schema", role=role, problem=error.detail)  # noqa: TRY400 - one line says it
             except (ProcrastinateException, OSError) as error:
@@ -108,6 +91,56 @@ async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | No
                 except TimeoutError:
                     continue
     log.info("worker.stopped", role=role)
+
+
+async def _take_jobs(
+    settings: Settings,
+    role: str,
+    jobs: Jobs,
+    pulses: dict[str, Pulse],
+    stopping: asyncio.Event,
+    ready: Callable[[], None],
+) -> None:
+    """Run a worker for each of the role's queues, with slots of its own, until `stopping` or until one of them ends."""
+    workers = settings.workers
+    async with AsyncExitStack() as opened:
+        apps: dict[str, App] = {}
+        for queue, concurrency in slots(role, workers).items():
+            # The first one defers the periodic jobs of all.
+            app = build_app(settings, roles=[role], concurrency=concurrency, periodic=not apps)
+            apps[queue] = await opened.enter_async_context(app.open_async())
+            app.job_manager = BeatingJobs(app.connector, pulses[queue])
+            log.info("worker.started", role=role, queue=queue, concurrency=concurrency)
+        running = [
+            asyncio.create_task(
+                app.run_worker_async(
+                    queues=[queue],
+                    name=f"{queue}-{os.getpid()}",
+                    concurrency=slots(role, workers)[queue],
+                    fetch_job_polling_interval=workers.polling_s,
+                    update_heartbeat_interval=workers.heartbeat_s,
+                    stalled_worker_timeout=workers.stalled_s,
+                    shutdown_graceful_timeout=workers.drain_s,
+                    delete_jobs="successful",
+                    install_signal_handlers=False,
+                    additional_context={"jobs": jobs, "stalled_s": workers.stalled_s},
+                )
+            )
+            for queue, app in apps.items()
+        ]
+        ready()
+        told = asyncio.create_task(stopping.wait())
+        await asyncio.wait({*running, told}, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if stopping.is_set():
+            log.info("worker.draining", role=role)
+        for one in running:
+            # procrastinate lets jobs finish, at most `drain_s`, when its task is cancelled once.
+            one.cancel()
+        ended = await asyncio.gather(*running, return_exceptions=True)
+    lost = [one for one in ended if isinstance(one, Exception)]
+    if lost and not stopping.is_set():
+        raise lost[0]
 
 
 if __name__ == "__main__":

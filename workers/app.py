@@ -7,24 +7,36 @@ from typing import TYPE_CHECKING, Any
 from procrastinate import App, Blueprint
 
 from flashsale.adapters.postgres.job_queue import JobQueue
-from flashsale.settings import Settings, read_settings
+from flashsale.settings import Settings, WorkerSettings, read_settings
 from workers import maintenance, orders, payments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+MAINTENANCE_SLOTS, UPKEEP_SLOTS = 4, 8
+"""At least as many as there are tasks of the queue, none of which overlaps with itself: none waits for another."""
 
 ROLES: dict[str, Callable[[], Blueprint]] = {
     "orders": orders.make_tasks,
     "payments": payments.make_tasks,
     "maintenance": maintenance.make_tasks,
 }
-"""What can be run as a worker: role and queue have the same name."""
+"""What can be run as a worker."""
 
 
-def build_app(settings: Settings, *, roles: Iterable[str] = ROLES, concurrency: int = 1) -> App:
+def slots(role: str, settings: WorkerSettings) -> dict[str, int]:
+    """Give the queues of a role, each with how many of its jobs a process runs at once, whatever the others do."""
+    return {
+        "orders": {"orders": settings.order_concurrency},
+        "payments": {"payments": settings.payment_concurrency},
+        "maintenance": {"maintenance": MAINTENANCE_SLOTS, "upkeep": UPKEEP_SLOTS},
+    }[role]
+
+
+def build_app(settings: Settings, *, roles: Iterable[str] = ROLES, concurrency: int = 1, periodic: bool = True) -> App:
     """Make an app with the tasks of some roles, for one worker that runs `concurrency` jobs at once.
 
-    The task names are those that the SQL functions defer.
+    The task names are those that the SQL functions defer. `periodic`: whether it defers the periodic ones itself.
     """
     roles = list(roles)
     app = App(
@@ -32,6 +44,8 @@ def build_app(settings: Settings, *, roles: Iterable[str] = ROLES, concurrency: 
     )
     for role in roles:
         app.add_tasks_from(ROLES[role](), namespace=role)
+    if not periodic:
+        app.periodic_registry.periodic_tasks.clear()
     return app
 
 

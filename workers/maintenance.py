@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter as Tally
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,11 @@ VIOLATIONS = Gauge(
 AUDITED = Gauge(
     "flashsale_audited_timestamp_seconds", "When the maintenance worker looked last.", multiprocess_mode="livemax"
 )
+POSTPONED = Gauge(
+    "flashsale_postponed_orders",
+    "Orders that Postgres refused to move and that have not moved since.",
+    multiprocess_mode="livemostrecent",
+)
 for queue in QUEUES:
     RESCUES.labels(queue)
 
@@ -44,32 +50,42 @@ def make_tasks() -> Blueprint:
     tasks = Blueprint()
 
     @tasks.periodic(cron=EVERY_SECOND)
-    @tasks.task(name="sweep", queue="maintenance", queueing_lock="sweep", priority=30, pass_context=True)
+    @tasks.task(name="sweep", queue="maintenance", queueing_lock="sweep", pass_context=True)
     async def sweep(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
         """Wake due orders."""
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.sweep()
+        POSTPONED.set(jobs.sweep.postponed)
+
+    @tasks.periodic(cron=EVERY_5_SECONDS)
+    @tasks.task(name="rescue", queue="maintenance", queueing_lock="rescue", pass_context=True)
+    async def rescue(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
+        """Delete the jobs of workers that are dead; their orders are due again by themselves."""
+        manager = context.app.job_manager
+        stalled_s: float = context.additional_context["stalled_s"]
+        stalled = list(await manager.get_stalled_jobs(seconds_since_heartbeat=stalled_s))
+        for job in stalled:
+            log.warning("job.rescued", job_id=job.id, task=job.task_name)
+            RESCUES.labels(job.queue).inc()
+        # At the same time, so that one statement deletes them.
+        await asyncio.gather(*(manager.finish_job(job, status=Status.FAILED, delete_job=True) for job in stalled))
+
+    add_upkeep(tasks)
+    return tasks
+
+
+def add_upkeep(tasks: Blueprint) -> None:
+    """Add what takes long and may wait: sweep and rescue never wait for any of it."""
 
     @tasks.periodic(cron=EVERY_SECOND)
-    @tasks.task(name="reconcile", queue="maintenance", queueing_lock="reconcile", priority=30, pass_context=True)
+    @tasks.task(name="reconcile", queue="upkeep", queueing_lock="reconcile", pass_context=True)
     async def reconcile(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
         """Bring the gate and Postgres together."""
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.reconcile()
 
-    @tasks.periodic(cron=EVERY_5_SECONDS)
-    @tasks.task(name="rescue", queue="maintenance", queueing_lock="rescue", priority=30, pass_context=True)
-    async def rescue(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-        """Delete the jobs of workers that are dead; their orders are due again by themselves."""
-        manager = context.app.job_manager
-        stalled_s: float = context.additional_context["stalled_s"]
-        for job in await manager.get_stalled_jobs(seconds_since_heartbeat=stalled_s):
-            log.warning("job.rescued", job_id=job.id, task=job.task_name)
-            await manager.finish_job(job, status=Status.FAILED, delete_job=True)
-            RESCUES.labels(job.queue).inc()
-
     @tasks.periodic(cron=EVERY_MINUTE)
-    @tasks.task(name="audit", queue="maintenance", queueing_lock="audit", priority=0, pass_context=True)
+    @tasks.task(name="audit", queue="upkeep", queueing_lock="audit", lock="audit", pass_context=True)
     async def audit(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
         """Check what Postgres alone shows of the invariants; about a second after a sale of 100,000 units."""
         jobs: Jobs = context.additional_context["jobs"]
@@ -85,23 +101,14 @@ def make_tasks() -> Blueprint:
         AUDITED.set_to_current_time()
 
     @tasks.periodic(cron=EVERY_MINUTE_LATER)
-    @tasks.task(name="tidy", queue="maintenance", queueing_lock="tidy", priority=0, pass_context=True)
+    @tasks.task(name="tidy", queue="upkeep", queueing_lock="tidy", lock="tidy", pass_context=True)
     async def tidy(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
         """Carry the totals of old orders forward, and delete void requests and jobs that are past their time."""
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.tidy()
 
-    add_upkeep(tasks)
-    return tasks
-
-
-def add_upkeep(tasks: Blueprint) -> None:
-    """Add what takes long and may wait."""
-
     @tasks.periodic(cron=EVERY_SECOND)
-    @tasks.task(
-        name="tend_units", queue="maintenance", queueing_lock="tend_units", lock="tend_units", pass_context=True
-    )
+    @tasks.task(name="tend_units", queue="upkeep", queueing_lock="tend_units", lock="tend_units", pass_context=True)
     async def tend_units(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
         """Make rows of units ahead of the sales, and delete those that are too many."""
         jobs: Jobs = context.additional_context["jobs"]

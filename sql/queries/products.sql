@@ -1,5 +1,5 @@
 -- name: all_products
--- Reads every product, with seconds until its start and end by this server's clock.
+-- Reads every product, or those of $1, with seconds until its start and end by this server's clock.
 SELECT
     p.product_id, p.name, p.price_minor, p.currency, p.allotment, coalesce(o.unmade, 0) AS unmade, p.payment_mode,
     p.payment_window_s, p.limit_per_buyer, p.starts_at, p.ends_at, p.paused, p.epoch, p.created_at, p.updated_at,
@@ -7,11 +7,20 @@ SELECT
     extract(EPOCH FROM p.ends_at - clock_timestamp())::float8 AS ends_in_s
 FROM products AS p
 LEFT JOIN unit_pools AS o ON p.product_id = o.product_id
+WHERE $1::integer [] IS NULL OR p.product_id = ANY($1)
 ORDER BY p.product_id;
 
 -- name: stocks
--- Reads the live stock of every product.
-SELECT product_id, free, version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version FROM product_live;
+-- Reads the live stock of every product, or of those of $1.
+SELECT product_id, free, version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version
+FROM product_live
+WHERE $1::integer [] IS NULL OR product_id = ANY($1);
+
+-- name: live
+-- Reads epoch and live stock of every product.
+SELECT p.product_id, p.epoch, l.free, l.version
+FROM products AS p
+INNER JOIN product_live AS l ON p.product_id = l.product_id;
 
 -- name: create_product
 -- Creates a product; gives its id.
@@ -75,15 +84,36 @@ INNER JOIN product_live AS l ON p.product_id = l.product_id
 WHERE p.product_id = $1;
 
 -- name: owed_to_gate
--- Counts the free units of a product that the gate must know of: those whose return is on its way are not among them.
+-- Counts the free units of products that the gate must know of: those whose return is on its way are not among them.
 SELECT
-    l.free - coalesce((SELECT sum(r.quantity) FROM gate_returns AS r WHERE r.product_id = $1), 0)::integer AS units
+    l.product_id,
+    l.free - coalesce(
+        (SELECT sum(r.quantity) FROM gate_returns AS r WHERE r.product_id = l.product_id), 0
+    )::integer AS units
 FROM product_live AS l
-WHERE l.product_id = $1;
+WHERE l.product_id = ANY($1::integer []);
 
 -- name: gate_returns
--- Reads returns that the gate has not been told of.
-SELECT order_id, product_id, user_id, quantity, epoch FROM gate_returns ORDER BY order_id LIMIT $1;
+-- Reads returns that the gate has not been told of: at most $2 of each product, none of the products $3, and each
+-- product's first before any product's second. Finds the products one after the other by their index.
+WITH RECURSIVE waiting AS (
+    (SELECT min(r.product_id) AS product_id FROM gate_returns AS r)
+    UNION ALL
+    SELECT (SELECT min(r.product_id) FROM gate_returns AS r WHERE r.product_id > w.product_id)
+    FROM waiting AS w
+    WHERE w.product_id IS NOT NULL
+)
+SELECT f.order_id, f.product_id, f.user_id, f.quantity, f.epoch
+FROM waiting AS w
+CROSS JOIN LATERAL (
+    SELECT r.order_id, r.product_id, r.user_id, r.quantity, r.epoch, row_number() OVER () AS turn
+    FROM gate_returns AS r
+    WHERE r.product_id = w.product_id
+    LIMIT $2
+) AS f
+WHERE w.product_id <> ALL($3::integer [])
+ORDER BY f.turn
+LIMIT $1;
 
 -- name: drop_gate_returns
 -- Forgets returns that the gate has counted.

@@ -36,10 +36,11 @@ from flashsale.usecases.charge import Charge
 from flashsale.usecases.gate_audit import GateAudit
 from flashsale.usecases.halving import Postpone
 from flashsale.usecases.load_gate import LoadGate
-from flashsale.usecases.maintain import Reconcile, Sweep
+from flashsale.usecases.maintain import Sweep
 from flashsale.usecases.orders import OrderDesk
 from flashsale.usecases.process_orders import ProcessOrders
 from flashsale.usecases.readiness import Readiness
+from flashsale.usecases.reconcile import Reconcile
 from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.tend_units import TendUnits
 from flashsale.usecases.tidy import Tidy
@@ -176,8 +177,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
     try:
         products = PostgresProducts(database)
         orders = PostgresOrders(database)
-        catalog = Catalog(products, poll_s=settings.live.poll_s)
-        load_gate = LoadGate(products, gate, catalog)
+        load_gate = LoadGate(products, gate, None)
         return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
         postpone = Postpone(orders, pause_s=settings.orders.postpone_s, pause_max_s=settings.orders.postpone_max_s)
         async with gateway:
@@ -203,13 +203,14 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                     due_s=settings.orders.payment_due_s,
                 ),
                 reconcile=Reconcile(
-                    catalog=catalog,
                     products=products,
                     gate=gate,
                     acceptance=acceptance,
                     load_gate=load_gate,
                     return_units=return_units,
                     limit=settings.workers.sweep_limit,
+                    idle=settings.workers.reconcile_idle,
+                    budget_s=settings.workers.reconcile_s,
                 ),
                 tend_units=TendUnits(products, chunk=settings.units.chunk, ahead=settings.units.ahead),
                 tidy=Tidy(PostgresUpkeep(database)),

@@ -171,6 +171,10 @@ class WorkerSettings(Group):
     stalled_s: float = Field(10.0, gt=0, description="Silence after which a worker counts as dead.")
     drain_s: float = Field(20.0, gt=0, description="How long a worker told to stop finishes what it has begun.")
     sweep_limit: int = Field(500, ge=1, le=10_000, description="Most orders, leases or returns in one sweep.")
+    reconcile_s: float = Field(0.8, gt=0, description="About the longest time of one reconciliation, each second.")
+    reconcile_idle: int = Field(
+        100, ge=1, le=10_000, description="Idle products that a reconciliation compares with the gate, in turns."
+    )
     metrics_port: int = Field(
         0, ge=0, le=65_535, description="Port of a worker's `/metrics` and `/health/live`, on every address; 0: none."
     )

@@ -284,8 +284,7 @@ async def test_a_product_that_cannot_be_reconciled_keeps_nobody_waiting(services
     transaction = db.transaction()
     await transaction.start()
     await db.execute("SELECT pg_advisory_xact_lock_shared(7000, $1)", first.product_id)
-    with pytest.raises(FlashSaleError):
-        await jobs.reconcile()
+    await jobs.reconcile()
     await transaction.rollback()
     await services.catalog.refresh()
     assert (await state(services, await services.catalog.get(second.product_id))).loaded
@@ -311,8 +310,8 @@ async def test_a_refresh_sees_what_was_committed_before_it(services, db, monkeyp
     reading, go = asyncio.Event(), asyncio.Event()
     read = services.products.all
 
-    async def slow():
-        rows = await read()
+    async def slow(product_ids):
+        rows = await read(product_ids)
         reading.set()
         await go.wait()
         return rows

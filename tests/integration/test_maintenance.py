@@ -92,7 +92,7 @@ async def test_a_lease_past_its_deadline_is_given_back_only_if_no_order_stands(p
 
 
 async def test_a_gate_that_is_stuck_low_is_loaded_anew_also_while_stock_moves(services, jobs, redis, db, monkeypatch):
-    monkeypatch.setattr("flashsale.usecases.maintain.OFF_S", 0.1)
+    monkeypatch.setattr("flashsale.usecases.reconcile.OFF_S", 0.1)
     product = await add_product(services)
     await redis.set(f"flashsale:{{{product.product_id}}}:stock", 0)
     users = await add_buyers(services, 2)
@@ -110,7 +110,7 @@ async def test_a_gate_that_is_stuck_low_is_loaded_anew_also_while_stock_moves(se
 
 
 async def test_a_gate_that_counts_too_many_at_rest_is_loaded_anew(services, jobs, redis, monkeypatch):
-    monkeypatch.setattr("flashsale.usecases.maintain.OFF_S", 0)
+    monkeypatch.setattr("flashsale.usecases.reconcile.OFF_S", 0)
     product = await add_product(services)
     await redis.set(f"flashsale:{{{product.product_id}}}:stock", 15)
     await jobs.reconcile()
@@ -119,12 +119,12 @@ async def test_a_gate_that_counts_too_many_at_rest_is_loaded_anew(services, jobs
 
 
 async def test_a_gate_that_is_right_is_left_alone(services, jobs, monkeypatch):
-    monkeypatch.setattr("flashsale.usecases.maintain.OFF_S", 0)
+    monkeypatch.setattr("flashsale.usecases.reconcile.OFF_S", 0)
     product = await add_product(services, payment_mode=PaymentMode.BY_BUYER)
     order = await services.buy(ask(product, (await add_buyers(services, 1))[0]))
     await services.order_rows.process([order.order_id], payment_due_s=30)
     await services.order_rows.end([order.order_id], S.CANCELLED)
-    assert await services.products.owed_to_gate(product.product_id) == 9, "one is on its way"
+    assert await services.products.owed_to_gate([product.product_id]) == {product.product_id: 9}, "one is on its way"
     for _ in range(4):
         await jobs.reconcile()
     assert (await services.products.epoch_and_free(product.product_id))[0] == product.epoch

@@ -12,10 +12,11 @@ from prometheus_client import REGISTRY
 
 import flashsale.adapters.payments.metered
 import flashsale.http.metrics  # noqa: F401 - its metrics are registered
+from flashsale.settings import WorkerSettings
 from flashsale.truth_metrics import TruthMetrics
 from flashsale.usecases.figures import QUEUES, Figures, ProductCount
 from flashsale.usecases.ports import GateState
-from workers.app import ROLES
+from workers.app import ROLES, slots
 
 DOCKER = Path(__file__).parents[2] / "docker"
 RUNBOOK = (DOCKER.parent / "docs/runbook.md").read_text()
@@ -145,12 +146,12 @@ def test_dashboards_are_provisioned_and_read_the_provisioned_source():
 def test_every_service_is_scraped_and_every_queue_has_its_workers():
     config = yaml.safe_load((DOCKER / "prometheus/prometheus.yml").read_text())
     scraped = {job["job_name"]: job["dns_sd_configs"][0]["names"] for job in config["scrape_configs"]}
-    assert scraped == {name: [name] for name in ("api", "sse", *QUEUES)}
-    assert set(QUEUES) == set(ROLES)
+    assert scraped == {name: [name] for name in ("api", "sse", *ROLES)}
+    assert list(QUEUES) == [queue for role in ROLES for queue in slots(role, WorkerSettings())]
     services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
     for job in config["scrape_configs"]:
         port = job["dns_sd_configs"][0]["port"]
-        if job["job_name"] in QUEUES:
+        if job["job_name"] in ROLES:
             worker = services[job["job_name"]]
             assert worker["environment"]["FLASHSALE_WORKERS__METRICS_PORT"] == port
             assert worker["healthcheck"]["test"] == ["CMD", "healthy", str(port), "/health/live"]

@@ -32,7 +32,7 @@ class Products:
         self.live = {1: LiveStock(product_id=1, free=10, version=1)}
         self.away = False
 
-    async def all(self):
+    async def all(self, _=None):
         return [
             (
                 Product(
@@ -46,7 +46,7 @@ class Products:
             for product_id in self.live
         ]  # fmt: skip
 
-    async def stocks(self):
+    async def stocks(self, _=None):
         if self.away:
             raise Unavailable
         return list(self.live.values())

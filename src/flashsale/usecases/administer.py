@@ -127,7 +127,7 @@ class Administer:
         return await self._fresh(product_id)
 
     async def _fresh(self, product_id: int) -> Product:
-        await self._catalog.refresh()
+        await self._catalog.refresh(product_id)
         return await self._catalog.get(product_id)
 
 

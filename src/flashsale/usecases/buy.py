@@ -173,7 +173,7 @@ class Buy:
                     return self._conclude(verdict, product)
                 # The gate was loaded again between its answer and Postgres': admitted once more under the new epoch.
                 self._load_gate.soon(product_id)
-                await self._catalog.refresh()
+                await self._catalog.refresh(product.product_id)
                 product = await self._catalog.get(product_id)
         raise Unavailable
 

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flashsale.domain.errors import FlashSaleError, NotOnSale, ProductNotFound, SaleEnded, SaleNotStarted, SalePaused
+from flashsale.domain.errors import (
+    FlashSaleError,
+    NotOnSale,
+    ProductNotFound,
+    SaleEnded,
+    SaleNotStarted,
+    SalePaused,
+    Unavailable,
+)
 from flashsale.domain.products import LiveStock, Product
+from flashsale.usecases.batching import Batcher
 from flashsale.usecases.ports import Connected, ProductChanged
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from flashsale.usecases.ports import LiveFeed, OrderChanged, Products
 
@@ -25,6 +34,11 @@ CLOSED_MARGIN_S = 1.0
 
 UNKNOWN_WAIT_S = 1.0
 """How often, at most, an unknown product id makes the catalog look again."""
+
+READ_MAX = 500
+"""Most products that are read by id in one statement."""
+
+READS_WAIT_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +62,9 @@ class Catalog:
         self._free_then: dict[int, int] = {}
         """Free units just before the waiting orders were counted."""
         self._refreshed_at = float("-inf")
-        self._refreshing: asyncio.Task[None] | None = None
+        self._sought_s = float("-inf")
+        """When an unknown product was last looked for."""
+        self._reading: Batcher[int | None, None] = Batcher(self._read, batch_max=READ_MAX, queue_max=READS_WAIT_MAX)
 
     async def get(self, product_id: int) -> Product:
         """Give a product.
@@ -59,16 +75,23 @@ class Catalog:
         """
         entry = self._entries.get(product_id)
         if entry is None:
-            if time.monotonic() - self._refreshed_at > UNKNOWN_WAIT_S or not self._entries:
-                await self.refresh()
+            if time.monotonic() - self._sought_s > UNKNOWN_WAIT_S or not self._entries:
+                await self.refresh(product_id)
+                self._sought_s = time.monotonic()
             entry = self._entries.get(product_id)
             if entry is None:
                 raise ProductNotFound(product_id)
         return entry.product
 
     def all(self) -> list[Product]:
-        """Give every known product, by id."""
-        return [entry.product for entry in self._entries.values()]
+        """Give every product, by id.
+
+        Raises:
+            Unavailable: if they were never read: nobody knows whether there are none.
+        """
+        if self._refreshed_at == float("-inf"):
+            raise Unavailable("The products have not been read yet; send the same request again.")
+        return [self._entries[product_id].product for product_id in sorted(self._entries)]
 
     @property
     def age_s(self) -> float:
@@ -102,22 +125,21 @@ class Catalog:
         if known is None or stock.version > known.version:
             self._stocks[stock.product_id] = stock
 
-    async def refresh(self) -> None:
-        """Read products and stocks anew; callers at the same time share one reading, which begins after they came."""
-        if (early := self._refreshing) is not None and not early.done():
-            # It may have read before what this caller knows of was committed.
-            await asyncio.wait({early})
-        if self._refreshing is early or self._refreshing is None:
-            self._refreshing = asyncio.create_task(self._read())
-        await asyncio.shield(self._refreshing)
+    async def refresh(self, product_id: int | None = None) -> None:
+        """Read a product and its stock, or all of them, as they are after the call.
 
-    async def _read(self) -> None:
+        Calls at the same time share a reading, and one reading runs at a time, so that none replaces what is newer.
+        """
+        await self._reading.submit(product_id)
+
+    async def _read(self, wanted: list[int | None]) -> Sequence[None]:
         before = time.monotonic()
-        rows = await self._products.all()
+        some = None if None in wanted else sorted({one for one in wanted if one is not None})
+        rows = await self._products.all(some)
         # Stocks last, so that each product has one, and first to be kept: whoever finds a product finds its stock.
-        for stock in await self._products.stocks():
+        for stock in await self._products.stocks(some):
             self.take_stock(stock)
-        self._entries = {
+        entries = {
             product.product_id: _Entry(
                 product=product,
                 opens_at_s=None if starts_in_s is None else before + starts_in_s,
@@ -125,7 +147,12 @@ class Catalog:
             )
             for product, starts_in_s, ends_in_s in rows
         }
-        self._refreshed_at = time.monotonic()
+        if some is None:
+            self._entries = entries
+            self._refreshed_at = time.monotonic()
+        else:
+            self._entries |= entries
+        return [None] * len(wanted)
 
     async def count_waiting(self) -> None:
         """Read how many orders wait."""
@@ -171,7 +198,7 @@ class CatalogFeed:
                 self._catalog.take_stock(change)
             elif isinstance(change, Connected | ProductChanged):
                 try:
-                    await self._catalog.refresh()
+                    await self._catalog.refresh(change.product_id if isinstance(change, ProductChanged) else None)
                 except FlashSaleError as error:
                     log.warning("catalog.stale", reason=error.detail)
             yield change

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from flashsale.usecases.ports import Acceptance, Gate, GateState
 
-QUEUES = ("orders", "payments", "maintenance")
-"""The queues that exist, each with the workers of its name."""
+QUEUES = ("orders", "payments", "maintenance", "upkeep")
+"""The queues that exist. Maintenance workers have the last two, with slots of their own for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

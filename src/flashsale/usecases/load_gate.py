@@ -18,72 +18,83 @@ log = structlog.get_logger(__name__)
 PAUSE_S = 0.2
 """Shortest time between two loadings that requests bring about, per process and product."""
 
+AT_ONCE = 4
+"""Most loadings of one process at the same time: each holds a connection, and may wait for its product's lock."""
+
 
 class LoadGate:
     """Loads the gate; in one process at most one loading of a product runs at a time, and callers share it."""
 
-    def __init__(self, products: Products, gate: Gate, catalog: Catalog) -> None:
-        """Wire it."""
+    def __init__(self, products: Products, gate: Gate, catalog: Catalog | None) -> None:
+        """Wire it; after a loading the product is read into the catalog, if there is one."""
         self._products = products
         self._gate = gate
         self._catalog = catalog
         self._running: dict[int, asyncio.Task[bool]] = {}
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self.loadings = 0
         """Loadings done by this process."""
 
-    async def __call__(self, product_id: int, *, force: bool = False) -> bool:
-        """Load a product's gate unless it is loaded already (or even then: `force`); says whether it is loaded now.
+    async def __call__(self, product_id: int, *, seen_epoch: int | None = None) -> bool:
+        """Load a product's gate unless it is loaded already; says whether it is loaded now.
+
+        With `seen_epoch` it is loaded whatever it holds, if the epoch is still that one.
 
         Raises:
             Unavailable: if Postgres is away. A gate that is away is not loaded: False.
         """
-        running = self._running.get(product_id)
-        if running is None:
-            running = asyncio.create_task(self._load(product_id, force=force))
-            self._running[product_id] = running
-            running.add_done_callback(lambda _: self._running.pop(product_id, None))
-        return await asyncio.shield(running)
+        return await asyncio.shield(self._running.get(product_id) or self._begin(product_id, seen_epoch, pause_s=0.0))
 
     def soon(self, product_id: int) -> None:
         """Start a loading in the background, unless one runs."""
         if product_id not in self._running:
-            task = asyncio.create_task(self._load_and_pause(product_id))
-            self._running[product_id] = task
-            task.add_done_callback(lambda _: self._running.pop(product_id, None))
+            self._begin(product_id, None, pause_s=PAUSE_S).add_done_callback(
+                lambda task: task.cancelled() or task.exception()
+            )
 
     async def close(self) -> None:
-        """End what runs in the background; a loading that is cut off is done again by whoever notices."""
+        """End what runs in the background; another process that notices does a loading that is cut off."""
         running = list(self._running.values())
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _load_and_pause(self, product_id: int) -> bool:
-        loaded = False
+    def _begin(self, product_id: int, seen_epoch: int | None, *, pause_s: float) -> asyncio.Task[bool]:
+        task = asyncio.create_task(self._load_in_turn(product_id, seen_epoch, pause_s))
+        self._running[product_id] = task
+        task.add_done_callback(lambda _: self._running.pop(product_id, None))
+        return task
+
+    async def _load_in_turn(self, product_id: int, seen_epoch: int | None, pause_s: float) -> bool:
         try:
-            loaded = await self._load(product_id, force=False)
+            async with self._turns:
+                loaded = await self._load(product_id, seen_epoch)
+            if self._catalog is not None:
+                await self._catalog.refresh(product_id)
         except FlashSaleError as error:
             log.warning("gate.not_loaded", product_id=product_id, reason=error.detail)
-        await asyncio.sleep(PAUSE_S)
+            if not pause_s:
+                raise
+            loaded = False
+        await asyncio.sleep(pause_s)
         return loaded
 
-    async def _load(self, product_id: int, *, force: bool) -> bool:
-        seen = await self._products.epoch_and_free(product_id)
-        if seen is None:
-            return False
-        epoch, _ = seen
-        state = await self._gate.state(product_id, epoch)
-        loaded = state.loaded
+    async def _load(self, product_id: int, seen_epoch: int | None) -> bool:
+        if seen_epoch is None:
+            seen = await self._products.epoch_and_free(product_id)
+            if seen is None:
+                return False
+            seen_epoch = seen[0]
+            if (await self._gate.state(product_id, seen_epoch)).loaded:
+                return True
         if self._gate.away:
             # Nothing can be installed; a new epoch would only unload what others still reach.
             return False
-        if force or not loaded:
-            begun = await self._products.begin_gate_load(product_id, seen_epoch=epoch)
-            if begun is None:
-                log.info("gate.loaded_elsewhere", product_id=product_id)
-                return False
-            loaded = await self._gate.load(product_id, epoch=begun[0], stock=begun[1])
-            self.loadings += loaded
-            log.info("gate.loaded", product_id=product_id, epoch=begun[0], stock=begun[1], installed=loaded)
-        await self._catalog.refresh()
+        begun = await self._products.begin_gate_load(product_id, seen_epoch=seen_epoch)
+        if begun is None:
+            log.info("gate.loaded_elsewhere", product_id=product_id)
+            return False
+        loaded = await self._gate.load(product_id, epoch=begun[0], stock=begun[1])
+        self.loadings += loaded
+        log.info("gate.loaded", product_id=product_id, epoch=begun[0], stock=begun[1], installed=loaded)
         return loaded

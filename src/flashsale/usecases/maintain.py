@@ -1,4 +1,4 @@
-"""Maintenance: wake due orders, give returned units to the gate, reconcile the gate with Postgres."""
+"""Wake due orders: those that wait for their buyer expire, those whose job is gone get a new one."""
 
 from __future__ import annotations
 
@@ -11,18 +11,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flashsale.domain.errors import FlashSaleError
 from flashsale.usecases.halving import halve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from flashsale.domain.products import Product
-    from flashsale.usecases.catalog import Catalog
     from flashsale.usecases.halving import Postpone
-    from flashsale.usecases.load_gate import LoadGate
-    from flashsale.usecases.ports import Acceptance, Gate, Orders, PoisonBatch, Products, Swept
+    from flashsale.usecases.ports import Orders, PoisonBatch, Swept
     from flashsale.usecases.return_units import ReturnUnits
 
 log = structlog.get_logger(__name__)
@@ -41,9 +37,6 @@ BUSY_MAX = 4
 
 PATIENCE_S = 0.5
 """How long it waits for each."""
-
-OFF_S = 2.0
-"""How long a gate must have counted wrong: changes on their way look the same for a moment."""
 
 
 class Sweep:
@@ -126,81 +119,3 @@ def _in_turns(due: Sequence[tuple[UUID, int]]) -> list[tuple[UUID, int]]:
         numbered.append((turns[product_id], order_id, product_id))
         turns[product_id] += 1
     return [(order_id, product_id) for _, order_id, product_id in sorted(numbered, key=itemgetter(0))]
-
-
-class Reconcile:
-    """Brings the gate and Postgres together: returns, leases past their deadline, a gate that counts wrong."""
-
-    def __init__(
-        self,
-        *,
-        catalog: Catalog,
-        products: Products,
-        gate: Gate,
-        acceptance: Acceptance,
-        load_gate: LoadGate,
-        return_units: ReturnUnits,
-        limit: int,
-    ) -> None:
-        """Take up to `limit` leases of a product at a time."""
-        self._catalog = catalog
-        self._products = products
-        self._gate = gate
-        self._acceptance = acceptance
-        self._load_gate = load_gate
-        self._return_units = return_units
-        self._limit = limit
-        self._off_since_s: dict[int, float] = {}
-
-    async def __call__(self) -> None:
-        """Reconcile every product once."""
-        await self._catalog.refresh()
-        await self._return_units()
-        failed: FlashSaleError | None = None
-        for product in self._catalog.all():
-            try:
-                await self._product(product)
-            except FlashSaleError as error:
-                # The others must not wait for this one.
-                log.warning("product.not_reconciled", product_id=product.product_id, reason=error.detail)
-                failed = error
-        if failed is not None:
-            raise failed
-
-    async def _product(self, product: Product) -> None:
-        product_id = product.product_id
-        seen = await self._products.epoch_and_free(product_id)
-        if seen is None:
-            return
-        epoch, _ = seen
-        state = await self._gate.state(product_id, epoch)
-        if not state.loaded:
-            await self._load_gate(product_id)
-            return
-        await self._give_up_overdue(product_id)
-        owed = await self._products.owed_to_gate(product_id)
-        after = await self._gate.state(product_id, epoch)
-        # Looked at from both sides: what was settled since the first look, or came back, is in one of the two.
-        low = max(state.counted, after.counted) < owed
-        # Too high, as after accepts that bypassed the gate, heals while buyers press: Postgres refuses, and the lease
-        # is not returned. Only a gate at rest counts: leases that are about to be settled look the same.
-        high = not state.leases and not after.leases and min(state.stock, after.stock) > owed
-        if after.loaded and (low or high):
-            now_s = time.monotonic()
-            if now_s - self._off_since_s.setdefault(product_id, now_s) >= OFF_S:
-                log.warning("gate.off", product_id=product_id, stock=after.stock, owed=owed)
-                await self._load_gate(product_id, force=True)
-                del self._off_since_s[product_id]
-        else:
-            self._off_since_s.pop(product_id, None)
-
-    async def _give_up_overdue(self, product_id: int) -> None:
-        leases = await self._gate.overdue_leases(product_id, limit=self._limit)
-        if leases:
-            voids = await self._acceptance.void([lease.order_id for lease in leases])
-            for order_id, void in voids.items():
-                if void:
-                    self._gate.give_back(product_id, order_id)
-                else:
-                    self._gate.settle(product_id, order_id)
-            log.info("leases.overdue", product_id=product_id, leases=len(leases), void=sum(voids.values()))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -122,6 +122,10 @@ class Gate(Protocol):
 
     async def state(self, product_id: int, epoch: int) -> GateState:
         """Read what the gate holds, compared with Postgres' epoch."""
+        ...
+
+    async def states(self, epochs: Mapping[int, int]) -> dict[int, GateState]:
+        """Read what the gate holds for several products, compared with their epochs, in few round trips."""
         ...
 
     async def overdue_leases(self, product_id: int, *, limit: int) -> Sequence[Lease]:
@@ -329,15 +333,31 @@ class ProductChange:
     """Among name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveEpoch:
+    """What Postgres counts of a product, and under which epoch; two that are equal tell of no change in between."""
+
+    product_id: int
+    epoch: int
+    free: int
+    version: int
+
+
 class Products(Protocol):
     """Products and their live stock."""
 
-    async def all(self) -> Sequence[tuple[Product, float | None, float | None]]:
-        """Read every product, with seconds until its start and its end by the database's clock (None: open)."""
+    async def all(
+        self, product_ids: Sequence[int] | None = None
+    ) -> Sequence[tuple[Product, float | None, float | None]]:
+        """Read every product, or some, with seconds until start and end by the database's clock (None: open)."""
         ...
 
-    async def stocks(self) -> Sequence[LiveStock]:
-        """Read the free count and version of every product."""
+    async def stocks(self, product_ids: Sequence[int] | None = None) -> Sequence[LiveStock]:
+        """Read the free count and version of every product, or of some."""
+        ...
+
+    async def live(self) -> Sequence[LiveEpoch]:
+        """Read epoch and live stock of every product."""
         ...
 
     async def create(self, product: NewProduct) -> int:
@@ -378,12 +398,14 @@ class Products(Protocol):
         """Read the epoch and the live stock, now."""
         ...
 
-    async def owed_to_gate(self, product_id: int) -> int:
-        """Count free units without those whose return is on its way."""
+    async def owed_to_gate(self, product_ids: Sequence[int]) -> dict[int, int]:
+        """Count, per product, free units without those whose return is on its way."""
         ...
 
-    async def gate_returns(self, *, limit: int) -> Sequence[GateReturn]:
-        """Read returns that the gate has not been told of."""
+    async def gate_returns(
+        self, *, limit: int, each: int | None = None, but: Collection[int] = ()
+    ) -> Sequence[GateReturn]:
+        """Read returns that the gate has not been told of, at most `each` of a product, none of the products `but`."""
         ...
 
     async def drop_gate_returns(self, order_ids: Sequence[UUID]) -> None:

@@ -21,6 +21,9 @@ log = structlog.get_logger(__name__)
 ROUNDS_MAX = 100
 """Most batches in one run, so that a run ends."""
 
+EACH_MAX = 100
+"""Most returns of one product in a batch."""
+
 PAUSE_S = 0.1
 """Shortest time between two runs in the background; the first begins at once."""
 
@@ -38,13 +41,16 @@ class ReturnUnits:
         self._next_s = 0.0
 
     async def __call__(self) -> None:
-        """Carry over what there is. Returns of a gate that is not loaded stay until it is: a loading counts them.
+        """Carry over what there is, product by product. Those of a gate that is not loaded stay: a loading counts them.
 
         Raises:
             Unavailable: if Postgres is away.
         """
+        unloaded: set[int] = set()
+        seen: set[UUID] = set()
         for _ in range(ROUNDS_MAX):
-            rows = await self._products.gate_returns(limit=self._limit)
+            # Each product has its share of a round: the returns of one whose gate takes none keep no other's waiting.
+            rows = await self._products.gate_returns(limit=self._limit, each=EACH_MAX, but=unloaded)
             groups: defaultdict[tuple[int, int], list[GateReturn]] = defaultdict(list)
             for row in rows:
                 groups[row.product_id, row.epoch].append(row)
@@ -52,11 +58,18 @@ class ReturnUnits:
             for (product_id, _), returns in groups.items():
                 if await self._gate.return_units(product_id, returns):
                     done += [one.order_id for one in returns]
+                elif self._gate.away:
+                    break
+                else:
+                    unloaded.add(product_id)
             if done:
                 await self._products.drop_gate_returns(done)
                 log.info("units.returned", orders=len(done))
-            if len(rows) < self._limit or not done:
+            met = {row.order_id for row in rows}
+            if met <= seen or self._gate.away:
+                # Nothing more, or only what another carrier is forgetting just now.
                 return
+            seen |= met
 
     def soon(self) -> None:
         """Do it in the background; calls that come meanwhile share the next run."""

@@ -11,10 +11,10 @@ from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import InvalidInput, StaleChange
 from flashsale.domain.money import Money
 from flashsale.domain.products import ALLOTMENT_MAX, LiveStock, PaymentMode, Product
-from flashsale.usecases.ports import GateReturn, NewProduct, ProductChange
+from flashsale.usecases.ports import GateReturn, LiveEpoch, NewProduct, ProductChange
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -30,14 +30,20 @@ class PostgresProducts:
         """Work through this pool."""
         self._database = database
 
-    async def all(self) -> Sequence[tuple[Product, float | None, float | None]]:
-        """Read every product, with seconds until its start and its end."""
-        rows = await self._database.fetch(QUERIES["all_products"])
+    async def all(
+        self, product_ids: Sequence[int] | None = None
+    ) -> Sequence[tuple[Product, float | None, float | None]]:
+        """Read every product, or some, with seconds until start and end."""
+        rows = await self._database.fetch(QUERIES["all_products"], product_ids)
         return [(_product(row), row["starts_in_s"], row["ends_in_s"]) for row in rows]
 
-    async def stocks(self) -> Sequence[LiveStock]:
-        """Read the free count and version of every product."""
-        rows = await self._database.fetch(QUERIES["stocks"])
+    async def live(self) -> Sequence[LiveEpoch]:
+        """Read epoch and live stock of every product."""
+        return [LiveEpoch(**dict(row)) for row in await self._database.fetch(QUERIES["live"])]
+
+    async def stocks(self, product_ids: Sequence[int] | None = None) -> Sequence[LiveStock]:
+        """Read the free count and version of every product, or of some."""
+        rows = await self._database.fetch(QUERIES["stocks"], product_ids)
         return [LiveStock(product_id=row["product_id"], free=row["free"], version=row["version"]) for row in rows]
 
     async def create(self, product: NewProduct) -> int:
@@ -125,14 +131,16 @@ class PostgresProducts:
             return None
         return row["epoch"], LiveStock(product_id=product_id, free=row["free"], version=row["version"])
 
-    async def owed_to_gate(self, product_id: int) -> int:
-        """Count free units without those whose return is on its way."""
-        row = await self._database.fetch_row(QUERIES["owed_to_gate"], product_id)
-        return 0 if row is None else row["units"]
+    async def owed_to_gate(self, product_ids: Sequence[int]) -> dict[int, int]:
+        """Count, per product, free units without those whose return is on its way."""
+        rows = await self._database.fetch(QUERIES["owed_to_gate"], product_ids)
+        return {row["product_id"]: row["units"] for row in rows}
 
-    async def gate_returns(self, *, limit: int) -> Sequence[GateReturn]:
-        """Read returns that the gate has not been told of."""
-        rows = await self._database.fetch(QUERIES["gate_returns"], limit)
+    async def gate_returns(
+        self, *, limit: int, each: int | None = None, but: Collection[int] = ()
+    ) -> Sequence[GateReturn]:
+        """Read returns that the gate has not been told of, at most `each` of a product, none of the products `but`."""
+        rows = await self._database.fetch(QUERIES["gate_returns"], limit, limit if each is None else each, list(but))
         return [GateReturn(**dict(row)) for row in rows]
 
     async def drop_gate_returns(self, order_ids: Sequence[UUID]) -> None:

@@ -17,7 +17,7 @@ from flashsale.usecases.batching import Batcher
 from flashsale.usecases.ports import Admission, Admitted, GateReturn, GateState, Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from flashsale.domain.products import Product
     from flashsale.domain.requests import BuyRequest
@@ -35,6 +35,9 @@ LISTED_MAX = 1000
 
 LEASE_FACTOR = 2
 """A lease that is longer than this many times the setting's was not made by a process of ours. Change it in steps."""
+
+READ_AT_ONCE = 100
+"""Most products whose state is read in one round trip."""
 
 Asked = tuple["Product", UUID, "BuyRequest"]
 
@@ -107,7 +110,22 @@ class RedisGate:
 
     async def state(self, product_id: int, epoch: int) -> GateState:
         """Read what the gate holds, compared with Postgres' epoch; a gate that is away is not loaded."""
-        reply = await self._read(product_id, only_overdue=False, limit=LISTED_MAX)
+        return (await self.states({product_id: epoch}))[product_id]
+
+    async def states(self, epochs: Mapping[int, int]) -> dict[int, GateState]:
+        """Read what the gate holds for several products; one round trip for each READ_AT_ONCE of them."""
+        products = list(epochs)
+        states: dict[int, GateState] = {}
+        for at in range(0, len(products), READ_AT_ONCE):
+            part = products[at : at + READ_AT_ONCE]
+            replies = await self._read(part, only_overdue=False, limit=LISTED_MAX)
+            states |= {
+                product_id: self._state(product_id, epochs[product_id], reply)
+                for product_id, reply in zip(part, replies, strict=True)
+            }
+        return states
+
+    def _state(self, product_id: int, epoch: int, reply: list[Any] | None) -> GateState:
         if reply is None:
             return GateState(loaded=False, epoch=None, stock=0, leases=0, leased_units=0, leased_order_ids=())
         stored, ours, stock, count, units, flat = reply
@@ -143,7 +161,7 @@ class RedisGate:
 
     async def overdue_leases(self, product_id: int, *, limit: int) -> Sequence[Lease]:
         """Give leases past their deadline by the gate's own clock."""
-        reply = await self._read(product_id, only_overdue=True, limit=limit)
+        (reply,) = await self._read([product_id], only_overdue=True, limit=limit)
         return [] if reply is None else _leases(reply[5])
 
     async def return_units(self, product_id: int, returns: Sequence[GateReturn]) -> bool:
@@ -156,15 +174,17 @@ class RedisGate:
         )
         return bool(reply == 1)
 
-    async def _read(self, product_id: int, *, only_overdue: bool, limit: int) -> list[Any] | None:
-        keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers")
-        lease_ms_max = round(self._settings.lease_s * 1000 * LEASE_FACTOR)
-        reply: list[Any] | None = await self._single(
-            lambda run_id: self._connection.script(
-                "state", keys, (run_id, ALLOTMENT_MAX, lease_ms_max, limit, int(only_overdue))
-            )
-        )
-        return reply
+    async def _read(self, product_ids: Sequence[int], *, only_overdue: bool, limit: int) -> list[list[Any] | None]:
+        def build(run_id: str) -> list[Command]:
+            names = ("epoch", "run", "stock", "leases", "lease", "keys", "buyers")
+            lease_ms_max = round(self._settings.lease_s * 1000 * LEASE_FACTOR)
+            arguments = (run_id, ALLOTMENT_MAX, lease_ms_max, limit, int(only_overdue))
+            return [self._connection.script("state", _keys(one, *names), arguments) for one in product_ids]
+
+        try:
+            return await self._connection.call(build)
+        except GateAway:
+            return [None] * len(product_ids)
 
     async def _single(self, build: Callable[[str], Command]) -> Any:
         try:
