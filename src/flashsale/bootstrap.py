@@ -193,6 +193,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                     MeteredGateway(gateway),
                     settings.payments,
                     return_units,
+                    postpone,
                     payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
                 ),
                 sweep=Sweep(

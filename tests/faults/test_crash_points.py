@@ -38,8 +38,8 @@ BUY = "/api/order/buy-flash"
 ACCEPT, PROCESS, BEGIN, FINISH = (
     b"accept_orders_v2(",
     b"process_orders_v2(",
-    b"begin_payments_v1(",
-    b"finish_payments_v1(",
+    b"begin_payments_v2(",
+    b"finish_payments_v2(",
 )
 END_JOBS = b"DELETE FROM procrastinate_jobs"
 CHARGE = b"POST /v1/charges "

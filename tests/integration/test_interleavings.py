@@ -70,25 +70,35 @@ async def test_loads_and_allotments_wait_for_moves_that_are_half_way(services, d
     assert await waiting
 
 
-@pytest.mark.parametrize("what", ["end", "finish", "begin"])
-async def test_two_moves_of_one_order_that_meet_at_its_row_count_once(services, db, what):
+async def test_two_moves_of_one_order_that_meet_at_its_row_count_once(services, db):
     product = await add_product(services, allotment=5)
     order_id = await accept_one(services, product, (await add_buyers(services, 1))[0])
-    move = moves(services, order_id, product, None)
-    if what in ("finish", "begin"):
-        await move["process"]()
-    if what == "finish":
-        await move["begin"]()
+    end = moves(services, order_id, product, None)["end"]
     transaction = db.transaction()
     await transaction.start()
     await db.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
-    moving = [asyncio.create_task(move[what]()) for _ in range(2)]
+    moving = [asyncio.create_task(end()) for _ in range(2)]
     await wait_for_lock(db, len(moving))
     await transaction.rollback()
-    moved = await asyncio.gather(*moving)
-    # A second attempt supersedes the first; every other move happens once.
-    assert sorted(map(len, moved)) == ([1, 1] if what == "begin" else [0, 1])
-    assert await db.fetchval("SELECT free FROM product_live") == (5 if what in ("end", "finish") else 4)
+    assert sorted(map(len, await asyncio.gather(*moving))) == [0, 1]
+    assert await db.fetchval("SELECT free FROM product_live") == 5
+
+
+async def test_a_payment_of_an_order_that_somebody_holds_is_begun_and_finished_later_and_once(services, db):
+    product = await add_product(services, allotment=5)
+    order_id = await accept_one(services, product, (await add_buyers(services, 1))[0])
+    move = moves(services, order_id, product, None)
+    await move["process"]()
+    async with db.transaction(), asyncio.timeout(2):
+        await db.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
+        assert await asyncio.gather(move["begin"](), move["begin"]()) == [[], []]
+    assert len(await move["begin"]()) == 1
+    async with db.transaction(), asyncio.timeout(2):
+        await db.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
+        assert await asyncio.gather(move["finish"](), move["finish"]()) == [{order_id: None}] * 2
+    moved = await asyncio.gather(*(move["finish"]() for _ in range(5)))
+    assert [order_id for one in moved for order_id, status in one.items() if status is not None] == [order_id]
+    assert await db.fetchval("SELECT free FROM product_live") == 5
 
 
 async def test_an_order_that_somebody_holds_is_left_out_of_its_batch(services, db):

@@ -8,6 +8,7 @@ from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.users import Principal, Role
 from flashsale.usecases.charge import Charge
+from flashsale.usecases.halving import Postpone
 from flashsale.usecases.ports import Charge as Answer
 from flashsale.usecases.ports import ChargeOutcome, PaymentResult
 from flashsale.usecases.return_units import ReturnUnits
@@ -39,7 +40,8 @@ class Gateway:
 def charging(services, gateway, **changes):
     payments = services.settings.payments.model_copy(update=changes)
     returning = ReturnUnits(services.products, services.gate, limit=100)
-    return Charge(PostgresPayments(services.database), gateway, payments, returning, payment_due_s=30)
+    postpone = Postpone(services.order_rows, pause_s=1, pause_max_s=1)
+    return Charge(PostgresPayments(services.database), gateway, payments, returning, postpone, payment_due_s=30)
 
 
 async def waiting_order(services, **product):

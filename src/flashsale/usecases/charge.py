@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from flashsale.domain.orders import RELEASING
 from flashsale.usecases.batching import Batcher
+from flashsale.usecases.halving import halve
 from flashsale.usecases.ports import ChargeOutcome, PaymentResult
 
 if TYPE_CHECKING:
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
 
     from flashsale.domain.orders import OrderStatus
     from flashsale.settings import PaymentSettings
-    from flashsale.usecases.ports import PaymentAttempt, PaymentGateway, Payments
+    from flashsale.usecases.halving import Postpone
+    from flashsale.usecases.ports import PaymentAttempt, PaymentGateway, Payments, PoisonBatch
     from flashsale.usecases.return_units import ReturnUnits
 
 log = structlog.get_logger(__name__)
@@ -24,9 +28,19 @@ log = structlog.get_logger(__name__)
 BATCH_MAX = 100
 QUEUE_MAX = 10_000
 
+BUSY_TRIES = 6
+BUSY_PAUSE_S = 0.1
+"""First pause before an outcome is written again whose order somebody holds; it doubles."""
+
+RELEASING_OUTCOMES = frozenset({ChargeOutcome.DECLINED, ChargeOutcome.CANCELLED})
+
 
 class Charge:
-    """The use case. Beginnings and outcomes of payments that run at the same time share transactions."""
+    """The use case. Beginnings and outcomes of payments that run at the same time share transactions.
+
+    Outcomes that give units back wait for the lock of their product: those of one product share transactions, so that
+    no other product's payments wait with them.
+    """
 
     def __init__(
         self,
@@ -34,6 +48,7 @@ class Charge:
         gateway: PaymentGateway,
         settings: PaymentSettings,
         return_units: ReturnUnits,
+        postpone: Postpone,
         *,
         payment_due_s: float,
     ) -> None:
@@ -42,13 +57,13 @@ class Charge:
         self._gateway = gateway
         self._settings = settings
         self._return_units = return_units
+        self._postpone = postpone
         self._payment_due_s = payment_due_s
         self._beginning: Batcher[UUID, PaymentAttempt | None] = Batcher(
             self._begin, batch_max=BATCH_MAX, queue_max=QUEUE_MAX, rivals=lambda order_id: (order_id,)
         )
-        self._finishing: Batcher[PaymentResult, OrderStatus | None] = Batcher(
-            self._finish, batch_max=BATCH_MAX, queue_max=QUEUE_MAX, rivals=lambda result: (result.order_id,)
-        )
+        self._keeping = self._make_finishing()
+        self._releasing: defaultdict[int, Batcher[PaymentResult, _Finished]] = defaultdict(self._make_finishing)
 
     async def __call__(self, order_id: UUID) -> None:
         """Charge an order that may be charged now; otherwise do nothing.
@@ -61,36 +76,76 @@ class Charge:
             log.debug("payment.skipped", order_id=str(order_id))
             return
         settings = self._settings
-        if attempt.attempt > settings.tries_max:
+        if attempt.tries >= settings.tries_max:
             # Enough asked: make sure that the key can never be charged, unless it was.
             charge = await self._gateway.cancel(key=attempt.gateway_key, timeout_s=settings.timeout_s)
         else:
             charge = await self._gateway.charge(
                 key=attempt.gateway_key, amount=attempt.amount, timeout_s=settings.timeout_s
             )
-        status = await self._finishing.submit(
+        status = await self._write(
+            attempt.product_id,
             PaymentResult(
                 order_id=order_id,
                 attempt=attempt.attempt,
                 outcome=charge.outcome,
                 reference=charge.reference,
                 retry_after_s=min(settings.retry_s * 2 ** min(attempt.attempt - 1, 16), settings.retry_max_s),
-            )
+            ),
         )
         if status is None:
             log.warning("payment.superseded", order_id=str(order_id), attempt=attempt.attempt)
         elif charge.outcome is ChargeOutcome.UNKNOWN:
             log.warning("payment.unknown", order_id=str(order_id), attempt=attempt.attempt)
+        elif charge.outcome is ChargeOutcome.UNSENT:
+            log.warning("payment.unsent", order_id=str(order_id), attempt=attempt.attempt, reason=charge.reference)
         else:
             log.debug("payment.finished", order_id=str(order_id), attempt=attempt.attempt, status=status)
 
+    async def _write(self, product_id: int, result: PaymentResult) -> OrderStatus | None:
+        """Write an outcome; gives where the order is now, None if the attempt counts no more, or not yet."""
+        batcher = self._releasing[product_id] if result.outcome in RELEASING_OUTCOMES else self._keeping
+        for number in range(BUSY_TRIES):
+            finished = await batcher.submit(result)
+            if not finished.busy:
+                return finished.status
+            await asyncio.sleep(BUSY_PAUSE_S * 2**number)
+        return None
+
+    def _make_finishing(self) -> Batcher[PaymentResult, _Finished]:
+        return Batcher(self._finish, batch_max=BATCH_MAX, queue_max=QUEUE_MAX, rivals=lambda result: (result.order_id,))
+
     async def _begin(self, order_ids: list[UUID]) -> Sequence[PaymentAttempt | None]:
-        attempts = await self._payments.begin(order_ids, due_s=self._payment_due_s)
+        async def begin(order_ids: Sequence[UUID]) -> Sequence[PaymentAttempt]:
+            return await self._payments.begin(order_ids, due_s=self._payment_due_s)
+
+        async def refused(order_id: UUID, poison: PoisonBatch) -> None:
+            await self._postpone(order_id, poison, job="begin")
+
+        attempts = [attempt for part in await halve(order_ids, begin, refused) for attempt in part]
         by_order = {attempt.order_id: attempt for attempt in attempts}
         return [by_order.get(order_id) for order_id in order_ids]
 
-    async def _finish(self, results: list[PaymentResult]) -> Sequence[OrderStatus | None]:
-        moved = await self._payments.finish(results)
+    async def _finish(self, results: list[PaymentResult]) -> Sequence[_Finished]:
+        async def refused(result: PaymentResult, poison: PoisonBatch) -> None:
+            await self._postpone(result.order_id, poison, job="finish")
+
+        moved: dict[UUID, OrderStatus | None] = {}
+        for part in await halve(results, self._payments.finish, refused):
+            moved |= part
         if not RELEASING.isdisjoint(moved.values()):
             self._return_units.soon()
-        return [moved.get(result.order_id) for result in results]
+        return [
+            _Finished(
+                status=moved.get(result.order_id),
+                busy=result.order_id in moved and moved[result.order_id] is None,
+            )
+            for result in results
+        ]
+
+
+class _Finished(NamedTuple):
+    """What became of an outcome; `busy`: nothing was written, because somebody holds the order's row."""
+
+    status: OrderStatus | None
+    busy: bool

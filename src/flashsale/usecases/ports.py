@@ -280,7 +280,10 @@ class PaymentAttempt:
     """An open attempt, committed before the gateway is called."""
 
     order_id: UUID
+    product_id: int
     attempt: int
+    tries: int
+    """Earlier attempts that may have reached the gateway."""
     unknown: bool
     """Whether an earlier attempt ended without an answer."""
     gateway_key: str
@@ -296,7 +299,7 @@ class PaymentResult:
     outcome: ChargeOutcome
     reference: str | None
     retry_after_s: float
-    """When an unknown outcome is asked for again."""
+    """When an attempt without a definite outcome is followed by another one."""
 
 
 class Payments(Protocol):
@@ -306,8 +309,8 @@ class Payments(Protocol):
         """Open an attempt for each order that may be charged now; a running one is superseded."""
         ...
 
-    async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus]:
-        """Write outcomes of the newest attempts; gives the orders that moved and where to."""
+    async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus | None]:
+        """Write outcomes of the newest attempts; gives where the orders are now, None for one that somebody holds."""
         ...
 
 
@@ -487,7 +490,10 @@ class ChargeOutcome(enum.StrEnum):
     CAPTURED = "captured"
     DECLINED = "declined"
     CANCELLED = "cancelled"
+    # The gateway may have done anything.
     UNKNOWN = "unknown"
+    # The gateway was not reached, or refused the call before it looked at it. Says nothing about earlier calls.
+    UNSENT = "unsent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -497,7 +503,7 @@ class Charge:
     key: str
     outcome: ChargeOutcome
     reference: str | None
-    """The gateway's id of the charge, or the decline code."""
+    """The gateway's id of the charge, the decline code, or why the call was not sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -515,7 +521,7 @@ class LedgerEntry:
 
 
 class PaymentGateway(Protocol):
-    """The payment provider. It never raises for a failure of the network or the provider: that is UNKNOWN."""
+    """The payment provider. It never raises for a failure of the network or the provider: see UNKNOWN, UNSENT."""
 
     async def charge(self, *, key: str, amount: Money, timeout_s: float) -> Charge:
         """Charge once per key, however often it is called."""

@@ -1,12 +1,14 @@
 """The payment gateway over HTTP.
 
-An outcome is what the gateway said in so many words about this very key; everything else is unknown.
+An outcome is what the gateway said in so many words about this very key. A call is unsent if nothing was written to a
+connection, or if the answer says that nobody looked at it. Everything else is unknown.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,18 +29,11 @@ ANSWER_BYTES_MAX = 65_536
 LEDGER_SILENCE_S = 30.0
 """How long the next piece of the ledger may take."""
 
-MISUSE = frozenset(
-    {
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.FORBIDDEN,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.METHOD_NOT_ALLOWED,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-    }
-)
-"""Answers that say that the call itself is wrong, so that sending it again cannot help."""
+MISUSE = frozenset({400, 401, 403, 404, 405, 407, 413, 415, 422, 431})
+"""Answers that say that the call itself is wrong, and that nothing was done: a setting or a defect of ours."""
+
+NOT_NOW = frozenset({301, 302, 307, 308, 429, 503})
+"""Answers of a gateway, or of a proxy before it, that has not looked at the call: elsewhere, or later."""
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}")
 
@@ -65,6 +60,7 @@ class HttpGateway:
             connector=aiohttp.TCPConnector(limit=self._connections_max),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Authorization": f"Bearer {self._secret}"},
+            trace_configs=[_telling_what_was_sent()],
         )
         return self
 
@@ -75,13 +71,11 @@ class HttpGateway:
             self._session = None
 
     async def charge(self, *, key: str, amount: Money, timeout_s: float) -> Charge:
-        """Charge once per key, however often it is called; waiting for a connection counts against `timeout_s`.
-
-        Raises:
-            GatewayMisuse: if the gateway refuses the call as such, for example for a wrong secret.
-        """
+        """Charge once per key, however often it is called; waiting for a connection counts against `timeout_s`."""
         body = {"amountMinor": amount.minor, "currency": amount.currency}
         status, answer = await self._post("/v1/charges", key, timeout_s, body=body)
+        if isinstance(answer, str):
+            return Charge(key=key, outcome=ChargeOutcome.UNSENT, reference=answer)
         outcome = _outcome(answer, key)
         if outcome is ChargeOutcome.CANCELLED and status == HTTPStatus.CONFLICT:
             return _charge(key, outcome, answer)
@@ -91,12 +85,10 @@ class HttpGateway:
         return _unknown(key, status)
 
     async def cancel(self, *, key: str, timeout_s: float) -> Charge:
-        """Make sure that the key is never charged; CAPTURED or DECLINED if it was too late.
-
-        Raises:
-            GatewayMisuse: if the gateway refuses the call as such.
-        """
+        """Make sure that the key is never charged; CAPTURED or DECLINED if it was too late."""
         status, answer = await self._post(f"/v1/charges/{key}/cancel", key, timeout_s, body=None)
+        if isinstance(answer, str):
+            return Charge(key=key, outcome=ChargeOutcome.UNSENT, reference=answer)
         outcome = _outcome(answer, key)
         return _charge(key, outcome, answer) if status == HTTPStatus.OK else _unknown(key, status)
 
@@ -122,10 +114,11 @@ class HttpGateway:
 
     async def _post(
         self, path: str, key: str, timeout_s: float, *, body: dict[str, Any] | None
-    ) -> tuple[int, dict[str, Any]]:
-        """Send one call; gives status and answer, or 0 and nothing if there was no answer to speak of."""
+    ) -> tuple[int, dict[str, Any] | str]:
+        """Send one call; gives status (0: no answer) and answer, or why it certainly was not looked at."""
         if _KEY.fullmatch(key) is None:
             raise GatewayMisuse("A gateway key has 1 to 255 letters, digits, '_', '.', ':' or '-'.")
+        call = _Call()
         try:
             async with self._open().post(
                 self._base_url + path,
@@ -133,20 +126,39 @@ class HttpGateway:
                 headers={"Idempotency-Key": key} if body is not None else None,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
                 allow_redirects=False,
+                trace_request_ctx=call,
             ) as response:
-                _refuse_misuse(response.status)
+                if response.status in MISUSE:
+                    log.error("gateway.call_refused", status=response.status)
+                if response.status in MISUSE | NOT_NOW:
+                    return response.status, f"status {response.status}"
                 answer = json.loads(await _read(response))
                 return response.status, answer if isinstance(answer, dict) else {}
-        except aiohttp.InvalidURL as error:
-            raise GatewayMisuse("The gateway's URL is not one.") from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
-            log.info("gateway.call_failed", key=key, error=type(error).__name__)
-            return 0, {}
+            log.info("gateway.call_failed", key=key, error=type(error).__name__, sent=call.sent)
+            return 0, {} if call.sent else type(error).__name__
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("the gateway is not open: use it as an async context manager")
         return self._session
+
+
+@dataclass(slots=True)
+class _Call:
+    """Whether anything of a call was written to a connection; until then the gateway cannot know of it."""
+
+    sent: bool = False
+
+
+def _telling_what_was_sent() -> aiohttp.TraceConfig:
+    async def sending(_session: object, context: Any, _: object) -> None:
+        if isinstance(context.trace_request_ctx, _Call):
+            context.trace_request_ctx.sent = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(sending)
+    return trace
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

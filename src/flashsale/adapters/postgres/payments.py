@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 QUERIES = load("queries/payments.sql")
 
+BUSY = "busy"
+"""What `finish` says of an order whose row somebody else holds."""
+
 
 class PostgresPayments:
     """Implements `ports.Payments`."""
@@ -32,7 +35,9 @@ class PostgresPayments:
         return [
             PaymentAttempt(
                 order_id=row["order_id"],
+                product_id=row["product_id"],
                 attempt=row["attempt"],
+                tries=row["tries"],
                 unknown=row["status"] == OrderStatus.PAYMENT_UNKNOWN,
                 gateway_key=row["gateway_key"],
                 amount=Money(minor=row["amount_minor"], currency=row["currency"]),
@@ -40,8 +45,8 @@ class PostgresPayments:
             for row in rows
         ]
 
-    async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus]:
-        """Write outcomes of the newest attempts; gives the orders that moved and where to."""
+    async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus | None]:
+        """Write outcomes of the newest attempts; gives where the orders are now, None for one that somebody holds."""
         rows = await self._database.fetch(
             QUERIES["finish"],
             [result.order_id for result in results],
@@ -50,4 +55,4 @@ class PostgresPayments:
             [result.reference for result in results],
             [timedelta(seconds=result.retry_after_s) for result in results],
         )
-        return {row["order_id"]: OrderStatus(row["status"]) for row in rows}
+        return {row["order_id"]: None if row["status"] == BUSY else OrderStatus(row["status"]) for row in rows}
