@@ -712,9 +712,16 @@ MUTATIONS = [
     Mutation(
         guard="of the calls that were not sent one is kept",
         file="sql/functions/begin_payments_v2.sql",
-        before="        DELETE FROM payment_attempts WHERE order_id = ANY(_held) AND outcome = 'unsent';\n",
-        after="",
+        before="AND (a.outcome = 'unsent' OR a.attempt < o.attempt - 100)",
+        after="AND a.attempt < o.attempt - 100",
         tests="never_end_an_order",
+    ),
+    Mutation(
+        guard="of the attempts without an answer a hundred are kept",
+        file="sql/functions/begin_payments_v2.sql",
+        before="(a.outcome = 'unsent' OR a.attempt < o.attempt - 100)",
+        after="a.outcome = 'unsent'",
+        tests="keeps_a_hundred",
     ),
     Mutation(
         guard="a call counts as sent once anything was written",

@@ -36,8 +36,11 @@ BEGIN
         UPDATE payment_attempts
         SET outcome = 'superseded', finished_at = clock_timestamp()
         WHERE order_id = ANY(_held) AND outcome IS NULL;
-        -- Nothing came of them: of an outage's hundreds only the last one is kept.
-        DELETE FROM payment_attempts WHERE order_id = ANY(_held) AND outcome = 'unsent';
+        -- Of an outage's hundreds of attempts the last one that was not sent is kept, and a hundred others.
+        DELETE FROM payment_attempts AS a
+        USING orders AS o
+        WHERE a.order_id = ANY(_held) AND o.order_id = a.order_id
+            AND (a.outcome = 'unsent' OR a.attempt < o.attempt - 100);
     END IF;
     RETURN QUERY
     WITH moved AS (

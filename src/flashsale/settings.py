@@ -155,7 +155,9 @@ class PaymentSettings(Group):
     )
     gateway_secret: Secret = Field(SecretStr(""), description="Bearer secret that the gateway asks for.")
     timeout_s: float = Field(10.0, gt=0, description="Longest wait for the gateway; after it the outcome is unknown.")
-    tries_max: int = Field(5, ge=1, description="Charges sent for one order before its key is cancelled instead.")
+    tries_max: int = Field(
+        5, ge=1, le=50, description="Charges sent for one order before its key is cancelled instead."
+    )
     retry_s: float = Field(2.0, gt=0, description="First pause before an unknown outcome is asked for; it doubles.")
     retry_max_s: float = Field(60.0, gt=0, description="Longest pause before an unknown outcome is asked for again.")
 

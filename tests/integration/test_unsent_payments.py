@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from flashsale.adapters.payments.gateway import MISUSE, NOT_NOW, HttpGateway
+from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.usecases.ports import Charge as Answer
@@ -215,3 +216,13 @@ async def test_tries_are_those_that_may_have_reached_the_gateway_whatever_lies_b
     assert gateway.asked == ["charge"] * 5 + ["cancel"] * 2
     assert statuses == ["processing_payment"] + ["payment_unknown"] * 5 + ["payment_failed"]
     assert await free(db) == 10
+
+
+async def test_an_order_without_an_answer_for_days_keeps_a_hundred_attempts(services, db):
+    order_id, _ = await waiting_order(services)
+    payments = PostgresPayments(services.database)
+    for _ in range(110):
+        [attempt] = await payments.begin([order_id], due_s=30)
+    assert attempt.attempt == 110
+    assert attempt.tries >= services.settings.payments.tries_max
+    assert await db.fetchval("SELECT count(*) FROM payment_attempts") <= 102

@@ -174,6 +174,11 @@ class Channel:
         if self._round is None and not self._pausing:
             self._go_round(commenting=False)
 
+    def end(self) -> None:
+        """End every stream, spread over a few seconds; their clients come back and learn what there is now."""
+        for stream in self.streams:
+            _end_soon(stream)
+
     def keep_alive(self, silence_s: float) -> None:
         """Send every stream a comment if the channel has been silent for so long."""
         silent_s = asyncio.get_running_loop().time() - self._spoke_s
@@ -293,8 +298,7 @@ class LiveHub:
         """End every stream, spread over a few seconds; also those that begin from now on."""
         self._closing = True
         for channel in (*self._stock.values(), *self._orders.values()):
-            for stream in channel.streams:
-                _end_soon(stream)
+            channel.end()
 
     def _offer(self, stock: LiveStock) -> None:
         if stock.product_id not in self._stock or stock.product_id in self._timers:
@@ -322,15 +326,22 @@ class LiveHub:
 
     async def _resume(self) -> None:
         """Publish everything anew: notifications may have been lost. The catalog has read the products already."""
-        for product_id in self._stock:
-            self._publish(product_id)
+        known = {product.product_id for product in self._services.catalog.all()} if self._stock else set()
+        for product_id, channel in self._stock.items():
+            if product_id in known:
+                self._publish(product_id)
+            else:
+                channel.end()
         watched = list(self._orders)
         for start in range(0, len(watched), LOOKUP_MAX):
-            found = await self._services.order_rows.get_many(watched[start : start + LOOKUP_MAX])
-            for order_id, order in found.items():
-                channel = self._orders.get(order_id)
-                if channel is not None:
-                    self.put_order(channel, order)
+            asked = watched[start : start + LOOKUP_MAX]
+            found = await self._services.order_rows.get_many(asked)
+            for order_id in asked:
+                watching = self._orders.get(order_id)
+                if watching is not None and order_id in found:
+                    self.put_order(watching, found[order_id])
+                elif watching is not None:
+                    watching.end()
 
     async def _keep_alive(self) -> None:
         while True:
