@@ -99,7 +99,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def pressure(session: nox.Session) -> None:
-    """Press harder than it can take, flood it with logins, rebuild the gate; arguments go to the command."""
+    """Press harder than it can take, flood it with logins, rebuild the gate, hold idle products; arguments go on."""
     install(session)
     session.run("python", "-m", "tests.faults", "pressure", *session.posargs)
 

@@ -21,6 +21,7 @@ from flashsale.local.stack import Stack
 from flashsale.observability import configure_logs
 from flashsale.settings import LogSettings
 from tests.faults.cells import CELLS
+from tests.faults.many_products import many_products
 from tests.faults.pressure import flood, overload, rebuild
 from tests.faults.scene import Cell, Result, play, wait_for_postgres
 
@@ -97,16 +98,19 @@ def soak(minutes: float, seed: int, keep: Path | None) -> None:
     sys.exit(not right)
 
 
+SCENARIOS = {"overload": overload, "flood": flood, "rebuild": rebuild, "products": many_products}
+
+
 @main.command(epilog="Example: python -m tests.faults pressure --only flood")
-@click.option("--only", type=click.Choice(["overload", "flood", "rebuild"]), help="Only this one.")
+@click.option("--only", type=click.Choice(["overload", "flood", "rebuild", "products"]), help="Only this one.")
 def pressure(only: str | None) -> None:
-    """Press harder than it can take, flood it with logins beside a sale, and time how the gate is rebuilt.
+    """Press harder than it can take, flood it with logins, rebuild the gate, and hold 1,500 idle products.
 
     Exit code 0 only if everything went well.
     """
     console = Console(width=None if sys.stdout.isatty() else 130)
     right = True
-    for name, scenario in (("overload", overload), ("flood", flood), ("rebuild", rebuild)):
+    for name, scenario in SCENARIOS.items():
         if only in (None, name):
             with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as folder:
                 went = asyncio.run(scenario(Path(folder), console.print))
