@@ -75,8 +75,11 @@ def test_without_row_locks_two_transactions_that_meet_after_their_claims_oversel
     stack = Stack(tmp_path, port=0, orders=0, payments=0, environment=FAST)
     asyncio.run(stack.start())
     try:
-        kept = asyncio.run(meet(stack, accept, claim))
-        sold = asyncio.run(meet(stack, unguarded, unlocked))
+        # Before the functions are replaced: no command works on a schema that it does not know.
+        headers, crowds = admin_headers(stack), [buyer_headers(stack, BUYERS) for _ in range(2)]
+        kept = asyncio.run(meet(stack, headers, crowds[0], accept, claim))
+        sold = asyncio.run(meet(stack, headers, crowds[1], unguarded, unlocked))
+        asyncio.run(replace(stack, accept, claim))
         done = audit(stack)
     finally:
         asyncio.run(stack.stop())
@@ -85,19 +88,25 @@ def test_without_row_locks_two_transactions_that_meet_after_their_claims_oversel
     assert "I2   VIOLATED" in done.stdout
 
 
-async def meet(stack, accept, claim):
+async def replace(stack, *functions):
+    """Install other versions of functions."""
+    connection = await asyncpg.connect(stack.environment["FLASHSALE_POSTGRES__URL"])
+    for function in functions:
+        await connection.execute(function.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
+    await connection.close()
+
+
+async def meet(stack, headers, crowd, accept, claim):
     """Let everybody through the gate, and the accept transactions of both processes wait for each other where each has
     chosen its units; gives the oversell."""
     waiting = accept.replace("_taken := 0;", f"PERFORM pg_advisory_xact_lock_shared({BARRIER}); _taken := 0;")
     assert waiting.count(str(BARRIER)) == 1
-    headers, crowd = admin_headers(stack), buyer_headers(stack, BUYERS)
+    await replace(stack, waiting, claim)
     async with (
         asyncpg.create_pool(stack.environment["FLASHSALE_POSTGRES__URL"], min_size=1, max_size=1) as pool,
         httpx.AsyncClient(base_url=stack.base_url) as client,
         pool.acquire() as database,
     ):
-        for function in (waiting, claim):
-            await database.execute(function.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
         body = {"name": "Phone", "price": "1", "stock": UNITS}
         product_id = (await client.post("/api/admin/products", json=body, headers=headers)).json()["id"]
         await set_gate(stack, product_id, 1_000_000)

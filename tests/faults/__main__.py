@@ -22,7 +22,7 @@ from flashsale.observability import configure_logs
 from flashsale.settings import LogSettings
 from tests.faults.cells import CELLS
 from tests.faults.many_products import many_products
-from tests.faults.pressure import flood, overload, rebuild
+from tests.faults.pressure import flood, overload, rebuild, stampede
 from tests.faults.scene import Cell, Result, play, wait_for_postgres
 
 SIMULATOR = {"FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "1", "FLASHSALE_LOG__LEVEL": "warning"}
@@ -98,11 +98,17 @@ def soak(minutes: float, seed: int, keep: Path | None) -> None:
     sys.exit(not right)
 
 
-SCENARIOS = {"overload": overload, "flood": flood, "rebuild": rebuild, "products": many_products}
+SCENARIOS = {
+    "overload": overload,
+    "stampede": stampede,
+    "flood": flood,
+    "rebuild": rebuild,
+    "products": many_products,
+}
 
 
 @main.command(epilog="Example: python -m tests.faults pressure --only flood")
-@click.option("--only", type=click.Choice(["overload", "flood", "rebuild", "products"]), help="Only this one.")
+@click.option("--only", type=click.Choice(list(SCENARIOS)), help="Only this one.")
 def pressure(only: str | None) -> None:
     """Press harder than it can take, flood it with logins, rebuild the gate, and hold 1,500 idle products.
 

@@ -268,8 +268,8 @@ CELLS = [
     Cell(name="payment worker stopped and resumed", disturb=payment_zombie),
     Cell(name="Valkey killed, old snapshot", disturb=valkey_rewound),
     Cell(name="Valkey killed, data gone", disturb=valkey_wiped),
-    Cell(name="Valkey flushed", disturb=valkey_flushed, gate_lies=True),
-    Cell(name="gate stock overwritten", disturb=stock_overwritten, gate_lies=True),
+    Cell(name="Valkey flushed", disturb=valkey_flushed),
+    Cell(name="gate stock overwritten", disturb=stock_overwritten),
     Cell(name="Valkey unreachable for 20 s", disturb=valkey_unreachable),
     Cell(name="Postgres killed", disturb=postgres_killed),
     Cell(name="LISTEN connections lost", disturb=listeners_lost),
@@ -278,5 +278,5 @@ CELLS = [
     Cell(name="gateway drops answers", disturb=gateway_drops_answers),
     Cell(name="gateway killed", disturb=gateway_killed),
     Cell(name="every process replaced", disturb=everything_replaced, unnoticed=True),
-    Cell(name="adversary in Valkey", disturb=adversary, gate_lies=True),
+    Cell(name="adversary in Valkey", disturb=adversary),
 ]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import json
 import statistics
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TextIO
 
 import aiohttp
+import asyncpg
+import jwt
 from redis.asyncio import Redis
 from rich.table import Table
 
@@ -47,6 +52,17 @@ PAIRS = 3
 REBUILD_S = {1_000: 2.0, 100_000: 5.0}
 """Aims, by units."""
 REBUILDS = 5
+
+
+STAMPEDE_UNITS, STAMPEDE_BUYERS, STAMPEDE_S, LATECOMERS = 10_000, 12_000, 1.0, 200
+STAMPEDES: dict[str, dict[str, str]] = {
+    "defaults": {},
+    "small queues": {"FLASHSALE_GATE__QUEUE_MAX": "200", "FLASHSALE_ACCEPT__QUEUE_MAX": "100"},
+}
+"""One API process each: the queues of defaults hold less than what comes in a second, too."""
+
+ROUNDS_MAX = 60
+"""Most times that those who were told to come back press again, a second apart."""
 
 
 @dataclass(slots=True)
@@ -175,6 +191,84 @@ async def rebuild(folder: Path, say: Callable[[str | Table], None]) -> bool:
     say(table)
     say(verdict.stdout.strip().splitlines()[-1])
     return quick and not verdict.returncode
+
+
+async def stampede(folder: Path, say: Callable[[str | Table], None]) -> bool:
+    """Overfill every queue of one API process; true if every "sold out" was true, whatever else was under way."""
+    table = Table(title="stampede: 10,000 units, 12,000 buyers in a second, one API process", title_justify="left")
+    for column in ("queues", "press", "202", "503", "sold out", "units free then"):
+        table.add_column(column, justify="right")
+    right = True
+    for name, settings in STAMPEDES.items():
+        environment = {"FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0.2", "FLASHSALE_LOG__LEVEL": "error", **settings}
+        async with Stack(folder / name.replace(" ", "-"), port=0, api=1, environment=environment) as stack:
+            product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": STAMPEDE_UNITS})
+            tokens = buyer_tokens(stack, STAMPEDE_BUYERS + LATECOMERS)
+            history = (folder / name).with_suffix(".jsonl")
+            connector = aiohttp.TCPConnector(limit=2000)
+            with history.open("w") as lines:
+                async with aiohttp.ClientSession(stack.base_url, connector=connector) as session:
+                    press = partial(_press_once, session, product_id, lines)
+                    shares = [("first", tokens[:STAMPEDE_BUYERS], STAMPEDE_S), ("next", tokens[STAMPEDE_BUYERS:], 0.0)]
+                    again: list[str] = []
+                    for who, those, seconds in shares:
+                        told = await press(those, seconds)
+                        again += [token for token in those if told[token] == "unavailable"]
+                        free = await _free(stack, product_id)
+                        table.add_row(name, who, *_told(told), f"{free:,}")
+                    for _ in range(ROUNDS_MAX):
+                        if not again:
+                            break
+                        await asyncio.sleep(1)
+                        told = await press(again, STAMPEDE_S)
+                        again = [token for token in again if told[token] == "unavailable"]
+                    table.add_row(name, "again", *_told(told), f"{await _free(stack, product_id):,}")
+            verdict = await asyncio.to_thread(audit, stack, "--history", str(history))
+            say(verdict.stdout.strip())
+            right = right and not verdict.returncode and not again
+    say(table)
+    return right
+
+
+def _told(told: dict[str, str]) -> list[str]:
+    counts = Counter(told.values())
+    return [f"{counts[what]:,}" for what in ("accepted", "unavailable", "sold_out")]
+
+
+async def _free(stack: Stack, product_id: int) -> int:
+    connection = await asyncpg.connect(stack.environment["FLASHSALE_POSTGRES__URL"])
+    try:
+        free: int = await connection.fetchval("SELECT free FROM product_live WHERE product_id = $1", product_id)
+    finally:
+        await connection.close()
+    return free
+
+
+async def _press_once(
+    session: aiohttp.ClientSession, product_id: int, lines: TextIO, tokens: list[str], seconds: float
+) -> dict[str, str]:
+    """Let each buyer press once within `seconds`, writing the history; gives what each was told."""
+    told: dict[str, str] = {}
+    began_s = time.monotonic()
+
+    async def one(number: int, token: str) -> None:
+        await asyncio.sleep(max(0.0, began_s + seconds * number / len(tokens) - time.monotonic()))
+        sent_at = time.time()
+        headers = {"Authorization": f"Bearer {token}"}
+        async with session.post("/api/order/buy-flash", json={"productId": product_id}, headers=headers) as response:
+            body = await response.read()
+            answer = json.loads(body)
+            told[token] = answer.get("code", "accepted")
+            line = {
+                "kind": "buy", "user": jwt.decode(token, options={"verify_signature": False})["sub"], "key": None,
+                "product": product_id, "quantity": 1, "sent_at": sent_at, "answered_at": time.time(),
+                "status": response.status, "order_id": answer.get("orderId"), "code": answer.get("code"),
+                "body": hashlib.sha256(body).hexdigest() if response.status == HTTPStatus.ACCEPTED else None,
+            }  # fmt: skip
+            lines.write(json.dumps(line) + "\n")
+
+    await asyncio.gather(*(one(number, token) for number, token in enumerate(tokens)))
+    return told
 
 
 async def _flood(stack: Stack, statuses: Counter[int]) -> None:

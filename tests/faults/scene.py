@@ -122,8 +122,6 @@ class Cell:
 
     name: str
     disturb: Callable[[Scene], Awaitable[None]]
-    gate_lies: bool = False
-    """The fault is in what the gate holds: then I20 (no false `sold out`) is not promised."""
     unnoticed: bool = False
     """No client may notice: no request without an answer, none answered 5xx, 503 included."""
 
@@ -200,8 +198,6 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
         violated = {name: int(count.replace(",", "")) for name, count in FINDING.findall(findings)}
         if code and not violated:
             problems.append(findings)
-        if cell.gate_lies:
-            violated.pop("I20", None)
         if violated:
             problems.append(findings)
         summary = run.summary()

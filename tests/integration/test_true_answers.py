@@ -202,7 +202,7 @@ async def test_who_is_at_the_limit_leaves_one_void_request_after_a_reload(servic
     bots = await add_buyers(services, 10)
     honest = await add_buyers(services, 15)
     await press(services, product, bots)
-    await services.load_gate(product.product_id, force=True)
+    assert await services.load_gate(product.product_id, seen_epoch=product.epoch)
     product = await services.catalog.get(product.product_id)
     told = Counter()
     for number in range(15):

@@ -22,10 +22,7 @@ JOBS_KEPT_S = 86_400.0
 """How long jobs that failed are kept for people who look into them; of each queue only the newest stay that long."""
 
 BATCH = 5_000
-"""Most rows that one transaction deletes."""
-
-CARRIED = 20_000
-"""Most orders in one transaction that adds them to the totals."""
+"""Most rows of one transaction."""
 
 ROUNDS_MAX = 100
 """Most transactions of one kind in one run, so that a run ends; what is left waits for the next."""
@@ -60,19 +57,18 @@ class Tidy:
         Raises:
             Unavailable: if Postgres is away; what was done stays done.
         """
-        upkeep = self._upkeep
-        carried = await _until_done(lambda: upkeep.carry(settled_s=SETTLED_S, limit=CARRIED), CARRIED)
-        voids = await _until_done(lambda: upkeep.delete_voids(older_s=VOIDS_KEPT_S, limit=BATCH), BATCH)
-        jobs = await _until_done(lambda: upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH), BATCH)
+        carried = await _until_done(lambda: self._upkeep.carry(settled_s=SETTLED_S, limit=BATCH))
+        voids = await _until_done(lambda: self._upkeep.delete_voids(older_s=VOIDS_KEPT_S, limit=BATCH))
+        jobs = await _until_done(lambda: self._upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH))
         if carried or voids or jobs:
             log.info("tables.tidied", orders=carried, voids=voids, jobs=jobs)
 
 
-async def _until_done(work: Callable[[], Awaitable[int]], limit: int) -> int:
+async def _until_done(work: Callable[[], Awaitable[int]]) -> int:
     total = 0
     for _ in range(ROUNDS_MAX):
         rows = await work()
         total += rows
-        if rows < limit:
+        if rows < BATCH:
             break
     return total
