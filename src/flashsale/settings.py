@@ -212,6 +212,10 @@ class HttpSettings(Group):
         10.0, gt=0, description="How long a request may take to arrive before its connection is closed."
     )
     drain_s: int = Field(15, ge=1, description="How long a process told to stop finishes open requests.")
+    cors_origins: list[str] = Field(
+        [],
+        description='Origins whose pages may call the API from a browser: `["https://shop.example"]`, `["*"]` for all.',
+    )
 
 
 class SimulatorSettings(Group):

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+from litestar import Litestar
 
 from flashsale.http.edge import Edge
 from flashsale.http.metrics import Meter
@@ -18,14 +19,14 @@ async def ask(edge, *headers):
     async def receive():
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    scope = {"type": "http", "path": "/x", "headers": list(headers), "path_template": "/x"}
+    scope = {"type": "http", "method": "GET", "path": "/x", "query_string": b"", "headers": list(headers)}
     # In a task of its own, as a server does.
-    await asyncio.create_task(edge(scope, receive, send))
+    await asyncio.create_task(edge.framework(scope, receive, send))
     return dict(sent[0]["headers"])
 
 
 def edge_of(app):
-    return Edge(app, [], Meter())
+    return Edge(app, Litestar(), [], Meter())
 
 
 async def answer(scope, receive, send):
@@ -50,7 +51,7 @@ async def test_made_request_ids_differ_in_a_process_and_between_processes():
     edge = edge_of(answer)
     made = {(await ask(edge))[b"x-request-id"] for _ in range(100)}
     assert len(made) == 100
-    assert RequestIds().bind({"headers": []}) not in made
+    assert RequestIds().bind(None) not in made
 
 
 async def test_every_answer_forbids_sniffing():

@@ -34,6 +34,6 @@ def test_a_rate_limit_says_the_policy_and_when_to_come_back():
 def test_a_problem_is_a_complete_document():
     rendered = problem_of(errors.InvalidInput(field="quantity", problem="must be 1"))
     assert json.loads(rendered.body) == {
-        "type": "/docs/problems#invalid_input", "title": "Bad Request", "status": 400,
+        "type": "/problems/invalid_input", "title": "Bad Request", "status": 400,
         "detail": "quantity must be 1", "code": "invalid_input", "field": "quantity",
     }  # fmt: skip

@@ -98,9 +98,5 @@ def build_app(services: ApiServices, hub: LiveHub) -> Edge:
         logging_config=None,
     )
     complete(app.openapi_schema)
-    body_bytes_max = settings.http.body_bytes_max
-    direct = [
-        *orders.direct_routes(services, tokens, meter, body_bytes_max=body_bytes_max),
-        *accounts.direct_routes(services, tokens, body_bytes_max=body_bytes_max),
-    ]
-    return Edge(live.StreamsOutlast(app), direct, meter)
+    direct = [*orders.direct_routes(services, tokens, meter), *accounts.direct_routes(services, tokens)]
+    return Edge(live.StreamsOutlast(app), app, direct, meter, cors_origins=settings.http.cors_origins)

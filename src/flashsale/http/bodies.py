@@ -1,4 +1,4 @@
-"""Request bodies of direct routes: read within a limit, decoded, or refused with what is wrong."""
+"""Request bodies: of the right type, decoded strictly, or refused with what is wrong."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from flashsale.domain.errors import InvalidInput
-from flashsale.http.problems import BodyTooLarge
+from flashsale.domain.errors import FlashSaleError, InvalidInput
 
 if TYPE_CHECKING:
-    from litestar.types import Receive, Scope
-
+    from flashsale.http.messages import Request
 
 T = TypeVar("T")
 
@@ -22,44 +19,46 @@ _PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
 _FIELD = re.compile(r"(?:`\$\.|field `)(\w+)")
 """The field that it speaks of, also of one that is missing or unknown."""
 
-
-async def read_body(receive: Receive, length: bytes | None, *, limit: int) -> bytes:
-    """Read a request body of at most `limit` bytes; `BodyTooLarge` as soon as it is more, or its `length` says so."""
-    if length is not None and length.isdigit() and int(length) > limit:
-        raise BodyTooLarge(f"The body may have {limit} bytes.")
-    cycle = getattr(receive, "__self__", None)
-    if isinstance(cycle, RequestResponseCycle) and not (cycle.more_body or cycle.disconnected):
-        # All of it is here, as nearly always: taken without the coroutine and the message that would hand it over.
-        return _within(limit, bytes(cycle.body))
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise InvalidInput(field="body", problem="ended before it was complete")
-        body = _within(limit, body + message.get("body", b""))  # type: ignore[operator]
-        if not message.get("more_body"):
-            return body
+JSON = b"application/json"
+_JSON = re.compile(rb'application/json(?:\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
 
 
-def _within(limit: int, body: bytes) -> bytes:
-    if len(body) > limit:
-        raise BodyTooLarge(f"The body may have {limit} bytes.")
-    return body
+class WrongMediaType(FlashSaleError):
+    """The body is not said to be JSON. A page of another site can send nothing else without being asked first."""
+
+    code = "unsupported_media_type"
 
 
-def declared_length(scope: Scope) -> bytes | None:
-    """Give the value of Content-Length, as it came."""
-    return next((value for name, value in scope["headers"] if name == b"content-length"), None)
+def body_of(request: Request, decoder: msgspec.json.Decoder[T], *, what: str) -> T:
+    """Decode a JSON body.
 
-
-def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, what: str) -> T:
-    """Decode JSON; `InvalidInput`, which names the field, if it is none or not what `what` takes."""
+    Raises:
+        WrongMediaType: unless its Content-Type says JSON, once; beside a token it may be left out.
+        InvalidInput: with the field, if it is not what `what` takes.
+    """
+    fields = request.fields
+    if fields.get(b"content-type") != JSON or len(fields) != len(request.headers):
+        types = request.all(b"content-type")
+        # A page of another site may leave the type out without being asked, but it can not send a token.
+        unsaid = not types and b"authorization" in fields
+        if not unsaid and (len(types) != 1 or _JSON.fullmatch(types[0]) is None):
+            raise WrongMediaType("Send JSON, and Content-Type: application/json.")
     try:
-        return decoder.decode(body)
+        return decoder.decode(request.body)
     except msgspec.ValidationError as error:
         said = str(error)
         named = _FIELD.search(said)
         problem = f"is not what {what} takes: {_PLACE.sub('', said)}"
         raise InvalidInput(field="body" if named is None else named[1], problem=problem) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(field="body", problem="is not JSON") from error
+
+
+def no_body(request: Request) -> None:
+    """Refuse a body where none is taken.
+
+    Raises:
+        InvalidInput: if there is one.
+    """
+    if request.body and request.body != b"{}":
+        raise InvalidInput(field="body", problem="is not taken by this call")

@@ -1,4 +1,4 @@
-"""The outermost layer: names every request, counts and times it, and serves the direct routes.
+"""The outermost layer: names every request, finds its route, counts and times it, and serves the direct routes.
 
 Direct routes are those that nearly all requests of a sale take, and those that a flood takes: a refusal must be cheap.
 They come before Litestar's layers, which would cost more than the routes themselves.
@@ -6,99 +6,158 @@ They come before Litestar's layers, which would cost more than the routes themse
 
 from __future__ import annotations
 
-import re
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from litestar.enums import ScopeType
 
 from flashsale.domain.errors import FlashSaleError, SoldOut
-from flashsale.http.answers import NOSNIFF
-from flashsale.http.metrics import NO_ROUTE
-from flashsale.http.problems import INTERNAL, METHOD_NOT_ALLOWED, SOLD_OUT, problem_of
+from flashsale.http.cors import Cors
+from flashsale.http.messages import NOSNIFF, Request, empty
+from flashsale.http.metrics import NO_ROUTE, REQUESTS
+from flashsale.http.problems import INTERNAL, NO_SUCH_PATH, SOLD_OUT, method_not_allowed, problem_of
 from flashsale.http.request_ids import HEADER, RequestIds
+from flashsale.http.routing import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from contextlib import AbstractAsyncContextManager
 
+    from litestar import Litestar
     from litestar.types import ASGIApp, Receive, Scope, Send
     from litestar.types.asgi_types import Message
 
-    from flashsale.http.answers import Answer
+    from flashsale.http.messages import Answer
     from flashsale.http.metrics import Meter
+    from flashsale.http.routing import Direct, Route
 
 log = structlog.get_logger(__name__)
 
 
-class Direct(NamedTuple):
-    """A direct route."""
-
-    template: str
-    """Its path, with a name in braces for each segment that may be anything."""
-    method: str
-    """The only one that it takes."""
-    serve: Callable[[Scope, Receive], Awaitable[Answer]]
-
-
 class Edge:
-    """ASGI wrapper around the app."""
+    """What the server serves; also an ASGI app, so that any other server could serve it."""
 
-    def __init__(self, app: ASGIApp, direct: Iterable[Direct], meter: Meter) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        litestar: Litestar,
+        direct: Iterable[Direct],
+        meter: Meter,
+        *,
+        cors_origins: Iterable[str] = (),
+    ) -> None:
         """Wrap an app; it gets what is for no direct route."""
         self._app = app
-        self._by_path: dict[str, Direct] = {}
-        self._by_pattern: list[tuple[re.Pattern[str], Direct]] = []
-        for route in direct:
-            if "{" in route.template:
-                parts = ("[^/]+" if part.startswith("{") else re.escape(part) for part in route.template.split("/"))
-                pattern = re.compile("/".join(parts) + "/?")
-                self._by_pattern.append((pattern, route))
-            else:
-                self._by_path |= {route.template: route, route.template + "/": route}
+        self._litestar = litestar
+        self._routes = Routes(litestar, direct)
         self._count = meter.count
         self._request_ids = RequestIds()
+        self._cors = Cors(cors_origins)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
-            return
+    def lifespan(self) -> AbstractAsyncContextManager[None]:
+        """Run what runs beside the requests."""
+        return self._litestar.lifespan()
+
+    def refused(self, problem: Answer) -> None:
+        """Count what was no request."""
+        REQUESTS.labels(NO_ROUTE, str(problem.status)).inc()
+
+    def direct(self, request: Request) -> tuple[Coroutine[Any, Any, Answer], bool] | None:
+        """Give what answers without the framework, and whether its first step may be done outside a task; or None."""
+        route = self._routes.find(request.path)
+        if route is None:
+            return self._named(NO_ROUTE, request, _always(NO_SUCH_PATH)), True
+        method = request.method
+        direct = route.methods.get("GET" if method == "HEAD" else method, _NOBODY)
+        if direct is _NOBODY:
+            answer = self._options(route, request) if method == "OPTIONS" else method_not_allowed(route.allowed)
+            return self._named(route.name, request, _always(answer)), True
+        if request.query:
+            try:
+                route.check_query(request.query)
+            except FlashSaleError as error:
+                return self._named(route.name, request, _always(problem_of(error))), True
+        if direct is None:
+            return None
+        return self._named(route.name, request, direct.serve), direct.at_once
+
+    async def _named(self, name: str, request: Request, serve: Callable[[Request], Awaitable[Answer]]) -> Answer:
         began_s = time.perf_counter()
-        request_id = self._request_ids.bind(scope)
-        path = scope["path"]
-        direct = self._by_path.get(path) or self._matching(path)
-        if direct is not None:
-            answer = await _served(direct, scope, receive)
-            self._count(direct.template, answer.status, time.perf_counter() - began_s)
-            await answer.send(send, request_id)
-            return
+        fields = request.fields
+        request_id = self._request_ids.bind(fields.get(HEADER))
+        try:
+            answer = await serve(request)
+        except SoldOut:
+            answer = SOLD_OUT
+        except FlashSaleError as error:
+            answer = problem_of(error)
+        except Exception:
+            log.exception("request.failed", path=name)
+            answer = INTERNAL
+        self._count(name, answer.status, time.perf_counter() - began_s)
+        extra = b"x-request-id: %b\r\n" % request_id
+        if self._cors.on:
+            extra += self._cors.fields(fields.get(b"origin"))
+        status, head, body = answer
+        return type(answer)(status, head + extra, body)
+
+    def _options(self, route: Route, request: Request) -> Answer:
+        return empty(204, (b"allow", route.allowed), *self._cors.preflight(request, route.allowed))
+
+    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what `direct` leaves to the framework, as an ASGI app."""
+        began_s = time.perf_counter()
+        headers = scope["headers"]
+        request_id = self._request_ids.bind(_first(headers, HEADER))
+        route = self._routes.find(scope["path"])
+        name = NO_ROUTE if route is None else route.name
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route: str = scope.get("path_template") or NO_ROUTE
-                self._count(route, message["status"], time.perf_counter() - began_s)
-                message["headers"] = [*message["headers"], NOSNIFF, (HEADER, request_id)]
+                self._count(name, message["status"], time.perf_counter() - began_s)
+                cors = self._cors.headers(_first(headers, b"origin"))
+                message["headers"] = [*message["headers"], NOSNIFF, (HEADER, request_id), *cors]
             await send(message)
 
         await self._app(scope, receive, counted)
 
-    def _matching(self, path: str) -> Direct | None:
-        for pattern, route in self._by_pattern:
-            if pattern.fullmatch(path) is not None:
-                return route
-        return None
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve all of it as an ASGI app, under whatever server."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._litestar(scope, receive, send)
+            return
+        request = Request(
+            method=str(scope["method"]), path=scope["path"], query=scope["query_string"], headers=list(scope["headers"])
+        )
+        more = True
+        while more:
+            message: Any = await receive()
+            request.body += message.get("body", b"")
+            more = message.get("more_body", False)
+        direct = self.direct(request)
+        if direct is not None:
+            answer = await direct[0]
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+            return
+        given: list[Any] = [{"type": "http.request", "body": request.body, "more_body": False}]
+
+        async def again() -> Any:
+            return given.pop() if given else await receive()
+
+        await self.framework(scope, again, send)
 
 
-async def _served(direct: Direct, scope: Scope, receive: Receive) -> Answer:
-    if scope["method"] != direct.method:  # type: ignore[typeddict-item]
-        return METHOD_NOT_ALLOWED[direct.method]
-    try:
-        return await direct.serve(scope, receive)
-    except SoldOut:
-        return SOLD_OUT
-    except FlashSaleError as error:
-        return problem_of(error)
-    except Exception:
-        log.exception("request.failed", path=direct.template)
-        return INTERNAL
+_NOBODY: Any = object()
+
+
+def _first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    return next((value for key, value in headers if key == name), None)
+
+
+def _always(answer: Answer) -> Callable[[Request], Awaitable[Answer]]:
+    async def serve(_: Request) -> Answer:
+        return answer
+
+    return serve

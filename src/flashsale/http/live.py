@@ -108,7 +108,7 @@ class Stream:
         return None
 
     def _sent_at_once(self, message: HTTPResponseBodyEvent) -> bool:
-        """Send, unless that has to wait. uvicorn waits before it writes, if at all, so nothing is sent by halves."""
+        """Send, unless that has to wait. The server waits before it writes, if at all: nothing is sent by halves."""
         sending = cast("Coroutine[None, None, None]", self._send(message))
         try:
             sending.send(None)

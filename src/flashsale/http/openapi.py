@@ -109,7 +109,7 @@ def complete(document: OpenAPI) -> None:
     )
     paths[LOGIN_PATH] = _account("Log in", "Get a token by email and password.", LoginIn, HTTPStatus.OK, TokenOut, 401)
     paths[BUY_PATH] = _buy()
-    paths[STATUS_TEMPLATE] = _status()
+    paths[STATUS_TEMPLATE.replace(":uuid", "")] = _status()
     paths["/sse/stock/{product_id}"] = _stream(
         "Watch a product's stock", "product_id", 'Each event is {"productId","stock","version"}; its id is the version.'
     )

@@ -11,10 +11,11 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from flashsale.domain import errors
-from flashsale.http.answers import NOSNIFF, rendered
+from flashsale.http.bodies import WrongMediaType
+from flashsale.http.messages import NOSNIFF, rendered
 
 if TYPE_CHECKING:
-    from flashsale.http.answers import Answer, Headers
+    from flashsale.http.messages import Answer, Headers
 
 log = structlog.get_logger(__name__)
 
@@ -43,25 +44,23 @@ CODES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "head_too_large",
+    HTTPStatus.REQUEST_TIMEOUT: "too_slow",
 }
 """Codes of what Litestar, or the connection, refuses before a use case sees it."""
+
+PAGES = "/problems/"
+"""Where each code has a page."""
 
 PROBLEM_JSON = b"application/problem+json"
 
 
-class BodyTooLarge(errors.FlashSaleError):
-    """The request body is longer than `http.body_bytes_max`."""
-
-    code = "body_too_large"
-
-
-STATUS[BodyTooLarge] = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+STATUS[WrongMediaType] = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 def problem(status: HTTPStatus, code: str, detail: str, headers: Headers, **extra: object) -> Answer:
     """Render a problem document."""
     document = {
-        "type": f"/docs/problems#{code}",
+        "type": f"{PAGES}{code}",
         "title": status.phrase,
         "status": status.value,
         "detail": detail,
@@ -104,16 +103,20 @@ HEAD_TOO_LARGE = problem(
     [],
 )
 
-METHOD_NOT_ALLOWED = {
-    method: problem(
-        HTTPStatus.METHOD_NOT_ALLOWED,
-        CODES[HTTPStatus.METHOD_NOT_ALLOWED],
-        f"This path takes only {method}.",
-        [(b"allow", method.encode())],
-    )
-    for method in ("GET", "POST")
-}
-"""By the only method that is allowed."""
+BODY_TOO_LARGE = problem(
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CODES[HTTPStatus.REQUEST_ENTITY_TOO_LARGE], "The body is too long.", []
+)
+
+TOO_SLOW = problem(
+    HTTPStatus.REQUEST_TIMEOUT, CODES[HTTPStatus.REQUEST_TIMEOUT], "The request did not arrive in time.", []
+)
+
+
+def method_not_allowed(allowed: bytes) -> Answer:
+    """Refuse a method that a path does not take; `allowed` names those that it does."""
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    return problem(status, CODES[status], "This path takes another method; see Allow.", [(b"allow", allowed)])
+
 
 NO_SUCH_PATH = problem(HTTPStatus.NOT_FOUND, CODES[HTTPStatus.NOT_FOUND], "Not Found", [])
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
-from typing import TYPE_CHECKING
 
 from flashsale.observability import REQUEST_ID
-
-if TYPE_CHECKING:
-    from litestar.types import Scope
 
 HEADER = b"x-request-id"
 
@@ -26,12 +22,10 @@ class RequestIds:
         self._prefix = secrets.token_hex(6).encode()
         self._numbers = itertools.count(1)
 
-    def bind(self, scope: Scope) -> bytes:
+    def bind(self, sent: bytes | None) -> bytes:
         """Give the request's id and bind it to the log lines; the server runs each request in a context of its own."""
-        for name, value in scope["headers"]:
-            if name == HEADER and _SANE.fullmatch(value) is not None:
-                request_id: bytes = value
-                break
+        if sent is not None and _SANE.fullmatch(sent) is not None:
+            request_id = sent
         else:
             request_id = b"%b-%x" % (self._prefix, next(self._numbers))
         REQUEST_ID.set(request_id)

@@ -13,45 +13,41 @@ from litestar.params import FromPath
 
 from flashsale.domain.errors import FlashSaleError, InvalidInput
 from flashsale.domain.requests import BuyRequest, check_key
-from flashsale.http.answers import rendered
 from flashsale.http.auth import UseTokens
-from flashsale.http.bodies import decode, read_body
-from flashsale.http.edge import Direct
-from flashsale.http.problems import NO_SUCH_PATH
+from flashsale.http.bodies import body_of
+from flashsale.http.messages import rendered
+from flashsale.http.routing import Direct
 from flashsale.http.schemas import BuyIn, OrderOut, StreamTokenOut, buy_out, order_out
 from flashsale.http.services import UseServices
 
 if TYPE_CHECKING:
-    from litestar.types import Receive, Scope
-
-    from flashsale.http.answers import Answer
     from flashsale.http.auth import Tokens
+    from flashsale.http.messages import Answer
+    from flashsale.http.messages import Request as Received
     from flashsale.http.metrics import Meter
     from flashsale.http.services import ApiServices
 
 BUY_PATH = "/api/order/buy-flash"
-STATUS_TEMPLATE = "/api/order/{order_id}/status"
-_ORDER_ID_AT = STATUS_TEMPLATE.split("/").index("{order_id}")
+STATUS_TEMPLATE = "/api/order/{order_id:uuid}/status"
+_ORDER_ID_AT = STATUS_TEMPLATE.split("/").index("{order_id:uuid}")
 
 _buy_in = msgspec.json.Decoder(BuyIn)
 _encode = msgspec.json.Encoder().encode
 
 
-def direct_routes(services: ApiServices, tokens: Tokens, meter: Meter, *, body_bytes_max: int) -> list[Direct]:
+def direct_routes(services: ApiServices, tokens: Tokens, meter: Meter) -> list[Direct]:
     """Make the routes that nearly all of a sale's requests take: buy, and look at an order."""
 
-    async def buy(scope: Scope, receive: Receive) -> Answer:
+    async def buy(request: Received) -> Answer:
         try:
-            authorization, length, keys = _headers(scope)
-            principal = tokens.bearer(authorization)
-            body = await read_body(receive, length, limit=body_bytes_max)
-            wanted = decode(_buy_in, body, what="a buy")
+            principal = tokens.bearer(request.fields.get(b"authorization"))
+            wanted = body_of(request, _buy_in, what="a buy")
             accepted = await services.buy(
                 BuyRequest(
                     user_id=principal.user_id,
                     product_id=wanted.product_id,
                     quantity=wanted.quantity,
-                    key=_key(keys, wanted.request_id),
+                    key=_key(request.all(b"idempotency-key"), wanted.request_id),
                 )
             )
         except FlashSaleError as error:
@@ -62,35 +58,15 @@ def direct_routes(services: ApiServices, tokens: Tokens, meter: Meter, *, body_b
         location = (b"location", answer.check_status_url.encode())
         return rendered(HTTPStatus.ACCEPTED, _encode(answer), location)
 
-    async def status(scope: Scope, _: Receive) -> Answer:
-        order_id = _order_id(scope["path"])
-        if order_id is None:
-            return NO_SUCH_PATH
-        order = await services.orders.get(order_id, tokens.principal(scope))
+    async def status(request: Received) -> Answer:
+        order_id = UUID(request.path.split("/")[_ORDER_ID_AT])
+        order = await services.orders.get(order_id, tokens.bearer(request.fields.get(b"authorization")))
         return rendered(HTTPStatus.OK, _encode(order_out(order)))
 
-    return [Direct(BUY_PATH, "POST", buy), Direct(STATUS_TEMPLATE, "GET", status)]
-
-
-def _headers(scope: Scope) -> tuple[bytes | None, bytes | None, list[bytes]]:
-    """Give Authorization, Content-Length and every Idempotency-Key, in one walk."""
-    authorization = length = None
-    keys = []
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            authorization = authorization or value
-        elif name == b"idempotency-key":
-            keys.append(value)
-        elif name == b"content-length":
-            length = value
-    return authorization, length, keys
-
-
-def _order_id(path: str) -> UUID | None:
-    try:
-        return UUID(path.split("/")[_ORDER_ID_AT])
-    except ValueError:
-        return None
+    return [
+        Direct(template=BUY_PATH, method="POST", serve=buy, at_once=True),
+        Direct(template=STATUS_TEMPLATE, method="GET", serve=status),
+    ]
 
 
 def _key(sent: list[bytes], request_id: str | None) -> str | None:

@@ -1,0 +1,392 @@
+"""One HTTP/1.1 connection: each of its bytes belongs to one request, and what it may cost is bounded.
+
+llhttp parses (by httptools). It is fed no byte beyond the end of a head or a body, so that requests never mix; one is
+answered before the next is read. What RFC 9112 does not allow is refused, and the connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+import httptools
+
+from flashsale.http import problems
+from flashsale.http.exchange import Exchange, resumed
+from flashsale.http.heads import Malformed, parse_head
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from flashsale.http.messages import Answer, Headers, Request
+    from flashsale.http.server import Server
+
+HEAD_END = b"\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _Refused(Exception):
+    def __init__(self, problem: Answer) -> None:
+        self.problem = problem
+
+
+class Connection(asyncio.BufferedProtocol):
+    """From its first byte to its last."""
+
+    __slots__ = (
+        "_blocked", "_body", "_body_bytes", "_chunked", "_complete", "_deadline_s", "_dropping", "_ended", "_exchange",
+        "_gone", "_head", "_head_bytes", "_head_done", "_headers", "_keep", "_left", "_parser", "_paused", "_request",
+        "_rest", "_server", "_timer", "_transport", "_under_way", "_upgrade", "_waiting", "busy",
+    )  # fmt: skip
+
+    def __init__(self, server: Server) -> None:
+        """Belong to a server."""
+        self._server = server
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._rest = b""
+        """What came and was not looked at: at most one read more than a request while another is answered."""
+        self._head = b""
+        """The part of a head that came in reads before."""
+        self._headers: Headers = []
+        self._head_bytes = self._body_bytes = self._left = 0
+        """Bytes of the request under way: its body aside, in its body, of its body that are still to come."""
+        self._head_done = self._complete = self._chunked = self._upgrade = self._under_way = False
+        self._keep = True
+        self._request: Request | None = None
+        """The request whose body comes, or which is answered."""
+        self._body: list[bytes] = []
+        self.busy = False
+        """Whether a request is being answered."""
+        self._blocked = self._paused = False
+        """Whether the client does not take what it is sent; whether we do not take what it sends."""
+        self._dropping = self._ended = self._gone = False
+        """Whether what comes is dropped; whether the client said that it sends no more; whether it is gone."""
+        self._exchange: Exchange | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self._deadline_s = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    # The transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first request."""
+        self._transport = transport  # type: ignore[assignment]
+        self._server.connections.add(self)
+        self._wait_for_more()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever the reason
+        """Tell the request that is being answered."""
+        self._gone = True
+        self._server.forget(self)
+        self._stop_timer()
+        self._rest = b""
+        self._wake()
+        if self._exchange is not None:
+            self._exchange.disconnect()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - all connections share one buffer
+        """Give where to read to; it is emptied before anything else is read."""
+        return self._server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what came."""
+        if self._dropping:
+            return
+        data = self._server.buffer[:nbytes].tobytes()
+        self._rest = self._rest + data if self._rest else data
+        self.advance()
+
+    def eof_received(self) -> bool:
+        """Finish what is being answered, then close."""
+        self._ended = True
+        return self.busy and not self._dropping
+
+    def pause_writing(self) -> None:
+        """Wait with other answers until the client takes those that it was sent; not for ever."""
+        self._blocked = True
+        self._limit(self._server.request_timeout_s if self._parser else self._server.keep_alive_s)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._blocked = False
+        self._wake()
+        if self._parser is None:
+            self._stop_timer()
+        elif not self._dropping:
+            self._rest_until_next()
+            self.advance()
+
+    # The parser tells.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a field; trailers, which come after the head, have no meaning here."""
+        if not self._head_done:
+            self._headers.append((name.lower(), value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """Note whether the connection may go on after this request."""
+        if not self._head_done:
+            self._head_done = True
+            self._keep = self._parser.should_keep_alive()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body."""
+        self._body.append(body)
+        self._body_bytes += len(body)
+        self._head_bytes -= len(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end."""
+        self._complete = True
+
+    # Requests come.
+
+    def advance(self) -> None:
+        """Take requests from what came, one after the other, as long as each is answered at once."""
+        if self._gone:
+            return
+        try:
+            while self._rest and not (self.busy or self._blocked or self._dropping):
+                if self._request is None:
+                    self._read_head()
+                else:
+                    self._read_body()
+        except _Refused as refused:
+            self._refuse(refused.problem)
+        except (Malformed, httptools.HttpParserError):
+            self._refuse(problems.MALFORMED)
+        if self._rest and (self.busy or self._blocked):
+            if not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+        elif self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._ended and not (self.busy or self._blocked):
+            self._transport.close()
+
+    def _read_head(self) -> None:
+        came = len(self._head)
+        head = self._head + self._rest if came else self._rest
+        end = head.find(HEAD_END, max(0, came - 3))
+        end = len(head) if end < 0 else end + len(HEAD_END)
+        self._rest, head = head[end:], head[:end]
+        self._feed(head[came:])
+        if self._head_bytes > self._server.head_bytes_max:
+            raise _Refused(problems.HEAD_TOO_LARGE)
+        if not self._head_done:
+            self._head = head
+            self._wait_for_more()
+            return
+        self._head = b""
+        parsed = parse_head(head, self._headers)
+        self._request, self._chunked, self._left = parsed.request, parsed.chunked, parsed.length
+        if self._left > self._server.body_bytes_max:
+            raise _Refused(problems.BODY_TOO_LARGE)
+        if self._upgrade:
+            # The protocol that it wants to change to is not offered. llhttp leaves the body to that one; here it is read
+            # like any other.
+            self._parser = httptools.HttpRequestParser(self)
+            if self._chunked or self._left:
+                self._complete = False
+                self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % parsed.framing)
+        if self._complete:
+            self._serve()
+        elif not self._rest:
+            if parsed.expects_continue:
+                self._transport.write(CONTINUE)
+            self._wait_for_more()
+
+    def _read_body(self) -> None:
+        data, self._rest = self._rest, b""
+        if not self._chunked:
+            self._left -= len(data)
+            if self._left < 0:
+                data, self._rest = data[: self._left], data[self._left :]
+            self._feed(data)
+        else:
+            # A chunked body can only end with the end of a line.
+            start = 0
+            while start < len(data) and not self._complete:
+                split = self._head.endswith(b"\r") and data[start] == ord("\n")
+                end = start + 1 if split else data.find(b"\r\n", start) + 2
+                if end <= start + 1 and not split:
+                    end = len(data)
+                self._head = data[start:end]
+                self._feed(self._head)
+                start = end
+                if self._body_bytes > self._server.body_bytes_max:
+                    raise _Refused(problems.BODY_TOO_LARGE)
+                if self._head_bytes > self._server.head_bytes_max:
+                    raise _Refused(problems.HEAD_TOO_LARGE)
+            self._rest = data[start:]
+        if self._complete:
+            self._head = b""
+            self._request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)  # type: ignore[union-attr]
+            self._serve()
+        else:
+            self._wait_for_more()
+
+    def _feed(self, piece: bytes) -> None:
+        self._head_bytes += len(piece)
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            self._upgrade = True
+
+    # Answers go.
+
+    def _serve(self) -> None:
+        request = self._request
+        assert request is not None  # noqa: S101 - for the type checker
+        self.busy, self._under_way, self._deadline_s = True, False, math.inf
+        context = copy_context()
+        server = self._server
+        direct = server.app.direct(request)
+        if direct is None:
+            self._exchange = Exchange(self, request, self._transport)
+            server.spawn(self._exchange.run(server.app.framework), context)
+            return
+        coroutine, at_once = direct
+        if not at_once:
+            server.spawn(self._answer_with(coroutine), context)
+            return
+        try:
+            waited = context.run(coroutine.send, None)
+        except StopIteration as done:
+            self.answer(done.value)
+        else:
+            server.spawn(self._answer_with(resumed(coroutine, waited)), context)
+
+    async def _answer_with(self, coroutine: Coroutine[Any, Any, Answer]) -> None:
+        self.answer(await coroutine)
+        self.advance()
+
+    def answer(self, answer: Answer) -> None:
+        """Answer the request; the connection then goes on with the next, or ends."""
+        if self._gone:
+            return
+        request = self._request
+        assert request is not None  # noqa: S101 - for the type checker
+        keep = self._keep and not self._server.draining
+        end = (
+            b"\r\n"
+            if keep and request.version == "1.1"
+            else b"connection: %b\r\n\r\n" % (b"keep-alive" if keep else b"close")
+        )
+        self._transport.write(
+            b"%b%b%b%b" % (answer.head, self._server.date, end, b"" if request.method == "HEAD" else answer.body)
+        )
+        self.busy = False
+        self._exchange = self._request = None
+        if not keep:
+            self._end()
+            return
+        self._headers, self._body = [], []
+        self._head_bytes = self._body_bytes = 0
+        self._head_done = self._complete = self._upgrade = False
+        self._rest_until_next()
+
+    def _refuse(self, problem: Answer) -> None:
+        self._server.refused(problem)
+        self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (problem.head, self._server.date, problem.body))
+        self._end()
+
+    def _end(self) -> None:
+        """Send nothing more, and drop what comes until the client ends: to close at once might cost it the answer."""
+        self._dropping, self._rest, self._head, self._body = True, b"", b"", []
+        if self._ended or self._transport.is_closing():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        self._limit(self._server.request_timeout_s)
+
+    # Streams.
+
+    def begin_stream(self, head: bytes) -> None:
+        """Send the head of an answer that ends with the connection; what the client still sends is dropped."""
+        self._transport.write(b"%b%bconnection: close\r\n\r\n" % (head, self._server.date))
+        self._parser = self._request = None
+        self._dropping, self._rest, self._headers, self._body = True, b"", [], []
+        self._stop_timer()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    async def write(self, body: bytes) -> None:
+        """Send a part of a stream, as soon as the client takes it."""
+        while self._blocked and not self._gone:
+            if self._waiting is None:
+                self._waiting = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiting)
+        if not self._gone:
+            self._transport.write(body)
+
+    def end_stream(self) -> None:
+        """End a stream after what was sent."""
+        if not self._gone:
+            self._end()
+
+    # Time.
+
+    def close_idle(self) -> None:
+        """Close if no request is being answered."""
+        if not self.busy:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._transport.abort()
+
+    def _wait_for_more(self) -> None:
+        """Bound the time of a request that is not here as a whole, from its first byte."""
+        if not self._under_way:
+            self._under_way = True
+            self._limit(self._server.request_timeout_s)
+
+    def _rest_until_next(self) -> None:
+        if not (self.busy or self._under_way or self._blocked):
+            self._deadline_s = self._server.loop.time() + self._server.keep_alive_s
+            if self._timer is None:
+                self._limit(self._server.keep_alive_s)
+
+    def _limit(self, seconds: float) -> None:
+        self._deadline_s = self._server.loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= self._deadline_s:
+                return
+            self._timer.cancel()
+        self._timer = self._server.loop.call_later(seconds, self._expire)
+
+    def _stop_timer(self) -> None:
+        self._deadline_s = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        """Look whether time is up: a deadline that was put off leaves its timer as it was."""
+        self._timer = None
+        left_s = self._deadline_s - self._server.loop.time()
+        if left_s == math.inf:
+            return
+        if left_s > 0:
+            self._timer = self._server.loop.call_later(left_s, self._expire)
+        elif self._blocked or self._dropping:
+            self._transport.abort()
+        elif self._under_way and (self._head or self._request):
+            self._refuse(problems.TOO_SLOW)
+        else:
+            self._transport.close()
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            if not self._waiting.done():
+                self._waiting.set_result(None)
+            self._waiting = None

@@ -1,0 +1,51 @@
+"""Pages of other sites: those that a setting names may call the API from a browser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flashsale.http.messages import Headers, Request
+
+TAKEN = b"authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, x-request-id"
+SHOWN = b"etag, location, ratelimit, ratelimit-policy, retry-after, x-request-id"
+PREFLIGHT_S = 600
+
+
+class Cors:
+    """The fields that tell a browser whether a page may read an answer. Tokens, not cookies, say who asks."""
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        """Allow these origins; `*` for all."""
+        self._origins = {origin.encode("ascii") for origin in origins}
+        self.on = bool(self._origins)
+
+    def headers(self, origin: bytes | None) -> Headers:
+        """Give the fields of an answer to a page of this origin."""
+        if not self.on:
+            return []
+        if b"*" in self._origins:
+            return [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", SHOWN)]
+        vary = (b"vary", b"origin")
+        if origin is None or origin not in self._origins:
+            return [vary]
+        return [vary, (b"access-control-allow-origin", origin), (b"access-control-expose-headers", SHOWN)]
+
+    def fields(self, origin: bytes | None) -> bytes:
+        """Give the same as lines."""
+        return b"".join([b"%b: %b\r\n" % header for header in self.headers(origin)])
+
+    def preflight(self, request: Request, allowed: bytes) -> Headers:
+        """Give what a browser wants to know before it sends a request; the fields of every answer come beside it."""
+        origin = request.fields.get(b"origin")
+        if b"access-control-request-method" not in request.fields or not any(
+            name == b"access-control-allow-origin" for name, _ in self.headers(origin)
+        ):
+            return []
+        return [
+            (b"access-control-allow-methods", allowed),
+            (b"access-control-allow-headers", TAKEN),
+            (b"access-control-max-age", b"%d" % PREFLIGHT_S),
+        ]

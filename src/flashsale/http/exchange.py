@@ -1,0 +1,161 @@
+"""A request that the framework answers: the server's side of ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from flashsale.http import problems
+from flashsale.http.messages import STATUS_LINES, Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
+
+    from litestar.types import ASGIApp
+
+    from flashsale.http.connection import Connection
+    from flashsale.http.messages import Headers, Request
+
+log = structlog.get_logger(__name__)
+
+STREAM = b"text/event-stream"
+_CONNECTION_S = {b"connection", b"date", b"keep-alive", b"transfer-encoding"}
+"""Fields that the connection writes, or which have no meaning on it."""
+
+
+class Exchange:
+    """One request, on its way through an ASGI app."""
+
+    __slots__ = ("_connection", "_ended", "_parts", "_received", "_request", "_scope", "_start", "_streams")
+
+    def __init__(self, connection: Connection, request: Request, transport: asyncio.Transport) -> None:
+        """Belong to a connection."""
+        self._connection = connection
+        self._request: Request | None = request
+        self._received = False
+        self._ended: asyncio.Future[None] | None = None
+        self._start: dict[str, Any] | None = None
+        self._parts: list[bytes] = []
+        self._streams = False
+        self._scope: dict[str, Any] | None = asgi_scope(request, transport)
+
+    async def run(self, app: ASGIApp) -> None:
+        """Let the app answer."""
+        scope, self._scope = self._scope, None
+        try:
+            await app(scope, self.receive, self.send)  # type: ignore[arg-type]
+        except Exception:
+            log.exception("request.failed")
+        if self._streams:
+            self._connection.end_stream()
+        elif self._request is not None:
+            self._request = None
+            self._connection.answer(problems.INTERNAL)
+        self._connection.advance()
+
+    async def receive(self) -> Any:
+        """Give the body, which is all here; after it the end, once the client is gone or the answer is complete."""
+        if not self._received and self._request is not None:
+            self._received = True
+            return {"type": "http.request", "body": self._request.body, "more_body": False}
+        if self._request is not None or self._streams:
+            if self._ended is None:
+                self._ended = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._ended)
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        """Take the head or a part of the body."""
+        if message["type"] == "http.response.start":
+            self._start = message
+        elif self._streams:
+            if message["body"]:
+                await self._connection.write(message["body"])
+            if not message.get("more_body", False):
+                self._streams = False
+                self._connection.end_stream()
+                self.disconnect()
+        elif self._request is not None and self._start is not None:
+            await self._take(message)
+
+    async def _take(self, message: Any) -> None:
+        start, request = self._start, self._request
+        assert start is not None and request is not None  # noqa: S101, PT018 - for the type checker
+        more = message.get("more_body", False)
+        if more and (b"content-type", STREAM) in start["headers"] and request.method != "HEAD":
+            self._streams, self._request, self._start = True, None, None
+            self._connection.begin_stream(_head(start["status"], start["headers"], None))
+            await self._connection.write(message["body"])
+            return
+        if request.method != "HEAD":
+            self._parts.append(message.get("body", b""))
+        elif more and (b"content-type", STREAM) in start["headers"]:
+            more = False
+        if not more:
+            self._request = None
+            body = b"".join(self._parts)
+            length = None if request.method == "HEAD" else len(body)
+            self._connection.answer(Answer(start["status"], _head(start["status"], start["headers"], length), body))
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Tell the app that nobody waits any more."""
+        self._received, self._request, self._streams = True, None, False
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+
+def asgi_scope(request: Request, transport: asyncio.Transport) -> dict[str, Any]:
+    """Make the scope of a request; a look at the head of something is one at the whole, whose body is not sent."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": request.version,
+        "method": "GET" if request.method == "HEAD" else request.method,
+        "scheme": "http",
+        "path": request.path,
+        "raw_path": request.path.encode(),
+        "query_string": request.query,
+        "root_path": "",
+        "headers": request.headers,
+        "client": transport.get_extra_info("peername"),
+        "server": transport.get_extra_info("sockname"),
+        "state": {},
+    }
+
+
+def _head(status: int, headers: Headers, length: int | None) -> bytes:
+    named = {name for name, _ in headers}
+    lines = [STATUS_LINES[status]]
+    for name, value in headers:
+        if name.lower() not in _CONNECTION_S:
+            if b"\n" in value or b"\r" in value:
+                raise ValueError(name)
+            lines.append(b"%b: %b\r\n" % (name, value))
+    if (
+        length is not None
+        and b"content-length" not in named
+        and status not in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+    ):
+        lines.append(b"content-length: %d\r\n" % length)
+    return b"".join(lines)
+
+
+@types.coroutine
+def resumed(coroutine: Coroutine[Any, Any, Answer], waited: Any) -> Generator[Any, Any, Answer]:
+    """Go on, in a task, with a coroutine whose first step is done and waits for something."""
+    try:
+        while True:
+            try:
+                got = yield waited
+            except BaseException as error:  # noqa: BLE001 - handed on
+                waited = coroutine.throw(error)
+            else:
+                waited = coroutine.send(got)
+    except StopIteration as done:
+        answer: Answer = done.value
+        return answer

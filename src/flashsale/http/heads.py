@@ -1,0 +1,87 @@
+"""The head of a request: what llhttp has parsed is checked for what it lets pass."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
+
+from flashsale.http.messages import Request
+
+if TYPE_CHECKING:
+    from flashsale.http.messages import Headers
+
+_LINE = re.compile(rb"(?:\r\n)*([A-Z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
+
+
+class Malformed(Exception):
+    """RFC 9112 does not allow this request, or names something that is not offered here."""
+
+
+class Head(NamedTuple):
+    """A request without its body, and how the body is framed."""
+
+    request: Request
+    length: int
+    chunked: bool
+    expects_continue: bool
+
+    @property
+    def framing(self) -> bytes:
+        """Give the field that says where the body ends."""
+        return b"transfer-encoding: chunked" if self.chunked else b"content-length: %d" % self.length
+
+
+def parse_head(head: bytes, headers: Headers) -> Head:
+    """Make a request of a head and its fields.
+
+    llhttp has checked the syntax of lines and fields, that there is at most one Content-Length, of digits, and that it
+    does not stand beside Transfer-Encoding.
+
+    Raises:
+        Malformed: if something else is wrong.
+    """
+    line = _LINE.match(head)
+    if line is None:
+        raise Malformed
+    method, target, minor = line.groups()
+    path, query = _target(method, target)
+    request = Request(
+        method=method.decode("ascii"),
+        path=path,
+        query=query,
+        headers=headers,
+        version="1.1" if minor == b"1" else "1.0",
+    )
+    fields = request.fields
+    host = fields.get(b"host")
+    if host is None:
+        if minor == b"1":
+            raise Malformed
+    elif _HOST.fullmatch(host) is None:
+        raise Malformed
+    if len(fields) != len(headers) and len(request.all(b"host")) > 1:
+        raise Malformed
+    chunked = b"transfer-encoding" in fields
+    if chunked and (minor == b"0" or [value.lower() for value in request.all(b"transfer-encoding")] != [b"chunked"]):
+        raise Malformed
+    length = int(fields.get(b"content-length", b"0"))
+    return Head(request, length, chunked, minor == b"1" and fields.get(b"expect", b"").lower() == b"100-continue")
+
+
+def _target(method: bytes, target: bytes) -> tuple[str, bytes]:
+    """Give the path, decoded, and the query."""
+    if target == b"*" and method == b"OPTIONS":
+        return "*", b""
+    if not target.startswith(b"/"):
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute is None or method == b"CONNECT" or _HOST.fullmatch(absolute[1]) is None:
+            raise Malformed
+        target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+    elif b"#" in target or method == b"CONNECT":
+        raise Malformed
+    path, _, query = target.partition(b"?")
+    text = path.decode("ascii")
+    return (unquote(text) if "%" in text else text), query

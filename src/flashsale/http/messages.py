@@ -1,0 +1,77 @@
+"""A request as it was received, and a whole answer, rendered."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import NamedTuple
+
+Headers = list[tuple[bytes, bytes]]
+
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+
+STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
+}
+
+
+class Request:
+    """A whole request: nothing of it is still on its way."""
+
+    __slots__ = ("body", "fields", "headers", "method", "path", "query", "version")
+
+    def __init__(
+        self, *, method: str, path: str, query: bytes, headers: Headers, version: str = "1.1", body: bytes = b""
+    ) -> None:
+        """Keep it; `path` is decoded, names of headers are in lower case."""
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.fields = dict(headers)
+        """Headers by name; of several with one name, the last."""
+        self.version = version
+        self.body = body
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Give the value of each header with this name."""
+        if len(self.fields) == len(self.headers):
+            return [self.fields[name]] if name in self.fields else []
+        return [value for key, value in self.headers if key == name]
+
+
+class Answer(NamedTuple):
+    """Status, headers and body."""
+
+    status: int
+    head: bytes
+    """Status line and headers as they go over the wire, each with its line end; the connection adds its own."""
+    body: bytes
+
+    @property
+    def headers(self) -> Headers:
+        """Give the headers one by one."""
+        fields = (line.partition(b": ") for line in self.head.split(b"\r\n")[1:-1])
+        return [(name, value) for name, _, value in fields]
+
+    def beside(self, *headers: tuple[bytes, bytes]) -> Answer:
+        """Give the same answer with more headers."""
+        return self._replace(head=self.head + b"".join([b"%b: %b\r\n" % header for header in headers]))
+
+
+def rendered(
+    status: int, body: bytes, *headers: tuple[bytes, bytes], media_type: bytes = b"application/json"
+) -> Answer:
+    """Make an answer of a body and what goes beside its type and length."""
+    head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b: %b\r\n" % (
+        STATUS_LINES[status],
+        media_type,
+        len(body),
+        *NOSNIFF,
+    )
+    return Answer(status, head, body).beside(*headers) if headers else Answer(status, head, body)
+
+
+def empty(status: int, *headers: tuple[bytes, bytes]) -> Answer:
+    """Make an answer without a body; 204 and 304 have no length either."""
+    length = b"" if status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED} else b"content-length: 0\r\n"
+    return Answer(status, STATUS_LINES[status] + length, b"").beside(NOSNIFF, *headers)

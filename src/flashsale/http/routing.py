@@ -1,0 +1,109 @@
+"""Which paths there are, what they take, and who answers: the framework, or a direct route before it.
+
+Ids are parsed here, strictly: each has one spelling, so that nothing is reached by two names.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flashsale.domain.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from litestar import Litestar
+
+    from flashsale.http.messages import Answer, Request
+
+NUMBER = "0|[1-9][0-9]{0,30}"
+UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+TEXT = "[^/]+"
+
+_KINDS = {"int": NUMBER, "uuid": UUID}
+_PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
+
+QUERIES: Mapping[str, Mapping[str, str]] = {
+    "/api/admin/orders": {"productId": NUMBER, "status": "[a-z_]+", "before": UUID, "limit": NUMBER},
+    "/sse/orders/{order_id:uuid}": {"token": r"[A-Za-z0-9._~+/=-]*"},
+}
+"""The query parameters of paths that take any, and what each looks like."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Direct:
+    """A route that is answered before the framework."""
+
+    template: str
+    """Its path, with a name and a kind in braces for each segment that is an id: `{order_id:uuid}`."""
+    method: str
+    serve: Callable[[Request], Awaitable[Answer]]
+    at_once: bool = False
+    """Whether its first step may be done outside a task: it awaits nothing that asks for the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path and who answers each method; None: the framework."""
+
+    template: str
+    methods: dict[str, Direct | None] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Give the path as metrics and documents name it."""
+        return _PARAMETER.sub(r"{\1}", self.template)
+
+    @property
+    def allowed(self) -> bytes:
+        """Give the value of `Allow`; OPTIONS, which every path takes, is not named."""
+        looks = {"HEAD"} if "GET" in self.methods else set()
+        return ", ".join(sorted({*self.methods, *looks})).encode("ascii")
+
+    def check_query(self, query: bytes) -> None:
+        """Refuse parameters that the path does not take.
+
+        Raises:
+            InvalidInput: with the first one.
+        """
+        taken, seen = QUERIES.get(self.template, {}), set()
+        for part in query.split(b"&"):
+            name, _, value = part.decode("latin-1").partition("=")
+            if name not in taken:
+                raise InvalidInput(field=name[:64] or "query", problem="is no parameter of this call")
+            if name in seen:
+                raise InvalidInput(field=name, problem="was sent twice")
+            seen.add(name)
+            if re.fullmatch(taken[name], value) is None:
+                raise InvalidInput(field=name, problem="does not hold what it must; see /schema")
+
+
+class Routes:
+    """All paths."""
+
+    def __init__(self, app: Litestar, direct: Iterable[Direct]) -> None:
+        """Read the framework's routes, and put the direct ones before them."""
+        routes: dict[str, Route] = {}
+        for framework in app.routes:
+            route = routes.setdefault(framework.path, Route(framework.path))
+            methods: Any = getattr(framework, "methods", ())
+            route.methods.update(dict.fromkeys(sorted(set(methods) - {"OPTIONS", "HEAD"})))
+        for one in direct:
+            routes.setdefault(one.template, Route(one.template)).methods[one.method] = one
+        self._exact: dict[str, Route] = {}
+        self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        for template, route in routes.items():
+            if "{" in template:
+                pattern = _PARAMETER.sub(lambda found: f"(?:{_KINDS.get(found[2] or '', TEXT)})", template)
+                self._patterns.append((re.compile(pattern + "/?", re.ASCII), route))
+            else:
+                self._exact |= {template: route, template + "/": route}
+
+    def find(self, path: str) -> Route | None:
+        """Give the route of a path."""
+        exact = self._exact.get(path)
+        if exact is not None:
+            return exact
+        return next((route for pattern, route in self._patterns if pattern.fullmatch(path) is not None), None)

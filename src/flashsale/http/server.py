@@ -1,0 +1,111 @@
+"""The server: listens on a socket, keeps its connections, lets them go when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flashsale.http.connection import Connection
+
+if TYPE_CHECKING:
+    import contextvars
+    import socket
+    from collections.abc import Coroutine
+
+    from litestar.types import Receive, Scope, Send
+
+    from flashsale.http.messages import Answer, Request
+    from flashsale.settings import HttpSettings
+
+BACKLOG = 4096
+
+READ_BYTES = 65_536
+"""Most bytes that are read from a connection at once, and so, beside a request, most that wait in it."""
+
+KEEP_ALIVE_S = 75.0
+"""How long a connection may be idle; nginx' own are shorter, so that it never sends into one that is being closed."""
+
+
+class App(Protocol):
+    """What is served."""
+
+    def direct(self, request: Request) -> tuple[Coroutine[Any, Any, Answer], bool] | None:
+        """Give what answers a request without the framework, and whether its first step may be done outside a task."""
+        ...
+
+    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what `direct` left, as an ASGI app."""
+        ...
+
+    def refused(self, problem: Answer) -> None:
+        """Learn of something that was refused as no request."""
+        ...
+
+
+class Server:
+    """Serves an app on one event loop."""
+
+    def __init__(self, app: App, settings: HttpSettings) -> None:
+        """Keep the limits."""
+        self.app = app
+        self.refused = app.refused
+        self.head_bytes_max = settings.head_bytes_max
+        self.body_bytes_max = settings.body_bytes_max
+        self.request_timeout_s = settings.request_timeout_s
+        self.keep_alive_s = KEEP_ALIVE_S
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        self.loop = asyncio.get_running_loop()
+        self.date = b""
+        self._empty = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.Server | None = None
+        self._tick()
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Take connections from a socket."""
+        self._listener = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
+        """Run something beside the connections."""
+        task = self.loop.create_task(coroutine, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self, *, leave_s: float, finish_s: float) -> None:
+        """Take no more connections; end each with its next answer; after `leave_s` close those that are idle.
+
+        A connection that is closed while idle may be just about to carry a request, which its client would lose. What
+        is not answered `finish_s` later is dropped.
+        """
+        self.draining = True
+        if self._listener is not None:
+            self._listener.close()
+        await self._until_none_is_left(leave_s)
+        for connection in tuple(self.connections):
+            connection.close_idle()
+        await self._until_none_is_left(finish_s)
+        for connection in tuple(self.connections):
+            connection.abort()
+        self._ticking.cancel()
+
+    def forget(self, connection: Connection) -> None:
+        """Learn that a connection is closed."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+
+    async def _until_none_is_left(self, longest_s: float) -> None:
+        if self.connections:
+            self._empty.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(longest_s):
+                    await self._empty.wait()
+
+    def _tick(self) -> None:
+        self.date = b"date: %b\r\n" % formatdate(usegmt=True).encode("ascii")
+        self._ticking = self.loop.call_later(1 - time.time() % 1, self._tick)

@@ -1,0 +1,482 @@
+"""One connection, over sockets, on the loop that serves: its limits, and whose bytes are whose."""
+
+import asyncio
+import functools
+import json
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import uvloop
+
+from flashsale.http.messages import rendered
+from flashsale.http.server import Server
+from flashsale.settings import HttpSettings
+
+HEAD_MAX, BODY_MAX, TIMEOUT_S = 2048, 4096, 0.8
+HOST = b"Host: x\r\n"
+
+
+class App:
+    """Answers with the method and the body's length; /slow after the time limit; /hold, a stream, not before its client
+    goes; /flood with a megabyte; /async as / does, but in a task; /framework through ASGI.
+    """
+
+    def __init__(self):
+        self.gone = asyncio.Event()
+        self.held = asyncio.Event()
+        self.served = []
+
+    def direct(self, request):
+        self.served.append((request.method, request.path, request.body, request.headers))
+        if request.path in {"/hold", "/framework"}:
+            return None
+        return self.answer(request), request.path == "/"
+
+    async def answer(self, request):
+        if request.path == "/slow":
+            await asyncio.sleep(1.9 * TIMEOUT_S)
+        elif request.path != "/":
+            async with asyncio.timeout(5):
+                await asyncio.sleep(0)
+        return rendered(200, b"x" * 1_000_000 if request.path == "/flood" else b"%d" % len(request.body))
+
+    def refused(self, problem):
+        pass
+
+    async def framework(self, scope, receive, send):
+        if scope["path"] == "/framework":
+            body = (await receive())["body"]
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"%d" % len(body)})
+            assert (await receive())["type"] == "http.disconnect"
+            return
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        self.held.set()
+        await receive()
+        assert (await receive())["type"] == "http.disconnect"
+        self.gone.set()
+
+
+@asynccontextmanager
+async def serving():
+    """Give the app and a function that connects to it."""
+    app, clients = App(), []
+    settings = HttpSettings(head_bytes_max=HEAD_MAX, body_bytes_max=BODY_MAX, request_timeout_s=TIMEOUT_S)
+    server = Server(app, settings)
+    sock = socket.create_server(("127.0.0.1", 0))
+    address = sock.getsockname()
+    await server.listen(sock)
+
+    async def connect(sent=b""):
+        reader, writer = await asyncio.open_connection(*address)
+        clients.append(writer)
+        writer.write(sent)
+        return reader, writer
+
+    app.server = server
+    try:
+        yield app, connect
+    finally:
+        for writer in clients:
+            writer.close()
+        await server.stop(leave_s=0, finish_s=0.1)
+
+
+def over_sockets(test):
+    """Run a test on the loop that serves, for at most ten seconds."""
+
+    @functools.wraps(test)
+    def run(**arguments):
+        async def bounded():
+            async with asyncio.timeout(10), serving() as (app, connect):
+                await test(app, connect, **arguments)
+
+        uvloop.run(bounded())
+
+    del run.__wrapped__
+    return run
+
+
+async def answer(reader):
+    """Read one answer; gives its status, headers and body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    first, *lines = head.decode().strip().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    return int(first.split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
+
+
+async def refused(reader, status, code):
+    """Read a problem and the end of the connection."""
+    got, headers, body = await answer(reader)
+    document = json.loads(body)
+    assert (got, document["status"], document["code"]) == (status, status, code)
+    assert (headers["content-type"], headers["connection"]) == ("application/problem+json", "close")
+    assert await reader.read() == b""
+
+
+def head_of(size):
+    start, end = b"GET / HTTP/1.1\r\nHost: x\r\nX: ", b"\r\n\r\n"
+    return start + b"x" * (size - len(start + end)) + end
+
+
+@over_sockets
+async def test_a_head_may_be_as_long_as_the_limit_and_no_longer(_app, connect):
+    reader, writer = await connect(head_of(HEAD_MAX))
+    assert (await answer(reader))[0] == 200
+    writer.write(head_of(HEAD_MAX + 1))
+    await refused(reader, 431, "head_too_large")
+
+
+TOO_LONG = {
+    "a request line": b"GET /" + b"x" * HEAD_MAX + b" HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a request line without an end": b"GET /" + b"x" * HEAD_MAX,
+    "a field": b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"x" * HEAD_MAX + b"\r\n\r\n",
+    "a field without an end": b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"x" * HEAD_MAX,
+    "a name without an end": b"GET / HTTP/1.1\r\n" + HOST + b"x" * HEAD_MAX,
+    "many fields": b"GET / HTTP/1.1\r\n" + HOST + b"X: y\r\n" * HEAD_MAX + b"\r\n",
+    "empty lines": b"\r\n" * HEAD_MAX,
+    "trailers": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"x" * HEAD_MAX,
+}
+
+
+@pytest.mark.parametrize("sent", [pytest.param(sent, id=what) for what, sent in TOO_LONG.items()])
+def test_a_head_that_is_too_long_is_refused_wherever_it_is_long(sent):
+    @over_sockets
+    async def refuses(_app, connect):
+        reader, writer = await connect(sent)
+        # The rest of what the client meant to send does not reset the connection before it can read the answer.
+        writer.write(sent[-1:] * 1_000_000)
+        await refused(reader, 431, "head_too_large")
+
+    refuses()
+
+
+@over_sockets
+async def test_a_body_may_be_as_long_as_the_limit_and_no_longer(_app, connect):
+    for framed in (with_length, in_chunks):
+        reader, writer = await connect(framed(b"x" * BODY_MAX) * 2)
+        for _ in range(2):
+            assert (await answer(reader))[::2] == (200, b"%d" % BODY_MAX)
+        writer.write(framed(b"x" * (BODY_MAX + 1)) + b"x" * 1_000_000)
+        await refused(reader, 413, "body_too_large")
+
+
+def with_length(body, path=b"/"):
+    return b"POST %b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (path, HOST, len(body), body)
+
+
+def in_chunks(body, path=b"/"):
+    chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+    return b"POST %b HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n" % (path, HOST, chunk)
+
+
+@over_sockets
+async def test_small_requests_in_one_read_are_no_long_head(_app, connect):
+    count = HEAD_MAX // 10
+    reader, _ = await connect((b"GET / HTTP/1.1\r\n" + HOST + b"\r\n") * count)
+    for _ in range(count):
+        assert (await answer(reader))[0] == 200
+
+
+GET = b"GET / HTTP/1.1\r\n" + HOST
+POST = b"POST / HTTP/1.1\r\n" + HOST
+ALLOWED = {
+    "an upgrade with a body": (
+        POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\nhello",
+        b"hello",
+    ),
+    "an upgrade with chunks": (
+        POST
+        + b"Connection: Upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+        b"hello",
+    ),
+    "an upgrade without a body": (GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", b""),
+    "an upgrade that names nothing": (POST + b"Connection: Upgrade\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
+    "an offer of h2c": (
+        POST
+        + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nContent-Length: 2\r\n\r\n{}",
+        b"{}",
+    ),
+    "a body that looks like a request": (with_length(GET + b"\r\n"), GET + b"\r\n"),
+    "chunks that look like a request": (in_chunks(GET + b"\r\n"), GET + b"\r\n"),
+    "chunks that look like chunks": (in_chunks(b"0\r\n\r\n" + GET), b"0\r\n\r\n" + GET),
+    "trailers": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nAuthorization: Bearer x\r\nHost: y\r\n\r\n",
+        b"x",
+    ),
+    "extensions of chunks": (POST + b'Transfer-Encoding: Chunked\r\n\r\n1;a=b;c="d"\r\nx\r\n0;e\r\n\r\n', b"x"),
+    "empty lines before": (b"\r\n\r\n" + GET + b"\r\n", b""),
+    "an absolute target": (b"GET http://x.example:80/?a HTTP/1.1\r\n" + HOST + b"\r\n", b""),
+    "an empty host": (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", b""),
+    "an address as host": (b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", b""),
+    "blanks around a value": (GET + b"X: \t y \t\r\nY:z\r\n\r\n", b""),
+    "bytes above 127": (GET + b"X: \xff\xfe\r\n\r\n", b""),
+}
+"""What RFC 9112 allows, and the body that belongs to it."""
+
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n"
+REFUSED = {
+    "nonsense": b"nonsense\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": GET + b"Host: x\r\n\r\n",
+    "two other hosts": GET + b"host: y\r\n\r\n",
+    "a host that is none": b"GET / HTTP/1.1\r\nHost: x y\r\n\r\n",
+    "a host with a path": b"GET / HTTP/1.1\r\nHost: x/y\r\n\r\n",
+    "HTTP/2.0": b"GET / HTTP/2.0\r\n" + HOST + b"\r\n",
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/9.9": b"GET / HTTP/9.9\r\n" + HOST + b"\r\n",
+    "HTTP/1.2": b"GET / HTTP/1.2\r\n" + HOST + b"\r\n",
+    "HTTP/0.9": b"GET /\r\n\r\n",
+    "a version in lower case": b"GET / http/1.1\r\n" + HOST + b"\r\n",
+    "RTSP": b"GET / RTSP/1.0\r\n" + HOST + b"\r\n",
+    "ICE": b"SOURCE / ICE/1.0\r\n" + HOST + b"\r\n",
+    "a method in lower case": b"get / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "CONNECT": b"CONNECT x:1 HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello",
+    "two blanks": b"GET  / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a blank at the end": b"GET / HTTP/1.1 \r\n" + HOST + b"\r\n",
+    "a tab": b"GET\t/\tHTTP/1.1\r\n" + HOST + b"\r\n",
+    "a fragment": b"GET /#x HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a target without a slash": b"GET x HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a star": b"GET * HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a target of another scheme": b"GET ftp://x/ HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a length beside chunks": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks beside a length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "a list of lengths": POST + b"Content-Length: 5, 5\r\n\r\nhello",
+    "a length with a sign": POST + b"Content-Length: +5\r\n\r\nhello",
+    "a length in hex": POST + b"Content-Length: 0x5\r\n\r\nhello",
+    "an empty length": POST + b"Content-Length:\r\n\r\nhello",
+    "a length that is too long for a number": POST + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n",
+    "another coding": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "another coding in a line of its own": POST
+    + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "an unknown coding": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "identity": POST + b"Transfer-Encoding: identity\r\n\r\n",
+    "chunks in HTTP/1.0": b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a bad chunk": POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\nnonsense\r\n",
+    "a chunk that is longer than it says": POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nxy\r\n0\r\n\r\n",
+    "a chunk size with 0x": POST + b"Transfer-Encoding: chunked\r\n\r\n0x1\r\nx\r\n0\r\n\r\n",
+    "a chunk that ends with LF": POST + b"Transfer-Encoding: chunked\r\n\r\n1\nx\r\n0\r\n\r\n",
+    "a line that ends with LF": b"GET / HTTP/1.1\n" + HOST + b"\r\n",
+    "a field that ends with LF": b"GET / HTTP/1.1\r\nHost: x\nX: y\r\n\r\n",
+    "a head that ends with LF": GET + b"\n",
+    "LF before": b"\n" + GET + b"\r\n",
+    "a field that ends with CR": GET + b"X: y\rZ: a\r\n\r\n",
+    "a folded field": GET + b"X: y\r\n z\r\n\r\n",
+    "a folded field with a tab": GET + b"X: y\r\n\tz\r\n\r\n",
+    "a field that begins with a blank": b"GET / HTTP/1.1\r\n Host: x\r\n\r\n",
+    "NUL in a field": GET + b"X: a\x00b\r\n\r\n",
+    "a control in a field": GET + b"X: a\x01b\r\n\r\n",
+    "NUL in a name": GET + b"X\x00: a\r\n\r\n",
+    "a blank before the colon": GET + b"X : y\r\n\r\n",
+    "a field without a name": GET + b": y\r\n\r\n",
+    "a field without a colon": GET + b"X\r\n\r\n",
+}
+
+
+def pieces(sent, number):
+    """Cut what is sent: not, byte by byte, or at one place."""
+    if number == 0:
+        return [sent]
+    if number == 1:
+        return [sent[place : place + 1] for place in range(len(sent))]
+    place = number % (len(sent) - 1) + 1
+    return [sent[:place], sent[place:]]
+
+
+CUTS = (0, 1, *range(2, 300, 29))
+
+
+@pytest.mark.parametrize("what", ALLOWED)
+def test_every_byte_belongs_to_one_request(what):
+    @over_sockets
+    async def holds(app, connect):
+        request, body = ALLOWED[what]
+        for number in CUTS:
+            app.served.clear()
+            reader, writer = await connect()
+            for piece in pieces(request + with_length(b"last") + request, number):
+                writer.write(piece)
+                await asyncio.sleep(0)
+            for expected in (body, b"last", body):
+                assert (await answer(reader))[::2] == (200, b"%d" % len(expected)), number
+            assert [served[2] for served in app.served] == [body, b"last", body]
+            names = [[name for name, _ in served[3]] for served in app.served]
+            assert not any(b"authorization" in one for one in names), "trailers are no headers"
+            writer.close()
+
+    holds()
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_not_allowed_is_refused_and_nothing_after_it_is_served(what):
+    @over_sockets
+    async def refuses(app, connect):
+        for number in CUTS:
+            app.served.clear()
+            reader, writer = await connect()
+            for piece in pieces(with_length(b"first") + REFUSED[what] + SMUGGLED, number):
+                writer.write(piece)
+                await asyncio.sleep(0)
+            assert (await answer(reader))[0] == 200
+            await refused(reader, 400, "invalid_request")
+            assert [served[1:3] for served in app.served] == [("/", b"first")], number
+            writer.close()
+
+    refuses()
+
+
+@over_sockets
+async def test_values_lose_the_blanks_around_them(app, connect):
+    reader, _ = await connect(GET + b"Idempotency-Key: \t a b \t\r\n\r\n")
+    await answer(reader)
+    assert (b"idempotency-key", b"a b") in app.served[0][3]
+
+
+@over_sockets
+async def test_nothing_is_served_after_a_request_that_ends_the_connection(app, connect):
+    for request in (GET + b"Connection: close\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"):
+        app.served.clear()
+        reader, _ = await connect(request + SMUGGLED)
+        assert (await answer(reader))[1]["connection"] == "close"
+        assert await reader.read() == b""
+        assert len(app.served) == 1
+
+
+@over_sockets
+async def test_an_old_client_may_ask_for_another_request(_app, connect):
+    reader, _ = await connect(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" * 2)
+    for _ in range(2):
+        assert (await answer(reader))[1]["connection"] == "keep-alive"
+
+
+@over_sockets
+async def test_answers_have_the_order_of_requests(app, connect):
+    paths = [b"/slow", b"/", b"/async", b"/framework", b"/"]
+    reader, _ = await connect(b"".join(with_length(b"x" * size, path) for size, path in enumerate(paths)))
+    for size in range(len(paths)):
+        got, headers, body = await answer(reader)
+        assert (got, body) == (200, b"%d" % size)
+        assert "date" in headers
+
+
+@over_sockets
+async def test_a_client_is_told_to_go_on_before_it_sends_a_body(_app, connect):
+    reader, writer = await connect(POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"{}")
+    assert (await answer(reader))[::2] == (200, b"2")
+
+
+@over_sockets
+async def test_a_look_at_the_head_gets_no_body(_app, connect):
+    reader, _ = await connect(b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\n" + GET + b"\r\n")
+    assert b"content-length: 1\r\n" in await reader.readuntil(b"\r\n\r\n")
+    assert (await answer(reader))[0] == 200
+
+
+@over_sockets
+async def test_what_came_before_the_end_is_answered(_app, connect):
+    reader, writer = await connect(with_length(b"x", b"/async") * 3)
+    writer.write_eof()
+    for _ in range(3):
+        assert (await answer(reader))[0] == 200
+    assert await reader.read() == b""
+
+
+@over_sockets
+async def test_requests_of_a_client_that_reads_nothing_wait_in_the_client(app, connect):
+    _, writer = await connect()
+    writer.transport.pause_reading()
+    for _ in range(20):
+        writer.write((b"GET /flood HTTP/1.1\r\n" + HOST + b"\r\n") * 14_000)
+    await asyncio.sleep(TIMEOUT_S / 4)
+    assert len(app.served) < 100, "answers of a megabyte are not made before the client takes them"
+    assert writer.transport.get_write_buffer_size() > 100_000, "what it sends is not read either"
+    async with asyncio.timeout(5 * TIMEOUT_S):
+        while app.server.connections:
+            await asyncio.sleep(TIMEOUT_S / 10)
+
+
+UNFINISHED = {
+    "nothing": b"",
+    "an empty line": b"\r\n",
+    "a part of the head": b"GET / HTTP/1.1\r\nHost:",
+    "a part of the body": b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nx",
+    "a part of a chunk": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nx",
+}
+
+
+@pytest.mark.parametrize("sent", [pytest.param(sent, id=what) for what, sent in UNFINISHED.items()])
+def test_a_request_that_does_not_arrive_in_time_ends_its_connection(sent):
+    @over_sockets
+    async def ends(_app, connect):
+        began_s = asyncio.get_running_loop().time()
+        reader, _ = await connect(sent)
+        if sent:
+            await refused(reader, 408, "too_slow")
+        else:
+            assert await reader.read() == b""
+        assert asyncio.get_running_loop().time() - began_s > TIMEOUT_S * 0.9
+
+    ends()
+
+
+@pytest.mark.parametrize("sent", [GET + b"X: ", POST + b"Content-Length: 4000\r\n\r\n"])
+def test_a_request_that_trickles_in_gains_no_time(sent):
+    @over_sockets
+    async def ends(_app, connect):
+        reader, writer = await connect(sent)
+        began_s = asyncio.get_running_loop().time()
+        while True:
+            writer.write(b"x")
+            try:
+                async with asyncio.timeout(TIMEOUT_S / 10):
+                    await refused(reader, 408, "too_slow")
+                    break
+            except TimeoutError:
+                assert asyncio.get_running_loop().time() - began_s < 5 * TIMEOUT_S
+
+    ends()
+
+
+@over_sockets
+async def test_the_second_request_has_a_time_limit_of_its_own(_app, connect):
+    reader, writer = await connect(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert (await answer(reader))[0] == 200
+    writer.write(b"GET / HTTP/1.1\r\n")
+    await refused(reader, 408, "too_slow")
+
+
+@over_sockets
+async def test_idle_connections_and_slow_answers_are_left_alone(_app, connect):
+    reader, writer = await connect(b"GET /slow HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert (await answer(reader))[0] == 200
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2 * TIMEOUT_S):
+            await reader.read()
+    writer.write(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert (await answer(reader))[0] == 200
+
+
+@over_sockets
+async def test_a_body_that_waits_for_the_answer_before_it_has_time(_app, connect):
+    reader, writer = await connect(b"GET /slow HTTP/1.1\r\n" + HOST + b"\r\n" + UNFINISHED["a part of the body"])
+    assert (await answer(reader))[0] == 200
+    # Past the second time limit since the request began: it counts from its turn.
+    await asyncio.sleep(0.2 * TIMEOUT_S)
+    writer.write(b"xxxx")
+    assert (await answer(reader))[::2] == (200, b"5")
+
+
+@over_sockets
+async def test_a_stream_learns_that_its_client_is_gone_although_more_was_asked(app, connect):
+    _, writer = await connect(b"GET /hold HTTP/1.1\r\n" + HOST + b"\r\n")
+    await app.held.wait()
+    writer.write(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+    writer.transport.abort()
+    await app.gone.wait()
