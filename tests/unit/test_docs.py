@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flashsale.domain import errors
 from flashsale.http.problems import CODES
+from flashsale.http.routes.problem_pages import MEANINGS
 from flashsale.settings import DELIMITER, PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,12 @@ def test_every_problem_code_is_documented():
         codes.add(one.code)
         todo += one.__subclasses__()
     assert documented == (codes - {"error", "gateway_misuse"}) | set(CODES.values()) | {"internal"}
+
+
+def test_every_problem_has_a_page_that_says_what_its_row_says():
+    text = (ROOT / "docs/problems.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    assert {code: (int(status), meaning, advice) for code, status, meaning, advice in rows} == MEANINGS
 
 
 def test_every_dependency_has_its_reason():

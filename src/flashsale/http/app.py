@@ -21,7 +21,7 @@ from flashsale.http.edge import Edge
 from flashsale.http.live import LiveHub
 from flashsale.http.metrics import Meter, Pump
 from flashsale.http.openapi import COMPONENTS, complete
-from flashsale.http.routes import accounts, admin, health, live, orders, products
+from flashsale.http.routes import accounts, admin, health, live, orders, problem_pages, products
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -98,5 +98,9 @@ def build_app(services: ApiServices, hub: LiveHub) -> Edge:
         logging_config=None,
     )
     complete(app.openapi_schema)
-    direct = [*orders.direct_routes(services, tokens, meter), *accounts.direct_routes(services, tokens)]
+    direct = [
+        *orders.direct_routes(services, tokens, meter),
+        *accounts.direct_routes(services, tokens),
+        *problem_pages.ROUTES,
+    ]
     return Edge(live.StreamsOutlast(app), app, direct, meter, cors_origins=settings.http.cors_origins)

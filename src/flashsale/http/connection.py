@@ -187,8 +187,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._left > self._server.body_bytes_max:
             raise _Refused(problems.BODY_TOO_LARGE)
         if self._upgrade:
-            # The protocol that it wants to change to is not offered. llhttp leaves the body to that one; here it is read
-            # like any other.
+            # The other protocol is not offered. llhttp would leave the body to it; here it is read like any other.
             self._parser = httptools.HttpRequestParser(self)
             if self._chunked or self._left:
                 self._complete = False

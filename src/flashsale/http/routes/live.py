@@ -146,10 +146,7 @@ class StreamsOutlast:
         begun = cast("dict[str, Any]", scope)
         hold = begun.get(BEGUN)
         if hold is not None:
-            # The server asks for the method with each message; nobody for anything else.
-            method = begun["method"]
             begun.clear()
-            begun["method"] = method
             await hold(receive, send)
 
 
