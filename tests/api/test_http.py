@@ -286,7 +286,10 @@ async def test_only_a_post_of_some_length_registers_or_logs_in(api, path):
     problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
     problem(await api.post(path, content=b" " * 20_000), 413, "body_too_large")
-    problem(await api.post(path, content=b"{"), 400, "invalid_input")
+    problem(await api.post(path, content=b"{", headers={"Content-Type": "application/json"}), 400, "invalid_input")
+    # What a page of another site can send without being asked first.
+    for kind in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "text/plain, application/json"}):
+        problem(await api.post(path, content=b"{}", headers=kind), 415, "unsupported_media_type")
 
 
 async def test_unknown_paths_and_big_bodies_are_problems(api, admin):

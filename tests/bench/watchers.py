@@ -39,10 +39,12 @@ class _Watcher(asyncio.Protocol):
         transport.write(self.watchers.request)
 
     def data_received(self, data: bytes) -> None:
-        place = data.rfind(b"\nid: ")
+        # An event may be at the begin of what came: streams have no chunks around them.
+        place = 0 if data.startswith(b"id: ") else -1
+        place = max(place, data.rfind(b"\nid: ") + 1) if b"\nid: " in data else place
         end = data.find(b"\n", place + 1)
         if place >= 0 and end >= 0:
-            self.watchers.heard(self, int(data[place + 5 : end]))
+            self.watchers.heard(self, int(data[place + 4 : end]))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.watchers.left()

@@ -62,6 +62,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "the database was not migrated to what this release needs",
         "send the same request later; who runs it: `alembic upgrade head`",
     ),
+    "not_ready": (
+        503,
+        "`/health/ready`: this process cannot serve; `problems` says what is wrong",
+        "what `problems` says",
+    ),
     "internal": (500, "a defect; it is logged", "tell us"),
 }
 """By code: status, meaning, what to do, as in docs/problems.md."""
