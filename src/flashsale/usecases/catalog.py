@@ -18,6 +18,7 @@ from flashsale.domain.errors import (
     SalePaused,
     Unavailable,
 )
+from flashsale.domain.products import PRODUCT_ID_MAX
 from flashsale.domain.products import LiveStock, Product
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.ports import Connected, ProductChanged
@@ -75,6 +76,8 @@ class Catalog:
         """
         entry = self._entries.get(product_id)
         if entry is None:
+            if not 1 <= product_id <= PRODUCT_ID_MAX:
+                raise ProductNotFound(product_id)
             if time.monotonic() - self._sought_s > UNKNOWN_WAIT_S or not self._entries:
                 await self.refresh(product_id)
                 self._sought_s = time.monotonic()
