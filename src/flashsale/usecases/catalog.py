@@ -18,8 +18,7 @@ from flashsale.domain.errors import (
     SalePaused,
     Unavailable,
 )
-from flashsale.domain.products import PRODUCT_ID_MAX
-from flashsale.domain.products import LiveStock, Product
+from flashsale.domain.products import PRODUCT_ID_MAX, LiveStock, Product
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.ports import Connected, ProductChanged
 
