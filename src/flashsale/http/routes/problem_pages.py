@@ -32,7 +32,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "order_not_found": (404, "you have no order with this id", "-"),
     "no_such_path": (404, "no call has this path", "see `/schema`"),
     "method_not_allowed": (405, "the path takes another method", "see `Allow`"),
-    "sold_out": (409, "no unit was free", "units that come back are sold again"),
+    "sold_out": (
+        409,
+        "fewer units were free than you asked for; while the last units are being decided on, the answer is `unavailable`",
+        "units that come back are sold again",
+    ),
     "limit_reached": (409, "your orders hold as many units as one buyer may have", "-"),
     "not_on_sale": (409, "the sale is not open", "-"),
     "sale_not_started": (409, "the sale window has not opened", "come back at `startsAt`"),
@@ -56,7 +60,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "request line and headers are longer than `FLASHSALE_HTTP__HEAD_BYTES_MAX`; the connection is closed",
         "send less",
     ),
-    "unavailable": (503, "a queue is full or a server is away", "send the same request again, under the same key"),
+    "unavailable": (
+        503,
+        "a queue is full, a server is away, the last units are being decided on, or another request under your key is; nothing was refused",
+        "send the same request again, under the same key",
+    ),
     "other_schema": (
         503,
         "the database was not migrated to what this release needs",
