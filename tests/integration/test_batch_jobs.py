@@ -103,8 +103,8 @@ def test_every_other_notification_has_a_fixed_size():
 
 
 async def test_five_hundred_products_expire_in_one_sweep(services, db):
-    # Ids of five digits: as text, one payload of all of them would have more than 8,000 bytes.
-    await db.execute("ALTER SEQUENCE products_product_id_seq RESTART 10000")
+    # Ids of seven digits: one payload of all of them has more than 8,000 bytes.
+    await db.execute("ALTER SEQUENCE products_product_id_seq RESTART 1000000")
     count = 500
     await db.execute(
         "INSERT INTO products (name, price_minor, currency, allotment, payment_mode, payment_window_s)"
@@ -120,6 +120,9 @@ async def test_five_hundred_products_expire_in_one_sweep(services, db):
         orders += await orders_of(services, product, [buyer])
     await services.order_rows.process(orders, payment_due_s=30)
     await due(db)
+    ids = [product.product_id for product in services.catalog.all()]
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="payload string too long"):
+        await db.execute("SELECT change_stock_v1($1, $2)", ids, [1] * count)
     assert (await sweep(services)).expired == count
     assert await by_status(db, orders) == {"expired": count}
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
+import httpx
 import pytest
 
 from flashsale.adapters.postgres.database import Database
-from flashsale.bootstrap import open_jobs
+from flashsale.asgi import api_services
+from flashsale.bootstrap import open_jobs, open_services
+from flashsale.http.app import build_app as build_api
+from flashsale.http.live import LiveHub
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product, make_settings, sweeping
 from tests.integration.test_batch_jobs import by_status, due, unpaid
@@ -120,8 +124,6 @@ async def test_reconciliations_never_overlap(services, jobs, redis, monkeypatch)
 
 async def test_a_lease_whose_process_died_before_postgres_knew_is_given_back(services, postgres_url, valkey, redis):
     settings = make_settings(postgres_url, valkey.url, gate={"lease_s": 0.001})
-    from flashsale.bootstrap import open_services
-
     async with open_services(settings) as dying, open_jobs(settings, name="test") as jobs:
         product = await add_product(dying)
         await jobs.reconcile()
@@ -261,3 +263,13 @@ async def test_a_loading_reads_one_product_however_many_there_are(services, redi
     assert await services.load_gate(product.product_id)
     assert [product.product_id] in asked
     assert (await services.catalog.get(product.product_id)).epoch == product.epoch + 1
+
+
+async def test_products_are_unavailable_rather_than_none_until_they_were_read(valkey):
+    settings = make_settings("postgresql://nobody@127.0.0.1:9/none", valkey.url)
+    async with open_services(settings) as services:
+        parts = api_services(services)
+        transport = httpx.ASGITransport(build_api(parts, LiveHub(parts)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answer = await client.get("/api/products")
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
