@@ -1,7 +1,3 @@
--- name: takes_writes
--- Whether this server is a primary whose sessions may write.
-SELECT NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean AS takes_writes;
-
 -- name: need_room
 -- Sorts half a megabyte, which does not fit into the least of sort memory: a server whose disk is full fails here.
 SELECT count(*) FROM (SELECT repeat(n::text, 100) AS filling FROM generate_series(1, 2500) AS n ORDER BY 1) AS sorted;

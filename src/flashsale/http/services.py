@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 
 
 class Database(Protocol):
-    """What health and metrics ask of the database."""
-
-    async def ping(self) -> bool:
-        """Say whether it answers."""
-        ...
+    """What metrics ask of the database."""
 
     @property
     def size(self) -> tuple[int, int]:

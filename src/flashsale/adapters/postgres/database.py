@@ -235,21 +235,20 @@ class Database:
             why = {} if reason is None else {"reason": reason}
             log.warning(event, doing=what, error=type(error).__name__, **why)
 
-    async def problem(self) -> str | None:
-        """Say in a sentence why nothing can be written to the database just now; None if it can be."""
+    async def takes_writes(self) -> bool:
+        """Say whether the server takes writes; one that does not keeps no connection of this pool.
+
+        Raises:
+            Unavailable: if no server that takes writes can be reached.
+        """
         try:
             async with self.connection() as connection:
-                if not await takes_writes(connection):
-                    raise asyncpg.ReadOnlySQLTransactionError("the server takes no writes")
-        except Unavailable as error:
-            return error.detail
-        except (*AWAY, asyncpg.PostgresError) as error:
-            return self.away("ping", error).detail
-        return None
-
-    async def ping(self) -> bool:
-        """Say whether the server answers and takes writes."""
-        return await self.problem() is None
+                writes = await takes_writes(connection)
+                if not writes:
+                    await self._leave_server(connection)
+        except (*AWAY, *OTHER_SCHEMA) as error:
+            raise self.away("look", error) from error
+        return writes
 
 
 async def _keep_session(_: object) -> None:

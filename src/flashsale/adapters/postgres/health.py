@@ -31,8 +31,7 @@ class PostgresHealth:
     async def problem(self) -> tuple[bool, Problem | None]:
         """Say whether Postgres answers, and what keeps it from taking orders."""
         try:
-            (row,) = await self._database.fetch(QUERIES["takes_writes"])
-            if not row["takes_writes"]:
+            if not await self._database.takes_writes():
                 return True, Problem(
                     what="The database is read-only, or a standby.",
                     todo="Name the server that takes writes in FLASHSALE_POSTGRES__URL, or let this one take them.",
