@@ -27,7 +27,18 @@ if TYPE_CHECKING:
 # The commands import what they need when they run: `--help` and the small ones stay quick.
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands; Ctrl-C ends any of them with the exit code that shells give it, and no more words."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """A flash-sale backend: a fixed number of units, far more buyers, nothing sold twice, nothing lost."""
@@ -53,8 +64,6 @@ def _run(coroutine: Coroutine[object, object, int | None]) -> None:
         sys.exit(f"flashsale: {error.detail}")
     except PoisonBatch as error:
         sys.exit(f"flashsale: Postgres refused: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
     if code:
         sys.exit(code)
 
@@ -189,6 +198,7 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
     import uvloop
 
     from flashsale.local.simulator import run_simulator
+    from flashsale.local.simulator_ledger import LedgerDamagedError, LedgerFailedError, LedgerLockedError
     from flashsale.processes import settle_collector
 
     settings = _process_settings()
@@ -206,7 +216,10 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await run_simulator(settings.simulator, secret, sock=_listening(host, port, fd), ready=ready, stop=stop)
 
-    uvloop.run(run())
+    try:
+        uvloop.run(run())
+    except (LedgerDamagedError, LedgerFailedError, LedgerLockedError, OSError) as error:
+        sys.exit(f"flashsale: the gateway's ledger: {error}")
 
 
 @main.command(epilog='Example: printf %s "$PASSWORD" | flashsale admin --email admin@example.com')
@@ -252,7 +265,6 @@ def buyers(count: int, prefix: str, out: IO[str]) -> None:
             out.write(json.dumps({"user_id": str(user_id), "token": token}) + "\n")
         out.flush()
 
-    _need_output(out)
     _run(run())
 
 
@@ -305,12 +317,6 @@ def _read_password() -> str:
     return password
 
 
-def _need_output(out: IO[str] | None) -> None:
-    """End the process with one line if the result has nowhere to go: before the work."""
-    if out is None:
-        sys.exit("flashsale: standard output is closed.")
-
-
 def _forget_output() -> None:
     """Turn standard output to nothing: what is left for one that failed would fail again, with more words, at exit."""
     with contextlib.suppress(OSError):
@@ -319,7 +325,6 @@ def _forget_output() -> None:
 
 def _print_result(text: str) -> None:
     """Print what the command is for. Unlike progress it must arrive, so an `OSError` is one line and exit code 1."""
-    _need_output(sys.stdout)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

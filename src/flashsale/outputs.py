@@ -7,7 +7,6 @@ no event loop, keeps no process from stopping and decides no exit code. So a thr
 from __future__ import annotations
 
 import atexit
-import contextlib
 import io
 import os
 import select
@@ -176,9 +175,14 @@ def guarded(stream: TextIO | None, descriptor: int) -> TextIO:
 
 
 def guard_errors() -> None:
-    """Make standard error such a stream for the whole process: logs, warnings, tracebacks and last words."""
+    """Make standard error such a stream for the whole process: logs, warnings, tracebacks and last words.
+
+    A standard output that the parent closed becomes one that fails when it is written, as any other that cannot be.
+    """
     _open_standard_files()
     sys.stderr = guarded(sys.stderr, 2)
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
 
 
 def progress() -> TextIO:
@@ -189,10 +193,10 @@ def progress() -> TextIO:
 def _open_standard_files() -> None:
     """Open what the parent closed of 0, 1 and 2 on nothing: the next file or socket would get its number."""
     for descriptor in (0, 1, 2):
-        with contextlib.suppress(OSError):
+        try:
             os.fstat(descriptor)
-            continue
-        os.open(os.devnull, os.O_RDWR)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)
 
 
 def _after_fork() -> None:

@@ -89,6 +89,10 @@ def _fork(run: Callable[[], None]) -> int:
         run()
         drain()
         os._exit(0)
+    except SystemExit as error:
+        # As Python ends a process: a text is the last words.
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)  # noqa: T201
     except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child
         sys.excepthook(*sys.exc_info())
     drain()
