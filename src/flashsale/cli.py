@@ -131,6 +131,51 @@ def demo(units: int, buyers: int, seconds: float, price: str, api: int, seed: in
             _run(run(Path(folder)))
 
 
+@main.command(epilog="Example: flashsale backup sale.flashsale")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--data-dir", type=click.Path(path_type=Path), default=".flashsale", show_default=True, help="Its data.")
+def backup(file: Path, data_dir: Path) -> None:
+    """Write the local stack into one file, also while a sale runs: database, the simulator's ledger, secrets."""
+    from flashsale.local.backup import backup as run_backup
+
+    configure_logs(LogSettings(level="warning"))
+
+    async def run() -> None:
+        _print_result(await run_backup(data_dir, file))
+
+    _run(run())
+
+
+@main.command(epilog="Example: flashsale restore sale.flashsale --data-dir restored")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--data-dir", type=click.Path(path_type=Path), default=".flashsale", show_default=True, help="Where to.")
+@click.option("--ledger", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The simulator's newest.")
+@click.option("--overwrite", is_flag=True, help="Replace the data that are there, for good.")
+def restore(file: Path, data_dir: Path, ledger: Path | None, overwrite: bool) -> None:  # noqa: FBT001 - by name
+    """Make the local stack of a backup, and list what buyers were charged after the backup was made.
+
+    The database goes back in time and the buyers' money does not: each line names an order that is gone and what is to
+    be given back. Start the stack with `flashsale up`; the gate is loaded from Postgres.
+    """
+    from flashsale.domain.money import Money
+    from flashsale.local.backup import AFTER
+    from flashsale.local.backup import restore as run_restore
+
+    configure_logs(LogSettings(level="warning"))
+
+    async def run() -> None:
+        charged = await run_restore(data_dir, file, overwrite=overwrite, ledger=ledger)
+        money = {one.order_id: Money(minor=one.amount_minor, currency=one.currency) for one in charged}
+        lines = [
+            f"charged after the restore point: order {order_id}, {paid} {paid.currency}"
+            for order_id, paid in money.items()
+        ]
+        lines.append(f"restored in {data_dir}; charged after the restore point: {len(charged)} ({data_dir / AFTER})")
+        _print_result("\n".join(lines))
+
+    _run(run())
+
+
 @main.command(epilog="Example: flashsale audit --history sale.jsonl")
 @click.option("--history", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What clients saw.")
 @click.option("--overdue-s", type=float, help="How late an order may be; by default FLASHSALE_AUDIT__OVERDUE_S.")

@@ -1,0 +1,149 @@
+"""A backup that is made while a sale runs is restored to a stack whose audit holds, and tells what was charged after it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+
+import asyncpg
+import httpx
+import pytest
+
+from flashsale.local.stack import ROOT, Stack
+from tests.api.conftest import FAST, admin_headers, audit, buyer_headers
+
+BUY = "/api/order/buy-flash"
+
+
+def flashsale(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "flashsale.cli", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def statuses(stack):
+    connection = await asyncpg.connect(stack.environment["FLASHSALE_POSTGRES__URL"])
+    try:
+        return {str(row["order_id"]): row["status"] for row in await connection.fetch("SELECT * FROM orders")}
+    finally:
+        await connection.close()
+
+
+async def at_rest(stack):
+    """Wait until every order is final, or waits for its buyer; gives their states."""
+    async with asyncio.timeout(60):
+        while True:
+            found = await statuses(stack)
+            if not set(found.values()) & {"queued", "processing", "processing_payment", "payment_unknown"}:
+                return found
+            await asyncio.sleep(0.1)
+
+
+async def test_a_backup_in_mid_sale_is_restored_with_an_audit_that_holds(tmp_path):
+    file = tmp_path / "sale.flashsale"
+    # Payments that take a while are under way when the backup is made.
+    slow = {**FAST, "FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0.5"}
+    async with Stack(tmp_path / "first", port=0, api=1, environment=slow) as stack:
+        async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as api:
+            made = {"name": "Phone", "price": "999.99", "stock": 1000}
+            headers = admin_headers(stack)
+            ids = [
+                (await api.post("/api/admin/products", json={**made, **more}, headers=headers)).json()["id"]
+                for more in ({}, {"paymentMode": "by_buyer"})
+            ]
+            buyers = buyer_headers(stack, 60)
+
+            async def buy(buyer):
+                for product_id in ids:
+                    answer = await api.post(BUY, json={"productId": product_id}, headers=buyer)
+                    assert answer.status_code == 202, answer.text
+                order_id = answer.json()["orderId"]
+                async with asyncio.timeout(30):
+                    while (await api.post(f"/api/order/{order_id}/pay", headers=buyer)).status_code != 202:
+                        await asyncio.sleep(0.05)
+
+            await asyncio.gather(*(buy(buyer) for buyer in buyers[:20]))
+            during = [asyncio.create_task(buy(buyer)) for buyer in buyers[20:40]]
+            done = await asyncio.to_thread(flashsale, "backup", file, "--data-dir", tmp_path / "first")
+            assert done.returncode == 0, done.stderr
+            await asyncio.gather(*during, *(buy(buyer) for buyer in buyers[40:]))
+            before = await at_rest(stack)
+        running = flashsale("restore", file, "--data-dir", tmp_path / "first", "--overwrite")
+        assert running.returncode == 1
+        assert "A stack runs" in running.stderr
+    assert file.stat().st_mode & 0o777 == 0o600
+
+    ledger = tmp_path / "first" / "gateway-ledger.jsonl"
+    done = flashsale("restore", file, "--data-dir", tmp_path / "second", "--ledger", ledger)
+    assert done.returncode == 0, done.stderr
+    named = set(re.findall(r"order (\S+), 999.99 USD", done.stdout))
+    async with Stack(tmp_path / "second", port=0, api=1, environment=FAST) as stack:
+        after = await at_rest(stack)
+        checked = audit(stack)
+        assert checked.returncode == 0, checked.stdout
+        async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as api:
+            async with asyncio.timeout(30):
+                while (await api.get("/health/ready")).json()["gate"] != "loaded":
+                    await asyncio.sleep(0.1)
+            for product_id in ids:
+                answer = await api.post(BUY, json={"productId": product_id}, headers=buyer_headers(stack, 1)[0])
+                assert answer.status_code == 202, "and it sells on"
+        checked = audit(stack)
+        assert checked.returncode == 0, checked.stdout
+    assert 20 * len(ids) <= len(after) < len(before) == 120
+    assert set(after) < set(before)
+    lost = {order_id for order_id, status in before.items() if order_id not in after and status == "confirmed"}
+    assert lost, "sold after the backup"
+    assert named == lost
+    left = (tmp_path / "second" / "charged-after-restore-point.jsonl").read_text().splitlines()
+    left = [json.loads(line)["key"] for line in left]
+    assert {key.partition(":")[0] for key in left} >= lost
+    for order_id, status in after.items():
+        assert status == before[order_id] or before[order_id] == "confirmed", "who had paid, has paid"
+
+    assert_living_data_are_not_overwritten_by_accident(tmp_path, file)
+
+
+def assert_living_data_are_not_overwritten_by_accident(tmp_path, file):
+    refused = flashsale("restore", file, "--data-dir", tmp_path / "first")
+    assert refused.returncode == 1
+    assert "--overwrite" in refused.stderr
+    cluster = tmp_path / "first" / "postgres" / "cluster"
+    old = (cluster / "global" / "pg_control").read_bytes()
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(file.read_bytes()[:-40_000])
+    failed = flashsale("restore", damaged, "--data-dir", tmp_path / "first", "--overwrite")
+    assert failed.returncode == 1, failed.stdout
+    assert (cluster / "global" / "pg_control").read_bytes() == old, "what failed changed nothing"
+    assert flashsale("restore", file, "--data-dir", tmp_path / "first", "--overwrite").returncode == 0
+    assert (cluster / "global" / "pg_control").read_bytes() != old
+    again = flashsale("backup", file, "--data-dir", tmp_path / "first")
+    assert again.returncode == 1
+    assert "exists" in again.stderr
+    resting = flashsale("backup", tmp_path / "at-rest", "--data-dir", tmp_path / "first")
+    assert resting.returncode == 0, resting.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"no backup", b"\x00" * 10_240])
+def test_a_file_that_is_no_backup_is_one_line_and_leaves_nothing(tmp_path, content):
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    done = flashsale("restore", file, "--data-dir", tmp_path / "data")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "is no backup" in done.stderr
+    assert not (tmp_path / "data" / "restoring").exists()
+
+
+def test_nothing_to_back_up_is_one_line(tmp_path):
+    done = flashsale("backup", tmp_path / "file", "--data-dir", tmp_path / "data")
+    assert done.returncode == 1
+    assert "no database of its own" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
