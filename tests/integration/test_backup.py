@@ -46,57 +46,62 @@ async def at_rest(stack):
             await asyncio.sleep(0.1)
 
 
+async def buy_and_pay(api, ids, buyer):
+    """Buy one of each product; the last is paid by its buyer."""
+    for product_id in ids:
+        answer = await api.post(BUY, json={"productId": product_id}, headers=buyer)
+        assert answer.status_code == 202, answer.text
+    order_id = answer.json()["orderId"]
+    async with asyncio.timeout(30):
+        while (await api.post(f"/api/order/{order_id}/pay", headers=buyer)).status_code != 202:
+            await asyncio.sleep(0.05)
+
+
+async def sell_and_back_up(stack, file):
+    """Sell before, during and after a backup; gives the products and what became of the orders."""
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as api:
+        made = {"name": "Phone", "price": "999.99", "stock": 1000}
+        headers = admin_headers(stack)
+        ids = [
+            (await api.post("/api/admin/products", json={**made, **more}, headers=headers)).json()["id"]
+            for more in ({}, {"paymentMode": "by_buyer"})
+        ]
+        buyers = buyer_headers(stack, 60)
+        await asyncio.gather(*(buy_and_pay(api, ids, buyer) for buyer in buyers[:20]))
+        during = [asyncio.create_task(buy_and_pay(api, ids, buyer)) for buyer in buyers[20:40]]
+        done = await asyncio.to_thread(flashsale, "backup", file, "--data-dir", stack.data_dir)
+        assert done.returncode == 0, done.stderr
+        await asyncio.gather(*during, *(buy_and_pay(api, ids, buyer) for buyer in buyers[40:]))
+        return ids, await at_rest(stack)
+
+
+async def assert_sells_on(stack, ids):
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as api:
+        async with asyncio.timeout(30):
+            while (await api.get("/health/ready")).json()["gate"] != "loaded":
+                await asyncio.sleep(0.1)
+        await buy_and_pay(api, ids, buyer_headers(stack, 1)[0])
+
+
 async def test_a_backup_in_mid_sale_is_restored_with_an_audit_that_holds(tmp_path):
-    file = tmp_path / "sale.flashsale"
+    file, first = tmp_path / "sale.flashsale", tmp_path / "first"
     # Payments that take a while are under way when the backup is made.
     slow = {**FAST, "FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0.5"}
-    async with Stack(tmp_path / "first", port=0, api=1, environment=slow) as stack:
-        async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as api:
-            made = {"name": "Phone", "price": "999.99", "stock": 1000}
-            headers = admin_headers(stack)
-            ids = [
-                (await api.post("/api/admin/products", json={**made, **more}, headers=headers)).json()["id"]
-                for more in ({}, {"paymentMode": "by_buyer"})
-            ]
-            buyers = buyer_headers(stack, 60)
-
-            async def buy(buyer):
-                for product_id in ids:
-                    answer = await api.post(BUY, json={"productId": product_id}, headers=buyer)
-                    assert answer.status_code == 202, answer.text
-                order_id = answer.json()["orderId"]
-                async with asyncio.timeout(30):
-                    while (await api.post(f"/api/order/{order_id}/pay", headers=buyer)).status_code != 202:
-                        await asyncio.sleep(0.05)
-
-            await asyncio.gather(*(buy(buyer) for buyer in buyers[:20]))
-            during = [asyncio.create_task(buy(buyer)) for buyer in buyers[20:40]]
-            done = await asyncio.to_thread(flashsale, "backup", file, "--data-dir", tmp_path / "first")
-            assert done.returncode == 0, done.stderr
-            await asyncio.gather(*during, *(buy(buyer) for buyer in buyers[40:]))
-            before = await at_rest(stack)
-        running = flashsale("restore", file, "--data-dir", tmp_path / "first", "--overwrite")
+    async with Stack(first, port=0, api=1, environment=slow) as stack:
+        ids, before = await sell_and_back_up(stack, file)
+        running = flashsale("restore", file, "--data-dir", first, "--overwrite")
         assert running.returncode == 1
         assert "A stack runs" in running.stderr
     assert file.stat().st_mode & 0o777 == 0o600
 
-    ledger = tmp_path / "first" / "gateway-ledger.jsonl"
-    done = flashsale("restore", file, "--data-dir", tmp_path / "second", "--ledger", ledger)
+    done = flashsale("restore", file, "--data-dir", tmp_path / "second", "--ledger", first / "gateway-ledger.jsonl")
     assert done.returncode == 0, done.stderr
     named = set(re.findall(r"order (\S+), 999.99 USD", done.stdout))
     async with Stack(tmp_path / "second", port=0, api=1, environment=FAST) as stack:
         after = await at_rest(stack)
         checked = audit(stack)
         assert checked.returncode == 0, checked.stdout
-        async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as api:
-            async with asyncio.timeout(30):
-                while (await api.get("/health/ready")).json()["gate"] != "loaded":
-                    await asyncio.sleep(0.1)
-            for product_id in ids:
-                answer = await api.post(BUY, json={"productId": product_id}, headers=buyer_headers(stack, 1)[0])
-                assert answer.status_code == 202, "and it sells on"
-        checked = audit(stack)
-        assert checked.returncode == 0, checked.stdout
+        await assert_sells_on(stack, ids)
     assert 20 * len(ids) <= len(after) < len(before) == 120
     assert set(after) < set(before)
     lost = {order_id for order_id, status in before.items() if order_id not in after and status == "confirmed"}

@@ -57,13 +57,14 @@ def nothing_left():
     yield
     while RUNNING:
         process = RUNNING.pop()
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
 def start(command, settings, text=PASSWORD, **streams):
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    process = subprocess.Popen(command, env=settings, cwd=ROOT, **streams)
+    process = subprocess.Popen(command, env=settings, cwd=ROOT, **{"start_new_session": True, **streams})
     RUNNING.append(process)
     if process.stdin is not None:
         with contextlib.suppress(BrokenPipeError):

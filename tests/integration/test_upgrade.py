@@ -1,0 +1,256 @@
+"""A database of the first release, with orders in every state, is upgraded while an older process works on it.
+
+Everything then ends right under processes of this release: `flashsale up` on older data is this upgrade.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from contextlib import suppress
+from datetime import timedelta
+
+import asyncpg
+import httpx
+import pytest
+
+from flashsale.adapters.redis.gate import RedisGate
+from flashsale.domain.money import Money
+from flashsale.domain.products import PaymentMode, Product
+from flashsale.domain.requests import BuyRequest
+from flashsale.local.simulator import _id
+from flashsale.local.stack import Stack
+from tests.api.conftest import FAST, audit, buyer_headers
+from tests.conftest import alembic, make_settings
+
+PRICE_MINOR = 99_999
+DUE = timedelta(seconds=8)
+FINAL = {"confirmed", "payment_failed", "expired", "cancelled", "failed", "refunded"}
+
+
+class OldProcess:
+    """What API processes and workers of the first release did, by the functions that they called."""
+
+    def __init__(self, url):
+        self.url = url
+        self.ledger = []
+
+    async def __aenter__(self):
+        self.db = await asyncpg.connect(self.url)
+        return self
+
+    async def __aexit__(self, *_):
+        await self.db.close()
+
+    async def product(self, mode, window_s):
+        return await self.db.fetchval(
+            "SELECT create_product_v1('Phone', $1, 'USD', 2000, $2, $3, 5, NULL, NULL)", PRICE_MINOR, mode, window_s
+        )
+
+    async def buyers(self, count):
+        ids = [uuid.uuid4() for _ in range(count)]
+        await self.db.execute(
+            "INSERT INTO users (user_id, name, email) SELECT u, 'buyer', u || '@example.com' FROM unnest($1::uuid[]) AS u",
+            ids,
+        )
+        return ids
+
+    async def accept(self, product_id, users, quantity=1):
+        """Accept an order for each user; gives their ids."""
+        users = sorted(users)
+        ids = [_uuid7() for _ in users]
+        keys = [str(one) for one in ids]
+        rows = await self.db.fetch(
+            "SELECT * FROM accept_orders_v1($1, $2, $3, $4, $5, $6, $7, $8)",
+            ids,
+            users,
+            [product_id] * len(users),
+            [quantity] * len(users),
+            keys,
+            [
+                BuyRequest(user_id=user, product_id=product_id, quantity=quantity, key=key).fingerprint()
+                for user, key in zip(users, keys, strict=True)
+            ],
+            [None] * len(users),
+            timedelta(seconds=5),
+        )
+        assert {row["outcome"] for row in rows} == {"accepted"}
+        return ids
+
+    async def process(self, ids):
+        await self.db.fetch("SELECT * FROM process_orders_v1($1, $2)", sorted(ids), DUE)
+
+    async def begin(self, ids):
+        begun = await self.db.fetch("SELECT * FROM begin_payments_v1($1, $2)", sorted(ids), DUE)
+        return {row["order_id"]: row for row in begun}
+
+    async def finish(self, begun, outcome):
+        rows = sorted(begun.values(), key=lambda row: row["order_id"])
+        await self.db.fetch(
+            "SELECT * FROM finish_payments_v1($1, $2, $3, $4, $5)",
+            [row["order_id"] for row in rows],
+            [row["attempt"] for row in rows],
+            [outcome] * len(rows),
+            [_id("ch", row["gateway_key"]) if outcome == "captured" else None for row in rows],
+            [timedelta(seconds=1)] * len(rows),
+        )
+
+    def charge(self, begun, op=None, **fields):
+        """Write into the gateway's ledger what became of these keys."""
+        for row in begun.values():
+            opened = {"amountMinor": row["amount_minor"], "currency": row["currency"], "reference": None}
+            self.ledger.append({"op": "open", "key": row["gateway_key"], **opened})
+            if op is not None:
+                self.ledger.append({"op": op, "key": row["gateway_key"], "requests": 1, **fields})
+
+    async def work(self, product_id, stopping):
+        """Accept and process until told to stop, as a process that is not replaced yet; lost conflicts are repeated."""
+        made = 0
+        while not stopping.is_set():
+            with suppress(asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                ids = await self.accept(product_id, await self.buyers(2))
+                await self.process(ids[:1])
+                made += 1
+            await asyncio.sleep(0.05)  # its buyers come at this pace
+        return made
+
+
+def _uuid7():
+    import time
+
+    value = uuid.uuid4().int & ((1 << 74) - 1)
+    return uuid.UUID(
+        int=(int(time.time() * 1000) << 80) | (7 << 76) | (value & ((1 << 76) - 1)) & ~(3 << 62) | (2 << 62)
+    )
+
+
+async def orders_in_every_state(old, automatic, by_buyer):
+    """Make two orders for each state and each thing that a process may have left half done; gives them by name."""
+    made = {}
+
+    async def add(name, product_id=automatic, *, processed=True):
+        made[name] = await old.accept(product_id, await old.buyers(2))
+        if processed:
+            await old.process(made[name])
+        return made[name]
+
+    await add("queued", processed=False)
+    lost = await add("queued, its job lost", processed=False)
+    await old.db.execute(
+        "DELETE FROM procrastinate_jobs WHERE id IN (SELECT job_id FROM orders WHERE order_id = ANY ($1))", lost
+    )
+    await add("awaiting_payment")
+    await old.begin(await add("processing_payment, never sent"))
+    old.charge(await old.begin(await add("processing_payment, charged")), "capture")
+    begun = await old.begin(await add("payment_unknown, charged"))
+    old.charge(begun, "capture")
+    await old.finish(begun, "unknown")
+    begun = await old.begin(await add("payment_unknown, pending"))
+    old.charge(begun)
+    await old.finish(begun, "unknown")
+    begun = await old.begin(await add("confirmed"))
+    old.charge(begun, "capture")
+    await old.finish(begun, "captured")
+    begun = await old.begin(await add("payment_failed"))
+    old.charge(begun, "decline", code="card_declined")
+    await old.finish(begun, "declined")
+    await old.db.fetch("SELECT end_orders_v1($1, 'failed')", sorted(await add("failed", processed=False)))
+    await add("waits for its buyer", by_buyer)
+    await old.db.fetch("SELECT end_orders_v1($1, 'cancelled')", sorted(await add("cancelled", by_buyer)))
+    for order_id in await add("paid by its buyer", by_buyer):
+        assert await old.db.fetchval("SELECT request_payment_v1($1, $2)", order_id, DUE)
+    expired = await add("expired", by_buyer)
+    await old.db.execute("UPDATE orders SET due_at = clock_timestamp() WHERE order_id = ANY ($1)", expired)
+    await old.db.fetch("SELECT end_orders_v1($1, 'expired')", sorted(expired))
+    await old.db.fetch("SELECT * FROM void_requests_v1($1)", [_uuid7()])
+    return made
+
+
+async def load_with_leases(old, settings, product_id, redis):
+    """Load the gate under the old epoch and take leases that nobody decides."""
+    row = await old.db.fetchrow("SELECT epoch, free FROM begin_gate_load_v1($1, 1)", product_id)
+    gate = RedisGate(settings.redis, settings.gate)
+    assert await gate.load(product_id, epoch=row["epoch"], stock=row["free"])
+    product = Product(
+        product_id=product_id,
+        name="Phone",
+        price=Money(minor=PRICE_MINOR, currency="USD"),
+        allotment=2000,
+        unmade=0,
+        payment_mode=PaymentMode.AUTOMATIC,
+        payment_window_s=300,
+        limit_per_buyer=5,
+        starts_at=None,
+        ends_at=None,
+        paused=False,
+        epoch=row["epoch"],
+        created_at=None,
+        updated_at=None,
+    )
+    for user_id in await old.buyers(3):
+        order_id = _uuid7()
+        request = BuyRequest(user_id=user_id, product_id=product_id, quantity=2, key=str(order_id))
+        assert (await gate.admit(product, order_id, request)).admission == "admitted"
+    assert await redis.zcard(f"flashsale:{{{product_id}}}:leases") == 3
+    await gate.close()
+
+
+@pytest.fixture
+async def first_release(empty_url):
+    done = alembic(empty_url, "upgrade", "0001")
+    assert done.returncode == 0, done.stderr
+    async with OldProcess(empty_url) as old:
+        yield old
+
+
+async def test_open_orders_of_the_first_release_end_right_after_an_upgrade_in_mid_sale(
+    first_release, empty_url, valkey, redis, tmp_path
+):
+    old = first_release
+    automatic, by_buyer = await old.product("automatic", 300), await old.product("by_buyer", 3)
+    made = await orders_in_every_state(old, automatic, by_buyer)
+    await load_with_leases(old, make_settings(empty_url, valkey.url), automatic, redis)
+    (tmp_path / "gateway-ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in old.ledger))
+
+    stopping = asyncio.Event()
+    async with OldProcess(empty_url) as busy:
+        working = asyncio.create_task(busy.work(automatic, stopping))
+        async with Stack(
+            tmp_path, port=0, api=1, environment=FAST, postgres_url=empty_url, redis_url=valkey.url
+        ) as stack:
+            stopping.set()
+            assert await working > 0, "the old process went on beside the new ones"
+            async with asyncio.timeout(60):
+                while set(states := await statuses(old)) - FINAL:
+                    await asyncio.sleep(0.1)
+            async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as api:
+                async with asyncio.timeout(30):
+                    while (health := (await api.get("/health/ready")).json())["gate"] != "loaded":
+                        await asyncio.sleep(0.1)
+                assert health["ready"]
+                for buyer in buyer_headers(stack, 2):
+                    for product_id in (automatic, by_buyer):
+                        bought = await api.post("/api/order/buy-flash", json={"productId": product_id}, headers=buyer)
+                        assert bought.status_code == 202, bought.text
+            checked = audit(stack)
+            assert checked.returncode == 0, checked.stdout
+    ends = {
+        name: {states_of[order_id] for order_id in ids}
+        for name, ids in made.items()
+        for states_of in [await by_id(old)]
+    }
+    for name in ("payment_failed", "failed", "cancelled", "expired"):
+        assert ends[name] == {name}
+    assert ends["waits for its buyer"] == {"expired"}
+    for name in ends.keys() - {"payment_failed", "failed", "cancelled", "expired", "waits for its buyer"}:
+        assert ends[name] == {"confirmed"}, name
+    assert states
+
+
+async def statuses(old):
+    return [row["status"] for row in await old.db.fetch("SELECT DISTINCT status FROM orders")]
+
+
+async def by_id(old):
+    return {row["order_id"]: row["status"] for row in await old.db.fetch("SELECT order_id, status FROM orders")}
