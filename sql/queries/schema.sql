@@ -39,7 +39,11 @@ objects AS (
     FROM tables AS t
     INNER JOIN pg_index AS i ON t.oid = i.indrelid
     UNION ALL
-    SELECT 'trigger', t.relname || '.' || g.tgname, concat_ws(' ', pg_get_triggerdef(g.oid), g.tgenabled::text)
+    -- Without parentheses: a comparison of rows has others once it was dumped and restored.
+    SELECT
+        'trigger',
+        t.relname || '.' || g.tgname,
+        concat_ws(' ', translate(pg_get_triggerdef(g.oid), '()', ''), g.tgenabled::text)
     FROM tables AS t
     INNER JOIN pg_trigger AS g ON t.oid = g.tgrelid AND NOT g.tgisinternal
     UNION ALL

@@ -183,7 +183,7 @@ async def _settle_ledger(url: str, folder: Path) -> Sequence[Charged]:
 
 def _unpack(file: Path, folder: Path) -> None:
     try:
-        with tarfile.open(file) as archive:
+        with tarfile.open(file, "r:") as archive:
             for name in PARTS:
                 member = archive.extractfile(name)
                 assert member is not None, name  # noqa: S101 - a folder of that name
