@@ -56,6 +56,7 @@ def assert_not_ready(answer, *words):
 
 
 async def test_readiness_says_what_the_gate_is(services, redis):
+    await services.catalog.refresh()
     async with asking(services) as ask:
         assert (await ask()).json()["gate"] == "empty", "nothing is loaded without products"
         product = await add_product(services)
@@ -161,6 +162,7 @@ def test_a_full_disk_is_not_ready_and_ready_again_with_room(tmp_path):
 
 
 async def test_products_that_were_not_read_yet_or_long_ago_are_not_ready(services):
+    await services.catalog.refresh()
     assert (await ready(services)).status_code == 200
     services.catalog._refreshed_at = float("-inf")
     assert_not_ready(await ready(services), "not read yet")

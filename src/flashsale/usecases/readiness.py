@@ -125,7 +125,7 @@ class Readiness:
             return False, Problem(what=f"Postgres could not be asked: {type(error).__name__}.", todo="See the log.")
 
     async def _look_at_gate(self) -> tuple[Literal["loaded", "bypass", "empty"], Problem | None]:
-        products = self._catalog.all()
+        products = [] if math.isinf(self._catalog.age_s) else self._catalog.all()
         if not products:
             return "empty", None
         try:
