@@ -418,3 +418,70 @@ async def test_connections_are_kept_alive_over_refusals(api, product, buyer):
     async with httpx.AsyncClient(base_url=api.base_url, limits=httpx.Limits(max_connections=1)) as client:
         for _ in range(20):
             problem(await client.post(BUY, json={"productId": product_id}, headers=buyer), 409, "sold_out")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/admin/products/{}", b'{"limitPerBuyer":"null"}'),
+        ("/api/admin/products/{}", b'{"limitPerBuyer":"1"}'),
+        ("/api/admin/products/{}", b'{"startsAt":0}'),
+        ("/api/admin/products/{}", b'{"endsAt":"0"}'),
+        ("/api/admin/products/{}", b'{"paymentWindowS":"60"}'),
+        ("/api/admin/products/{}", b"[" * 2000),
+        ("/api/admin/products/{}", b'{"name":' + b"[" * 2000),
+        ("/api/admin/stock", b'{"productId":PRODUCT,"stock":"1e0"}'),
+        ("/api/admin/stock", b'{"productId":PRODUCT,"stock":"5"}'),
+        ("/api/admin/stock", b'{"productId":"PRODUCT","stock":5}'),
+        ("/api/admin/stock", b'{"productId":PRODUCT,"stock":true}'),
+        ("/api/admin/products", b'{"name":"x","price":"1","stock":"1"}'),
+        ("/api/admin/products", b"[" * 2000),
+    ],
+)
+async def test_administration_takes_json_of_the_right_type_only(api, admin, product, path, body):
+    product_id = await product(limitPerBuyer=2)
+    before = (await api.get(f"/api/admin/products/{product_id}", headers=admin)).json()
+    method = "PATCH" if "{}" in path else "POST"
+    headers = {**admin, "Content-Type": "application/json"}
+    body = body.replace(b"PRODUCT", str(product_id).encode())
+    problem(await api.request(method, path.format(product_id), content=body, headers=headers), 400, "invalid_request")
+    assert (await api.get(f"/api/admin/products/{product_id}", headers=admin)).json() == before
+
+
+async def test_tokens_and_orders_are_stored_nowhere(api, buyer, product):
+    bought = await api.post(BUY, json={"productId": await product()}, headers=buyer)
+    order = f"/api/order/{bought.json()['orderId']}"
+    account = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse"}
+    for answer in (
+        bought,
+        await api.get(f"{order}/status", headers=buyer),
+        await api.post("/api/auth/register", json={**account, "name": "Ada"}),
+        await api.post("/api/auth/login", json=account),
+        await api.post(f"{order}/stream-token", headers=buyer),
+    ):
+        assert answer.status_code < 300, answer.text
+        assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("spelling", ["1_0", "%2B10", "%D9%A1%D9%A0", "010", "1e1", "0x0a", "10%20"])
+async def test_a_product_has_one_spelling(api, spelling):
+    for path in ("/api/products/", "/sse/stock/"):
+        problem(await api.get(path + spelling), 404, "no_such_path")
+
+
+async def test_an_order_has_one_spelling(api, buyer, product):
+    bought = await api.post(BUY, json={"productId": await product()}, headers=buyer)
+    order_id = bought.json()["orderId"]
+    assert (await api.get(f"/api/order/{order_id}/status", headers=buyer)).status_code == 200
+    for text in (order_id.upper(), order_id.replace("-", ""), f"urn:uuid:{order_id}", "{" + order_id + "}"):
+        problem(await api.get(f"/api/order/{text}/status", headers=buyer), 404, "no_such_path")
+
+
+async def test_parameters_that_no_call_takes_are_refused(api, admin):
+    for path in (
+        "/api/products?x=1",
+        "/health/live?x",
+        "/api/admin/orders?limit=1&limit=2",
+        "/api/admin/orders?limit=1_0",
+    ):
+        problem(await api.get(path, headers=admin), 400, "invalid_input")

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+NO_STORE = b"cache-control: no-store\r\n"
+SHARED = {"/api/products", "/api/products/{product_id}", "/problems/{code}", NO_ROUTE}
+"""Routes whose answers are the same for everybody."""
+
 
 class Edge:
     """What the server serves; also an ASGI app, so that any other server could serve it."""
@@ -96,7 +100,9 @@ class Edge:
             log.exception("request.failed", path=name)
             answer = INTERNAL
         self._count(name, answer.status, time.perf_counter() - began_s)
-        extra = b"x-request-id: %b\r\n" % request_id
+        # What a token opens, and tokens themselves, are nobody else's: refusals of them too.
+        private = b"" if name in SHARED else NO_STORE
+        extra = b"%bx-request-id: %b\r\n" % (private, request_id)
         if self._cors.on:
             extra += self._cors.fields(fields.get(b"origin"))
         status, head, body = answer
@@ -117,7 +123,10 @@ class Edge:
             if message["type"] == "http.response.start":
                 self._count(name, message["status"], time.perf_counter() - began_s)
                 cors = self._cors.headers(_first(headers, b"origin"))
-                message["headers"] = [*message["headers"], NOSNIFF, (HEADER, request_id), *cors]
+                more = [NOSNIFF, (HEADER, request_id), *cors]
+                if name.startswith("/api/") and name not in SHARED:
+                    more.append((b"cache-control", b"no-store"))
+                message["headers"] = [*message["headers"], *more]
             await send(message)
 
         await self._app(scope, receive, counted)

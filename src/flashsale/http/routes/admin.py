@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from http import HTTPStatus
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Router, get, patch, post
+from litestar import Request, Response, Router, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from flashsale.domain.errors import InvalidInput
 from flashsale.domain.money import parse_money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
+from flashsale.http import problems
 from flashsale.http.auth import admin_only
+from flashsale.http.bodies import body_of
+from flashsale.http.messages import Request as Received
 from flashsale.http.schemas import (
     AdminProductOut,
     NewProductIn,
@@ -97,6 +102,30 @@ async def _change(product_id: int, fields: dict[str, object], services: UseServi
     return admin_product_out(product, services.catalog.stock(product.product_id))
 
 
+_STRICT: dict[tuple[str, str], msgspec.json.Decoder[Any]] = {
+    ("POST", "/api/admin/stock"): msgspec.json.Decoder(StockIn),
+    ("POST", "/api/admin/products"): msgspec.json.Decoder(NewProductIn),
+    ("PATCH", "/api/admin/products/{product_id}"): msgspec.json.Decoder(ProductChangeIn),
+}
+
+
+async def check_strictly(request: Request[Any, Any, Any]) -> Response[bytes] | None:
+    """Refuse a body that is JSON of other types than the call takes; the framework would convert `"null"` to null."""
+    decoder, body = _STRICT.get((request.method, request.scope["path_template"])), await request.body()
+    if decoder is None or not body:
+        return None
+    headers = list(request.scope["headers"])
+    received = Received(method=request.method, path="", query=b"", headers=headers, body=body)
+    try:
+        body_of(received, decoder, what="this call")
+    except InvalidInput as error:
+        errors = [{"field": error.field, "problem": error.detail.removeprefix(error.field).strip()}]
+        return problems.as_response(
+            problems.problem(HTTPStatus.BAD_REQUEST, "invalid_request", error.detail, [], errors=errors)
+        )
+    return None
+
+
 routes = Router(
     "/api/admin",
     route_handlers=[
@@ -109,5 +138,6 @@ routes = Router(
         list_orders,
     ],
     guards=[admin_only],
+    before_request=check_strictly,
     tags=["admin"],
 )
