@@ -46,6 +46,7 @@ class Exercise:
             "TAG": "exercise",
             "LISTEN": f"127.0.0.1:{self.port}",
             # All buyers come from one address.
+            "ACCOUNT_REQUESTS_PER_S": "100000",
             "ADDRESS_REQUESTS_PER_S": "100000",
             "ADDRESS_CONNECTIONS": "10000",
             "FLASHSALE_LOG__LEVEL": "warning",
