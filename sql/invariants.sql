@@ -362,4 +362,42 @@ FROM (
     SELECT 'gate_returns', count(*), count(DISTINCT g.order_id) FROM gate_returns AS g
     UNION ALL
     SELECT 'buyer_units', count(*), count(DISTINCT row(b.product_id, b.user_id)) FROM buyer_units AS b
+    UNION ALL
+    SELECT 'order_stragglers', count(*), count(DISTINCT s.order_id) FROM order_stragglers AS s
+    UNION ALL
+    SELECT 'order_totals', count(*), count(DISTINCT row(t.product_id, t.status, t.currency)) FROM order_totals AS t
 ) AS k;
+
+-- name: I25_totals_whole
+-- The totals are the sums of the orders that they count: those up to the mark, but the ones that were open when it passed
+-- them or that left the state in which they are counted.
+WITH counted AS (
+    SELECT
+        o.product_id, coalesce(s.counted, o.status) AS status, o.currency, count(*) AS orders,
+        sum(o.quantity) AS units, sum(o.quantity * o.unit_price_minor) AS value_minor
+    FROM orders AS o
+    INNER JOIN order_mark AS m ON o.order_id <= m.order_id
+    LEFT JOIN order_stragglers AS s ON o.order_id = s.order_id
+    WHERE s.order_id IS NULL OR s.counted IS NOT NULL
+    GROUP BY o.product_id, coalesce(s.counted, o.status), o.currency
+)
+SELECT
+    coalesce(t.product_id, c.product_id)::text AS id,
+    (
+        coalesce(t.orders, 0) = coalesce(c.orders, 0) AND coalesce(t.units, 0) = coalesce(c.units, 0)
+        AND coalesce(t.value_minor, 0) = coalesce(c.value_minor, 0)
+        AND coalesce(t.status, c.status) IN ('confirmed', 'payment_failed', 'expired', 'cancelled', 'failed', 'refunded')
+    ) IS NOT TRUE AS bad
+FROM order_totals AS t
+FULL JOIN counted AS c ON t.product_id = c.product_id AND t.status = c.status AND t.currency = c.currency
+UNION ALL
+SELECT s.order_id::text, true
+FROM order_stragglers AS s
+WHERE NOT EXISTS (
+    SELECT 1
+    FROM orders AS o
+    INNER JOIN order_mark AS m ON o.order_id <= m.order_id
+    WHERE o.order_id = s.order_id
+)
+UNION ALL
+SELECT 'mark', count(*) <> 1 FROM order_mark AS m WHERE m.order_id <= first_order_id_v1(clock_timestamp());

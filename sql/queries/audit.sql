@@ -1,3 +1,7 @@
+-- name: mark
+-- Reads the order id up to which final orders are in the totals.
+SELECT order_id FROM order_mark;
+
 -- name: outcomes
 -- Reads every order for a comparison with what clients saw.
 SELECT

@@ -26,13 +26,13 @@ from flashsale.domain.users import Principal, Role
 from flashsale.local.simulator_ledger import Ledger
 from flashsale.usecases import gate_audit, ledger_audit
 from flashsale.usecases.audit import Audit
-from flashsale.usecases.charge import Charge
 from flashsale.usecases.history import read_history
 from flashsale.usecases.ports import Charge as Answer
 from flashsale.usecases.ports import ChargeOutcome, PoisonBatch, ProductChange
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product
 from tests.integration.test_accept import new_id
+from tests.integration.test_payments import charging
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -134,20 +134,12 @@ class SoundSale:
 
     async def charge(self, outcome: ChargeOutcome, *names: str, tries: int = 1) -> None:
         """Let the gateway answer so; `tries` times."""
-        returning = ReturnUnits(self.services.products, self.services.gate, limit=100)
-        charging = Charge(
-            PostgresPayments(self.services.database),
-            self.gateway,  # type: ignore[arg-type]
-            self.services.settings.payments.model_copy(update={"tries_max": 2}),
-            returning,
-            payment_due_s=30,
-        )
+        charge = charging(self.services, self.gateway, tries_max=2)
         self.gateway.outcome = outcome
         for name in names:
             for _ in range(tries):
-                await charging(self.orders[name])
-        await returning()
-        await returning.close()
+                await charge(self.orders[name])
+        await ReturnUnits(self.services.products, self.services.gate, limit=100)()
 
     async def see(self) -> None:
         """Let two readers see every stock and every order as it is."""

@@ -121,23 +121,24 @@ FROM (VALUES
 """
 
 
+async def add_old_products(db: asyncpg.Connection, count: int) -> list[int]:
+    """Add the products of so many old orders, without units yet; gives their ids."""
+    rows = await db.fetch(NEW_PRODUCTS, -(-count // ORDERS_PER_PRODUCT))
+    return [row["product_id"] for row in rows]
+
+
 async def add_old_orders(db: asyncpg.Connection, count: int) -> None:
     """Add orders that ended 2 to 30 days ago, of products of their own. Triggers and foreign keys do not look."""
-    products = -(-count // ORDERS_PER_PRODUCT)
-    rows = await db.fetch(NEW_PRODUCTS, products)
-    product_ids = [row["product_id"] for row in rows]
+    product_ids = await add_old_products(db, count)
+    plan = PLAN.format(
+        count=count,
+        per_product=ORDERS_PER_PRODUCT,
+        product_ids="{" + ",".join(map(str, product_ids)) + "}",
+        rare=RARE[1],
+    )
     async with db.transaction():
         await db.execute("SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = off")
-        await db.execute(HISTORIES)
-        await db.execute(
-            PLAN.format(
-                count=count,
-                per_product=ORDERS_PER_PRODUCT,
-                product_ids="{" + ",".join(map(str, product_ids)) + "}",
-                rare=RARE[1],
-            )
-        )
-        for statement in ROWS:
+        for statement in (HISTORIES, plan, *ROWS):
             await db.execute(statement)
         await db.execute("DROP TABLE old, histories")
     for table in TABLES:

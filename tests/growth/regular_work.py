@@ -1,57 +1,135 @@
-"""Everything that is done again and again while a shop is open, beside the sale itself."""
+"""Everything that is done again and again while a shop is open: what must cost the same however old the shop is."""
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
+from flashsale.domain.users import Principal, Role
+from flashsale.usecases.ports import ChargeOutcome, ProductChange
 from tests.conftest import add_buyers, add_product
 from tests.growth.old_orders import RARE
-from tests.integration.test_accept import accept_one
+from tests.integration.test_accept import accept, accept_one, acceptance, new_id, propose
+from tests.integration.test_gate import ask
+from tests.integration.test_payments import Gateway, charging
+from workers.maintenance import make_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-LISTED = 100
+LISTED = 10
+BUYERS = 12
+
+DUE = """
+UPDATE orders SET due_at = now() - interval '1 second'
+WHERE order_id IN (SELECT order_id FROM orders WHERE due_at IS NOT NULL AND status = 'queued' ORDER BY order_id LIMIT 3)
+"""
 
 
-async def open_shop(services, jobs):
-    """A product on sale with a few orders in each stage: what there is to do is the same, however old the shop is."""
-    product = await add_product(services, allotment=1000, payment_mode=PaymentMode.BY_BUYER, limit_per_buyer=2)
-    order_ids = [await accept_one(services, product, user, key="k") for user in await add_buyers(services, 60)]
-    await services.order_rows.process(order_ids[:40], payment_due_s=30)
-    await services.order_rows.end(order_ids[:20], OrderStatus.CANCELLED)
-    await jobs.reconcile()
-    return product
+class Shop:
+    """A product on sale, with a few orders in each stage. Everything that it does can be done again and again."""
 
+    def __init__(self, services, jobs):
+        self.services, self.jobs = services, jobs
+        self.tasks = make_tasks().tasks
+        self.context = SimpleNamespace(additional_context={"jobs": jobs})
 
-def regular_work(services, jobs, product) -> dict[str, Callable[[], Awaitable[object]]]:
-    """Give each piece of work by its name."""
-    listed = services.order_rows.admin_list
-    rare = OrderStatus(RARE[0])
+    async def open(self):
+        services = self.services
+        self.product = await add_product(
+            services, allotment=10_000, payment_mode=PaymentMode.BY_BUYER, limit_per_buyer=10_000
+        )
+        self.buyers = await add_buyers(services, BUYERS)
+        order_ids = [await accept_one(services, self.product, user, key="k") for user in self.buyers]
+        await services.order_rows.process(order_ids[: BUYERS // 2], payment_due_s=30)
+        await services.order_rows.end(order_ids[: BUYERS // 4], OrderStatus.CANCELLED)
+        await self.jobs.reconcile()
 
-    return {
-        "scrape": jobs.truth.read,
-        "minute audit": jobs.audit,
-        "tidy": jobs.tidy,
-        "sweep": jobs.sweep,
-        "reconcile": jobs.reconcile,
-        "products and stocks": services.catalog.refresh,
-        "waiting orders": services.catalog.count_waiting,
-        "list: newest": lambda: listed(product_id=None, status=None, before=None, limit=LISTED),
-        "list: a common status": lambda: listed(
-            product_id=None, status=OrderStatus.CONFIRMED, before=None, limit=LISTED
-        ),
-        "list: a rare status": lambda: listed(product_id=None, status=rare, before=None, limit=LISTED),
-        "list: an open status": lambda: listed(
-            product_id=None, status=OrderStatus.AWAITING_PAYMENT, before=None, limit=LISTED
-        ),
-        "list: a status without orders": lambda: listed(
-            product_id=None, status=OrderStatus.REFUNDED, before=None, limit=LISTED
-        ),
-        "list: a product": lambda: listed(product_id=product.product_id, status=None, before=None, limit=LISTED),
-        "list: a rare status of a product": lambda: listed(
-            product_id=product.product_id, status=rare, before=None, limit=LISTED
-        ),
-    }
+    def work(self) -> dict[str, Callable[[], Awaitable[object]]]:
+        """Give each piece of work by its name."""
+        rare = OrderStatus(RARE[0])
+        return {
+            "scrape": self.jobs.truth.read,
+            "minute audit": self.periodic("audit"),
+            "tidy": self.periodic("tidy"),
+            "sweep": self.sweep,
+            "reconcile": self.periodic("reconcile"),
+            "units ahead": self.periodic("tend_units"),
+            "products and stocks": self.services.catalog.refresh,
+            "waiting orders": self.services.catalog.count_waiting,
+            "list: newest": self.listing(None),
+            "list: a common status": self.listing(OrderStatus.CONFIRMED),
+            "list: a rare status": self.listing(rare),
+            "list: an open status": self.listing(OrderStatus.AWAITING_PAYMENT),
+            "list: a status without orders": self.listing(OrderStatus.REFUNDED),
+            "list: a product": self.listing(None, of_product=True),
+            "list: a rare status of a product": self.listing(rare, of_product=True),
+            "sale of a unit": self.sell,
+            "refusal by Postgres": self.refuse,
+            "replay": self.replay,
+            "lease given up": self.give_up,
+            "order cancelled": self.cancel,
+            "new product": self.offer,
+            "change of a product": self.change,
+            "load of the gate": self.load,
+            "log in": lambda: self.services.users.credentials("nobody@buyers.invalid"),
+        }
+
+    def periodic(self, name):
+        return lambda: self.tasks[name].func(self.context, int(time.time()))
+
+    def listing(self, status, *, of_product=False):
+        return lambda: self.services.order_rows.admin_list(
+            product_id=self.product.product_id if of_product else None, status=status, before=None, limit=LISTED
+        )
+
+    async def sweep(self):
+        async with self.services.database.connection() as connection:
+            await connection.execute(DUE)
+        await self.jobs.sweep()
+
+    async def sell(self):
+        services, user = self.services, self.buyers[0]
+        order = await services.buy(ask(self.product, user))
+        await self.jobs.process_orders([order.order_id])
+        await services.orders.pay(order.order_id, Principal(user_id=user, role=Role.BUYER))
+        await charging(services, Gateway(ChargeOutcome.CAPTURED))(order.order_id)
+
+    async def refuse(self):
+        # The key of an order, under another id: what the accept leaves is a void request.
+        product = await self.services.catalog.get(self.product.product_id)
+        await accept(self.services, propose(product, self.buyers[2], key="k"))
+
+    async def replay(self):
+        asked = [propose(self.product, user, key="k").request for user in self.buyers[:3]]
+        proposals = acceptance(self.services)
+        await proposals.look(asked)
+        await proposals.free([self.product.product_id])
+        await proposals.held([(self.product.product_id, user) for user in self.buyers[:3]])
+
+    async def give_up(self):
+        await acceptance(self.services).void([new_id()])
+
+    async def cancel(self):
+        user = self.buyers[3]
+        order_id = await accept_one(self.services, self.product, user, epoch=None)
+        await self.services.order_rows.process([order_id], payment_due_s=30)
+        await self.services.orders.cancel(order_id, Principal(user_id=user, role=Role.BUYER))
+
+    async def offer(self):
+        made = await add_product(self.services, allotment=1)
+        await self.services.administer.set_allotment(made.product_id, 0)
+        await self.services.administer.change_allotment(made.product_id, 1)
+
+    async def change(self):
+        change = ProductChange(fields={"ends_at": datetime(2999, 1, 1, tzinfo=UTC)})
+        await self.services.administer.change(self.product.product_id, change)
+
+    async def load(self):
+        product = await self.services.catalog.get(self.product.product_id)
+        await self.services.load_gate(product.product_id, seen_epoch=product.epoch)
+        await self.services.catalog.refresh()

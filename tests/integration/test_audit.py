@@ -179,7 +179,7 @@ async def test_orders_of_before_the_terms_were_kept_are_not_judged_by_them(sold,
     assert await violated(sold.database) == set()
 
 
-async def test_the_minute_audit_reads_whole_tables_also_where_a_sale_reads_by_index(sold, db):
+async def test_the_audit_reads_whole_tables_also_where_a_sale_reads_by_index(sold, db):
     await db.execute("ANALYZE")
     before = await db.fetchval("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'order_events'")
     await violated(sold.database)

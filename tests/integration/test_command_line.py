@@ -1,3 +1,5 @@
+import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, add_product
 
 
 def descendants(pid):
@@ -85,6 +87,29 @@ def test_every_command_explains_itself_with_an_example(command):
     )
     assert "Usage:" in done.stdout
     assert not command or "Example:" in done.stdout
+
+
+async def test_the_audit_prints_one_json_document(services, settings):
+    await add_product(services)
+    environment = {
+        "FLASHSALE_POSTGRES__URL": settings.postgres.url.get_secret_value(),
+        "FLASHSALE_REDIS__URL": settings.redis.url.get_secret_value(),
+        "FLASHSALE_AUTH__JWT_SECRET": "only-for-tests-" * 4,
+    }
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "flashsale.cli", "audit", "--json"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["holds"], document["violated"]) == (0, True, 0), done.stderr
+    by_id = {finding["invariant"]: finding for finding in document["invariants"]}
+    assert (by_id["I1"]["checked"], by_id["I1"]["violations"], by_id["I1"]["sample"]) == (1, 0, [])
+    assert by_id["I20"]["skipped"] == "needs --history"
 
 
 def test_missing_settings_are_one_line_each():

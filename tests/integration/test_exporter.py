@@ -100,7 +100,7 @@ async def test_the_audit_of_the_maintenance_worker_counts_violations(services, j
 
     assert await violations() == 0
     await db.execute("UPDATE product_live SET free = free - 1 WHERE product_id = $1", product.product_id)
-    assert await violations() == 1
+    assert await violations() > 0
     await db.execute("UPDATE product_live SET free = free + 1 WHERE product_id = $1", product.product_id)
 
 

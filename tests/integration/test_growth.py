@@ -13,11 +13,15 @@ from flashsale.adapters.postgres.job_queue import JobQueue
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.bootstrap import open_services
 from flashsale.domain.orders import OrderStatus
+from flashsale.domain.products import PaymentMode
 from flashsale.domain.requests import order_id_at
+from flashsale.domain.users import Principal, Role
 from flashsale.usecases import tidy
-from tests.conftest import add_buyers, add_product
+from tests.conftest import add_buyers, add_product, make_settings
 from tests.integration.test_accept import accept_one
+from tests.integration.test_gate import admit, ask, flushed
 from tests.integration.test_job_queue import put, run
+from tests.unit.test_growth_inventory import rows
 
 
 async def id_of_age(db, age_s):
@@ -127,3 +131,33 @@ async def compare_lists(services, db):
             and (before is None or row["order_id"] < before)
         ]
         assert [order.order_id for order in listed] == expected[:limit], (product, status, before, limit)
+
+
+async def test_every_table_has_its_bound(db):
+    tables = await db.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+    )
+    assert set(rows("Tables")) == {row["relname"] for row in tables} | {"alembic_version"}
+
+
+async def test_every_key_of_the_gate_has_its_bound(postgres_url, valkey, redis):
+    settings = make_settings(postgres_url, valkey.url, gate={"attempts_per_minute": 100})
+    async with open_services(settings) as services:
+        product = await add_product(services, limit_per_buyer=5, payment_mode=PaymentMode.BY_BUYER)
+        first, second = await add_buyers(services, 2)
+        order = await services.buy(ask(product, first, key="k"))
+        await services.order_rows.process([order.order_id], payment_due_s=30)
+        await services.orders.cancel(order.order_id, Principal(user_id=first, role=Role.BUYER))
+        await flushed(services, product, lambda found: found.stock == 10)
+        await admit(services, product, second, key="k")
+        found = {}
+        async for key in redis.scan_iter("*"):
+            prefix, product_id, name, *window = key.split(":")
+            assert (prefix, product_id, len(window)) == (
+                "flashsale",
+                f"{{{product.product_id}}}",
+                name in {"rate", "tries"},
+            )
+            found[name] = await redis.ttl(key)
+    assert set(rows("Keys of the gate")) == set(found)
+    assert all(0 < found[name] <= 62 for name in ("rate", "tries"))

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import asyncpg
 import psycopg
 import pytest
 
@@ -55,6 +56,29 @@ async def test_moves_wait_for_the_exclusive_lock_of_their_product(services, db, 
     assert not moving.done()
     await transaction.rollback()
     await moving
+
+
+async def test_new_terms_wait_for_accepts_that_are_half_way(services, db, postgres_url):
+    product = await add_product(services)
+    users = await add_buyers(services, 2)
+    merchant = await asyncpg.connect(postgres_url)
+    transaction = db.transaction()
+    await transaction.start()
+    await db.execute("SELECT pg_advisory_xact_lock_shared(7000, $1)", product.product_id)
+    changing = asyncio.create_task(merchant.execute("UPDATE products SET price_minor = 1"))
+    await wait_for_lock(db)
+    assert not changing.done()
+    half_way = await db.fetchval("SELECT clock_timestamp()")
+    await transaction.rollback()
+    await changing
+    await merchant.close()
+    terms = await db.fetch(
+        "SELECT price_minor, valid_from > $1 AS later FROM product_terms ORDER BY valid_from", half_way
+    )
+    assert [tuple(row) for row in terms] == [(99_999, False), (1, True)]
+    assert await accept(services, *(propose(product, user) for user in users)) == [AcceptOutcome.ACCEPTED] * 2
+    # The fixture's invariants compare what the orders cost with the terms.
+    assert await db.fetchval("SELECT min(unit_price_minor) FROM orders") == 1
 
 
 @pytest.mark.parametrize("what", ["load", "allotment"])

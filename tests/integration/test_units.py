@@ -48,6 +48,19 @@ async def replace_function(db, name, *changes):
     await db.execute(text)
 
 
+async def race(db, blocker, runners):
+    """Let all start once each waits for a lock of the blocker's transaction; gives their results or errors."""
+    racing = [asyncio.create_task(run()) for run in runners]
+    try:
+        await wait_for_lock(db, len(racing))
+        await blocker.rollback()
+        return await asyncio.gather(*racing, return_exceptions=True)
+    finally:
+        for task in racing:
+            task.cancel()
+        await asyncio.gather(*racing, return_exceptions=True)
+
+
 @pytest.fixture
 async def pool(postgres_url, db):
     """Connections that sell units to orders that do not exist."""
@@ -123,10 +136,7 @@ async def test_claims_and_the_maker_race_on_an_empty_pool(db, pool, guarded):
         async with pool.acquire() as connection:
             return await sell(connection, product_id, 7)
 
-    racing = [asyncio.create_task(one()) for one in [tend, *[claim] * 10]]
-    await wait_for_lock(db, len(racing))
-    await blocker.rollback()
-    results = await asyncio.gather(*racing, return_exceptions=True)
+    results = await race(db, blocker, [tend, *[claim] * 10])
     failed = [result for result in results if isinstance(result, Exception)]
     sold = Counter(unit for result in results if not isinstance(result, Exception) for unit in result)
     if guarded:
@@ -167,10 +177,8 @@ async def test_rows_that_are_too_many_are_never_sold(db, pool, guarded):
         async with pool.acquire() as connection:
             return await sell(connection, product_id, 2)
 
-    racing = [asyncio.create_task(one()) for one in [*[claim] * 6, *([tend] if guarded else []), *[claim] * 4]]
-    await wait_for_lock(db, len(racing))
-    await blocker.rollback()
-    sold = Counter(unit for units in await asyncio.gather(*racing) for unit in units)
+    results = await race(db, blocker, [*[claim] * 6, *([tend] if guarded else []), *[claim] * 4])
+    sold = Counter(unit for units in results for unit in units)
     assert set(sold.values()) == {1}
     if not guarded:
         assert sum(sold.values()) > 5, "row locks alone sell what is too many"

@@ -65,6 +65,56 @@ def test_what_went_wrong_is_found(lines, invariant):
     assert violated(lines) == {invariant}
 
 
+ANSWER = {"product": 1, "name": "Phone", "price": "1.00", "currency": "USD", "quantity": 1}
+COMPLETE = {"kind": "complete", "product": 1}
+
+
+@pytest.mark.parametrize(
+    ("lines", "invariants"),
+    [
+        pytest.param([buy(answer=ANSWER)], set(), id="right"),
+        *(
+            pytest.param([buy(answer={**ANSWER, name: wrong})], {"I4"}, id=f"another {name}")
+            for name, wrong in [
+                ("product", 2),
+                ("name", "Case"),
+                ("price", "1.01"),
+                ("currency", "EUR"),
+                ("quantity", 3),
+            ]
+        ),
+        pytest.param([buy(quantity=3)], {"I4"}, id="asked for 3"),
+        pytest.param([buy(key="other")], {"I4"}, id="another key"),
+        pytest.param([buy(sent_at=1000.0, answered_at=1000.1)], {"I4"}, id="asked for after it was made"),
+        pytest.param([buy(), buy(user="u2", key="k2")], {"I4", "I9"}, id="one order for two"),
+        pytest.param([COMPLETE, buy()], set(), id="asked for"),
+        pytest.param([COMPLETE, buy(status=0, order_id=None, body=None)], set(), id="asked for, without an answer"),
+        pytest.param([COMPLETE], {"I4"}, id="asked for by nobody"),
+        pytest.param([{**COMPLETE, "product": 2}], set(), id="of another product"),
+        pytest.param([buy(status=503)], {"I4"}, id="an order and a refusal in one"),
+    ],
+)
+def test_a_202_says_what_its_order_is(lines, invariants):
+    assert violated(lines) == invariants
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "changes", "found"),
+    [
+        pytest.param(130.0, [(100.05, -1), (110.0, 1)], True, id="free for longer than a lease lives, and still"),
+        pytest.param(120.0, [(100.05, -1), (110.0, 1)], False, id="free for a moment"),
+        pytest.param(130.0, [(100.05, -1), (110.0, 1), (140.0, -1)], False, id="sold later"),
+        pytest.param(130.0, [(100.05, -1)], False, id="never free"),
+    ],
+)
+def test_what_is_free_to_this_day_was_refused_to_nobody_who_came_late_enough(sent_at, changes, found):
+    refused = buy(
+        user="u2", key="k2", status=409, code="sold_out", order_id=None, body=None, sent_at=sent_at,
+        answered_at=sent_at + 0.1,
+    )  # fmt: skip
+    assert ("I18" in violated([buy(), refused], changes=changes)) is found
+
+
 @pytest.mark.parametrize(("overdue_s", "found"), [(-5.0, set()), (59.0, set()), (61.0, {"I4"})])
 def test_an_order_that_is_not_final_may_be_late_but_not_lost(overdue_s, found):
     waiting = replace(ORDER, status="awaiting_payment", overdue_s=overdue_s)

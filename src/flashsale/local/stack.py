@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 
 from flashsale.local.children import Child, ChildFailed, all_of, pss_bytes, run_to_end, start_ready
+from flashsale.local.logs import cut_logs
 from flashsale.local.postgres_server import LocalPostgres, write_secret
 from flashsale.local.valkey_server import LocalValkey
 
@@ -92,6 +93,7 @@ class Stack:
         self._starting = {(role, index): asyncio.Lock() for role in ROLES for index in range(self.counts[role])}
         self._sockets: dict[str, socket.socket] = {}
         self._lock: IO[str] | None = None
+        self._cutting: asyncio.Task[None] | None = None
         self.environment: dict[str, str] = {}
         """What the processes get; complete once the stack runs."""
         self.secrets: dict[str, str] = {}
@@ -157,6 +159,7 @@ class Stack:
         self.secrets = self._read_secrets()
         self._clear_metrics()
         self._listen()
+        self._cutting = asyncio.create_task(cut_logs(self.log_dir))
         self.say("starting Postgres and Valkey")
         await self._start_servers()
         self.environment = self._make_environment()
@@ -178,6 +181,8 @@ class Stack:
                 await asyncio.gather(*(child.stop(number) for role in roles for child in self._running[role].values()))
             await asyncio.gather(*(server.stop() for server in (self.postgres, self.valkey) if server is not None))
         finally:
+            if self._cutting is not None:
+                self._cutting.cancel()
             for sock in self._sockets.values():
                 sock.close()
             self._sockets.clear()

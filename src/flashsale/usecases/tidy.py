@@ -22,7 +22,10 @@ JOBS_KEPT_S = 86_400.0
 """How long jobs that failed are kept for people who look into them; of each queue only the newest stay that long."""
 
 BATCH = 5_000
-"""Most rows of one transaction."""
+"""Most rows that one transaction deletes."""
+
+CARRIED = 20_000
+"""Most orders in one transaction that adds them to the totals."""
 
 ROUNDS_MAX = 100
 """Most transactions of one kind in one run, so that a run ends; what is left waits for the next."""
@@ -57,18 +60,19 @@ class Tidy:
         Raises:
             Unavailable: if Postgres is away; what was done stays done.
         """
-        carried = await _until_done(lambda: self._upkeep.carry(settled_s=SETTLED_S, limit=BATCH))
-        voids = await _until_done(lambda: self._upkeep.delete_voids(older_s=VOIDS_KEPT_S, limit=BATCH))
-        jobs = await _until_done(lambda: self._upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH))
+        upkeep = self._upkeep
+        carried = await _until_done(lambda: upkeep.carry(settled_s=SETTLED_S, limit=CARRIED), CARRIED)
+        voids = await _until_done(lambda: upkeep.delete_voids(older_s=VOIDS_KEPT_S, limit=BATCH), BATCH)
+        jobs = await _until_done(lambda: upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH), BATCH)
         if carried or voids or jobs:
             log.info("tables.tidied", orders=carried, voids=voids, jobs=jobs)
 
 
-async def _until_done(work: Callable[[], Awaitable[int]]) -> int:
+async def _until_done(work: Callable[[], Awaitable[int]], limit: int) -> int:
     total = 0
     for _ in range(ROUNDS_MAX):
         rows = await work()
         total += rows
-        if rows < BATCH:
+        if rows < limit:
             break
     return total

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import asyncpg
 
 from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
+from flashsale.adapters.postgres.recent_invariants import RECENT, limited_to_recent
 from flashsale.domain.requests import BuyRequest
 from flashsale.usecases.findings import Checked
 from flashsale.usecases.history import OrderRow
 from flashsale.usecases.ledger_audit import Ends
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from flashsale.adapters.postgres.database import Database
+    from flashsale.adapters.postgres.queries import Query
 
 INVARIANTS = load("invariants.sql")
 QUERIES = load("queries/audit.sql")
@@ -30,12 +34,12 @@ FROM ({}) AS judged
 """
 """Counts what an invariant's statement gives."""
 
-WHOLE = """
+WHOLE_TABLES = """
 SELECT
     set_config('enable_seqscan', 'on', true), set_config('enable_mergejoin', 'on', true),
-    set_config('max_parallel_workers_per_gather', '0', true), set_config('statement_timeout', $1, true)
+    set_config('max_parallel_workers_per_gather', '0', true)
 """
-"""For this transaction: plans that read whole tables, one core, and a time-out of its own."""
+"""For this transaction: plans that read whole tables, on one core."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -57,33 +61,59 @@ class PostgresInvariants:
         Raises:
             Unavailable: if Postgres is away, or a statement takes too long.
         """
-        results = []
+        async with self._snapshot() as connection:
+            await connection.execute(WHOLE_TABLES)
+            return [
+                await self._judge(connection, query, COUNTED.format(query.text), overdue_s, stuck_s)
+                for query in INVARIANTS.values()
+                if query.name.partition("_")[0] not in but
+            ]
+
+    async def check_recent(self, *, overdue_s: float, stuck_s: float) -> Sequence[Checked]:
+        """Check every invariant on one snapshot, as far as the orders show it that may have changed lately.
+
+        Raises:
+            Unavailable: if Postgres is away, or a statement takes too long.
+        """
+        async with self._snapshot() as connection:
+            # Without a mark every order is recent.
+            recent = limited_to_recent(await connection.fetchval(QUERIES["mark"].text) or UUID(int=0))
+            return [
+                await self._judge(connection, query, recent + COUNTED.format(query.text), overdue_s, stuck_s)
+                for query in RECENT
+            ]
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
         try:
             async with (
                 self._database.connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                await connection.execute(WHOLE.replace("$1", f"'{round(self._timeout_s * 1000)}'"))
-                for query in INVARIANTS.values():
-                    invariant = query.name.partition("_")[0]
-                    if invariant in but:
-                        continue
-                    arguments = (overdue_s, stuck_s) if "$1" in query.text else ()
-                    row = await connection.fetchrow(COUNTED.format(query.text), *arguments, timeout=self._timeout_s + 1)
-                    if row is None:
-                        raise AssertionError(query.name)
-                    results.append(
-                        Checked(
-                            invariant=invariant,
-                            promise=query.description,
-                            checked=row["checked"],
-                            violations=row["violations"],
-                            sample=tuple(row["sample"] or ()),
-                        )
-                    )
+                await connection.execute(f"SET LOCAL statement_timeout = {round(self._timeout_s * 1000)}")
+                yield connection
         except (*AWAY, asyncpg.QueryCanceledError) as error:
             raise self._database.away("audit", error) from error
-        return results
+
+    async def _judge(
+        self,
+        connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record],
+        query: Query,
+        counted: str,
+        overdue_s: float,
+        stuck_s: float,
+    ) -> Checked:
+        arguments = (overdue_s, stuck_s) if "$1" in query.text else ()
+        row = await connection.fetchrow(counted, *arguments, timeout=self._timeout_s + 1)
+        if row is None:
+            raise AssertionError(query.name)
+        return Checked(
+            invariant=query.name.partition("_")[0],
+            promise=query.description,
+            checked=row["checked"],
+            violations=row["violations"],
+            sample=tuple(row["sample"] or ()),
+        )
 
     async def orders(self) -> Sequence[OrderRow]:
         """Read every order."""

@@ -1,0 +1,57 @@
+"""Nothing that is done again and again reads history: pages are counted beside a shop without any, not time."""
+
+from flashsale.bootstrap import open_jobs, open_services
+from tests.growth.old_orders import add_old_orders
+from tests.growth.reading import counting_pages, statements
+from tests.growth.regular_work import Shop
+
+ORDERS = 20_000
+"""Some 500 pages of orders and 900 of their events: more than any statement of the regular work may read."""
+
+AIM = 2
+DEPTH_PAGES = 40
+"""What larger indexes may cost beside the aim: each look-up of a statement reads a page more, or two."""
+
+EXCUSED = {
+    "audit": "`flashsale audit` reads everything",
+    "invariants": "the minute audit has its own instead of those over whole tables",
+    "timeline": "a table of one row",
+    "health": "says what the server can do",
+    "schema": "reads the catalogue of tables and functions",
+    "jobs": "jobs that are done are deleted: there is no history",
+}
+"""Files whose statements may be left out of the regular work."""
+
+SELDOM = {
+    "acceptance.accepted": "after a lost COMMIT; looks orders up by id",
+    "products.owed_to_gate": "a gate that counts wrong; reads one product and its returns",
+    "orders.postpone": "an order that Postgres refuses; looks it up by id",
+    "users.set_password": "by hand",
+    "users.buyers": "accounts that a load test makes",
+    "users.create_buyers": "the same",
+    "users.create_user": "looks nothing up",
+}
+"""Statements that may, too."""
+
+
+async def test_regular_work_reads_no_history(settings, db):
+    async with open_services(settings) as services, open_jobs(settings, name="test") as jobs:
+        shop = Shop(services, jobs)
+        await shop.open()
+        work = shop.work()
+
+        async def read():
+            for do in work.values():
+                await do()
+            with counting_pages() as pages:
+                for do in work.values():
+                    await do()
+            return pages
+
+        young = await read()
+        await add_old_orders(db, ORDERS)
+        old = await read()
+    left_out = {name for name in statements() if name.partition(".")[0] not in EXCUSED} - set(old) - set(SELDOM)
+    assert not left_out, "each statement is regular work, or seldom"
+    more = {name: (young.get(name, 0), pages) for name, pages in old.items()}
+    assert {name: (few, many) for name, (few, many) in more.items() if many > AIM * few + DEPTH_PAGES} == {}

@@ -1,0 +1,83 @@
+"""docs/growth.md names every container that lives as long as its process: the code is searched for them."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+EMPTY = {
+    "dict",
+    "list",
+    "set",
+    "deque",
+    "Counter",
+    "Tally",
+    "defaultdict",
+    "OrderedDict",
+    "WeakValueDictionary",
+    "WeakSet",
+}
+ONE_COMMAND = {"Steps"}
+"""Classes that live as long as one command."""
+
+
+def rows(section):
+    """The first column of a table of docs/growth.md."""
+    text = (ROOT / "docs/growth.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `?([^`|]+?)`? \|", text, re.MULTILINE)[1:]
+
+
+def is_empty_container(value):
+    if isinstance(value, ast.Dict):
+        return not value.keys
+    if isinstance(value, ast.List | ast.Set):
+        return not value.elts
+    if not isinstance(value, ast.Call):
+        return False
+    called = value.func.value if isinstance(value.func, ast.Subscript) else value.func
+    return getattr(called, "id", getattr(called, "attr", "")) in EMPTY
+
+
+def containers(source):
+    """Attributes that are given an empty container, as `Class.attribute`."""
+    for found in ast.walk(ast.parse(source)):
+        if isinstance(found, ast.ClassDef):
+            for step in ast.walk(found):
+                targets = step.targets if isinstance(step, ast.Assign) else [getattr(step, "target", None)]
+                if isinstance(step, ast.Assign | ast.AnnAssign) and is_empty_container(step.value):
+                    for target in targets:
+                        if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
+                            yield f"{found.name}.{target.attr}"
+
+
+def of_module(source):
+    """Names of a module that are given an empty container; metrics have arguments."""
+    for step in ast.parse(source).body:
+        targets = step.targets if isinstance(step, ast.Assign) else [getattr(step, "target", None)]
+        made = is_empty_container(step.value) if isinstance(step, ast.Assign | ast.AnnAssign) else False
+        if made and not getattr(step.value, "args", None):
+            yield from map(ast.unparse, targets)
+
+
+def test_containers_are_found_however_they_are_made():
+    source = """
+class A:
+    def __init__(self):
+        self.a = {}
+        self.b: dict[str, int] = {}
+        self.c = self.d = collections.deque([], maxlen=3)
+        self.e, local = defaultdict[int, list](list), {}
+        self.f = {"full": 1}
+        other.g = set()
+"""
+    assert set(containers(source)) == {"A.a", "A.b", "A.c", "A.d"}
+    assert set(of_module("X: list[int] = []\nY = Counter('y', 'A metric.')\nZ = {1: 2}")) == {"X"}
+
+
+def test_every_container_of_a_process_has_its_bound():
+    found = set()
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "workers").glob("*.py")]:
+        if "local" not in path.parts:
+            found |= {*containers(path.read_text()), *of_module(path.read_text())}
+    found = {name for name in found if name.partition(".")[0] not in ONE_COMMAND}
+    assert set(rows("Memory")) == found
