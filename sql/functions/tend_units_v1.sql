@@ -9,6 +9,7 @@ AS $$
 DECLARE
     _unmade integer;
     _made integer := 0;
+    _spare integer[];
 BEGIN
     SELECT o.unmade INTO _unmade FROM unit_pools AS o WHERE o.product_id = _product_id FOR NO KEY UPDATE;
     IF _unmade > 0 THEN
@@ -21,20 +22,17 @@ BEGIN
             SELECT coalesce(max(u.unit_no), 0) AS highest FROM units AS u WHERE u.product_id = _product_id
         ) AS m;
     ELSIF _unmade < 0 THEN
-        WITH spare AS (
-            SELECT f.unit_no FROM units AS f
-            WHERE f.product_id = _product_id AND f.order_id IS NULL
-            ORDER BY f.unit_no DESC
+        _spare := ARRAY(
+            SELECT u.unit_no FROM units AS u
+            WHERE u.product_id = _product_id AND u.order_id IS NULL
+            ORDER BY u.unit_no DESC
             LIMIT least(-_unmade, _most)
             FOR UPDATE SKIP LOCKED
-        ),
-        gone AS (
-            DELETE FROM units AS u
-            USING spare AS s
-            WHERE u.product_id = _product_id AND u.unit_no = s.unit_no
-            RETURNING 1
-        )
-        SELECT -count(*) INTO _made FROM gone;
+        );
+        -- By number, not by a join: statistics may know nothing of this product, and each of its rows would be
+        -- compared with each of these.
+        DELETE FROM units WHERE product_id = _product_id AND unit_no = ANY(_spare);
+        _made := -cardinality(_spare);
     END IF;
     IF _made <> 0 THEN
         UPDATE unit_pools SET unmade = unmade - _made WHERE product_id = _product_id;

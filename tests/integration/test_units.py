@@ -218,6 +218,18 @@ async def test_an_allotment_is_lowered_at_once_and_its_rows_go_in_chunks(service
     assert await db.fetchval(UNMADE, product.product_id) == 2
 
 
+async def test_a_chunk_of_rows_is_deleted_without_a_look_at_the_others(services, db):
+    chunk, ahead = services.settings.units.chunk, services.settings.units.ahead
+    await add_product(services, allotment=chunk)
+    # Statistics that know nothing of the next product: Postgres takes its rows for a few.
+    await db.execute("ANALYZE")
+    product = await add_product(services, allotment=ahead)
+    await services.products.tend_units(product.product_id, most=ahead)
+    await services.products.set_allotment(product.product_id, 5)
+    # Each row compared with each of the chunk takes longer than a statement may.
+    assert await services.products.tend_units(product.product_id, most=chunk) == -chunk
+
+
 async def test_a_raise_takes_rows_back_that_were_about_to_be_deleted(services, db):
     product = await add_product(services, allotment=100)
     for allotment, unmade in ((10, -90), (60, -40), (130, 30)):
