@@ -19,7 +19,7 @@ HOST = b"Host: x\r\n"
 
 class App:
     """Answers with the method and the body's length; /slow after the time limit; /hold, a stream, not before its client
-    goes; /flood with a megabyte; /async as / does, but in a task; /framework through ASGI.
+    goes; /flood with a megabyte; /async as / does, but after a wait; /framework through ASGI.
     """
 
     def __init__(self):
@@ -31,7 +31,7 @@ class App:
         self.served.append((request.method, request.path, request.body, request.headers))
         if request.path in {"/hold", "/framework"}:
             return None
-        return self.answer(request), request.path == "/"
+        return self.answer(request)
 
     async def answer(self, request):
         if request.path == "/slow":

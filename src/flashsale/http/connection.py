@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from flashsale.http import problems
-from flashsale.http.exchange import Exchange, resumed
+from flashsale.http.exchange import Exchange
 from flashsale.http.heads import Malformed, parse_head
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Connection(asyncio.BufferedProtocol):
     """From its first byte to its last."""
 
     __slots__ = (
-        "_blocked", "_body", "_body_bytes", "_chunked", "_complete", "_deadline_s", "_dropping", "_ended", "_exchange",
-        "_gone", "_head", "_head_bytes", "_head_done", "_headers", "_keep", "_left", "_parser", "_paused", "_request",
+        "_advancing", "_blocked", "_body", "_body_bytes", "_chunked", "_complete", "_deadline_s", "_dropping", "_ended",
+        "_exchange", "_gone", "_head", "_head_bytes", "_head_done", "_headers", "_keep", "_left", "_parser", "_paused", "_request",
         "_rest", "_server", "_timer", "_transport", "_under_way", "_upgrade", "_waiting", "busy",
     )  # fmt: skip
 
@@ -60,6 +60,8 @@ class Connection(asyncio.BufferedProtocol):
         self._body: list[bytes] = []
         self.busy = False
         """Whether a request is being answered."""
+        self._advancing = False
+        """Whether requests are being taken: one that is answered at once must not take the next by itself."""
         self._blocked = self._paused = False
         """Whether the client does not take what it is sent; whether we do not take what it sends."""
         self._dropping = self._ended = self._gone = False
@@ -146,8 +148,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def advance(self) -> None:
         """Take requests from what came, one after the other, as long as each is answered at once."""
-        if self._gone:
+        if self._gone or self._advancing:
             return
+        self._advancing = True
         try:
             while self._rest and not (self.busy or self._blocked or self._dropping):
                 if self._request is None:
@@ -158,6 +161,8 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(refused.problem)
         except (Malformed, httptools.HttpParserError):
             self._refuse(problems.MALFORMED)
+        finally:
+            self._advancing = False
         if self._rest and (self.busy or self._blocked):
             if not self._paused:
                 self._paused = True
@@ -249,16 +254,7 @@ class Connection(asyncio.BufferedProtocol):
             self._exchange = Exchange(self, request, self._transport)
             server.spawn(self._exchange.run(server.app.framework), context)
             return
-        coroutine, at_once = direct
-        if not at_once:
-            server.spawn(self._answer_with(coroutine), context)
-            return
-        try:
-            waited = context.run(coroutine.send, None)
-        except StopIteration as done:
-            self.answer(done.value)
-        else:
-            server.spawn(self._answer_with(resumed(coroutine, waited)), context)
+        server.spawn(self._answer_with(direct), context)
 
     async def _answer_with(self, coroutine: Coroutine[Any, Any, Answer]) -> None:
         self.answer(await coroutine)

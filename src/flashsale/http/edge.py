@@ -67,24 +67,24 @@ class Edge:
         """Count what was no request."""
         REQUESTS.labels(NO_ROUTE, str(problem.status)).inc()
 
-    def direct(self, request: Request) -> tuple[Coroutine[Any, Any, Answer], bool] | None:
-        """Give what answers without the framework, and whether its first step may be done outside a task; or None."""
+    def direct(self, request: Request) -> Coroutine[Any, Any, Answer] | None:
+        """Give what answers a request without the framework, or None."""
         route = self._routes.find(request.path)
         if route is None:
-            return self._named(NO_ROUTE, request, _always(NO_SUCH_PATH)), True
+            return self._named(NO_ROUTE, request, _always(NO_SUCH_PATH))
         method = request.method
         direct = route.methods.get("GET" if method == "HEAD" else method, _NOBODY)
         if direct is _NOBODY:
             answer = self._options(route, request) if method == "OPTIONS" else method_not_allowed(route.allowed)
-            return self._named(route.name, request, _always(answer)), True
+            return self._named(route.name, request, _always(answer))
         if request.query:
             try:
                 route.check_query(request.query)
             except FlashSaleError as error:
-                return self._named(route.name, request, _always(problem_of(error))), True
+                return self._named(route.name, request, _always(problem_of(error)))
         if direct is None:
             return None
-        return self._named(route.name, request, direct.serve), direct.at_once
+        return self._named(route.name, request, direct.serve)
 
     async def _named(self, name: str, request: Request, serve: Callable[[Request], Awaitable[Answer]]) -> Answer:
         began_s = time.perf_counter()
@@ -146,7 +146,7 @@ class Edge:
             more = message.get("more_body", False)
         direct = self.direct(request)
         if direct is not None:
-            answer = await direct[0]
+            answer = await direct
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             await send({"type": "http.response.body", "body": answer.body, "more_body": False})
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import types
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,6 @@ from flashsale.http import problems
 from flashsale.http.messages import STATUS_LINES, Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
-
     from litestar.types import ASGIApp
 
     from flashsale.http.connection import Connection
@@ -143,19 +140,3 @@ def _head(status: int, headers: Headers, length: int | None) -> bytes:
     ):
         lines.append(b"content-length: %d\r\n" % length)
     return b"".join(lines)
-
-
-@types.coroutine
-def resumed(coroutine: Coroutine[Any, Any, Answer], waited: Any) -> Generator[Any, Any, Answer]:
-    """Go on, in a task, with a coroutine whose first step is done and waits for something."""
-    try:
-        while True:
-            try:
-                got = yield waited
-            except BaseException as error:  # noqa: BLE001 - handed on
-                waited = coroutine.throw(error)
-            else:
-                waited = coroutine.send(got)
-    except StopIteration as done:
-        answer: Answer = done.value
-        return answer

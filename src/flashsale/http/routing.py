@@ -40,8 +40,6 @@ class Direct:
     """Its path, with a name and a kind in braces for each segment that is an id: `{order_id:uuid}`."""
     method: str
     serve: Callable[[Request], Awaitable[Answer]]
-    at_once: bool = False
-    """Whether its first step may be done outside a task: it awaits nothing that asks for the task."""
 
 
 @dataclass(frozen=True, slots=True)

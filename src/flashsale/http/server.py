@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from contextlib import suppress
 from email.utils import formatdate
@@ -32,8 +33,8 @@ KEEP_ALIVE_S = 75.0
 class App(Protocol):
     """What is served."""
 
-    def direct(self, request: Request) -> tuple[Coroutine[Any, Any, Answer], bool] | None:
-        """Give what answers a request without the framework, and whether its first step may be done outside a task."""
+    def direct(self, request: Request) -> Coroutine[Any, Any, Answer] | None:
+        """Give what answers a request without the framework, or None."""
         ...
 
     async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,10 +72,14 @@ class Server:
         self._listener = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
-        """Run something beside the connections."""
-        task = self.loop.create_task(coroutine, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Run something for a connection, at once as far as it need not wait (from Python 3.12 on)."""
+        if sys.version_info >= (3, 12):
+            task = asyncio.Task(coroutine, loop=self.loop, context=context, eager_start=True)
+        else:
+            task = self.loop.create_task(coroutine, context=context)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def stop(self, *, leave_s: float, finish_s: float) -> None:
         """Take no more connections; end each with its next answer; after `leave_s` close those that are idle.

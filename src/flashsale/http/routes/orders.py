@@ -64,7 +64,7 @@ def direct_routes(services: ApiServices, tokens: Tokens, meter: Meter) -> list[D
         return rendered(HTTPStatus.OK, _encode(order_out(order)))
 
     return [
-        Direct(template=BUY_PATH, method="POST", serve=buy, at_once=True),
+        Direct(template=BUY_PATH, method="POST", serve=buy),
         Direct(template=STATUS_TEMPLATE, method="GET", serve=status),
     ]
 

@@ -100,4 +100,4 @@ async def page(request: Request) -> Answer:
     return rendered(HTTPStatus.OK, shown.encode(), policy, media_type=b"text/html; charset=utf-8")
 
 
-ROUTES = [Direct(template=f"{PAGES}{{code}}", method="GET", serve=page, at_once=True)]
+ROUTES = [Direct(template=f"{PAGES}{{code}}", method="GET", serve=page)]
