@@ -37,8 +37,8 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_advancing", "_blocked", "_body", "_body_bytes", "_chunked", "_complete", "_deadline_s", "_dropping", "_ended",
-        "_exchange", "_gone", "_head", "_head_bytes", "_head_done", "_headers", "_keep", "_left", "_parser", "_paused", "_request",
-        "_rest", "_server", "_timer", "_transport", "_under_way", "_upgrade", "_waiting", "busy",
+        "_exchange", "_gone", "_head", "_head_bytes", "_head_done", "_headers", "_keep", "_left", "_parser", "_paused",
+        "_request", "_rest", "_server", "_timer", "_transport", "_under_way", "_upgrade", "_waiting", "busy",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
