@@ -630,7 +630,7 @@ MUTATIONS = [
         file="sql/queries/orders.sql",
         before="WHERE o.due_at <= now()\n",
         after="WHERE o.due_at IS NOT NULL\n",
-        tests="order_whose_job_is_gone",
+        tests="only_orders_that_are_due",
     ),
     Mutation(
         guard="a new attempt has the same gateway key",
@@ -1034,7 +1034,7 @@ MUTATIONS = [
     Mutation(
         guard="returns that the gate takes do not wait behind those that it does not",
         file="src/flashsale/usecases/return_units.py",
-        before="each=EACH_MAX, but=unloaded)",
+        before="but=unloaded)",
         after="but=())",
         tests="keep_no_others_waiting",
     ),

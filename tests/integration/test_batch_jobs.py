@@ -298,6 +298,15 @@ async def test_the_first_version_of_the_sweep_waits_for_a_busy_product(services,
     await other.close()
 
 
+async def test_only_orders_that_are_due_are_swept(services, db):
+    _, orders = await unpaid(services, 2)
+    assert await services.order_rows.due(limit=10) == []
+    await due(db, orders[:1])
+    assert [order_id for order_id, _ in await services.order_rows.due(limit=10)] == orders[:1]
+    await services.order_rows.sweep(orders, due_s=30, patience_s=None)
+    assert await by_status(db, orders) == {"expired": 1, "awaiting_payment": 1}
+
+
 async def test_the_backlog_of_one_product_holds_no_other_up(services, db):
     _, backlog = await unpaid(services, 60)
     _, others = await unpaid(services, 2)
