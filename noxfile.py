@@ -80,7 +80,7 @@ def mutations(session: nox.Session) -> None:
 def corruption(session: nox.Session) -> None:
     """Make every value of a sound sale wrong in turn, in every row, and print the table (about 5 minutes)."""
     install(session)
-    session.run("python", "-m", "tests.corruption")
+    session.run("python", "-m", "tests.corruption", *session.posargs)
 
 
 @nox.session

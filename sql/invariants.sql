@@ -96,6 +96,7 @@ WITH tried AS (
             AND (a.gateway_key = o.order_id::text OR starts_with(a.gateway_key, o.order_id::text || ':'))
             AND a.begun_at BETWEEN o.created_at AND coalesce(a.finished_at, clock_timestamp())
             AND (a.outcome IS NULL) = (a.finished_at IS NULL)
+            AND coalesce(a.finished_at <= clock_timestamp(), true)
             AND CASE
                 WHEN a.attempt < o.attempt THEN a.outcome IN ('superseded', 'unknown', 'unsent')
                 WHEN o.status = 'processing_payment' THEN a.outcome IS NULL OR a.outcome = 'unsent'

@@ -64,7 +64,7 @@ FROM (
     FROM product_terms AS t
     WHERE t.product_id = $1
 ) AS c
-WHERE c.delta <> 0
+WHERE c.delta <> 0 AND c.at IS NOT NULL
 ORDER BY c.at;
 
 -- name: sales

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 PROMISE = "Captured less refunded money is the price of a confirmed order and 0 of any other, captured once."
 
+STATUSES = frozenset({"pending", "captured", "declined", "cancelled"})
+"""What the ledger may say of a key."""
+
 MAY_BE_CHARGED = frozenset({OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_UNKNOWN, OrderStatus.REFUND_PENDING})
 """States in which the gateway may hold the money, or not."""
 
@@ -78,7 +81,7 @@ def _is_sound(entry: LedgerEntry, order: OrderRow, ends: Ends) -> bool:
     charged = entry.status != "cancelled" or entry.amount_minor or entry.currency
     if charged and (entry.amount_minor, entry.currency) != (order.price_minor, order.currency):
         return False
-    if entry.captures != (entry.status == "captured"):
+    if entry.status not in STATUSES or entry.captures != (entry.status == "captured"):
         return False
     known = ends.references.get(entry.key)
     if known is not None and entry.status == "captured" and entry.reference not in {None, known}:
