@@ -97,6 +97,10 @@ WITH tried AS (
             AND a.begun_at BETWEEN o.created_at AND coalesce(a.finished_at, clock_timestamp())
             AND (a.outcome IS NULL) = (a.finished_at IS NULL)
             AND coalesce(a.finished_at <= clock_timestamp(), true)
+            AND (a.attempt = 1 OR NOT EXISTS (
+                SELECT 1 FROM payment_attempts AS e
+                WHERE e.order_id = a.order_id AND e.attempt < a.attempt AND e.begun_at > a.begun_at
+            ))
             AND CASE
                 WHEN a.attempt < o.attempt THEN a.outcome IN ('superseded', 'unknown', 'unsent')
                 WHEN o.status = 'processing_payment' THEN a.outcome IS NULL OR a.outcome = 'unsent'

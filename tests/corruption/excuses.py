@@ -82,8 +82,12 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(r"order_events\.(order_id|at)", ("swapped",), "events of orders that moved together, in order still"),
     Excuse(r"orders\.due_at", ("swapped",), "within its bounds any instant wakes the order"),
     Excuse(r"buy\.body", (), "a digest is only compared with that of a repeat"),
-    Excuse(r"buy\.key", (), "the key of a request that was refused", lambda row: row["status"] != 202),
-    Excuse(r"stock\.version", ("changed",), "a version that no other reader saw"),
+    Excuse(
+        r"buy\.(key|product|quantity|status)",
+        (),
+        "what was refused left nothing to compare with",
+        lambda row: row["status"] != 202,
+    ),
     Excuse(
         r"order\.order_id", ("swapped",), "of orders that were in one state and version nothing is wrong afterwards"
     ),
@@ -92,7 +96,7 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(r"(buy|stock|order)\.\*", (), "what a client did not write down, or wrote down twice"),
     Excuse(r"stock\.last", (), "whether a stream stayed to the end only its reader knows"),
     Excuse(r"(stock|order)\.reader", (), "a name that tells readers apart"),
-    Excuse(r"stock\.product", ("swapped",), "a version that no other reader saw"),
+    Excuse(r"stock\.(product|version)", ("changed", "swapped"), "a version that no other reader saw"),
     Excuse(r"complete\..*", (), "that nobody else bought is the client's word"),
     Excuse(r"ledger\.id", (), "only a captured charge is known by its id", lambda row: row["status"] != "captured"),
     Excuse(r"ledger\.id", ("missing",), "a gateway need not name it"),
