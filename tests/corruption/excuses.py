@@ -80,6 +80,7 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(r"buyer_units\.user_id", ("swapped",), "of buyers who hold as many units nothing is wrong afterwards"),
     Excuse(r"units\.(product_id|order_id)", ("swapped",), "each order still owns as many units of its product"),
     Excuse(r"order_events\.(order_id|at)", ("swapped",), "events of orders that moved together, in order still"),
+    Excuse(r"order_totals\.(product_id|status)", ("swapped",), "of totals that are equal nothing is wrong afterwards"),
     Excuse(r"orders\.due_at", ("swapped",), "within its bounds any instant wakes the order"),
     Excuse(r"buy\.body", (), "a digest is only compared with that of a repeat"),
     Excuse(
