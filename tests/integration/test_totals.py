@@ -7,8 +7,10 @@ import asyncpg
 import pytest
 
 from flashsale.adapters.postgres.figures import PostgresFigures
+from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.queries import sql_root
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
+from flashsale.bootstrap import open_services
 from flashsale.domain.orders import FINAL, OrderStatus
 from flashsale.domain.products import PaymentMode
 from flashsale.usecases.ports import ChargeOutcome
@@ -161,3 +163,22 @@ async def test_several_carryings_at_once_count_each_order_once(services, db, pos
     figures = await PostgresFigures(services.database).read()
     assert (figures.orders == {"confirmed": 4}) is guarded
     await db.execute(FORGET)
+
+
+async def test_the_minute_audit_looks_at_open_orders_behind_the_mark_and_the_whole_audit_at_all(settings, db):
+    async with open_services(settings) as services:
+        [ended] = await confirmed(services, db, 1)
+        product = await add_product(services)
+        still_open = await accept_one(services, product, (await add_buyers(services, 1))[0])
+        await PostgresUpkeep(services.database).carry(settled_s=0, limit=10)
+        invariants = PostgresInvariants(services.database, timeout_s=60)
+        bounds = {"overdue_s": 3600, "stuck_s": 3600}
+
+        async def violated(order_id):
+            await db.execute("UPDATE order_events SET status = 'failed' WHERE order_id = $1 AND version = 1", order_id)
+            found = [await invariants.check_recent(**bounds), await invariants.check(**bounds)]
+            await db.execute("UPDATE order_events SET status = 'queued' WHERE order_id = $1 AND version = 1", order_id)
+            return [{result.invariant for result in results if result.violations} for results in found]
+
+        assert await violated(still_open) == [{"I5"}, {"I5"}]
+        assert await violated(ended) == [set(), {"I5"}]
