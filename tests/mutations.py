@@ -844,9 +844,9 @@ MUTATIONS = [
     ),
     Mutation(
         guard="a call that never reached the gateway is no try",
-        file="sql/functions/begin_payments_v2.sql",
-        before="t.outcome IN ('unknown', 'superseded')",
-        after="t.outcome IN ('unknown', 'superseded', 'unsent') OR t.attempt < m.attempt",
+        file="src/flashsale/adapters/payments/gateway.py",
+        before="return 0, {} if call.sent else type(error).__name__",
+        after="return 0, {}",
         tests="never_end_an_order",
     ),
     Mutation(
