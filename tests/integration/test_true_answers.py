@@ -74,6 +74,7 @@ async def test_a_stampede_that_overfills_every_queue_hears_sold_out_only_when_it
         assert kinds["Unavailable"] > 100, "the queues were full"
         assert sold < 200
         assert not kinds["SoldOut"], f"{200 - sold} units were free"
+        assert services.gate.answers["admitted"] == sold, "no lease was taken that could not be taken to Postgres"
         rest = [user for user, one in zip(users, results, strict=True) if isinstance(one, Exception)]
         more, refused = await press_until_decided(services, product, rest)
         assert (sold + more, refused) == (200, 200)
@@ -305,7 +306,8 @@ async def not_started_and_started(services, product, db):
 )
 async def test_no_order_is_made_of_a_key_that_was_refused_since_it_began(services, db, refused, quantity, leased):
     # Wherever the first try waited: in another process' queue, without a lease, through a loading of the gate.
-    product = await add_product(services, allotment=2, limit_per_buyer=2)
+    # With one unit more than the limit, so that only the buyer's own units rise from where a refusal was right.
+    product = await add_product(services, allotment=3 if refused is limit_and_back else 2, limit_per_buyer=2)
     refused_s, user = await refused(services, product, db)
     epoch = product.epoch if leased else None
     first = began(product, user, refused_s, quantity=quantity, epoch=epoch)
