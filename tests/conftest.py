@@ -40,6 +40,11 @@ def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def of_this_checkout(**more: str) -> dict[str, str]:
+    """Give an environment in which a process of its own imports this checkout's code, whatever is installed."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), **more}
+
+
 def with_database(url: str, name: str) -> str:
     return url.rpartition("/")[0] + "/" + name
 

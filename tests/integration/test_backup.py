@@ -14,18 +14,14 @@ import pytest
 
 from flashsale.local.stack import ROOT, Stack
 from tests.api.conftest import FAST, admin_headers, audit, buyer_headers
+from tests.conftest import of_this_checkout
 
 BUY = "/api/order/buy-flash"
 
 
 def flashsale(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "flashsale.cli", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "flashsale.cli", *map(str, arguments)]
+    return subprocess.run(command, env=of_this_checkout(), cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 async def statuses(stack):

@@ -14,7 +14,7 @@ import termios
 import asyncpg
 import pytest
 
-from tests.conftest import ROOT, execute
+from tests.conftest import ROOT, execute, of_this_checkout
 from tests.unit.test_outputs import closed, full_disk, nothing
 
 CLI = [sys.executable, "-m", "flashsale.cli"]
@@ -38,7 +38,7 @@ PASSWORD = b"long enough\n"
 
 def environment(postgres_url, redis_url, name="", **more):
     return {
-        **os.environ,
+        **of_this_checkout(),
         "FLASHSALE_POSTGRES__URL": postgres_url,
         "FLASHSALE_REDIS__URL": redis_url,
         "FLASHSALE_AUTH__JWT_SECRET": "x" * 32,
@@ -243,7 +243,7 @@ def test_the_demo_that_nobody_watches_ends_as_the_sale_does(tmp_path):
     command = [*CLI, "demo", "--units", "20", "--buyers", "60", "--seconds", "0.5", "--api", "1"]
     done = subprocess.run(
         [*command, "--data-dir", str(tmp_path)],
-        env={**os.environ, "FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0.05"},
+        env=of_this_checkout(FLASHSALE_SIMULATOR__LATENCY_MEAN_S="0.05"),
         cwd=ROOT,
         stdout=writing,
         stderr=subprocess.PIPE,

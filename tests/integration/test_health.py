@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from flashsale.bootstrap import open_services
 from flashsale.http.app import build_app
 from flashsale.http.live import LiveHub
 from flashsale.usecases import readiness
-from tests.conftest import ROOT, add_product, execute
+from tests.conftest import ROOT, add_product, execute, of_this_checkout
 from tests.integration.test_shared_metrics import has_namespaces
 
 
@@ -151,7 +150,7 @@ def test_a_full_disk_is_not_ready_and_ready_again_with_room(tmp_path):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=of_this_checkout(),
         timeout=120,
         check=False,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import struct
@@ -11,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, of_this_checkout
 
 COUNTS = """
 import asyncio, os, sys
@@ -45,7 +44,7 @@ def count(folder, *, tmpfs_kib=None, before="", after=""):
     if tmpfs_kib is not None:
         mount = f'mount -t tmpfs -o size={tmpfs_kib}k tmpfs "$0" && exec "$@"'
         command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(folder), *command]
-    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    environment = of_this_checkout(PROMETHEUS_MULTIPROC_DIR=str(folder))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr)
     unshared, shown = done.stdout.splitlines()[-1].split()
