@@ -33,6 +33,9 @@ FINDING = re.compile(r"^(I\d+) +VIOLATED +([\d,]+) of", re.MULTILINE)
 FAILED = ("no_answer", "answers_503", "5xx_other_than_503")
 """Names in the load generator's summary."""
 
+UNAVAILABLE = 503
+SHOWN_MAX = 20
+
 STUCK_FINAL = """
 SELECT extract(EPOCH FROM max(o.updated_at))::float8
 FROM orders AS o WHERE o.product_id = $1 AND o.created_at <= to_timestamp($2) AND o.due_at IS NULL
@@ -201,9 +204,9 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
         if violated:
             problems.append(findings)
         summary = run.summary()
-        failed = sum(summary.get(name, 0) for name in FAILED)
+        failed = {name: summary[name] for name in FAILED if summary.get(name)}
         if cell.unnoticed and failed:
-            problems.append(f"{failed:g} requests failed")
+            problems.append(f"requests failed: {failed}, 503s {_unavailable(run.history)}")
         fault_to_202_s, mended_to_202_s = _recovery(run.history, scene)
         stuck_at = await run.pool.fetchval(STUCK_FINAL, run.product_id, scene.mended_at)
         return Result(
@@ -225,6 +228,15 @@ async def _disturb(cell: Cell, scene: Scene) -> None:
     await cell.disturb(scene)
     if not scene.mended_at:
         scene.mended()
+
+
+def _unavailable(history: Path) -> list[tuple[float, str]]:
+    """Give when, in seconds after the first request, and under which code buys were answered 503 or not at all."""
+    buys = [line for line in map(json.loads, history.read_text().splitlines()) if line["kind"] == "buy"]
+    began = min(buy["sent_at"] for buy in buys)
+    return [
+        (round(buy["answered_at"] - began, 2), str(buy["code"])) for buy in buys if buy["status"] in (0, UNAVAILABLE)
+    ][:SHOWN_MAX]
 
 
 def _recovery(history: Path, scene: Scene) -> tuple[float | None, float | None]:

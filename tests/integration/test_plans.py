@@ -31,8 +31,8 @@ async def sell(database, product, users, name):
         verdicts = await acceptance.accept([propose(product, user, key=f"{name} {number}") for user in users])
         ids = [verdict.accepted.order_id for verdict in verdicts]
         assert len(await acceptance.accepted(ids)) == len(await orders.get_many(ids)) == len(users)
-        replays = await acceptance.replays([propose(product, user, key=f"{name} {number}").request for user in users])
-        assert [replay.accepted.order_id for replay in replays] == ids
+        seen = await acceptance.look([propose(product, user, key=f"{name} {number}").request for user in users])
+        assert [one.verdict.accepted.order_id for one in seen] == ids
         await orders.process(ids, payment_due_s=30)
         results = [
             PaymentResult(
