@@ -78,8 +78,13 @@ def make_buyers(stack):
 
 @pytest.fixture(scope="session")
 def buyers(make_buyers):
-    """Fifty buyers for whoever needs a few."""
-    return iter(make_buyers(50))
+    """As many buyers as the tests ask for, made fifty at a time."""
+
+    def endless():
+        while True:
+            yield from make_buyers(50)
+
+    return endless()
 
 
 @pytest.fixture
