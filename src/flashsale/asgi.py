@@ -67,8 +67,8 @@ async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None
         edge = build_app(parts, hub)
         server = Server(edge, settings.http)
         async with edge.lifespan():
-            await server.listen(sock)
             settle_collector()
+            await server.listen(sock)
             tell_ready(ready_fd)
             leave_s = await stopping
             log.info("api.draining")

@@ -1,8 +1,10 @@
 """One connection, over sockets, on the loop that serves: its limits, and whose bytes are whose."""
 
 import asyncio
+import contextlib
 import functools
 import json
+import os
 import socket
 from contextlib import asynccontextmanager
 
@@ -34,6 +36,10 @@ class App:
         return self.answer(request)
 
     async def answer(self, request):
+        if request.path == "/cancelled":
+            raise asyncio.CancelledError
+        if request.path == "/broken":
+            raise ZeroDivisionError
         if request.path == "/slow":
             await asyncio.sleep(1.9 * TIMEOUT_S)
         elif request.path != "/":
@@ -480,3 +486,54 @@ async def test_a_stream_learns_that_its_client_is_gone_although_more_was_asked(a
     writer.write(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
     writer.transport.abort()
     await app.gone.wait()
+
+
+@over_sockets
+async def test_a_request_that_is_in_the_kernel_when_idle_connections_are_closed_is_answered(app, connect):
+    reader, writer = await connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await answer(reader))[0] == 200
+    # Nothing else runs between the sending and the closing: the server has not read it.
+    os.write(writer.get_extra_info("socket").fileno(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    app.server.draining = True
+    for connection in tuple(app.server.connections):
+        connection.close_idle()
+    status, headers, _ = await answer(reader)
+    assert (status, headers["connection"]) == (200, "close")
+    assert await reader.read() == b""
+
+
+@over_sockets
+async def test_a_request_that_is_half_here_when_idle_connections_are_closed_is_answered(app, connect):
+    first, second = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab", b"cd"
+    reader, writer = await connect(first)
+    while not any(connection._request for connection in app.server.connections):
+        await asyncio.sleep(0)
+    stopping = asyncio.create_task(app.server.stop(leave_s=0, finish_s=5))
+    await asyncio.sleep(0.05)
+    writer.write(second)
+    status, headers, body = await answer(reader)
+    assert (status, headers["connection"], body) == (200, "close", b"4")
+    writer.close()
+    await stopping
+
+
+@over_sockets
+async def test_a_client_that_connects_while_the_listener_closes_is_answered(app, connect):
+    connecting = asyncio.create_task(connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    while not connecting.done() and not app.server.connections:
+        await asyncio.sleep(0)
+    stopping = asyncio.create_task(app.server.stop(leave_s=5, finish_s=5))
+    reader, writer = await connecting
+    assert (await answer(reader))[0] == 200
+    writer.close()
+    await stopping
+
+
+@over_sockets
+async def test_a_request_whose_work_is_cancelled_or_breaks_ends_its_connection(_app, connect):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    for path in (b"/cancelled", b"/broken"):
+        reader, _ = await connect(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""

@@ -7,7 +7,9 @@ answered before the next is read. What RFC 9112 does not allow is refused, and t
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
+import termios
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -249,15 +251,21 @@ class Connection(asyncio.BufferedProtocol):
         self.busy, self._under_way, self._deadline_s = True, False, math.inf
         context = copy_context()
         server = self._server
-        direct = server.app.direct(request)
-        if direct is None:
+        work: Coroutine[Any, Any, Answer | None] | None = server.app.direct(request)
+        if work is None:
             self._exchange = Exchange(self, request, self._transport)
-            server.spawn(self._exchange.run(server.app.framework), context)
-            return
-        server.spawn(self._answer_with(direct), context)
+            work = self._exchange.run(server.app.framework)
+        server.spawn(self._answer_with(work), context)
 
-    async def _answer_with(self, coroutine: Coroutine[Any, Any, Answer]) -> None:
-        self.answer(await coroutine)
+    async def _answer_with(self, coroutine: Coroutine[Any, Any, Answer | None]) -> None:
+        try:
+            answer = await coroutine
+            if answer is not None:
+                self.answer(answer)
+        except BaseException:
+            # Cancelled, or broken: nobody else would ever answer.
+            self._transport.abort()
+            raise
         self.advance()
 
     def answer(self, answer: Answer) -> None:
@@ -331,9 +339,17 @@ class Connection(asyncio.BufferedProtocol):
     # Time.
 
     def close_idle(self) -> None:
-        """Close if no request is being answered."""
-        if not self.busy:
+        """Close unless a request is being answered, or a part of one is here: its answer ends the connection."""
+        if not (self.busy or self._head or self._request or self._rest or self._has_unread()):
             self._transport.close()
+
+    def _has_unread(self) -> bool:
+        """Whether the kernel holds bytes of the client: to close now would reset the connection under its request."""
+        if self._transport.is_closing():
+            return False
+        count = bytearray(4)
+        fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+        return any(count)
 
     def abort(self) -> None:
         """End at once."""

@@ -52,7 +52,6 @@ class Exchange:
         elif self._request is not None:
             self._request = None
             self._connection.answer(problems.INTERNAL)
-        self._connection.advance()
 
     async def receive(self) -> Any:
         """Give the body, which is all here; after it the end, once the client is gone or the answer is complete."""
@@ -68,7 +67,7 @@ class Exchange:
     async def send(self, message: Any) -> None:
         """Take the head or a part of the body."""
         if message["type"] == "http.response.start":
-            self._start = message
+            self._start, self._parts = message, []
         elif self._streams:
             if message["body"]:
                 await self._connection.write(message["body"])
@@ -84,8 +83,9 @@ class Exchange:
         assert start is not None and request is not None  # noqa: S101, PT018 - for the type checker
         more = message.get("more_body", False)
         if more and (b"content-type", STREAM) in start["headers"] and request.method != "HEAD":
+            head = _head(start["status"], start["headers"], None)
             self._streams, self._request, self._start = True, None, None
-            self._connection.begin_stream(_head(start["status"], start["headers"], None))
+            self._connection.begin_stream(head)
             await self._connection.write(message["body"])
             return
         if request.method != "HEAD":
@@ -93,10 +93,11 @@ class Exchange:
         elif more and (b"content-type", STREAM) in start["headers"]:
             more = False
         if not more:
-            self._request = None
             body = b"".join(self._parts)
             length = None if request.method == "HEAD" else len(body)
-            self._connection.answer(Answer(start["status"], _head(start["status"], start["headers"], length), body))
+            answer = Answer(start["status"], _head(start["status"], start["headers"], length), body)
+            self._request = None
+            self._connection.answer(answer)
             self.disconnect()
 
     def disconnect(self) -> None:

@@ -90,12 +90,17 @@ class Server:
         self.draining = True
         if self._listener is not None:
             self._listener.close()
+            # What was accepted before is made known by then.
+            await asyncio.sleep(0)
         await self._until_none_is_left(leave_s)
         for connection in tuple(self.connections):
             connection.close_idle()
         await self._until_none_is_left(finish_s)
         for connection in tuple(self.connections):
             connection.abort()
+        if self._tasks:
+            # What clients that left have asked for goes on until then.
+            await asyncio.wait(self._tasks, timeout=finish_s)
         self._ticking.cancel()
 
     def forget(self, connection: Connection) -> None:
