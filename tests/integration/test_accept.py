@@ -132,13 +132,14 @@ async def test_a_small_request_gets_what_a_large_one_cannot(services):
     assert outcomes == [Outcome.ACCEPTED, Outcome.SOLD_OUT, Outcome.ACCEPTED]
 
 
-async def test_units_that_others_lock_are_not_sold_out_but_tried_again(services, db):
+@pytest.mark.parametrize("key", [None, "k-1"])
+async def test_units_that_others_lock_are_not_sold_out_but_tried_again(services, db, key):
     product = await add_product(services, allotment=2)
     users = await add_buyers(services, 2)
     transaction = db.transaction()
     await transaction.start()
     await db.execute("SELECT 1 FROM units WHERE unit_no = 1 FOR UPDATE")
-    proposals = [propose(product, user) for user in users]
+    proposals = [propose(product, user, key=key) for user in users]
     assert await accept(services, *proposals) == [Outcome.ACCEPTED, Outcome.RETRY]
     await transaction.rollback()
     assert await accept(services, proposals[1]) == [Outcome.ACCEPTED], "a retry leaves nothing behind"
