@@ -140,7 +140,11 @@ class Reconcile:
         for one, state in unsure:
             self._right.pop(one.product_id, None)
             if state.leases:
-                await self._give_up_overdue(one.product_id)
+                try:
+                    await self._give_up_overdue(one.product_id)
+                except FlashSaleError as error:
+                    # An accept in flight holds one of them: the other products are judged all the same.
+                    log.warning("leases.not_given_up", product_id=one.product_id, reason=error.detail)
         owed = await self._products.owed_to_gate([one.product_id for one, _ in unsure])
         after = await self._gate.states({one.product_id: one.epoch for one, _ in unsure})
         for one, before in unsure:
