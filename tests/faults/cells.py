@@ -164,7 +164,10 @@ async def listeners_lost(scene: Scene) -> None:
     connection = await wait_for_postgres(scene.stack)
     try:
         for _ in range(LISTEN_LOSSES):
-            assert await connection.fetchval(END_LISTENERS)
+            async with asyncio.timeout(30):
+                # Those of the time before may still be on their way back.
+                while not await connection.fetchval(END_LISTENERS):
+                    await asyncio.sleep(0.05)
             await asyncio.sleep(scene.random.uniform(0.3, 1))
     finally:
         await connection.close()
