@@ -39,6 +39,11 @@ an answer for 0.25 s unless it hears of free units, which takes milliseconds; mo
 OLD_MIN = 20
 """So many may be: of a few answers a share says nothing."""
 
+COMMIT_S = 0.25
+"""How long after its event a released unit is still unseen: the event is written before its COMMIT, whose time nobody
+keeps. While units come back and go again every 20 ms, the events alone would never show that none was free.
+"""
+
 CLOCKS_S = 0.05
 """How much the clients' clock and the database's may differ: they are one machine's, read at different moments."""
 
@@ -179,7 +184,7 @@ def _sold_out(
     checked = old = 0
     for product_id, allotment in allotments.items():
         refused = [buy for buy in history.buys if buy["product"] == product_id and buy.get("code") == "sold_out"]
-        free = Steps(allotment, [(at_s, float(delta)) for at_s, delta in changes[product_id]])
+        free = Steps(allotment, [(at_s + COMMIT_S * (delta > 0), float(delta)) for at_s, delta in changes[product_id]])
         aged: list[str] = []
         for buy in refused:
             since_s, until_s = buy["sent_at"] - CLOCKS_S, buy["answered_at"] + CLOCKS_S
