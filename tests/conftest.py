@@ -16,13 +16,12 @@ from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.bootstrap import open_jobs, open_services
 from flashsale.domain.money import Money
-from flashsale.domain.products import PaymentMode
+from flashsale.domain.products import NewProduct, PaymentMode
 from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.valkey_server import LocalValkey
 from flashsale.settings import Settings
 from flashsale.usecases.halving import Postpone
 from flashsale.usecases.maintain import Sweep
-from flashsale.usecases.ports import NewProduct
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = "flashsale_template"

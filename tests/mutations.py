@@ -172,14 +172,14 @@ MUTATIONS = [
     ),
     Mutation(
         guard="blocks of a metric file are reserved before they are mapped",
-        file="src/flashsale/shared_metrics.py",
+        file="src/flashsale/runtime/shared_metrics.py",
         before="            os.posix_fallocate(file.fileno(), 0, max(size, FIRST_BYTES))\n",
         after="            file.truncate(max(size, FIRST_BYTES))\n",
         tests="is_shown_on_a_disk",
     ),
     Mutation(
         guard="blocks of a metric file that grows are reserved too",
-        file="src/flashsale/shared_metrics.py",
+        file="src/flashsale/runtime/shared_metrics.py",
         before="            os.posix_fallocate(self._f.fileno(), 0, 2 * self._capacity)\n",
         after="            self._f.truncate(2 * self._capacity)\n",
         tests="is_shown_on_a_disk",
@@ -844,7 +844,7 @@ MUTATIONS = [
     ),
     Mutation(
         guard="a call that never reached the gateway is no try",
-        file="src/flashsale/adapters/payments/gateway.py",
+        file="src/flashsale/adapters/payments/simulator.py",
         before="return 0, {} if call.sent else type(error).__name__",
         after="return 0, {}",
         tests="never_end_an_order",
@@ -872,7 +872,7 @@ MUTATIONS = [
     ),
     Mutation(
         guard="a call counts as sent once anything was written",
-        file="src/flashsale/adapters/payments/gateway.py",
+        file="src/flashsale/adapters/payments/simulator.py",
         before="            context.trace_request_ctx.sent = True\n",
         after="            pass\n",
         tests="may_have_reached",

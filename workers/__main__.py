@@ -17,12 +17,13 @@ from procrastinate.exceptions import ProcrastinateException
 from flashsale.adapters.postgres.schema import check_schema
 from flashsale.bootstrap import open_jobs, require_servers
 from flashsale.domain.errors import NotReady
-from flashsale.observability import configure_logs, tell_ready
-from flashsale.processes import run_processes, settle_collector
+from flashsale.runtime.logs import configure_logs, tell_ready
+from flashsale.runtime.metrics import measured
+from flashsale.runtime.processes import run_processes, settle_collector
 from flashsale.settings import Settings, read_settings
-from flashsale.telemetry import measured
 from workers.app import ROLES, build_app, slots
 from workers.exporter import BeatingJobs, Pulse, exporting
+from workers.sale_metrics import SaleMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | No
         open_jobs(settings, name=f"worker-{role}") as jobs,
         measured(role, jobs.database),
         exporting(
-            jobs.truth.read if role == "maintenance" else None,
+            SaleMetrics(jobs.figures, jobs.gate, jobs.acceptance).read if role == "maintenance" else None,
             lambda: stopping.is_set() or all(pulse.beats for pulse in pulses.values()),
             listener=fd,
             port=workers.metrics_port,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from procrastinate.manager import JobManager
 
-from flashsale.telemetry import page
+from flashsale.runtime.metrics import page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

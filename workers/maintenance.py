@@ -10,7 +10,7 @@ import structlog
 from procrastinate import Blueprint, JobContext
 from procrastinate.jobs import Status
 
-from flashsale.shared_metrics import Counter, Gauge
+from flashsale.runtime.shared_metrics import Counter, Gauge
 from flashsale.usecases.figures import QUEUES
 
 if TYPE_CHECKING:

@@ -10,39 +10,18 @@ import structlog
 
 from flashsale.bootstrap import open_services
 from flashsale.http.app import build_app
-from flashsale.http.live import LiveHub
 from flashsale.http.server import Server
-from flashsale.http.services import ApiServices
-from flashsale.observability import tell_ready
-from flashsale.processes import settle_collector
-from flashsale.telemetry import measured
+from flashsale.http.streams.hub import LiveHub
+from flashsale.runtime.logs import tell_ready
+from flashsale.runtime.metrics import measured
+from flashsale.runtime.processes import settle_collector
 
 if TYPE_CHECKING:
     import socket
 
-    from flashsale.bootstrap import Services
     from flashsale.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-
-def api_services(services: Services) -> ApiServices:
-    """Give the API the part of the wiring that it serves from."""
-    return ApiServices(
-        settings=services.settings,
-        database=services.database,
-        gate=services.gate,
-        catalog=services.catalog,
-        feed=services.feed,
-        buy=services.buy,
-        orders=services.orders,
-        order_rows=services.order_rows,
-        products=services.products,
-        accounts=services.accounts,
-        administer=services.administer,
-        load_gate=services.load_gate,
-        readiness=services.readiness,
-    )
 
 
 async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None = None) -> None:
@@ -62,9 +41,8 @@ async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None
     loop.add_signal_handler(signal.SIGTERM, stop, half_s)
     loop.add_signal_handler(signal.SIGINT, stop, 0.0)
     async with open_services(settings) as services, measured("api", services.database, services.feed):
-        parts = api_services(services)
-        hub = LiveHub(parts)
-        edge = build_app(parts, hub)
+        hub = LiveHub(services)
+        edge = build_app(services, hub)
         server = Server(edge, settings.http)
         async with edge.lifespan():
             settle_collector()

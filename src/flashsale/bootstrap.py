@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flashsale.adapters.passwords import Argon2Passwords
-from flashsale.adapters.payments.gateway import HttpGateway
-from flashsale.adapters.payments.metered import MeteredGateway
+from flashsale.adapters.payments.observed import ObservedGateway
+from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.failures import Misconfigured
@@ -26,7 +26,6 @@ from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.domain.errors import NotReady
-from flashsale.truth_metrics import TruthMetrics
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
 from flashsale.usecases.audit import Audit
@@ -42,6 +41,7 @@ from flashsale.usecases.process_orders import ProcessOrders
 from flashsale.usecases.readiness import Readiness
 from flashsale.usecases.reconcile import Reconcile
 from flashsale.usecases.return_units import ReturnUnits
+from flashsale.usecases.services import Services
 from flashsale.usecases.tend_units import TendUnits
 from flashsale.usecases.tidy import Tidy
 
@@ -52,32 +52,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """Everything that an API process serves from."""
-
-    settings: Settings
-    database: Database
-    gate: RedisGate
-    catalog: Catalog
-    feed: CatalogFeed
-    buy: Buy
-    orders: OrderDesk
-    order_rows: PostgresOrders
-    products: PostgresProducts
-    users: PostgresUsers
-    accounts: Accounts
-    administer: Administer
-    load_gate: LoadGate
-    readiness: Readiness
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Jobs:
     """Everything that the tasks of the workers call."""
 
     settings: Settings
     database: Database
-    truth: TruthMetrics
+    figures: PostgresFigures
+    gate: RedisGate
+    acceptance: PostgresAcceptance
     invariants: PostgresInvariants
     process_orders: ProcessOrders
     charge: Charge
@@ -169,7 +151,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
     database = Database(settings.postgres, name=f"flashsale-{name}")
     await database.open()
     gate = RedisGate(settings.redis, settings.gate)
-    gateway = HttpGateway(
+    gateway = SimulatorGateway(
         settings.payments.gateway_url,
         settings.payments.gateway_secret.get_secret_value(),
         connections_max=settings.workers.payment_concurrency,
@@ -185,12 +167,14 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
             yield Jobs(
                 settings=settings,
                 database=database,
-                truth=TruthMetrics(PostgresFigures(database), gate, acceptance),
+                figures=PostgresFigures(database),
+                gate=gate,
+                acceptance=acceptance,
                 invariants=PostgresInvariants(database, timeout_s=settings.audit.timeout_s),
                 process_orders=ProcessOrders(orders, postpone, payment_due_s=settings.orders.payment_due_s),
                 charge=Charge(
                     PostgresPayments(database),
-                    MeteredGateway(gateway),
+                    ObservedGateway(gateway),
                     settings.payments,
                     return_units,
                     postpone,
@@ -234,7 +218,7 @@ async def open_audit(settings: Settings, *, bypass_allowed: bool = False) -> Asy
     await database.open()
     gate = RedisGate(settings.redis, settings.gate)
     payments = settings.payments
-    gateway = HttpGateway(payments.gateway_url, payments.gateway_secret.get_secret_value(), connections_max=1)
+    gateway = SimulatorGateway(payments.gateway_url, payments.gateway_secret.get_secret_value(), connections_max=1)
     try:
         async with gateway:
             truth, products = (

@@ -17,8 +17,8 @@ import click
 import structlog
 
 from flashsale import __version__
-from flashsale.observability import configure_logs, tell_ready
-from flashsale.outputs import guard_errors, progress
+from flashsale.runtime.logs import configure_logs, tell_ready
+from flashsale.runtime.outputs import guard_errors, progress
 from flashsale.settings import LogSettings, Settings, read_settings
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def demo(units: int, buyers: int, seconds: float, price: str, api: int, seed: in
     Starts the stack, makes buyers, lets a load generator send all buys, waits for the last order, prints a table and
     the audit, stops everything. Exit code 0 only if the audit holds and every unit is accounted for.
     """
-    from flashsale.local.demo import run_demo
-    from flashsale.local.sale import Sale
+    from flashsale.demo.run import run_demo
+    from flashsale.demo.sale import Sale
 
     configure_logs(LogSettings(level="warning"))
     sale = Sale(units=units, buyers=buyers, seconds=seconds, price=price, seed=seed)
@@ -225,7 +225,7 @@ def serve(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
 
     from flashsale.asgi import serve as run_serve
     from flashsale.bootstrap import require_servers
-    from flashsale.processes import run_processes
+    from flashsale.runtime.processes import run_processes
 
     settings = _process_settings()
     require_servers(settings)
@@ -242,9 +242,9 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
     """Run the payment gateway simulator: it charges nobody, but slowly, and keeps books."""
     import uvloop
 
-    from flashsale.local.simulator import run_simulator
-    from flashsale.local.simulator_ledger import LedgerDamagedError, LedgerFailedError, LedgerLockedError
-    from flashsale.processes import settle_collector
+    from flashsale.runtime.processes import settle_collector
+    from flashsale.simulator.ledger import LedgerDamagedError, LedgerFailedError, LedgerLockedError
+    from flashsale.simulator.service import run_simulator
 
     settings = _process_settings()
     secret = settings.payments.gateway_secret.get_secret_value()

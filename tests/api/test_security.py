@@ -12,12 +12,11 @@ import httpx
 import jwt
 import pytest
 
-from flashsale.asgi import api_services
 from flashsale.bootstrap import open_services
 from flashsale.domain.users import Principal, Role
 from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens
-from flashsale.http.live import LiveHub
+from flashsale.http.streams.hub import LiveHub
 from tests.conftest import add_buyers, add_product, make_settings
 
 BUY = "/api/order/buy-flash"
@@ -327,9 +326,8 @@ async def test_headers_that_name_an_address_do_not_widen_the_rate_limit(postgres
     async with open_services(settings, name="test") as services:
         product = await add_product(services)
         (user_id,) = await add_buyers(services, 1)
-        parts = api_services(services)
         token = Tokens(settings.auth).issue(Principal(user_id=user_id, role=Role.BUYER))
-        transport = httpx.ASGITransport(build_app(parts, LiveHub(parts)))
+        transport = httpx.ASGITransport(build_app(services, LiveHub(services)))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             statuses = []
             for number in range(12):

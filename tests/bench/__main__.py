@@ -16,7 +16,7 @@ import click
 import uvloop
 from rich.console import Console
 
-from flashsale.observability import configure_logs
+from flashsale.runtime.logs import configure_logs
 from flashsale.settings import LogSettings
 from tests.bench.accepts import accepts
 from tests.bench.bench import Bench

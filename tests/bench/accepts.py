@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flashsale.local.sale import create_product
+from flashsale.demo.sale import create_product
 from tests.api.conftest import buyer_tokens
 from tests.bench.bench import USERS, Bench, buys, only
 from tests.bench.figures import Figure, at_least, at_most

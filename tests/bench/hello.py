@@ -13,7 +13,7 @@ import click
 import uvicorn
 import uvloop
 
-from flashsale.observability import tell_ready
+from flashsale.runtime.logs import tell_ready
 
 BODY = b"hello"
 HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"5")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 from redis.asyncio import Redis
 
-from flashsale.local.sale import Sale, create_product, open_sale
+from flashsale.demo.sale import Sale, create_product, open_sale
 from tests.api.conftest import buyer_tokens
 from tests.bench.bench import Bench, buys, only
 from tests.bench.figures import Figure, at_most

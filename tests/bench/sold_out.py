@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from flashsale.local.sale import create_product
+from flashsale.demo.sale import create_product
 from tests.api.conftest import buyer_tokens
 from tests.bench.bench import CONNECTIONS, USERS, Bench, buys, only
 from tests.bench.figures import Figure, at_least, at_most

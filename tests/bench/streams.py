@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from flashsale.demo.sale import create_product
 from flashsale.local.children import pss_bytes
-from flashsale.local.sale import create_product
 from tests.api.conftest import buyer_tokens
 from tests.bench.bench import Bench, Server, buys, only
 from tests.bench.figures import Figure, at_least, at_most

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from flashsale.adapters.payments.gateway import _ledger_entry
+from flashsale.adapters.payments.simulator import _ledger_entry
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.invariants import PostgresInvariants
@@ -20,15 +20,16 @@ from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.bootstrap import open_services
 from flashsale.domain.errors import FlashSaleError, Unavailable
 from flashsale.domain.orders import OrderStatus
-from flashsale.domain.products import PaymentMode
+from flashsale.domain.payments import ChargeAnswer as Answer
+from flashsale.domain.payments import ChargeOutcome
+from flashsale.domain.products import PaymentMode, ProductChange
 from flashsale.domain.requests import BuyRequest
 from flashsale.domain.users import Principal, Role
-from flashsale.local.simulator_ledger import Ledger
+from flashsale.simulator.ledger import Ledger
 from flashsale.usecases import gate_audit, ledger_audit
 from flashsale.usecases.audit import Audit
 from flashsale.usecases.history import read_history
-from flashsale.usecases.ports import Charge as Answer
-from flashsale.usecases.ports import ChargeOutcome, PoisonBatch, ProductChange
+from flashsale.usecases.ports import PoisonBatch
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product
 from tests.integration.test_accept import new_id
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from uuid import UUID
 
-    from flashsale.bootstrap import Services
     from flashsale.settings import Settings
     from flashsale.usecases.findings import Checked
+    from flashsale.usecases.services import Services
 
 LEASE_S = 300.0
 """Long enough that a lease lives as long as the test."""

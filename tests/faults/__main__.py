@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from flashsale.local.sale import Sale
+from flashsale.demo.sale import Sale
 from flashsale.local.stack import Stack
-from flashsale.observability import configure_logs
+from flashsale.runtime.logs import configure_logs
 from flashsale.settings import LogSettings
 from tests.faults.cells import CELLS
 from tests.faults.many_products import many_products

@@ -12,7 +12,7 @@ import aiohttp
 from redis.asyncio import Redis
 from rich.table import Table
 
-from flashsale.local.sale import create_product
+from flashsale.demo.sale import create_product
 from flashsale.local.stack import Stack
 from tests.api.conftest import buyer_tokens
 from tests.faults.scene import wait_for_postgres

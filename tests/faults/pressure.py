@@ -21,8 +21,8 @@ import jwt
 from redis.asyncio import Redis
 from rich.table import Table
 
+from flashsale.demo.sale import Sale, create_product, open_sale
 from flashsale.local.children import pss_bytes
-from flashsale.local.sale import Sale, create_product, open_sale
 from flashsale.local.stack import Stack
 from tests.api.conftest import audit, buyer_tokens
 

@@ -15,7 +15,7 @@ import aiohttp
 import asyncpg
 from redis.asyncio import Redis
 
-from flashsale.local.sale import AWAY, Sale, SaleRun, Seen, open_sale
+from flashsale.demo.sale import AWAY, Sale, SaleRun, Seen, open_sale
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

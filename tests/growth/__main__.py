@@ -19,7 +19,7 @@ from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.bootstrap import open_jobs, open_services
 from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.valkey_server import LocalValkey
-from flashsale.observability import configure_logs
+from flashsale.runtime.logs import configure_logs
 from flashsale.settings import LogSettings
 from flashsale.usecases.tidy import CARRIED, SETTLED_S
 from tests.conftest import alembic, execute, make_settings, with_database

@@ -8,15 +8,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from flashsale.domain.orders import OrderStatus
-from flashsale.domain.products import PaymentMode
+from flashsale.domain.payments import ChargeOutcome
+from flashsale.domain.products import PaymentMode, ProductChange
 from flashsale.domain.users import Principal, Role
-from flashsale.usecases.ports import ChargeOutcome, ProductChange
 from tests.conftest import add_buyers, add_product
 from tests.growth.old_orders import RARE
 from tests.integration.test_accept import accept, accept_one, acceptance, new_id, propose
 from tests.integration.test_gate import ask
 from tests.integration.test_payments import Gateway, charging
 from workers.maintenance import make_tasks
+from workers.sale_metrics import SaleMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,7 +54,7 @@ class Shop:
         """Give each piece of work by its name."""
         rare = OrderStatus(RARE[0])
         return {
-            "scrape": self.jobs.truth.read,
+            "scrape": SaleMetrics(self.jobs.figures, self.jobs.gate, self.jobs.acceptance).read,
             "minute audit": self.periodic("audit"),
             "tidy": self.periodic("tidy"),
             "sweep": self.sweep,

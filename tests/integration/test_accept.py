@@ -8,8 +8,9 @@ import pytest
 
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.domain.orders import OrderStatus
-from flashsale.domain.requests import AcceptOutcome, BuyRequest, order_id_at
-from flashsale.usecases.ports import PoisonBatch, ProductChange, Proposal
+from flashsale.domain.products import ProductChange
+from flashsale.domain.requests import AcceptOutcome, BuyRequest, Proposal, order_id_at
+from flashsale.usecases.ports import PoisonBatch
 from tests.conftest import add_buyers, add_product
 
 Outcome = AcceptOutcome

@@ -11,8 +11,9 @@ import pytest
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.queries import Query
 from flashsale.bootstrap import open_audit, open_services
+from flashsale.domain.payments import ChargeOutcome, LedgerEntry
+from flashsale.domain.products import ProductChange
 from flashsale.usecases.findings import format_findings
-from flashsale.usecases.ports import ChargeOutcome, LedgerEntry, ProductChange
 from tests.conftest import add_buyers, add_product, alembic, make_settings
 from tests.corruption.sale import auditing, sound_sale
 from tests.corruption.wrongs import UNGUARDED

@@ -20,6 +20,7 @@ from tests.conftest import add_buyers, add_product
 from tests.integration.test_accept import accept_one
 from workers.exporter import exporting
 from workers.maintenance import AUDITED, make_tasks
+from workers.sale_metrics import SaleMetrics
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
@@ -48,7 +49,10 @@ async def test_the_page_is_openmetrics_and_says_what_postgres_and_the_gate_count
     product = await add_product(services)
     await accept_one(services, product, (await add_buyers(services, 1))[0])
     await db.execute("UPDATE orders SET updated_at = updated_at - interval '40 s'")
-    async with exported(jobs.truth.read) as client, client.get("/metrics", headers=OPENMETRICS) as response:
+    async with (
+        exported(SaleMetrics(jobs.figures, jobs.gate, jobs.acceptance).read) as client,
+        client.get("/metrics", headers=OPENMETRICS) as response,
+    ):
         assert response.headers["Content-Type"].startswith("application/openmetrics-text")
         found = samples(await response.text())
     label = str(product.product_id)
@@ -72,14 +76,20 @@ async def test_the_page_is_openmetrics_and_says_what_postgres_and_the_gate_count
 async def test_drift_is_what_the_gate_counts_beyond_what_is_free(services, jobs, redis, units, drift):
     product = await add_product(services)
     await redis.set(f"flashsale:{{{product.product_id}}}:stock", units)
-    async with exported(jobs.truth.read) as client, client.get("/metrics", headers=OPENMETRICS) as response:
+    async with (
+        exported(SaleMetrics(jobs.figures, jobs.gate, jobs.acceptance).read) as client,
+        client.get("/metrics", headers=OPENMETRICS) as response,
+    ):
         found = samples(await response.text())
     assert found["flashsale_gate_drift_units", str(product.product_id)] == drift
 
 
 async def test_without_postgres_the_process_still_shows_its_own_figures(jobs):
     await jobs.database.close()
-    async with exported(jobs.truth.read) as client, client.get("/metrics", headers=OPENMETRICS) as response:
+    async with (
+        exported(SaleMetrics(jobs.figures, jobs.gate, jobs.acceptance).read) as client,
+        client.get("/metrics", headers=OPENMETRICS) as response,
+    ):
         found = samples(await response.text())
     assert found["flashsale_truth_up",] == 0
     assert ("flashsale_rescues_total", "orders") in found

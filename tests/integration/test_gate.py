@@ -5,8 +5,8 @@ import pytest
 
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.domain.errors import LimitReached, RateLimited, SoldOut
+from flashsale.domain.gate import Admission, GateReturn
 from flashsale.domain.requests import BuyRequest
-from flashsale.usecases.ports import Admission, GateReturn
 from tests.conftest import add_buyers, add_product, make_settings
 from tests.integration.test_accept import new_id
 

@@ -13,9 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from flashsale.adapters.redis.gate import RedisGate
+from flashsale.domain.gate import Admission
 from flashsale.domain.requests import BuyRequest
 from flashsale.settings import GateSettings, RedisSettings
-from flashsale.usecases.ports import Admission
 from tests.conftest import add_buyers, add_product
 from tests.integration.test_accept import new_id
 from tests.integration.test_gate import ask

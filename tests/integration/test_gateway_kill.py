@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from flashsale.adapters.payments.gateway import HttpGateway
+from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.domain.money import Money
-from flashsale.usecases.ports import Charge, ChargeOutcome, LedgerEntry
+from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, LedgerEntry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ SOON_S = 20.0
 READY = "the simulator is ready"
 PROGRAM = f"""
 import asyncio, socket, sys
-from flashsale.local.simulator import run_simulator
+from flashsale.simulator.service import run_simulator
 from flashsale.settings import SimulatorSettings
 
 settings = SimulatorSettings(latency_mean_s=0.0, decline_rate=0.1, ledger_path=sys.argv[2])
@@ -94,16 +94,16 @@ async def simulator(tmp_path: Path) -> AsyncIterator[Killable]:
 
 
 @pytest.fixture
-async def gateway(simulator: Killable) -> AsyncIterator[HttpGateway]:
-    async with HttpGateway(simulator.url, SECRET, connections_max=720) as gateway:
+async def gateway(simulator: Killable) -> AsyncIterator[SimulatorGateway]:
+    async with SimulatorGateway(simulator.url, SECRET, connections_max=720) as gateway:
         yield gateway
 
 
-async def ledger(gateway: HttpGateway) -> dict[str, LedgerEntry]:
+async def ledger(gateway: SimulatorGateway) -> dict[str, LedgerEntry]:
     return {entry.key: entry async for entry in gateway.ledger()}
 
 
-async def test_a_killed_simulator_comes_back_with_its_ledger(simulator: Killable, gateway: HttpGateway) -> None:
+async def test_a_killed_simulator_comes_back_with_its_ledger(simulator: Killable, gateway: SimulatorGateway) -> None:
     keys = [f"key-{number}" for number in range(50)]
     before = [await gateway.charge(key=key, amount=PRICE, timeout_s=SOON_S) for key in keys]
     await gateway.cancel(key="cancelled", timeout_s=SOON_S)
@@ -119,7 +119,7 @@ async def test_a_killed_simulator_comes_back_with_its_ledger(simulator: Killable
 
 
 async def test_a_charge_in_flight_when_it_is_killed_was_never_captured(
-    simulator: Killable, gateway: HttpGateway
+    simulator: Killable, gateway: SimulatorGateway
 ) -> None:
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {SECRET}"}) as http:
         async with http.put(simulator.url + "/v1/faults", json={"latencyMeanS": 3600}) as response:
@@ -144,9 +144,9 @@ async def test_a_charge_in_flight_when_it_is_killed_was_never_captured(
 
 @pytest.mark.parametrize("answers", [1, 40, 200])
 async def test_what_was_answered_before_a_kill_under_load_is_still_true(
-    simulator: Killable, gateway: HttpGateway, answers: int
+    simulator: Killable, gateway: SimulatorGateway, answers: int
 ) -> None:
-    told: dict[str, Charge] = {}
+    told: dict[str, ChargeAnswer] = {}
     enough = asyncio.Event()
 
     async def charge(key: str) -> None:
@@ -174,7 +174,7 @@ async def test_what_was_answered_before_a_kill_under_load_is_still_true(
     assert {entry.captures for entry in (await ledger(gateway)).values()} == {0, 1}
 
 
-async def test_the_secret_is_never_written_and_the_seed_is(simulator: Killable, gateway: HttpGateway) -> None:
+async def test_the_secret_is_never_written_and_the_seed_is(simulator: Killable, gateway: SimulatorGateway) -> None:
     await gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
     await simulator.kill()
     assert SECRET not in simulator.output

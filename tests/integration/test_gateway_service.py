@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from flashsale.adapters.payments.gateway import GatewayMisuse, HttpGateway
+from flashsale.adapters.payments.simulator import GatewayMisuse, SimulatorGateway
 from flashsale.domain.errors import Unavailable
 from flashsale.domain.money import Money
-from flashsale.local.simulator import run_simulator
+from flashsale.domain.payments import ChargeOutcome, LedgerEntry
 from flashsale.settings import SimulatorSettings
-from flashsale.usecases.ports import ChargeOutcome, LedgerEntry
+from flashsale.simulator.service import run_simulator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ class Service:
     """A running simulator, its client, and a raw session that carries the secret."""
 
     url: str
-    gateway: HttpGateway
+    gateway: SimulatorGateway
     http: aiohttp.ClientSession
     stop: asyncio.Event
     task: asyncio.Task[None]
@@ -73,7 +73,7 @@ async def running(**settings: Any) -> AsyncIterator[Service]:
     await asyncio.wait([task, asyncio.create_task(ready.wait())], return_when=asyncio.FIRST_COMPLETED)
     headers = {"Authorization": f"Bearer {SECRET}"}
     async with (
-        HttpGateway(url, SECRET, connections_max=720) as gateway,
+        SimulatorGateway(url, SECRET, connections_max=720) as gateway,
         aiohttp.ClientSession(headers=headers) as http,
     ):
         try:
@@ -321,7 +321,7 @@ async def test_the_ledger_and_its_summary_agree_over_many_keys(service: Service)
 
 
 async def test_a_call_with_a_wrong_secret_is_unsent_and_charges_nothing(service: Service) -> None:
-    async with HttpGateway(service.url, "wrong", connections_max=1) as gateway:
+    async with SimulatorGateway(service.url, "wrong", connections_max=1) as gateway:
         charge = await gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
         cancel = await gateway.cancel(key="key", timeout_s=SOON_S)
     assert charge.outcome is cancel.outcome is ChargeOutcome.UNSENT
@@ -440,7 +440,7 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
     ],
 )
 async def test_whatever_is_not_said_in_so_many_words_is_unknown(answer: bytes) -> None:
-    async with answering(answer) as url, HttpGateway(url, SECRET, connections_max=1) as gateway:
+    async with answering(answer) as url, SimulatorGateway(url, SECRET, connections_max=1) as gateway:
         charge = await gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
         assert charge.outcome is ChargeOutcome.UNKNOWN
         assert charge.reference is None
@@ -449,7 +449,7 @@ async def test_whatever_is_not_said_in_so_many_words_is_unknown(answer: bytes) -
 async def test_a_gateway_that_is_away_was_sent_nothing_and_its_ledger_unavailable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    async with HttpGateway(url, SECRET, connections_max=1) as gateway:
+    async with SimulatorGateway(url, SECRET, connections_max=1) as gateway:
         charge = await gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
         cancel = await gateway.cancel(key="key", timeout_s=SOON_S)
         assert (charge.outcome, cancel.outcome) == (ChargeOutcome.UNSENT, ChargeOutcome.UNSENT)
@@ -462,7 +462,7 @@ async def test_a_ledger_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with (
         answering(head + b"%x\r\n%b\r\n" % (len(line), line)) as url,
-        HttpGateway(url, SECRET, connections_max=1) as gateway,
+        SimulatorGateway(url, SECRET, connections_max=1) as gateway,
     ):
         with pytest.raises(Unavailable):
             assert [entry.key async for entry in gateway.ledger()]

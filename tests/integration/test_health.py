@@ -11,10 +11,9 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from flashsale.asgi import api_services
 from flashsale.bootstrap import open_services
 from flashsale.http.app import build_app
-from flashsale.http.live import LiveHub
+from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases import readiness
 from tests.conftest import ROOT, add_product, execute, of_this_checkout
 from tests.integration.test_shared_metrics import has_namespaces
@@ -28,8 +27,7 @@ def fresh(monkeypatch):
 
 @asynccontextmanager
 async def asking(services):
-    parts = api_services(services)
-    transport = httpx.ASGITransport(build_app(parts, LiveHub(parts)))
+    transport = httpx.ASGITransport(build_app(services, LiveHub(services)))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
 
         async def ask():

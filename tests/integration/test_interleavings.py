@@ -11,9 +11,9 @@ from flashsale.adapters.redis.gate import RedisGate
 from flashsale.bootstrap import open_jobs, open_services
 from flashsale.domain.errors import FlashSaleError, SalePaused, SoldOut
 from flashsale.domain.orders import OrderStatus
-from flashsale.domain.products import PaymentMode
+from flashsale.domain.payments import ChargeOutcome, PaymentResult
+from flashsale.domain.products import PaymentMode, ProductChange
 from flashsale.domain.requests import AcceptOutcome
-from flashsale.usecases.ports import ChargeOutcome, PaymentResult, ProductChange
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product, make_settings, sweep, sweeping
 from tests.integration.test_accept import accept, accept_one, propose, wait_for_lock

@@ -14,8 +14,9 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from flashsale.local.access import PORTS
 from flashsale.local.children import ChildFailed, descendants, wait_gone
-from flashsale.local.postgres_server import NOBODY, PORTS, LocalPostgres
+from flashsale.local.postgres_server import NOBODY, LocalPostgres
 from flashsale.local.valkey_server import LocalValkey
 
 LAUNCHER = """

@@ -2,10 +2,11 @@ import asyncio
 
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.orders import PostgresOrders
+from flashsale.domain.gate import Admission
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
 from flashsale.usecases.halving import Postpone
-from flashsale.usecases.ports import Admission, PoisonBatch
+from flashsale.usecases.ports import PoisonBatch
 from flashsale.usecases.process_orders import ProcessOrders
 from tests.conftest import add_buyers, add_product, make_settings
 from tests.integration.test_accept import accept_one, propose

@@ -5,12 +5,12 @@ import pytest
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.domain.errors import StateForbids
 from flashsale.domain.orders import OrderStatus
+from flashsale.domain.payments import ChargeAnswer as Answer
+from flashsale.domain.payments import ChargeOutcome, PaymentResult
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.users import Principal, Role
 from flashsale.usecases.charge import Charge
 from flashsale.usecases.halving import Postpone
-from flashsale.usecases.ports import Charge as Answer
-from flashsale.usecases.ports import ChargeOutcome, PaymentResult
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product, sweep
 from tests.integration.test_accept import accept_one

@@ -8,7 +8,7 @@ from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.payments import PostgresPayments
-from flashsale.usecases.ports import ChargeOutcome, PaymentResult
+from flashsale.domain.payments import ChargeOutcome, PaymentResult
 from tests.conftest import add_buyers, add_product
 from tests.integration.test_accept import propose
 

@@ -9,10 +9,9 @@ import httpx
 import pytest
 
 from flashsale.adapters.postgres.database import Database
-from flashsale.asgi import api_services
 from flashsale.bootstrap import open_jobs, open_services
 from flashsale.http.app import build_app as build_api
-from flashsale.http.live import LiveHub
+from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product, make_settings, sweeping
 from tests.integration.test_batch_jobs import by_status, due, unpaid
@@ -269,8 +268,7 @@ async def test_a_loading_reads_one_product_however_many_there_are(services, redi
 async def test_products_are_unavailable_rather_than_none_until_they_were_read(valkey):
     settings = make_settings("postgresql://nobody@127.0.0.1:9/none", valkey.url)
     async with open_services(settings) as services:
-        parts = api_services(services)
-        transport = httpx.ASGITransport(build_api(parts, LiveHub(parts)))
+        transport = httpx.ASGITransport(build_api(services, LiveHub(services)))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             answer = await client.get("/api/products")
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")

@@ -20,7 +20,8 @@ from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.queries import Query
 from flashsale.bootstrap import open_services
 from flashsale.domain.errors import FlashSaleError, OtherSchema, Unavailable
-from flashsale.local.postgres_server import LocalPostgres, free_port
+from flashsale.local.access import free_port
+from flashsale.local.postgres_server import LocalPostgres
 from flashsale.settings import PostgresSettings
 from flashsale.usecases.ports import Connected
 from tests.conftest import ROOT, add_buyers, add_product, alembic, execute, make_settings, with_database

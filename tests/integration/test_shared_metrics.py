@@ -16,8 +16,8 @@ COUNTS = """
 import asyncio, os, sys
 from prometheus_client.parser import text_string_to_metric_families
 BEFORE
-from flashsale.telemetry import LOOP_LAG, MEMORY, page, unshared_series
-from flashsale.shared_metrics import Counter
+from flashsale.runtime.metrics import LOOP_LAG, MEMORY, page, unshared_series
+from flashsale.runtime.shared_metrics import Counter
 counted = Counter("counted", "Counted.", ["of"])
 AFTER
 for number in range(2000):

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from flashsale.bootstrap import open_jobs, open_services
 from flashsale.domain.errors import FlashSaleError
+from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.users import Principal, Role
-from flashsale.usecases.ports import ChargeOutcome
 from tests.conftest import TEMPLATE, add_buyers, add_product, assert_invariants, execute, make_settings, with_database
 from tests.integration.test_gate import ask
 from tests.integration.test_payments import Gateway, charging

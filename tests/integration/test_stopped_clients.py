@@ -18,7 +18,7 @@ from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.domain.errors import Unavailable
 from flashsale.settings import read_settings
-from flashsale.usecases.ports import ProductChange
+from flashsale.domain.products import ProductChange
 
 class Stopping(dict):
     "Fields that stop the process when they are read: the product is locked then, and not yet changed."

@@ -13,12 +13,13 @@ import pytest
 
 from flashsale.adapters.postgres import feed
 from flashsale.adapters.postgres.timeline import adopt_timeline
-from flashsale.asgi import api_services
 from flashsale.bootstrap import open_services
 from flashsale.domain.errors import Unavailable
-from flashsale.http.live import LiveHub, Stream
+from flashsale.http.streams.channel import Stream
+from flashsale.http.streams.hub import LiveHub
+from flashsale.local.access import free_port
 from flashsale.local.binaries import postgres_bin
-from flashsale.local.postgres_server import LocalPostgres, free_port
+from flashsale.local.postgres_server import LocalPostgres
 from tests.conftest import add_buyers, add_product, alembic, execute, make_settings, with_database
 from tests.integration.test_accept import accept_one
 
@@ -53,7 +54,7 @@ class Client:
 async def watched(url, valkey):
     """An API process' services and its live hub."""
     async with open_services(make_settings(url, valkey.url, live={"poll_s": 0.2})) as services:
-        hub = LiveHub(api_services(services))
+        hub = LiveHub(services)
         running = asyncio.create_task(hub.run())
         try:
             yield services, hub

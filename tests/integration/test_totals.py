@@ -12,8 +12,8 @@ from flashsale.adapters.postgres.queries import sql_root
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.bootstrap import open_services
 from flashsale.domain.orders import FINAL, OrderStatus
+from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.products import PaymentMode
-from flashsale.usecases.ports import ChargeOutcome
 from tests.conftest import add_buyers, add_product
 from tests.integration.test_accept import accept_one
 from tests.integration.test_payments import Gateway, charging

@@ -9,10 +9,11 @@ import pytest
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.bootstrap import open_services
 from flashsale.domain.errors import LimitReached, SalePaused, SoldOut, Unavailable
+from flashsale.domain.gate import GateReturn
 from flashsale.domain.orders import OrderStatus
+from flashsale.domain.products import ProductChange
 from flashsale.domain.requests import AcceptOutcome, order_id_at
 from flashsale.usecases.batching import Lanes
-from flashsale.usecases.ports import GateReturn, ProductChange
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product, make_settings
 from tests.integration.test_accept import accept, accept_one, acceptance, new_id, propose

@@ -8,8 +8,7 @@ import pytest
 
 from flashsale.adapters.postgres.queries import sql_root
 from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound, StaleChange, Unavailable
-from flashsale.domain.products import ALLOTMENT_MAX
-from flashsale.usecases.ports import ProductChange
+from flashsale.domain.products import ALLOTMENT_MAX, ProductChange
 from flashsale.usecases.tend_units import TendUnits
 from tests.conftest import add_buyers, add_product, alembic, assert_invariants, execute
 from tests.integration.test_accept import accept_one, wait_for_lock

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from flashsale.adapters.payments.gateway import MISUSE, NOT_NOW, HttpGateway
+from flashsale.adapters.payments.simulator import MISUSE, NOT_NOW, SimulatorGateway
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
-from flashsale.usecases.ports import Charge as Answer
-from flashsale.usecases.ports import ChargeOutcome
+from flashsale.domain.payments import ChargeAnswer as Answer
+from flashsale.domain.payments import ChargeOutcome
 from tests.integration.test_gateway_service import SECRET, http_answer, running, said
 from tests.integration.test_payments import charging, free, status, waiting_order
 from tests.integration.test_server_refusals import certificate
@@ -137,7 +137,7 @@ MAYBE = {
 
 @pytest.mark.parametrize("kind", UNSENT)
 async def test_what_certainly_never_reached_the_gateway_is_unsent(tmp_path, kind):
-    async with UNSENT[kind](tmp_path) as url, HttpGateway(url, SECRET, connections_max=1) as gateway:
+    async with UNSENT[kind](tmp_path) as url, SimulatorGateway(url, SECRET, connections_max=1) as gateway:
         charge = await gateway.charge(key="key", amount=PRICE, timeout_s=0.5)
         cancel = await gateway.cancel(key="key", timeout_s=0.5)
     assert charge.outcome is cancel.outcome is ChargeOutcome.UNSENT
@@ -147,13 +147,13 @@ async def test_what_certainly_never_reached_the_gateway_is_unsent(tmp_path, kind
 
 @pytest.mark.parametrize("kind", MAYBE)
 async def test_what_may_have_reached_the_gateway_is_unknown(tmp_path, kind):
-    async with MAYBE[kind](tmp_path) as url, HttpGateway(url, SECRET, connections_max=1) as gateway:
+    async with MAYBE[kind](tmp_path) as url, SimulatorGateway(url, SECRET, connections_max=1) as gateway:
         charge = await gateway.charge(key="key", amount=PRICE, timeout_s=0.5)
     assert charge.outcome is ChargeOutcome.UNKNOWN
 
 
 async def test_a_call_that_waits_for_a_connection_too_long_is_unsent(tmp_path):
-    async with MAYBE["no answer"](tmp_path) as url, HttpGateway(url, SECRET, connections_max=1) as gateway:
+    async with MAYBE["no answer"](tmp_path) as url, SimulatorGateway(url, SECRET, connections_max=1) as gateway:
         first = asyncio.create_task(gateway.charge(key="first", amount=PRICE, timeout_s=1))
         await asyncio.sleep(0)
         second = await gateway.charge(key="second", amount=PRICE, timeout_s=0.2)
@@ -167,10 +167,10 @@ async def test_calls_that_were_not_sent_never_end_an_order(services, db, tmp_pat
     async with running() as simulator:
         away = UNSENT.get(kind) or sent_and(None)
         if kind == "wrong secret":
-            async with HttpGateway(simulator.url, "wrong", connections_max=1) as gateway:
+            async with SimulatorGateway(simulator.url, "wrong", connections_max=1) as gateway:
                 await try_often(services, gateway, order_id)
         else:
-            async with away(tmp_path) as url, HttpGateway(url, SECRET, connections_max=1) as gateway:
+            async with away(tmp_path) as url, SimulatorGateway(url, SECRET, connections_max=1) as gateway:
                 await try_often(services, gateway, order_id)
         assert await status(services, order_id) is OrderStatus.PROCESSING_PAYMENT
         assert await db.fetchval("SELECT due_at > clock_timestamp() FROM orders")

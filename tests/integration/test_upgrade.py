@@ -19,8 +19,8 @@ from flashsale.adapters.redis.gate import RedisGate
 from flashsale.domain.money import Money
 from flashsale.domain.products import PaymentMode, Product
 from flashsale.domain.requests import BuyRequest
-from flashsale.local.simulator import _id
 from flashsale.local.stack import Stack
+from flashsale.simulator.service import _id
 from tests.api.conftest import FAST, audit, buyer_headers
 from tests.conftest import alembic, make_settings
 

@@ -21,10 +21,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from flashsale.demo.sale import Sale, open_sale
 from flashsale.local.children import Child, start_ready
-from flashsale.local.sale import Sale, open_sale
 from flashsale.local.stack import COMMANDS, ROOT, Stack
-from flashsale.observability import configure_logs
+from flashsale.runtime.logs import configure_logs
 from flashsale.settings import LogSettings
 
 SETTINGS = {"FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "1"}

@@ -10,13 +10,13 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-import flashsale.adapters.payments.metered
+import flashsale.adapters.payments.observed
 import flashsale.http.metrics  # noqa: F401 - its metrics are registered
+from flashsale.domain.gate import GateState
 from flashsale.settings import WorkerSettings
-from flashsale.truth_metrics import TruthMetrics
 from flashsale.usecases.figures import QUEUES, Figures, ProductCount
-from flashsale.usecases.ports import GateState
 from workers.app import ROLES, slots
+from workers.sale_metrics import SaleMetrics
 
 DOCKER = Path(__file__).parents[2] / "docker"
 RUNBOOK = (DOCKER.parent / "docs/runbook.md").read_text()
@@ -62,7 +62,7 @@ class Everything:
 @pytest.fixture
 async def exported():
     everything = Everything()
-    families = await TruthMetrics(everything, everything, everything).read()
+    families = await SaleMetrics(everything, everything, everything).read()
     named = {sample.name for family in families for sample in family.samples}
     for family in REGISTRY.collect():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flashsale.local.simulator_ledger import (
+from flashsale.simulator.ledger import (
     ChargeStatus,
     Journal,
     Ledger,

@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from flashsale.local.simulator_rules import (
+from flashsale.simulator.rules import (
     Behaviour,
     Fault,
     RefusedError,

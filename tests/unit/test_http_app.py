@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from flashsale.http.app import build_app
-from flashsale.http.live import LiveHub
+from flashsale.http.streams.hub import LiveHub
 from tests.conftest import make_settings
 
 

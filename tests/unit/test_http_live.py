@@ -15,8 +15,9 @@ from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import LiveStock, PaymentMode, Product
 from flashsale.domain.users import Principal, Role
 from flashsale.http.auth import Tokens
-from flashsale.http.live import LiveHub, Stream
-from flashsale.http.routes.live import Streams, StreamsOutlast
+from flashsale.http.streams.channel import Stream
+from flashsale.http.streams.held import Streams, StreamsOutlast
+from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases.catalog import Catalog, CatalogFeed
 from flashsale.usecases.ports import Connected, OrderChanged
 from tests.conftest import make_settings
@@ -272,7 +273,7 @@ async def test_a_stream_that_is_not_the_callers_is_refused_before_anything_is_wa
 
 
 async def test_a_value_that_comes_while_another_is_being_sent_reaches_everybody(monkeypatch):
-    monkeypatch.setattr("flashsale.http.live.SLICE", 2)
+    monkeypatch.setattr("flashsale.http.streams.channel.SLICE", 2)
     async with world() as here, AsyncExitStack() as streams:
         clients = [await streams.enter_async_context(watching(await here.streams.stock(1, 0))) for _ in range(7)]
         for client in clients:
@@ -290,9 +291,9 @@ async def test_a_value_that_comes_while_another_is_being_sent_reaches_everybody(
 
 async def test_between_rounds_of_more_than_one_slice_lies_a_pause(monkeypatch):
     worked_s = itertools.count(0, 3600)
-    monkeypatch.setattr("flashsale.http.live.SLICE", 2)
-    monkeypatch.setattr("flashsale.http.live.PAUSE_MAX_S", 3600)
-    monkeypatch.setattr("flashsale.http.live.time", SimpleNamespace(thread_time=lambda: next(worked_s)))
+    monkeypatch.setattr("flashsale.http.streams.channel.SLICE", 2)
+    monkeypatch.setattr("flashsale.http.streams.channel.PAUSE_MAX_S", 3600)
+    monkeypatch.setattr("flashsale.http.streams.channel.time", SimpleNamespace(thread_time=lambda: next(worked_s)))
     async with world() as here, AsyncExitStack() as streams:
         clients = [await streams.enter_async_context(watching(await here.streams.stock(1, 0))) for _ in range(5)]
         for client in clients:
@@ -402,7 +403,7 @@ async def test_a_stream_opens_with_what_is_known_while_the_database_is_away():
 
 
 async def test_a_stopping_process_ends_its_streams_and_new_ones_at_once(monkeypatch):
-    monkeypatch.setattr("flashsale.http.live.CLOSE_SPREAD_S", 0.05)
+    monkeypatch.setattr("flashsale.http.streams.channel.CLOSE_SPREAD_S", 0.05)
     async with world() as here, watching(await here.streams.stock(1, 0)) as client:
         await client.until(lambda: client.events)
         here.hub.close()
@@ -414,7 +415,7 @@ async def test_a_stopping_process_ends_its_streams_and_new_ones_at_once(monkeypa
 
 
 async def test_streams_of_a_stopping_process_do_not_all_end_at_once(monkeypatch):
-    monkeypatch.setattr("flashsale.http.live.CLOSE_SPREAD_S", 1.0)
+    monkeypatch.setattr("flashsale.http.streams.channel.CLOSE_SPREAD_S", 1.0)
     async with world() as here, AsyncExitStack() as streams:
         clients = [await streams.enter_async_context(watching(await here.streams.stock(1, 0))) for _ in range(30)]
         for client in clients:

@@ -6,7 +6,7 @@ from litestar import Litestar
 from flashsale.http.edge import Edge
 from flashsale.http.metrics import Meter
 from flashsale.http.request_ids import RequestIds
-from flashsale.observability import REQUEST_ID
+from flashsale.runtime.logs import REQUEST_ID
 
 
 async def ask(edge, *headers):

@@ -10,7 +10,7 @@ EVENTS = """
 import logging, sys, warnings
 import structlog
 from structlog.contextvars import bind_contextvars
-from flashsale.observability import configure_logs
+from flashsale.runtime.logs import configure_logs
 from flashsale.settings import LogSettings
 configure_logs(LogSettings(format=sys.argv[1], level=sys.argv[2]))
 log = structlog.get_logger("ours")

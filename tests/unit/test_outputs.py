@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 
-from flashsale.outputs import QUEUE_BYTES_MAX, Output
+from flashsale.runtime.outputs import QUEUE_BYTES_MAX, Output
 
 PROCESS = """
 import sys, time
 import structlog
-from flashsale.observability import configure_logs
+from flashsale.runtime.logs import configure_logs
 from types import SimpleNamespace
 configure_logs(SimpleNamespace(format="json", level="info"))
 began = time.monotonic()

@@ -62,3 +62,25 @@ class LiveStock:
     product_id: int
     free: int
     version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewProduct:
+    """What a new product is made from; see `Product` for the meanings."""
+
+    name: str
+    price: Money
+    allotment: int
+    payment_mode: PaymentMode
+    payment_window_s: int
+    limit_per_buyer: int | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductChange:
+    """What an administrator changes; a field left out stays. `None` opens a side of the window or the limit."""
+
+    fields: dict[str, object]
+    """Among name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s."""

@@ -82,3 +82,26 @@ class Accepted(NamedTuple):
     product_name: str
     quantity: int
     unit_price: Money
+
+
+class Proposal(NamedTuple):
+    """A request on its way into Postgres under an order id."""
+
+    order_id: UUID
+    request: BuyRequest
+    epoch: int | None
+    """The lease's epoch; None without a lease (bypass)."""
+    send_by_s: float = float("inf")
+    """When, by this process' monotonic clock, it is too late to send it."""
+
+
+class Verdict(NamedTuple):
+    """What Postgres made of a proposal."""
+
+    outcome: AcceptOutcome
+    accepted: Accepted | None
+    """What the 202 says, if an order stands."""
+    visible: int = 0
+    """Sold out: units that are free, or may be again."""
+    held: int = 0
+    """Limit reached: units that the buyer's orders hold."""

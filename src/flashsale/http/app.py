@@ -18,15 +18,16 @@ from flashsale.domain.errors import FlashSaleError
 from flashsale.http import problems
 from flashsale.http.auth import Tokens
 from flashsale.http.edge import Edge
-from flashsale.http.live import LiveHub
 from flashsale.http.metrics import Meter, Pump
 from flashsale.http.openapi import COMPONENTS, complete
-from flashsale.http.routes import accounts, admin, health, live, orders, problem_pages, products
+from flashsale.http.routes import accounts, admin, health, orders, problem_pages, products, streams
+from flashsale.http.streams.held import Streams, StreamsOutlast
+from flashsale.http.streams.hub import LiveHub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from flashsale.http.services import ApiServices
+    from flashsale.usecases.services import Services
 
 
 class JsonRequest(Request[Any, Any, Any]):
@@ -40,11 +41,11 @@ class JsonRequest(Request[Any, Any, Any]):
             raise SerializationException("not UTF-8") from error
 
 
-def build_app(services: ApiServices, hub: LiveHub) -> Edge:
+def build_app(services: Services, hub: LiveHub) -> Edge:
     """Make the ASGI app that serves from `services`; its lifespan runs the live hub and the metrics' pump."""
     settings = services.settings
     tokens = Tokens(settings.auth)
-    streams = live.Streams(services, tokens, hub)
+    held = Streams(services, tokens, hub)
     meter = Meter()
     pump = Pump(services, meter)
 
@@ -69,13 +70,13 @@ def build_app(services: ApiServices, hub: LiveHub) -> Edge:
             health.live,
             health.ready,
             health.metrics,
-            live.stock_stream,
-            live.order_stream,
+            streams.stock_stream,
+            streams.order_stream,
         ],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False),
             "tokens": Provide(lambda: tokens, sync_to_thread=False),
-            "streams": Provide(lambda: streams, sync_to_thread=False),
+            "streams": Provide(lambda: held, sync_to_thread=False),
             "pump": Provide(lambda: pump, sync_to_thread=False),
         },
         exception_handlers={
@@ -103,4 +104,4 @@ def build_app(services: ApiServices, hub: LiveHub) -> Edge:
         *accounts.direct_routes(services, tokens),
         *problem_pages.ROUTES,
     ]
-    return Edge(live.StreamsOutlast(app), app, direct, meter, cors_origins=settings.http.cors_origins)
+    return Edge(StreamsOutlast(app), app, direct, meter, cors_origins=settings.http.cors_origins)

@@ -12,14 +12,14 @@ import structlog
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from flashsale.shared_metrics import Counter, Gauge, Histogram
-from flashsale.telemetry import page
-from flashsale.usecases.ports import Admission
+from flashsale.domain.gate import Admission
+from flashsale.runtime.metrics import page
+from flashsale.runtime.shared_metrics import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flashsale.http.services import ApiServices
+    from flashsale.usecases.services import Services
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +109,7 @@ class Meter:
 class Pump:
     """Carries what the meter and other rooms count into the metrics that the processes share."""
 
-    def __init__(self, services: ApiServices, meter: Meter) -> None:
+    def __init__(self, services: Services, meter: Meter) -> None:
         """Start from zero."""
         self._services = services
         self._meter = meter

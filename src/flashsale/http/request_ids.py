@@ -6,7 +6,7 @@ import itertools
 import re
 import secrets
 
-from flashsale.observability import REQUEST_ID
+from flashsale.runtime.logs import REQUEST_ID
 
 HEADER = b"x-request-id"
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from flashsale.local.access import LAST_BREATH_S, ORPHANS_S, read_access
 from flashsale.local.binaries import closed_to_others, postgres_bin
 from flashsale.local.children import Child, ChildFailed, run_to_end, wait_gone, wait_until, working_in
 
@@ -23,16 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NOBODY = 65534
-
-ORPHANS_S = 5.0
-"""How long to wait for the processes that a dead server left, once they are killed."""
-
-LAST_BREATH_S = 1.0
-"""How long to wait for a server whose launcher has just died, before it counts as running."""
-
-PORTS = range(10_000, 32_768)
-"""Below the range from which Linux takes ports of outgoing connections: none of those can take a port that is ours
-while the server is down for a moment."""
 
 SETTINGS: Mapping[str, str] = {
     # Loopback only, no socket files (their paths may be too long).
@@ -48,63 +37,6 @@ SETTINGS: Mapping[str, str] = {
     "log_checkpoints": "off",
 }
 """Differences from Postgres' defaults; fsync and synchronous_commit are never among them."""
-
-
-def free_port() -> int:
-    """Give a loopback port that nobody uses now."""
-    for port in secrets.SystemRandom().sample(PORTS, 100):
-        if is_free(port):
-            return port
-    raise ChildFailed("No free port on 127.0.0.1")
-
-
-def is_free(port: int) -> bool:
-    """Say whether a server could listen on this loopback port now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def read_access(data_dir: Path, port: int | None, *, keep: bool) -> tuple[int, str]:
-    """Give the port and password of the server below `data_dir`, chosen at random when there are none.
-
-    A port stays the same over restarts, unless another program has taken it: then, if not `keep`, another is chosen.
-    `port` asks for this one.
-
-    Raises:
-        ChildFailed: if the port must be kept, or was asked for, and is not free; if the file with both is damaged.
-    """
-    path = data_dir / "access"
-    known = path.read_text().split() if path.exists() else None
-    if known is not None and not (len(known) == 2 and known[0].isdecimal()):  # noqa: PLR2004 - port and password
-        raise ChildFailed(f"{path} is damaged: it must hold the server's port and password.")
-    chosen = port or (int(known[0]) if known is not None else free_port())
-    if not is_free(chosen):
-        if port is not None or keep:
-            raise ChildFailed(
-                f"Port {chosen} on 127.0.0.1, for the server in {data_dir}, is in use by another program."
-            )
-        chosen = free_port()
-    password = known[1] if known is not None else secrets.token_hex(16)
-    write_secret(path, f"{chosen} {password}\n")
-    return chosen, password
-
-
-def write_secret(path: Path, text: str) -> None:
-    """Write a file that only this user may read, all of it or, whatever happens meanwhile, nothing."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
-    with new.open("w") as file:
-        file.write(text)
-        file.flush()
-        # Or, after a loss of power, the new name could stand on an empty file.
-        os.fsync(file.fileno())
-    new.replace(path)
 
 
 class LocalPostgres:

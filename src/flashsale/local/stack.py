@@ -17,9 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
+from flashsale.local.access import write_secret
 from flashsale.local.children import Child, ChildFailed, all_of, pss_bytes, run_to_end, start_ready
 from flashsale.local.logs import cut_logs
-from flashsale.local.postgres_server import LocalPostgres, write_secret
+from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.valkey_server import LocalValkey
 
 if TYPE_CHECKING:

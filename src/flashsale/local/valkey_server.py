@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from flashsale.local.access import LAST_BREATH_S, ORPHANS_S, read_access, write_secret
 from flashsale.local.binaries import redis_server
 from flashsale.local.children import Child, ChildFailed, wait_gone, wait_until, working_in
-from flashsale.local.postgres_server import LAST_BREATH_S, ORPHANS_S, read_access, write_secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

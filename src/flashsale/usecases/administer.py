@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound, Unavailable
-from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX
-from flashsale.usecases.ports import NewProduct, ProductChange
+from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX, NewProduct, ProductChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,11 +25,12 @@ from flashsale.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
+from flashsale.domain.gate import Admission
 from flashsale.domain.products import QUANTITY_MAX
-from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, order_id_at
+from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, Proposal, Verdict, order_id_at
 from flashsale.usecases.batching import QUEUES_MAX, Batcher, Lanes
 from flashsale.usecases.give_up import GiveUp
-from flashsale.usecases.ports import Admission, CommitUnknown, PoisonBatch, Proposal, Seen, Verdict
+from flashsale.usecases.ports import CommitUnknown, PoisonBatch, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

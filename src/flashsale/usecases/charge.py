@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from flashsale.domain.orders import RELEASING
+from flashsale.domain.payments import ChargeOutcome, PaymentResult
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.halving import halve
-from flashsale.usecases.ports import ChargeOutcome, PaymentResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
     from flashsale.domain.orders import OrderStatus
+    from flashsale.domain.payments import PaymentAttempt
     from flashsale.settings import PaymentSettings
     from flashsale.usecases.halving import Postpone
-    from flashsale.usecases.ports import PaymentAttempt, PaymentGateway, Payments, PoisonBatch
+    from flashsale.usecases.ports import PaymentGateway, Payments, PoisonBatch
     from flashsale.usecases.return_units import ReturnUnits
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flashsale.usecases.ports import Acceptance, Gate, GateState
+    from flashsale.domain.gate import GateState
+    from flashsale.usecases.ports import Acceptance, Gate
 
 QUEUES = ("orders", "payments", "maintenance", "upkeep")
 """The queues that exist. Maintenance workers have the last two, with slots of their own for each."""

@@ -11,8 +11,9 @@ from flashsale.usecases.findings import Checked, found, skipped
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from flashsale.domain.payments import LedgerEntry
     from flashsale.usecases.history import OrderRow
-    from flashsale.usecases.ports import LedgerEntry, PaymentGateway
+    from flashsale.usecases.ports import PaymentGateway
 
 PROMISE = "Captured less refunded money is the price of a confirmed order and 0 of any other, captured once."
 

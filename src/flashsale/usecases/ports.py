@@ -5,7 +5,6 @@ An adapter raises `Unavailable` when its server is away or too slow, and nothing
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -14,82 +13,16 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from flashsale.domain.gate import Admitted, GateReturn, GateState, Lease
     from flashsale.domain.money import Money
     from flashsale.domain.orders import Order, OrderStatus
-    from flashsale.domain.products import LiveStock, PaymentMode, Product
-    from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest
+    from flashsale.domain.payments import ChargeAnswer, LedgerEntry, PaymentAttempt, PaymentResult
+    from flashsale.domain.products import LiveStock, NewProduct, Product, ProductChange
+    from flashsale.domain.requests import Accepted, BuyRequest, Proposal, Verdict
     from flashsale.domain.users import Role, User
 
 
 # --- the gate -------------------------------------------------------------------------------------------------------
-
-
-class Admission(enum.StrEnum):
-    """The gate's answer to a request."""
-
-    # Units are leased to this request; `Admitted.order_id` is the proposal to take to Postgres.
-    ADMITTED = "admitted"
-    SOLD_OUT = "sold_out"
-    LIMIT_REACHED = "limit_reached"
-    RATE_LIMITED = "rate_limited"
-    # The gate is away, or not loaded: Postgres alone decides.
-    BYPASS = "bypass"
-
-
-class Admitted(NamedTuple):
-    """An admission with what belongs to it."""
-
-    admission: Admission
-    order_id: UUID
-    """The proposal. Another request's, if one with the same key holds a lease already."""
-    epoch: int | None
-    """The lease's epoch; None without a lease."""
-    window_s: int = 0
-    """Only if rate limited: the length of the window in which there were too many requests."""
-    retry_after_s: int = 0
-    """Only if rate limited."""
-    leases: int = 0
-    """How many leases are open at the gate: requests about which Postgres has not decided."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """A lease past its deadline."""
-
-    order_id: UUID
-    user_id: UUID
-    quantity: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateReturn:
-    """Units that an order gave back and that the gate is to count again, once, under `epoch`."""
-
-    order_id: UUID
-    product_id: int
-    user_id: UUID
-    quantity: int
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateState:
-    """What the gate holds for a product."""
-
-    loaded: bool
-    """Whether epoch and server are those of the last loading, and every value is well-formed."""
-    epoch: int | None
-    stock: int
-    leases: int
-    leased_units: int
-    """Of all leases."""
-    leased_order_ids: tuple[UUID, ...]
-    """At most 1,000 of them."""
-
-    @property
-    def counted(self) -> int:
-        """Units that the gate knows of, free or leased."""
-        return self.stock + self.leased_units
 
 
 class Gate(Protocol):
@@ -138,29 +71,6 @@ class Gate(Protocol):
 
 
 # --- the truth ------------------------------------------------------------------------------------------------------
-
-
-class Proposal(NamedTuple):
-    """A request on its way into Postgres under an order id."""
-
-    order_id: UUID
-    request: BuyRequest
-    epoch: int | None
-    """The lease's epoch; None without a lease (bypass)."""
-    send_by_s: float = float("inf")
-    """When, by this process' monotonic clock, it is too late to send it."""
-
-
-class Verdict(NamedTuple):
-    """What Postgres made of a proposal."""
-
-    outcome: AcceptOutcome
-    accepted: Accepted | None
-    """What the 202 says, if an order stands."""
-    visible: int = 0
-    """Sold out: units that are free, or may be again."""
-    held: int = 0
-    """Limit reached: units that the buyer's orders hold."""
 
 
 class Seen(NamedTuple):
@@ -275,33 +185,6 @@ class Orders(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentAttempt:
-    """An open attempt, committed before the gateway is called."""
-
-    order_id: UUID
-    product_id: int
-    attempt: int
-    tries: int
-    """Earlier attempts that may have reached the gateway."""
-    unknown: bool
-    """Whether an earlier attempt ended without an answer."""
-    gateway_key: str
-    amount: Money
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentResult:
-    """What an attempt came to."""
-
-    order_id: UUID
-    attempt: int
-    outcome: ChargeOutcome
-    reference: str | None
-    retry_after_s: float
-    """When an attempt without a definite outcome is followed by another one."""
-
-
 class Payments(Protocol):
     """Payment attempts in Postgres."""
 
@@ -312,28 +195,6 @@ class Payments(Protocol):
     async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus | None]:
         """Write outcomes of the newest attempts; gives where the orders are now, None for one that somebody holds."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewProduct:
-    """What a new product is made from; see `Product` for the meanings."""
-
-    name: str
-    price: Money
-    allotment: int
-    payment_mode: PaymentMode
-    payment_window_s: int
-    limit_per_buyer: int | None
-    starts_at: datetime | None
-    ends_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProductChange:
-    """What an administrator changes; a field left out stays. `None` opens a side of the window or the limit."""
-
-    fields: dict[str, object]
-    """Among name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -484,50 +345,14 @@ class LiveFeed(Protocol):
 # --- the payment gateway --------------------------------------------------------------------------------------------
 
 
-class ChargeOutcome(enum.StrEnum):
-    """What the gateway said, or that it said nothing."""
-
-    CAPTURED = "captured"
-    DECLINED = "declined"
-    CANCELLED = "cancelled"
-    # The gateway may have done anything.
-    UNKNOWN = "unknown"
-    # The gateway was not reached, or refused the call before it looked at it. Says nothing about earlier calls.
-    UNSENT = "unsent"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
-    """The gateway's answer under a key."""
-
-    key: str
-    outcome: ChargeOutcome
-    reference: str | None
-    """The gateway's id of the charge, the decline code, or why the call was not sent."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerEntry:
-    """One key of the gateway's own ledger."""
-
-    key: str
-    status: str
-    amount_minor: int
-    currency: str
-    refunded_minor: int
-    captures: int
-    reference: str | None
-    """The gateway's id of the charge; None if its ledger does not name it."""
-
-
 class PaymentGateway(Protocol):
     """The payment provider. It never raises for a failure of the network or the provider: see UNKNOWN, UNSENT."""
 
-    async def charge(self, *, key: str, amount: Money, timeout_s: float) -> Charge:
+    async def charge(self, *, key: str, amount: Money, timeout_s: float) -> ChargeAnswer:
         """Charge once per key, however often it is called."""
         ...
 
-    async def cancel(self, *, key: str, timeout_s: float) -> Charge:
+    async def cancel(self, *, key: str, timeout_s: float) -> ChargeAnswer:
         """Make sure that the key is never charged; CAPTURED if it was too late."""
         ...
 

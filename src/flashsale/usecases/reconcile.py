@@ -13,8 +13,9 @@ from flashsale.domain.errors import FlashSaleError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flashsale.domain.gate import GateState
     from flashsale.usecases.load_gate import LoadGate
-    from flashsale.usecases.ports import Acceptance, Gate, GateState, LiveEpoch, Products
+    from flashsale.usecases.ports import Acceptance, Gate, LiveEpoch, Products
     from flashsale.usecases.return_units import ReturnUnits
 
 log = structlog.get_logger(__name__)

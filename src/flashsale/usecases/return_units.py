@@ -14,7 +14,8 @@ from flashsale.domain.errors import FlashSaleError
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from flashsale.usecases.ports import Gate, GateReturn, Products
+    from flashsale.domain.gate import GateReturn
+    from flashsale.usecases.ports import Gate, Products
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from flashsale.adapters.postgres.failures import AWAY, OTHER_SCHEMA, READ_ONLY, 
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import Unavailable
 from flashsale.domain.money import Money
-from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest
-from flashsale.usecases.ports import CommitUnknown, PoisonBatch, Proposal, Seen, Verdict
+from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, Proposal, Verdict
+from flashsale.usecases.ports import CommitUnknown, PoisonBatch, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,7 +26,7 @@ from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import Unavailable
-from flashsale.shared_metrics import Counter
+from flashsale.runtime.shared_metrics import Counter
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.figures import QUEUES
 from flashsale.usecases.ports import PoisonBatch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
-from flashsale.usecases.ports import PaymentAttempt, PaymentResult
+from flashsale.domain.payments import PaymentAttempt, PaymentResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

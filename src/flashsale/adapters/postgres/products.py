@@ -9,9 +9,10 @@ import asyncpg
 from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import InvalidInput, StaleChange
+from flashsale.domain.gate import GateReturn
 from flashsale.domain.money import Money
-from flashsale.domain.products import ALLOTMENT_MAX, LiveStock, PaymentMode, Product
-from flashsale.usecases.ports import GateReturn, LiveEpoch, NewProduct, ProductChange
+from flashsale.domain.products import ALLOTMENT_MAX, LiveStock, NewProduct, PaymentMode, Product, ProductChange
+from flashsale.usecases.ports import LiveEpoch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

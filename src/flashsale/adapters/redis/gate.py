@@ -12,9 +12,9 @@ from uuid import UUID
 import msgspec
 
 from flashsale.adapters.redis.connection import Command, GateAway, GateConnection
+from flashsale.domain.gate import Admission, Admitted, GateReturn, GateState, Lease
 from flashsale.domain.products import ALLOTMENT_MAX
 from flashsale.usecases.batching import Batcher
-from flashsale.usecases.ports import Admission, Admitted, GateReturn, GateState, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flashsale.domain.users import User
     from flashsale.http.auth import Tokens
     from flashsale.http.messages import Answer, Request
-    from flashsale.http.services import ApiServices
+    from flashsale.usecases.services import Services
 
 REGISTER_PATH = "/api/auth/register"
 LOGIN_PATH = "/api/auth/login"
@@ -27,7 +27,7 @@ _login_in = msgspec.json.Decoder(LoginIn)
 _encode = msgspec.json.Encoder().encode
 
 
-def direct_routes(services: ApiServices, tokens: Tokens) -> list[Direct]:
+def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
     """Make the routes that a flood takes: beside a sale, nearly all of it is refused."""
 
     async def register(request: Request) -> Answer:

@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from flashsale.domain.errors import InvalidInput
 from flashsale.domain.money import parse_money
 from flashsale.domain.orders import OrderStatus
-from flashsale.domain.products import PaymentMode
+from flashsale.domain.products import NewProduct, PaymentMode, ProductChange
 from flashsale.http import problems
 from flashsale.http.auth import admin_only
 from flashsale.http.bodies import body_of
@@ -28,7 +28,6 @@ from flashsale.http.schemas import (
     order_out,
 )
 from flashsale.http.services import UseServices
-from flashsale.usecases.ports import NewProduct, ProductChange
 
 
 @post("/stock", status_code=200, summary="Set a product's allotment")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flashsale.http.messages import Answer
     from flashsale.http.messages import Request as Received
     from flashsale.http.metrics import Meter
-    from flashsale.http.services import ApiServices
+    from flashsale.usecases.services import Services
 
 BUY_PATH = "/api/order/buy-flash"
 STATUS_TEMPLATE = "/api/order/{order_id:uuid}/status"
@@ -35,7 +35,7 @@ _buy_in = msgspec.json.Decoder(BuyIn)
 _encode = msgspec.json.Encoder().encode
 
 
-def direct_routes(services: ApiServices, tokens: Tokens, meter: Meter) -> list[Direct]:
+def direct_routes(services: Services, tokens: Tokens, meter: Meter) -> list[Direct]:
     """Make the routes that nearly all of a sale's requests take: buy, and look at an order."""
 
     async def buy(request: Received) -> Answer:

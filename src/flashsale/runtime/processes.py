@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
-from flashsale.outputs import drain
+from flashsale.runtime.outputs import drain
 
 if TYPE_CHECKING:
     import socket

@@ -23,8 +23,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from flashsale import __version__
-from flashsale.outputs import dropped_lines
-from flashsale.shared_metrics import Counter, Gauge, unshared_series
+from flashsale.runtime.outputs import dropped_lines
+from flashsale.runtime.shared_metrics import Counter, Gauge, unshared_series
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence

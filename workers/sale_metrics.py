@@ -28,7 +28,7 @@ JOB_STATUSES = ("todo", "doing", "failed")
 """Those that stay for a while: a job that succeeded is deleted."""
 
 
-class TruthMetrics:
+class SaleMetrics:
     """Reads Postgres and the gate for one scrape."""
 
     def __init__(self, figures: FiguresSource, gate: Gate, acceptance: Acceptance) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flashsale.outputs import OUTPUTS, guard_errors
+from flashsale.runtime.outputs import OUTPUTS, guard_errors
 
 if TYPE_CHECKING:
     from structlog.types import EventDict, Processor

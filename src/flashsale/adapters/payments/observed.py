@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from flashsale.shared_metrics import Counter, Histogram
-from flashsale.usecases.ports import ChargeOutcome
+from flashsale.domain.payments import ChargeOutcome
+from flashsale.runtime.shared_metrics import Counter, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
     from flashsale.domain.money import Money
-    from flashsale.usecases.ports import Charge, LedgerEntry, PaymentGateway
+    from flashsale.domain.payments import ChargeAnswer, LedgerEntry
+    from flashsale.usecases.ports import PaymentGateway
 
 PAYMENTS = Counter(
     "flashsale_payments",
@@ -27,7 +28,7 @@ SECONDS = Histogram(
 )
 
 
-class MeteredGateway:
+class ObservedGateway:
     """Implements `ports.PaymentGateway` through another one."""
 
     def __init__(self, gateway: PaymentGateway) -> None:
@@ -38,11 +39,11 @@ class MeteredGateway:
             for outcome in ChargeOutcome:
                 PAYMENTS.labels(call, outcome)
 
-    async def charge(self, *, key: str, amount: Money, timeout_s: float) -> Charge:
+    async def charge(self, *, key: str, amount: Money, timeout_s: float) -> ChargeAnswer:
         """Charge once per key, however often it is called."""
         return await _metered("charge", self._gateway.charge(key=key, amount=amount, timeout_s=timeout_s))
 
-    async def cancel(self, *, key: str, timeout_s: float) -> Charge:
+    async def cancel(self, *, key: str, timeout_s: float) -> ChargeAnswer:
         """Make sure that the key is never charged; CAPTURED if it was too late."""
         return await _metered("cancel", self._gateway.cancel(key=key, timeout_s=timeout_s))
 
@@ -51,7 +52,7 @@ class MeteredGateway:
         return self._gateway.ledger()
 
 
-async def _metered(call: str, answer: Awaitable[Charge]) -> Charge:
+async def _metered(call: str, answer: Awaitable[ChargeAnswer]) -> ChargeAnswer:
     began_s = time.perf_counter()
     charge = await answer
     PAYMENTS.labels(call, charge.outcome).inc()

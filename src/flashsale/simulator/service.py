@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiohttp import web
 
-from flashsale.local.simulator_ledger import ChargeStatus, Entry, Ledger, LedgerFailedError
-from flashsale.local.simulator_rules import BEHAVIOUR_NAMES, Behaviour, Fault, RefusedError, Simulator, checked
+from flashsale.simulator.ledger import ChargeStatus, Entry, Ledger, LedgerFailedError
+from flashsale.simulator.rules import BEHAVIOUR_NAMES, Behaviour, Fault, RefusedError, Simulator, checked
 
 if TYPE_CHECKING:
     import socket

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from flashsale.local.simulator_ledger import ChargeStatus, Entry, Ledger
+from flashsale.simulator.ledger import ChargeStatus, Entry, Ledger
 
 RUNNING_MAX = 10_000
 """Charges in flight; more are answered 503."""

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from flashsale.demo.sale import Sale, SaleRun, Seen, open_sale
 from flashsale.domain.orders import OrderStatus
-from flashsale.local.sale import Sale, SaleRun, Seen, open_sale
 from flashsale.local.stack import Stack
-from flashsale.outputs import progress
+from flashsale.runtime.outputs import progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

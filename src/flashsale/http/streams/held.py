@@ -1,28 +1,28 @@
-"""Server-sent events: the stock of a product, the state of an order."""
+"""Streams that a process holds open: they begin in a route, follow a channel, and outlast the route."""
 
 from __future__ import annotations
 
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
-from uuid import UUID
 
-from litestar import Request, get
-from litestar.di import NamedDependency
-from litestar.params import FromPath, SkipValidation
 from litestar.types import ASGIApp
 
 from flashsale.domain.errors import Unavailable
 from flashsale.http import metrics
-from flashsale.http.live import Stream
+from flashsale.http.streams.channel import Stream
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from litestar import Request
     from litestar.types import Receive, Scope, Send
 
     from flashsale.domain.users import Principal
     from flashsale.http.auth import Tokens
-    from flashsale.http.live import Channel, LiveHub
-    from flashsale.http.services import ApiServices
+    from flashsale.http.streams.channel import Channel
+    from flashsale.http.streams.hub import LiveHub
+    from flashsale.usecases.services import Services
 
 HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -39,7 +39,7 @@ BEGUN = "flashsale.stream"
 class Streams:
     """The streams of a process; they hold no database connection."""
 
-    def __init__(self, services: ApiServices, tokens: Tokens, hub: LiveHub) -> None:
+    def __init__(self, services: Services, tokens: Tokens, hub: LiveHub) -> None:
         """Wire it."""
         self._services = services
         self._tokens = tokens
@@ -148,28 +148,3 @@ class StreamsOutlast:
         if hold is not None:
             begun.clear()
             await hold(receive, send)
-
-
-UseStreams = NamedDependency[SkipValidation[Streams]]
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _last_event_id(request: Request[Any, Any, Any]) -> int:
-    value = request.headers.get("last-event-id", "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else 0  # noqa: PLR2004 - 64 bits
-
-
-@get("/sse/stock/{product_id:int}", summary="Watch a product's stock", tags=["live"])
-async def stock_stream(request: Request[Any, Any, Any], product_id: FromPath[int], streams: UseStreams) -> ASGIApp:
-    """Stream the free units of a product, from now on."""
-    return await streams.stock(product_id, _last_event_id(request))
-
-
-@get("/sse/orders/{order_id:uuid}", summary="Watch an order", tags=["live"])
-async def order_stream(request: Request[Any, Any, Any], order_id: FromPath[UUID], streams: UseStreams) -> ASGIApp:
-    """Stream the state of an order to its owner, until it is final."""
-    return await streams.order(order_id, streams.principal(request, order_id), _last_event_id(request))

@@ -16,7 +16,7 @@ import aiohttp
 import structlog
 
 from flashsale.domain.errors import FlashSaleError, Unavailable
-from flashsale.usecases.ports import Charge, ChargeOutcome, LedgerEntry
+from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, LedgerEntry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ class GatewayMisuse(FlashSaleError):
     code = "gateway_misuse"
 
 
-class HttpGateway:
+class SimulatorGateway:
     """Implements `ports.PaymentGateway`; an async context manager. It never repeats a call by itself."""
 
     def __init__(self, base_url: str, secret: str, *, connections_max: int) -> None:
@@ -70,12 +70,12 @@ class HttpGateway:
             await self._session.close()
             self._session = None
 
-    async def charge(self, *, key: str, amount: Money, timeout_s: float) -> Charge:
+    async def charge(self, *, key: str, amount: Money, timeout_s: float) -> ChargeAnswer:
         """Charge once per key, however often it is called; waiting for a connection counts against `timeout_s`."""
         body = {"amountMinor": amount.minor, "currency": amount.currency}
         status, answer = await self._post("/v1/charges", key, timeout_s, body=body)
         if isinstance(answer, str):
-            return Charge(key=key, outcome=ChargeOutcome.UNSENT, reference=answer)
+            return ChargeAnswer(key=key, outcome=ChargeOutcome.UNSENT, reference=answer)
         outcome = _outcome(answer, key)
         if outcome is ChargeOutcome.CANCELLED and status == HTTPStatus.CONFLICT:
             return _charge(key, outcome, answer)
@@ -84,11 +84,11 @@ class HttpGateway:
             return _charge(key, outcome, answer)
         return _unknown(key, status)
 
-    async def cancel(self, *, key: str, timeout_s: float) -> Charge:
+    async def cancel(self, *, key: str, timeout_s: float) -> ChargeAnswer:
         """Make sure that the key is never charged; CAPTURED or DECLINED if it was too late."""
         status, answer = await self._post(f"/v1/charges/{key}/cancel", key, timeout_s, body=None)
         if isinstance(answer, str):
-            return Charge(key=key, outcome=ChargeOutcome.UNSENT, reference=answer)
+            return ChargeAnswer(key=key, outcome=ChargeOutcome.UNSENT, reference=answer)
         outcome = _outcome(answer, key)
         return _charge(key, outcome, answer) if status == HTTPStatus.OK else _unknown(key, status)
 
@@ -190,17 +190,17 @@ def _outcome(answer: dict[str, Any], key: str) -> ChargeOutcome:
     return ChargeOutcome.UNKNOWN
 
 
-def _charge(key: str, outcome: ChargeOutcome, answer: dict[str, Any]) -> Charge:
+def _charge(key: str, outcome: ChargeOutcome, answer: dict[str, Any]) -> ChargeAnswer:
     if outcome is ChargeOutcome.UNKNOWN:
         return _unknown(key, HTTPStatus.OK)
     reference = answer.get("declineCode" if outcome is ChargeOutcome.DECLINED else "id")
-    return Charge(key=key, outcome=outcome, reference=reference if isinstance(reference, str) else None)
+    return ChargeAnswer(key=key, outcome=outcome, reference=reference if isinstance(reference, str) else None)
 
 
-def _unknown(key: str, status: int) -> Charge:
+def _unknown(key: str, status: int) -> ChargeAnswer:
     if status:
         log.info("gateway.answer_unclear", key=key, status=status)
-    return Charge(key=key, outcome=ChargeOutcome.UNKNOWN, reference=None)
+    return ChargeAnswer(key=key, outcome=ChargeOutcome.UNKNOWN, reference=None)
 
 
 def _ledger_entry(line: Any) -> LedgerEntry:

@@ -1,0 +1,1 @@
+"""Streams of live values: the hub and its channels."""

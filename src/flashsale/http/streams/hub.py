@@ -1,0 +1,173 @@
+"""The hub: one consumer of the feed per process; any number of streams follow its channels."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import structlog
+
+from flashsale.domain.errors import FlashSaleError
+from flashsale.domain.orders import FINAL, OrderStatus
+from flashsale.domain.products import LiveStock
+from flashsale.http.streams.channel import SLICE, Channel, Stream, end_soon
+from flashsale.usecases.batching import Batcher
+from flashsale.usecases.ports import Connected, OrderChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from flashsale.domain.orders import Order
+    from flashsale.usecases.services import Services
+
+log = structlog.get_logger(__name__)
+
+LOOKUP_MAX = 256
+"""Watched orders that are read in one go."""
+
+
+class LiveHub:
+    """Carries changes from the feed to channels, at most one per `interval_s` and product."""
+
+    def __init__(self, services: Services) -> None:
+        """Wire it; `run` does the work."""
+        self._services = services
+        self._interval_s = services.settings.live.interval_s
+        self._poll_s = services.settings.live.poll_s
+        self._stock: dict[int, Channel] = {}
+        self._orders: WeakValueDictionary[UUID, Channel] = WeakValueDictionary()
+        self._published_at: dict[int, float] = {}
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._reading: Batcher[int, None] = Batcher(self._read_stocks, batch_max=10_000, queue_max=100_000)
+        self._keepalive_s = services.settings.live.keepalive_s
+        self._closing = False
+
+    async def run(self) -> None:
+        """Consume the feed, poll and keep streams alive beside it, for ever: what fails is logged and begun again."""
+        beside = [asyncio.create_task(self._poll()), asyncio.create_task(self._keep_alive())]
+        try:
+            while True:
+                try:
+                    await self._consume()
+                except Exception:
+                    log.exception("live.failed")
+                    await asyncio.sleep(self._poll_s)
+        finally:
+            for task in beside:
+                task.cancel()
+
+    async def _consume(self) -> None:
+        async for change in self._services.feed.changes():
+            if isinstance(change, LiveStock):
+                self._offer(change)
+            elif isinstance(change, OrderChanged):
+                channel = self._orders.get(change.order_id)
+                if channel is not None:
+                    _put_order(channel, change.order_id, change.status, change.version)
+            elif isinstance(change, Connected):
+                await self._resume()
+
+    async def stock(self, product_id: int) -> Channel:
+        """Give a known product's channel, as new as the database; or as known here if the database is away."""
+        channel = self._stock.get(product_id)
+        if channel is None:
+            channel = self._stock.setdefault(product_id, Channel())
+        try:
+            await self._reading.submit(product_id)
+        except FlashSaleError as error:
+            log.info("live.stale", product_id=product_id, reason=error.detail)
+        self._publish(product_id)
+        return channel
+
+    def order(self, order_id: UUID) -> Channel:
+        """Give an order's channel, known here while anybody has it; read the order after this, so nothing is missed."""
+        channel = self._orders.get(order_id)
+        if channel is None:
+            channel = self._orders[order_id] = Channel()
+        return channel
+
+    @staticmethod
+    def put_order(channel: Channel, order: Order) -> None:
+        """Publish an order that was read."""
+        _put_order(channel, order.order_id, order.status, order.version)
+
+    def join(self, channel: Channel, stream: Stream) -> None:
+        """Let a stream that has begun follow a channel."""
+        channel.streams.add(stream)
+        stream.flush()
+        if self._closing:
+            end_soon(stream)
+
+    def close(self) -> None:
+        """End every stream, spread over a few seconds; also those that begin from now on."""
+        self._closing = True
+        for channel in (*self._stock.values(), *self._orders.values()):
+            channel.end()
+
+    def _offer(self, stock: LiveStock) -> None:
+        if stock.product_id not in self._stock or stock.product_id in self._timers:
+            return
+        loop = asyncio.get_running_loop()
+        wait_s = self._published_at.get(stock.product_id, 0.0) + self._interval_s - loop.time()
+        if wait_s <= 0:
+            self._publish(stock.product_id)
+        else:
+            self._timers[stock.product_id] = loop.call_later(wait_s, self._publish, stock.product_id)
+
+    def _publish(self, product_id: int) -> None:
+        """Publish what the catalog knows by now: the latest value wins."""
+        self._timers.pop(product_id, None)
+        self._published_at[product_id] = asyncio.get_running_loop().time()
+        stock = self._services.catalog.stock(product_id)
+        self._stock[product_id].put(
+            stock.version, {"productId": product_id, "stock": stock.free, "version": stock.version}
+        )
+
+    async def _read_stocks(self, asked: list[int]) -> Sequence[None]:
+        for stock in await self._services.products.stocks():
+            self._services.catalog.take_stock(stock)
+        return [None] * len(asked)
+
+    async def _resume(self) -> None:
+        """Publish everything anew: notifications may have been lost. The catalog has read the products already."""
+        known = {product.product_id for product in self._services.catalog.all()} if self._stock else set()
+        for product_id, channel in self._stock.items():
+            if product_id in known:
+                self._publish(product_id)
+            else:
+                channel.end()
+        watched = list(self._orders)
+        for start in range(0, len(watched), LOOKUP_MAX):
+            asked = watched[start : start + LOOKUP_MAX]
+            found = await self._services.order_rows.get_many(asked)
+            for order_id in asked:
+                watching = self._orders.get(order_id)
+                if watching is not None and order_id in found:
+                    self.put_order(watching, found[order_id])
+                elif watching is not None:
+                    watching.end()
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(self._keepalive_s / 4)
+            for number, channel in enumerate((*self._stock.values(), *self._orders.values()), start=1):
+                channel.keep_alive(self._keepalive_s * 3 / 4)
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_s)
+            try:
+                await self._resume()
+            except FlashSaleError as error:
+                log.info("live.stale", reason=error.detail)
+            except Exception:
+                log.exception("live.failed")
+
+
+def _put_order(channel: Channel, order_id: UUID, status: OrderStatus, version: int) -> None:
+    data: dict[str, object] = {"orderId": str(order_id), "status": status.value, "version": version}
+    channel.put(version, data, final=status in FINAL)

@@ -1,0 +1,80 @@
+"""How the servers of the local stack are reached: ports and passwords, chosen once and kept in files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import TYPE_CHECKING
+
+from flashsale.local.children import ChildFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PORTS = range(10_000, 32_768)
+"""Below the range from which Linux takes ports of outgoing connections: none of those can take a port that is ours
+while the server is down for a moment."""
+
+ORPHANS_S = 5.0
+"""How long to wait for the processes that a dead server left, once they are killed."""
+
+LAST_BREATH_S = 1.0
+"""How long to wait for a server whose launcher has just died, before it counts as running."""
+
+
+def free_port() -> int:
+    """Give a loopback port that nobody uses now."""
+    for port in secrets.SystemRandom().sample(PORTS, 100):
+        if is_free(port):
+            return port
+    raise ChildFailed("No free port on 127.0.0.1")
+
+
+def is_free(port: int) -> bool:
+    """Say whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def read_access(data_dir: Path, port: int | None, *, keep: bool) -> tuple[int, str]:
+    """Give the port and password of the server below `data_dir`, chosen at random when there are none.
+
+    A port stays the same over restarts, unless another program has taken it: then, if not `keep`, another is chosen.
+    `port` asks for this one.
+
+    Raises:
+        ChildFailed: if the port must be kept, or was asked for, and is not free; if the file with both is damaged.
+    """
+    path = data_dir / "access"
+    known = path.read_text().split() if path.exists() else None
+    if known is not None and not (len(known) == 2 and known[0].isdecimal()):  # noqa: PLR2004 - port and password
+        raise ChildFailed(f"{path} is damaged: it must hold the server's port and password.")
+    chosen = port or (int(known[0]) if known is not None else free_port())
+    if not is_free(chosen):
+        if port is not None or keep:
+            raise ChildFailed(
+                f"Port {chosen} on 127.0.0.1, for the server in {data_dir}, is in use by another program."
+            )
+        chosen = free_port()
+    password = known[1] if known is not None else secrets.token_hex(16)
+    write_secret(path, f"{chosen} {password}\n")
+    return chosen, password
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only this user may read, all of it or, whatever happens meanwhile, nothing."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    with new.open("w") as file:
+        file.write(text)
+        file.flush()
+        # Or, after a loss of power, the new name could stand on an empty file.
+        os.fsync(file.fileno())
+    new.replace(path)

@@ -1,0 +1,1 @@
+"""What every process needs: logs, metrics, and how processes start and stop."""

@@ -1,0 +1,1 @@
+"""The payment provider that misbehaves on demand: a service of its own."""

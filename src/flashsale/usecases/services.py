@@ -1,0 +1,61 @@
+"""Everything that an API process serves from: the use cases and ports, wired by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from flashsale.usecases.ports import Gate
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from flashsale.settings import Settings
+    from flashsale.usecases.accounts import Accounts
+    from flashsale.usecases.administer import Administer
+    from flashsale.usecases.buy import Buy
+    from flashsale.usecases.catalog import Catalog, CatalogFeed
+    from flashsale.usecases.load_gate import LoadGate
+    from flashsale.usecases.orders import OrderDesk
+    from flashsale.usecases.ports import Orders, Products, Users
+    from flashsale.usecases.readiness import Readiness
+
+
+class Database(Protocol):
+    """What metrics ask of the database."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Open and idle connections."""
+        ...
+
+
+class CountingGate(Gate, Protocol):
+    """A gate that counts what it answers."""
+
+    answers: Counter[str]
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """Batches sent, and requests in them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that an API process serves from."""
+
+    settings: Settings
+    database: Database
+    gate: CountingGate
+    catalog: Catalog
+    feed: CatalogFeed
+    buy: Buy
+    orders: OrderDesk
+    order_rows: Orders
+    products: Products
+    users: Users
+    accounts: Accounts
+    administer: Administer
+    load_gate: LoadGate
+    readiness: Readiness
