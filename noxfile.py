@@ -73,7 +73,7 @@ def tests_on(session: nox.Session) -> None:
 def mutations(session: nox.Session) -> None:
     """Take every guard away in turn and see that a test fails."""
     install(session)
-    session.run("python", "tests/mutations.py", *session.posargs)
+    session.run("python", "-m", "tests.mutations", *session.posargs)
 
 
 @nox.session

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mutations import MUTATIONS, ROOT
+from tests.mutations import ROOT, read_mutations
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.guard)
+@pytest.mark.parametrize("mutation", read_mutations(), ids=lambda mutation: mutation.guard)
 def test_a_guard_is_where_its_mutation_looks_for_it(mutation):
     assert (ROOT / mutation.file).read_text().count(mutation.before) == 1
