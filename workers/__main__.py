@@ -47,7 +47,7 @@ def main(role: str, fd: int | None, ready_fd: int | None) -> None:
     settings = read_settings()
     configure_logs(settings.log)
     if role == "payments" and not settings.payments.gateway_url:
-        sys.exit("FLASHSALE_PAYMENTS__GATEWAY_URL: name the payment gateway; see docs/settings.md.")
+        sys.exit("FLASHSALE_PAYMENTS__GATEWAY_URL: name the payment gateway; see docs/reference/settings.md.")
     require_servers(settings)
     run_processes(settings.workers.processes, lambda: uvloop.run(work(role, settings, fd, ready_fd)))
 

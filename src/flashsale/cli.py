@@ -80,7 +80,7 @@ def up(data_dir: Path, api: int, orders: int, payments: int, port: int) -> None:
     """Start the whole stack on this machine and keep it up until Ctrl-C.
 
     Postgres and Valkey are started too, unless FLASHSALE_POSTGRES__URL or FLASHSALE_REDIS__URL names a running one.
-    Every setting (docs/settings.md) can be given in the environment.
+    Every setting (docs/reference/settings.md) can be given in the environment.
     """
     from rich.console import Console
 

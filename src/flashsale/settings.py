@@ -275,4 +275,4 @@ def read_settings() -> Settings:
         for problem in error.errors(include_input=False, include_url=False):
             name = PREFIX + DELIMITER.join(str(part) for part in problem["loc"]).upper()
             lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
-        sys.exit("\n".join([*lines, "See docs/settings.md; `flashsale up` sets what the local stack needs."]))
+        sys.exit("\n".join([*lines, "See docs/reference/settings.md; `flashsale up` sets what the local stack needs."]))

@@ -3,7 +3,7 @@
 A block under a comment `<!-- not run: reason -->` is left out and listed with its reason. `flashsale up` runs in the
 background until the document ends. Only the port differs: 8000 becomes a free one. Example:
 
-    python -m tests.documents docs/tutorial.md
+    python -m tests.documents docs/tutorial/first-sale.md
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/tutorial.md")
+DOCUMENTS = ("README.md", "docs/tutorial/first-sale.md")
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^\n]*?) -->\n+)?```sh\n(?P<text>.*?)```\n", re.DOTALL)
 LONGEST_S = 600
 

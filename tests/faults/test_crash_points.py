@@ -1,6 +1,6 @@
 """Each place where it may break, broken exactly there: real processes, killed while a proxy holds their conversation.
 
-Rows of the table in docs/correctness.md. Every test ends with the audit: Postgres, the gate and the gateway's books.
+Rows of the table in docs/explanation/correctness.md. Every test ends with the audit: Postgres, the gate and the gateway's books.
 """
 
 from __future__ import annotations

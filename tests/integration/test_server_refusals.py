@@ -190,7 +190,7 @@ async def test_every_process_ends_with_one_line_that_names_the_variable(postgres
     ]
     for name, url, reason in tried:
         code, lines = await asyncio.to_thread(ended, run(name, url))
-        said = [line for line in lines if not line.startswith("See docs/settings.md")]
+        said = [line for line in lines if not line.startswith("See docs/reference/settings.md")]
         assert code not in {0, None}, name
         assert len(said) == 1, (name, lines)
         assert reason in said[0], name

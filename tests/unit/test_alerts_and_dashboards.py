@@ -19,7 +19,7 @@ from workers.app import ROLES, slots
 from workers.sale_metrics import SaleMetrics
 
 DOCKER = Path(__file__).parents[2] / "docker"
-RUNBOOK = (DOCKER.parent / "docs/runbook.md").read_text()
+RUNBOOK = (DOCKER.parent / "docs/how-to/runbook.md").read_text()
 RULES = [
     rule
     for path in sorted((DOCKER / "prometheus/rules").glob("*.yml"))
@@ -100,7 +100,7 @@ def test_every_alert_has_its_entry_in_the_runbook_and_every_entry_its_alert():
         for part in ("**Means:**", "**Look at:**", "**Do:**"):
             assert part in entry, entry
     for name, rule in ALERTS.items():
-        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+        assert rule["annotations"]["runbook"] == f"docs/how-to/runbook.md#{name.lower()}"
         assert rule["labels"]["severity"] in {"page", "ticket"}
 
 
@@ -111,7 +111,7 @@ def test_the_runbook_names_events_settings_and_panels_that_exist():
     assert events
     for event in events:
         assert f'"{event}"' in code, event
-    settings = (root / "docs/settings.md").read_text()
+    settings = (root / "docs/reference/settings.md").read_text()
     for variable in re.findall(r"FLASHSALE_\w+", RUNBOOK):
         assert f"`{variable}`" in settings, variable
     titles = {panel["title"] for board in DASHBOARDS.values() for panel in board["panels"]}

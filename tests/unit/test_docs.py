@@ -25,7 +25,7 @@ def settings_rows():
 
 
 def test_every_setting_is_documented_with_its_default_and_meaning():
-    text = (ROOT / "docs/settings.md").read_text()
+    text = (ROOT / "docs/reference/settings.md").read_text()
     documented = set(re.findall(r"^\| `FLASHSALE_.*\|$", text, re.MULTILINE))
     assert documented == set(settings_rows())
 
@@ -39,7 +39,7 @@ def test_every_setting_is_read_somewhere():
 
 
 def test_every_problem_code_is_documented():
-    text = (ROOT / "docs/problems.md").read_text()
+    text = (ROOT / "docs/reference/problems.md").read_text()
     documented = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
     todo, codes = [errors.FlashSaleError], set()
     while todo:
@@ -50,7 +50,7 @@ def test_every_problem_code_is_documented():
 
 
 def test_every_problem_has_a_page_that_says_what_its_row_says():
-    text = (ROOT / "docs/problems.md").read_text()
+    text = (ROOT / "docs/reference/problems.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
     assert {code: (int(status), meaning, advice) for code, status, meaning, advice in rows} == MEANINGS
 
@@ -61,11 +61,47 @@ def test_every_dependency_has_its_reason():
     for group in project["dependency-groups"].values():
         named += [item for item in group if isinstance(item, str)]
     named = {re.split(r"[\[<>=;]", item)[0] for item in named}
-    text = (ROOT / "docs/dependencies.md").read_text()
+    text = (ROOT / "docs/reference/dependencies.md").read_text()
     assert set(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)) == named
 
 
+def texts():
+    """Give each text file of the project and what it holds: code, rules and dashboards name documents too."""
+    rooms = ("docker", "docs", "examples", "loadtest", "migrations", "sql", "src", "tests", "workers")
+    files = [*ROOT.glob("*.*"), *(path for room in rooms for path in (ROOT / room).rglob("*"))]
+    kinds = {".md", ".py", ".sql", ".yml", ".json", ".toml", ".conf", ".lua", ".sh", ".example", ".html", ""}
+    for path in files:
+        if path.is_file() and path.suffix in kinds:
+            yield path, path.read_text()
+
+
+def anchors(document):
+    """Give the anchors of a document's headings, as its site makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
 def test_links_between_documents_lead_somewhere():
-    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target, _, anchor in re.findall(r"\]\((?!http)([^)#]*)(#([^)]+))?\)", path.read_text()):
+            found = path.parent / target if target else path
+            assert found.exists(), f"{path.name}: {target}"
+            assert not anchor or anchor in anchors(found), f"{path.name}: {target}#{anchor}"
+
+
+def test_each_document_that_a_file_names_by_its_path_exists():
+    named = {
+        (path, document, anchor)
+        for path, text in texts()
+        for document, _, anchor in re.findall(r"(?<![\w./])(docs/[\w/-]+\.md)(#([\w-]+))?", text)
+    }
+    assert len(named) > 40
+    for path, document, anchor in named:
+        assert (ROOT / document).is_file(), f"{path.relative_to(ROOT)} names {document}"
+        assert not anchor or anchor in anchors(ROOT / document), f"{path.relative_to(ROOT)} names {document}#{anchor}"
+
+
+def test_each_page_has_its_place_in_the_navigation():
+    placed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text().partition("nav:")[2]))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert placed == {page for page in pages if not page.startswith("adr/0")}

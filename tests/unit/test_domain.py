@@ -75,5 +75,5 @@ def test_every_state_can_be_reached_from_queued():
 
 
 def test_the_drawing_of_the_states_is_the_transition_table():
-    drawn = re.findall(r"^ +(\w+) --> (\w+)", (ROOT / "docs/states.md").read_text(), re.MULTILINE)
+    drawn = re.findall(r"^ +(\w+) --> (\w+)", (ROOT / "docs/explanation/states.md").read_text(), re.MULTILINE)
     assert {(before, after) for before, after in drawn} == {(a.value, b.value) for a, b in TRANSITIONS}

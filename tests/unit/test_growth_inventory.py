@@ -1,4 +1,4 @@
-"""docs/growth.md names every container that lives as long as its process: the code is searched for them."""
+"""docs/explanation/growth.md names every container that lives as long as its process: the code is searched for them."""
 
 import ast
 import re
@@ -25,8 +25,8 @@ ONE_COMMAND = {"Steps"}
 
 
 def rows(section):
-    """The first column of a table of docs/growth.md."""
-    text = (ROOT / "docs/growth.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    """The first column of a table of docs/explanation/growth.md."""
+    text = (ROOT / "docs/explanation/growth.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
     return re.findall(r"^\| `?([^`|]+?)`? \|", text, re.MULTILINE)[1:]
 
 

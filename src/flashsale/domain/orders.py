@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class OrderStatus(enum.StrEnum):
-    """Where an order stands. The moves are in `TRANSITIONS`, drawn in docs/states.md, guarded by a trigger."""
+    """The state of an order. `TRANSITIONS` lists the moves and a trigger guards them; docs/explanation/states.md."""
 
     # Accepted and durable, its units claimed. An order worker moves it on.
     QUEUED = "queued"

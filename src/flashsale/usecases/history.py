@@ -30,7 +30,7 @@ RECONCILE_S = 3.0
 """How long after its deadline a lease may still hold its units: the reconciliation runs every second."""
 
 LOOKBACK_S = 1.0
-"""A sold-out answer may be as old as this (docs/architecture.md)."""
+"""A sold-out answer may be as old as this (docs/explanation/architecture.md)."""
 
 OLD_SHARE_MAX = 0.05
 """Most sold-out answers of a product that may be true only of an instant before they were asked for. A process repeats

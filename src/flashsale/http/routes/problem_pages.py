@@ -77,7 +77,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     ),
     "internal": (500, "a defect; it is logged", "tell us"),
 }
-"""By code: status, meaning, what to do, as in docs/problems.md."""
+"""By code: status, meaning, what to do, as in docs/reference/problems.md."""
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{code}</title>
