@@ -2,66 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
-import sys
-import uuid
-
 import asyncpg
-import httpx
 import pytest
 
-from flashsale.local.stack import ROOT, Stack
-
-FAST = {
-    "FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0.05",
-    "FLASHSALE_SIMULATOR__DECLINE_RATE": "0",
-    "FLASHSALE_PAYMENTS__RETRY_S": "0.2",
-    "FLASHSALE_PAYMENTS__TIMEOUT_S": "2",
-    "FLASHSALE_GATE__RATE_LIMIT": "0",
-    "FLASHSALE_LIVE__RETRY_MS": "100",
-    "FLASHSALE_LOG__LEVEL": "debug",
-}
-"""Payments take milliseconds, so that tests do not wait; the buys' rate is limited in a test of its own."""
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory):
-    stack = Stack(tmp_path_factory.mktemp("stack"), port=0, environment=FAST)
-    asyncio.run(stack.start())
-    yield stack
-    asyncio.run(stack.stop())
-
-
-@pytest.fixture
-async def api(stack):
-    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as client:
-        yield client
-
-
-def admin_headers(stack):
-    body = {"email": stack.secrets["admin_email"], "password": stack.secrets["admin_password"]}
-    token = httpx.post(f"{stack.base_url}/api/auth/login", json=body, timeout=30).json()["token"]
-    return {"Authorization": f"Bearer {token}"}
-
-
-def buyer_tokens(stack, count: int, *, prefix: str = "buyer") -> list[str]:
-    """Make buyers in bulk, as for a load test; the same prefix, the same buyers."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flashsale.cli", "buyers", "--count", str(count), "--prefix", prefix],
-        env=stack.environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [json.loads(line)["token"] for line in done.stdout.splitlines()]
-
-
-def buyer_headers(stack, count: int) -> list[dict[str, str]]:
-    """Make buyers of whom nobody knows."""
-    return [{"Authorization": f"Bearer {token}"} for token in buyer_tokens(stack, count, prefix=uuid.uuid4().hex)]
+from tests.support.api import admin_headers, buyer_headers
 
 
 @pytest.fixture(scope="session")
@@ -110,25 +54,3 @@ async def database(stack):
     connection = await asyncpg.connect(stack.environment["FLASHSALE_POSTGRES__URL"])
     yield connection
     await connection.close()
-
-
-async def final(api, order_id, headers):
-    """Wait until an order is final; gives its status."""
-    for _ in range(300):
-        answer = (await api.get(f"/api/order/{order_id}/status", headers=headers)).json()
-        if answer["status"] in {"confirmed", "payment_failed", "expired", "cancelled", "failed"}:
-            return answer["status"]
-        await asyncio.sleep(0.05)
-    raise AssertionError(answer)
-
-
-def audit(stack, *arguments):
-    """Run `flashsale audit` against the stack."""
-    return subprocess.run(
-        [sys.executable, "-m", "flashsale.cli", "audit", *arguments],
-        env=stack.environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )

@@ -8,7 +8,7 @@ import jwt
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.api.conftest import final
+from tests.support.api import final
 
 BUY = "/api/order/buy-flash"
 

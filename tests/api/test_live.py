@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from tests.api.conftest import final
+from tests.support.api import final
 
 BUY = "/api/order/buy-flash"
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 
-from tests.api.conftest import final
+from tests.support.api import final
 
 BUY = "/api/order/buy-flash"
 

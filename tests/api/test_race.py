@@ -9,7 +9,7 @@ import pytest
 
 from flashsale.adapters.postgres.queries import sql_root
 from flashsale.local.stack import Stack
-from tests.api.conftest import FAST, admin_headers, audit, buyer_headers, final
+from tests.support.api import FAST, admin_headers, audit, buyer_headers, final
 
 BUY = "/api/order/buy-flash"
 BUYERS, UNITS = 200, 10

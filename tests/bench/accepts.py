@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from flashsale.demo.sale import create_product
-from tests.api.conftest import buyer_tokens
 from tests.bench.bench import USERS, Bench, buys, only
 from tests.bench.figures import Figure, at_least, at_most
 from tests.bench.plots import Plot
 from tests.bench.press import press
+from tests.support.api import buyer_tokens
 
 CROWD = 224
 """Connections: enough to fill the batches of both processes, few enough that none waits for long."""

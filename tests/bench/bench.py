@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from flashsale.local.children import start_ready
 from flashsale.local.stack import ROOT, Stack
-from tests.api.conftest import audit
+from tests.support.api import audit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence

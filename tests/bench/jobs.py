@@ -12,10 +12,10 @@ import asyncpg
 
 from flashsale.demo.sale import create_product
 from flashsale.local.children import pss_bytes
-from tests.api.conftest import buyer_tokens
 from tests.bench.bench import CONNECTIONS, Bench, buys, only
 from tests.bench.figures import Figure, at_least, at_most
 from tests.bench.press import press
+from tests.support.api import buyer_tokens
 
 if TYPE_CHECKING:
     from flashsale.local.stack import Stack

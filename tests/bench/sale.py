@@ -11,10 +11,10 @@ import asyncpg
 from redis.asyncio import Redis
 
 from flashsale.demo.sale import Sale, create_product, open_sale
-from tests.api.conftest import buyer_tokens
 from tests.bench.bench import Bench, buys, only
 from tests.bench.figures import Figure, at_most
 from tests.bench.press import press
+from tests.support.api import buyer_tokens
 
 if TYPE_CHECKING:
     from flashsale.local.stack import Stack

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from flashsale.demo.sale import create_product
-from tests.api.conftest import buyer_tokens
 from tests.bench.bench import CONNECTIONS, USERS, Bench, buys, only
 from tests.bench.figures import Figure, at_least, at_most
 from tests.bench.plots import Plot
 from tests.bench.press import Pressed, press
+from tests.support.api import buyer_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

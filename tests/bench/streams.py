@@ -14,11 +14,11 @@ import asyncpg
 
 from flashsale.demo.sale import create_product
 from flashsale.local.children import pss_bytes
-from tests.api.conftest import buyer_tokens
 from tests.bench.bench import Bench, Server, buys, only
 from tests.bench.figures import Figure, at_least, at_most
 from tests.bench.press import press
 from tests.bench.watchers import crowd
+from tests.support.api import buyer_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

@@ -32,8 +32,8 @@ from flashsale.usecases.history import read_history
 from flashsale.usecases.ports import PoisonBatch
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product
-from tests.integration.test_accept import new_id
-from tests.integration.test_payments import charging
+from tests.support.accepting import new_id
+from tests.support.charging import charging
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from flashsale.demo.sale import create_product
 from flashsale.local.stack import Stack
-from tests.api.conftest import buyer_tokens
 from tests.faults.scene import wait_for_postgres
+from tests.support.api import buyer_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ from rich.table import Table
 from flashsale.demo.sale import Sale, create_product, open_sale
 from flashsale.local.children import pss_bytes
 from flashsale.local.stack import Stack
-from tests.api.conftest import audit, buyer_tokens
+from tests.support.api import audit, buyer_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -22,9 +22,9 @@ from flashsale.adapters.redis.connection import SCRIPTS
 from flashsale.bootstrap import open_audit
 from flashsale.local.stack import Stack
 from flashsale.usecases.findings import format_findings
-from tests.api.conftest import admin_headers, buyer_headers, final
 from tests.conftest import TEMPLATE, execute, make_settings, with_database
 from tests.faults.proxy import SOON_S, PostgresWire, Proxy
+from tests.support.api import admin_headers, buyer_headers, final
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -13,9 +13,9 @@ from flashsale.domain.products import PaymentMode, ProductChange
 from flashsale.domain.users import Principal, Role
 from tests.conftest import add_buyers, add_product
 from tests.growth.old_orders import RARE
-from tests.integration.test_accept import accept, accept_one, acceptance, new_id, propose
-from tests.integration.test_gate import ask
-from tests.integration.test_payments import Gateway, charging
+from tests.support.accepting import accept, accept_one, acceptance, new_id, propose
+from tests.support.charging import Gateway, charging
+from tests.support.gates import ask
 from workers.maintenance import make_tasks
 from workers.sale_metrics import SaleMetrics
 

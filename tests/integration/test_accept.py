@@ -1,45 +1,14 @@
 import asyncio
-import os
-import time
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
-from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import ProductChange
-from flashsale.domain.requests import AcceptOutcome, BuyRequest, Proposal, order_id_at
 from flashsale.usecases.ports import PoisonBatch
 from tests.conftest import add_buyers, add_product
-
-Outcome = AcceptOutcome
-
-
-def new_id():
-    return order_id_at(time.time_ns() // 1_000_000, os.urandom(10))
-
-
-def propose(product, user_id, *, quantity=1, key=None, epoch="now", order_id=None):
-    return Proposal(
-        order_id=order_id or new_id(),
-        request=BuyRequest(user_id=user_id, product_id=product.product_id, quantity=quantity, key=key),
-        epoch=product.epoch if epoch == "now" else epoch,
-    )
-
-
-def acceptance(services):
-    return PostgresAcceptance(services.database, order_due_s=10)
-
-
-async def accept(services, *proposals):
-    return [verdict.outcome for verdict in await acceptance(services).accept(proposals)]
-
-
-async def accept_one(services, product, user_id, **kwargs):
-    proposal = propose(product, user_id, **kwargs)
-    assert await accept(services, proposal) == [Outcome.ACCEPTED]
-    return proposal.order_id
+from tests.support.accepting import Outcome, accept, accept_one, acceptance, propose, wait_for_lock
 
 
 async def test_an_accepted_order_has_its_units_event_and_job_in_one_commit(services, db):
@@ -102,16 +71,6 @@ async def test_voiding_waits_for_an_accept_in_flight_and_finds_its_order(service
     assert await voiding == {proposal.order_id: True}
     order_id = await accept_one(services, product, proposal.request.user_id)
     assert await acceptance(services).void([order_id]) == {order_id: False}
-
-
-async def wait_for_lock(db, sessions=1):
-    """Wait until so many other sessions wait for a lock."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    async with asyncio.timeout(10):
-        while await db.fetchval(waiting) < sessions:
-            await asyncio.sleep(0.01)
-            # Inside a transaction the view would stay as it was first seen.
-            await db.execute("SELECT pg_stat_clear_snapshot()")
 
 
 async def test_no_more_than_there_is_and_the_rest_is_told_sold_out(services):

@@ -17,8 +17,8 @@ from flashsale.usecases.findings import format_findings
 from tests.conftest import add_buyers, add_product, alembic, make_settings
 from tests.corruption.sale import auditing, sound_sale
 from tests.corruption.wrongs import UNGUARDED
-from tests.integration.test_accept import accept_one
-from tests.integration.test_payments import Gateway, charging
+from tests.support.accepting import accept_one
+from tests.support.charging import Gateway, charging
 
 
 @pytest.fixture

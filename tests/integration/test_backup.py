@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from flashsale.local.stack import ROOT, Stack
-from tests.api.conftest import FAST, admin_headers, audit, buyer_headers
 from tests.conftest import of_this_checkout
+from tests.support.api import FAST, admin_headers, audit, buyer_headers
 
 BUY = "/api/order/buy-flash"
 

@@ -8,45 +8,19 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import termios
 
 import asyncpg
 import pytest
 
 from tests.conftest import ROOT, execute, of_this_checkout
-from tests.unit.test_outputs import closed, full_disk, nothing
+from tests.support.commands import CLI, COMMANDS, environment
+from tests.support.sinks import closed, full_disk, nothing
 
-CLI = [sys.executable, "-m", "flashsale.cli"]
-COMMANDS = {
-    "audit": [*CLI, "audit"],
-    "buyers": [*CLI, "buyers", "--count", "3"],
-    "admin": [*CLI, "admin", "--email", "admin@example.com"],
-    "token": [*CLI, "token", "admin@example.com"],
-    "serve": [*CLI, "serve", "--port", "0"],
-    "serve in two processes": [*CLI, "serve", "--port", "0"],
-    "orders": [sys.executable, "-m", "workers", "orders"],
-    "payments": [sys.executable, "-m", "workers", "payments"],
-    "maintenance": [sys.executable, "-m", "workers", "maintenance"],
-    "simulator": [*CLI, "simulator", "--port", "0"],
-}
 READ_POSTGRES = [name for name in COMMANDS if name != "simulator"]
 ASK_ONCE = ["audit", "buyers", "admin", "token"]
 PRINT = ["audit", "buyers", "token"]
 PASSWORD = b"long enough\n"
-
-
-def environment(postgres_url, redis_url, name="", **more):
-    return {
-        **of_this_checkout(),
-        "FLASHSALE_POSTGRES__URL": postgres_url,
-        "FLASHSALE_REDIS__URL": redis_url,
-        "FLASHSALE_AUTH__JWT_SECRET": "x" * 32,
-        "FLASHSALE_PAYMENTS__GATEWAY_URL": "http://127.0.0.1:9",
-        "FLASHSALE_PAYMENTS__GATEWAY_SECRET": "secret",
-        "FLASHSALE_HTTP__PROCESSES": "2" if "two" in name else "1",
-        **more,
-    }
 
 
 RUNNING = []

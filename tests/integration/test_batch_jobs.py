@@ -13,11 +13,10 @@ import pytest
 
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.queries import sql_root
-from flashsale.domain.products import PaymentMode
 from flashsale.usecases.halving import Postpone
 from flashsale.usecases.process_orders import REFUSALS_MAX, ProcessOrders
 from tests.conftest import add_buyers, add_product, assert_invariants, sweep, sweeping
-from tests.integration.test_accept import accept, propose
+from tests.support.orders import by_status, due, orders_of, unpaid
 
 CHANNELS = ("flashsale_stock", "flashsale_orders")
 
@@ -27,33 +26,6 @@ OVERRIDING SYSTEM VALUE
 SELECT p, 'Phone', 100, 'USD', 1, 'by_buyer', 1 FROM unnest($1::integer []) AS p
 """
 MANY_LIVE = "INSERT INTO product_live (product_id, free, version) SELECT p, $2, $3 FROM unnest($1::integer []) AS p"
-
-
-async def unpaid(services, count, **product):
-    """Make orders that wait for their buyers and are due, of one product; gives the product and their ids."""
-    product = await add_product(services, allotment=count, payment_mode=PaymentMode.BY_BUYER, **product)
-    orders = await orders_of(services, product, await add_buyers(services, count))
-    await services.order_rows.process(orders, payment_due_s=30)
-    return product, orders
-
-
-async def orders_of(services, product, users):
-    proposals = [propose(product, user) for user in sorted(users)]
-    await accept(services, *proposals)
-    return [proposal.order_id for proposal in proposals]
-
-
-async def due(db, order_ids=None):
-    await db.execute(
-        "UPDATE orders SET due_at = now() - interval '1 s' WHERE $1::uuid [] IS NULL OR order_id = ANY($1)", order_ids
-    )
-
-
-async def by_status(db, order_ids):
-    rows = await db.fetch(
-        "SELECT status, count(*) AS n FROM orders WHERE order_id = ANY($1) GROUP BY status", order_ids
-    )
-    return {row["status"]: row["n"] for row in rows}
 
 
 # --- notifications --------------------------------------------------------------------------------------------------

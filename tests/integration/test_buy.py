@@ -12,13 +12,12 @@ from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import LiveStock, PaymentMode
 from flashsale.domain.requests import BuyRequest
 from flashsale.domain.users import Principal, Role
-from flashsale.usecases.buy import Buy
 from flashsale.usecases.catalog import Catalog
 from flashsale.usecases.ports import CommitUnknown
-from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product
-from tests.integration.test_accept import acceptance, propose
-from tests.integration.test_gate import admit, ask, flushed
+from tests.support.accepting import acceptance, propose
+from tests.support.buying import buying
+from tests.support.gates import admit, ask, flushed
 
 
 class LossyAcceptance(PostgresAcceptance):
@@ -36,20 +35,6 @@ class LossyAcceptance(PostgresAcceptance):
         if self.committed:
             await super().accept(proposals)
         raise CommitUnknown
-
-
-def buying(services, made, *, waiting_max=1000):
-    return Buy(
-        catalog=services.catalog,
-        gate=services.gate,
-        acceptance=made,
-        load_gate=services.load_gate,
-        return_units=ReturnUnits(services.products, services.gate, limit=100),
-        accept=services.settings.accept,
-        gate_settings=services.settings.gate,
-        waiting_max=waiting_max,
-        busy_s=services.settings.postgres.lock_timeout_s,
-    )
 
 
 @pytest.mark.parametrize("key", ["k", None])

@@ -17,7 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from flashsale.local.children import start_ready
 from flashsale.local.stack import ROOT
 from tests.conftest import add_buyers, add_product
-from tests.integration.test_accept import accept_one
+from tests.support.accepting import accept_one
 from workers.exporter import exporting
 from workers.maintenance import AUDITED, make_tasks
 from workers.sale_metrics import SaleMetrics

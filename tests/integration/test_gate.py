@@ -6,30 +6,9 @@ import pytest
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.domain.errors import LimitReached, RateLimited, SoldOut
 from flashsale.domain.gate import Admission, GateReturn
-from flashsale.domain.requests import BuyRequest
 from tests.conftest import add_buyers, add_product, make_settings
-from tests.integration.test_accept import new_id
-
-
-def ask(product, user, *, key=None, quantity=1):
-    return BuyRequest(user_id=user, product_id=product.product_id, quantity=quantity, key=key)
-
-
-async def state(services, product):
-    return await services.gate.state(product.product_id, product.epoch)
-
-
-async def flushed(services, product, check):
-    """Wait until settled and returned leases have reached the gate."""
-    for _ in range(200):
-        if check(found := await state(services, product)):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(found)
-
-
-async def admit(services, product, user, **kwargs):
-    return await services.gate.admit(product, new_id(), ask(product, user, **kwargs))
+from tests.support.accepting import new_id
+from tests.support.gates import admit, ask, flushed, state
 
 
 async def test_units_are_leased_settled_and_given_back(services):

@@ -12,8 +12,8 @@ from flashsale.domain.errors import SoldOut
 from flashsale.domain.orders import OrderStatus
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product
-from tests.integration.test_accept import new_id
-from tests.integration.test_gate import admit, ask
+from tests.support.accepting import new_id
+from tests.support.gates import admit, ask
 
 ALLOTMENT, LIMIT = 8, 6
 

@@ -17,8 +17,8 @@ from flashsale.domain.gate import Admission
 from flashsale.domain.requests import BuyRequest
 from flashsale.settings import GateSettings, RedisSettings
 from tests.conftest import add_buyers, add_product
-from tests.integration.test_accept import new_id
-from tests.integration.test_gate import ask
+from tests.support.accepting import new_id
+from tests.support.gates import ask
 
 REFUSALS = {
     "NOAUTH": "NOAUTH Authentication required.",

@@ -18,10 +18,10 @@ from flashsale.domain.requests import order_id_at
 from flashsale.domain.users import Principal, Role
 from flashsale.usecases import tidy
 from tests.conftest import add_buyers, add_product, make_settings
-from tests.integration.test_accept import accept_one
-from tests.integration.test_gate import admit, ask, flushed
-from tests.integration.test_job_queue import put, run
-from tests.unit.test_growth_inventory import rows
+from tests.support.accepting import accept_one
+from tests.support.documents import rows
+from tests.support.gates import admit, ask, flushed
+from tests.support.job_queue import put, run
 
 
 async def id_of_age(db, age_s):

@@ -16,7 +16,7 @@ from flashsale.http.app import build_app
 from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases import readiness
 from tests.conftest import ROOT, add_product, execute, of_this_checkout
-from tests.integration.test_shared_metrics import has_namespaces
+from tests.support.namespaces import has_namespaces
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from flashsale.domain.products import PaymentMode, ProductChange
 from flashsale.domain.requests import AcceptOutcome
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product, make_settings, sweep, sweeping
-from tests.integration.test_accept import accept, accept_one, propose, wait_for_lock
-from tests.integration.test_gate import admit, ask, flushed, state
+from tests.support.accepting import accept, accept_one, propose, wait_for_lock
+from tests.support.gates import admit, ask, flushed, state
 
 # --- locks in Postgres ----------------------------------------------------------------------------------------------
 

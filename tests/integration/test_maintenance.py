@@ -9,8 +9,8 @@ from flashsale.usecases.halving import Postpone
 from flashsale.usecases.ports import PoisonBatch
 from flashsale.usecases.process_orders import ProcessOrders
 from tests.conftest import add_buyers, add_product, make_settings
-from tests.integration.test_accept import accept_one, propose
-from tests.integration.test_gate import admit, ask, flushed, state
+from tests.support.accepting import accept_one, propose
+from tests.support.gates import admit, ask, flushed, state
 
 S = OrderStatus
 

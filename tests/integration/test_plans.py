@@ -10,7 +10,7 @@ from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.domain.payments import ChargeOutcome, PaymentResult
 from tests.conftest import add_buyers, add_product
-from tests.integration.test_accept import propose
+from tests.support.accepting import propose
 
 GROWING = ["buyer_units", "order_events", "orders", "payment_attempts", "procrastinate_jobs", "requests", "units"]
 

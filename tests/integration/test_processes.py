@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT
-from tests.integration.test_command_line import wait_for
+from tests.support.processes import wait_for
 
 
 @pytest.fixture

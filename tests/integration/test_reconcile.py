@@ -14,8 +14,8 @@ from flashsale.http.app import build_app as build_api
 from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product, make_settings, sweeping
-from tests.integration.test_batch_jobs import by_status, due, unpaid
-from tests.integration.test_gate import admit, flushed, state
+from tests.support.gates import admit, flushed, state
+from tests.support.orders import by_status, due, unpaid
 from workers.app import build_app, slots
 from workers.maintenance import make_tasks
 

@@ -25,7 +25,8 @@ from flashsale.local.postgres_server import LocalPostgres
 from flashsale.settings import PostgresSettings
 from flashsale.usecases.ports import Connected
 from tests.conftest import ROOT, add_buyers, add_product, alembic, execute, make_settings, with_database
-from tests.integration.test_gate import ask
+from tests.support.certificates import certificate
+from tests.support.gates import ask
 
 SSL_REQUEST = 80_877_103
 """What a client sends before its startup message to ask for TLS."""
@@ -37,17 +38,6 @@ COMMANDS = {
     "worker": ["workers", "orders"],
     "alembic": ["alembic", "upgrade", "head"],
 }
-
-
-def certificate(folder, name):
-    """Make a certificate that signs itself, with its key."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt", "-subj", f"/CN={name}",
-         "-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    (folder / f"{name}.key").chmod(0o600)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT, of_this_checkout
+from tests.support.namespaces import has_namespaces
 
 COUNTS = """
 import asyncio, os, sys
@@ -49,11 +49,6 @@ def count(folder, *, tmpfs_kib=None, before="", after=""):
     assert done.returncode == 0, (done.returncode, done.stderr)
     unshared, shown = done.stdout.splitlines()[-1].split()
     return int(unshared), float(shown)
-
-
-def has_namespaces():
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]
-    return shutil.which("unshare") and not subprocess.run(command, capture_output=True, check=False).returncode
 
 
 @pytest.mark.skipif(not has_namespaces(), reason="needs user namespaces, to mount a small disk")

@@ -12,8 +12,8 @@ import subprocess
 import httpx
 
 from tests.conftest import ROOT
-from tests.integration.test_bad_input import COMMANDS, environment
-from tests.unit.test_outputs import closed, full_disk, unread, unread_and_nonblocking
+from tests.support.commands import COMMANDS, environment
+from tests.support.sinks import closed, full_disk, unread, unread_and_nonblocking
 
 EVERYTHING = "FLASHSALE_TEST_SINKS" in os.environ
 """Every kind with every sink, 24 processes; else every kind with the worst sink, and the API with the others."""

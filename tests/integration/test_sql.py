@@ -102,7 +102,7 @@ async def test_the_jobs_that_sql_defers_are_tasks_of_the_workers(db, settings):
 
 async def test_a_forbidden_transition_is_refused_by_the_database(services, db):
     from tests.conftest import add_buyers, add_product
-    from tests.integration.test_accept import accept_one
+    from tests.support.accepting import accept_one
 
     product = await add_product(services)
     order_id = await accept_one(services, product, (await add_buyers(services, 1))[0])

@@ -15,8 +15,8 @@ from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.users import Principal, Role
 from tests.conftest import TEMPLATE, add_buyers, add_product, assert_invariants, execute, make_settings, with_database
-from tests.integration.test_gate import ask
-from tests.integration.test_payments import Gateway, charging
+from tests.support.charging import Gateway, charging
+from tests.support.gates import ask
 
 UNITS, BUYERS = 4, 3
 

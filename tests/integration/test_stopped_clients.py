@@ -10,7 +10,7 @@ import pytest
 
 from flashsale.domain.requests import AcceptOutcome
 from tests.conftest import ROOT, add_buyers, add_product
-from tests.integration.test_accept import accept, propose
+from tests.support.accepting import accept, propose
 
 CHANGE = """
 import asyncio, os, signal, sys

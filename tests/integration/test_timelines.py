@@ -21,7 +21,7 @@ from flashsale.local.access import free_port
 from flashsale.local.binaries import postgres_bin
 from flashsale.local.postgres_server import LocalPostgres
 from tests.conftest import add_buyers, add_product, alembic, execute, make_settings, with_database
-from tests.integration.test_accept import accept_one
+from tests.support.accepting import accept_one
 
 SOON_S = 20.0
 

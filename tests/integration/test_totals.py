@@ -15,8 +15,8 @@ from flashsale.domain.orders import FINAL, OrderStatus
 from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.products import PaymentMode
 from tests.conftest import add_buyers, add_product
-from tests.integration.test_accept import accept_one
-from tests.integration.test_payments import Gateway, charging
+from tests.support.accepting import accept_one
+from tests.support.charging import Gateway, charging
 
 S = OrderStatus
 OF_STATUS = "SELECT order_id FROM orders WHERE status = $1 ORDER BY random() LIMIT 1"

@@ -16,9 +16,9 @@ from flashsale.domain.requests import AcceptOutcome, order_id_at
 from flashsale.usecases.batching import Lanes
 from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product, make_settings
-from tests.integration.test_accept import accept, accept_one, acceptance, new_id, propose
-from tests.integration.test_buy import buying
-from tests.integration.test_gate import admit, ask, flushed
+from tests.support.accepting import accept, accept_one, acceptance, new_id, propose
+from tests.support.buying import buying
+from tests.support.gates import admit, ask, flushed
 
 Outcome = AcceptOutcome
 

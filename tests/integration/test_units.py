@@ -11,7 +11,7 @@ from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotF
 from flashsale.domain.products import ALLOTMENT_MAX, ProductChange
 from flashsale.usecases.tend_units import TendUnits
 from tests.conftest import add_buyers, add_product, alembic, assert_invariants, execute
-from tests.integration.test_accept import accept_one, wait_for_lock
+from tests.support.accepting import accept_one, wait_for_lock
 
 CREATE = "SELECT create_product_v2('Phone', 100, 'USD', $1, 'automatic', 300, NULL, NULL, NULL)"
 FREE_ROWS = "SELECT count(*) FROM units WHERE product_id = $1 AND order_id IS NULL"

@@ -15,9 +15,9 @@ from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeAnswer as Answer
 from flashsale.domain.payments import ChargeOutcome
-from tests.integration.test_gateway_service import SECRET, http_answer, running, said
-from tests.integration.test_payments import charging, free, status, waiting_order
-from tests.integration.test_server_refusals import certificate
+from tests.support.certificates import certificate
+from tests.support.charging import charging, free, status, waiting_order
+from tests.support.gateway import SECRET, http_answer, running, said
 
 PRICE = Money(minor=99_999, currency="USD")
 TRIES_MAX = 2

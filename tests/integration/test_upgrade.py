@@ -21,8 +21,8 @@ from flashsale.domain.products import PaymentMode, Product
 from flashsale.domain.requests import BuyRequest
 from flashsale.local.stack import Stack
 from flashsale.simulator.service import _id
-from tests.api.conftest import FAST, audit, buyer_headers
 from tests.conftest import alembic, make_settings
+from tests.support.api import FAST, audit, buyer_headers
 
 PRICE_MINOR = 99_999
 DUE = timedelta(seconds=8)

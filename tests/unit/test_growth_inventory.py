@@ -1,10 +1,9 @@
 """docs/explanation/growth.md names every container that lives as long as its process: the code is searched for them."""
 
 import ast
-import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.documents import ROOT, rows
+
 EMPTY = {
     "dict",
     "list",
@@ -22,12 +21,6 @@ LEFT_OUT = {"local", "demo", "simulator"}
 
 ONE_COMMAND = {"Steps"}
 """Classes that live as long as one command."""
-
-
-def rows(section):
-    """The first column of a table of docs/explanation/growth.md."""
-    text = (ROOT / "docs/explanation/growth.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
-    return re.findall(r"^\| `?([^`|]+?)`? \|", text, re.MULTILINE)[1:]
 
 
 def is_empty_container(value):

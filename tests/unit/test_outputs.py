@@ -10,6 +10,7 @@ import sys
 import time
 
 from flashsale.runtime.outputs import QUEUE_BYTES_MAX, Output
+from tests.support.sinks import closed, full_disk, full_pipe, nothing, unread, unread_and_nonblocking
 
 PROCESS = """
 import sys, time
@@ -31,38 +32,6 @@ EXITS = {"0": "0", "a number": "7", "a message": "'the last words'", "an error":
 CODES = {"0": 0, "a number": 7, "a message": 1, "an error": 1}
 
 
-def full_pipe():
-    """A pipe whose reader sleeps: every byte of its room is taken."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    try:
-        while True:
-            os.write(writing, b"x" * 4096)
-    except BlockingIOError:
-        os.set_blocking(writing, True)
-    return reading, writing
-
-
-def unread():
-    return full_pipe()
-
-
-def unread_and_nonblocking():
-    reading, writing = full_pipe()
-    os.set_blocking(writing, False)
-    return reading, writing
-
-
-def closed():
-    reading, writing = os.pipe()
-    os.close(reading)
-    return None, writing
-
-
-def full_disk():
-    return None, os.open("/dev/full", os.O_WRONLY)
-
-
 def sleeping_terminal():
     """A terminal that somebody stopped with Ctrl-S."""
     import termios
@@ -72,10 +41,6 @@ def sleeping_terminal():
     tty.setraw(writing)
     termios.tcflow(writing, termios.TCOOFF)
     return reading, writing
-
-
-def nothing():
-    return None, None
 
 
 SINKS = [unread, unread_and_nonblocking, closed, full_disk, sleeping_terminal, nothing]
