@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -20,13 +21,14 @@ from flashsale.domain.errors import NotReady
 from flashsale.runtime.logs import configure_logs, tell_ready
 from flashsale.runtime.metrics import measured
 from flashsale.runtime.processes import run_processes, settle_collector
+from flashsale.runtime.restarts import Restarts
 from flashsale.settings import Settings, read_settings
 from workers.app import ROLES, build_app, slots
-from workers.exporter import BeatingJobs, Pulse, exporting
+from workers.exporter import Heartbeat, HeartbeatJobManager, exporting
 from workers.sale_metrics import SaleMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from procrastinate import App
 
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-RETRY_S = 1.0
-"""Pause before a worker that lost its database starts again."""
+PAUSE_MAX_S = 1.0
+"""Longest pause before a worker that lost its database starts again: orders wait for it."""
 
 
 @click.command(epilog="Example: FLASHSALE_WORKERS__PAYMENT_CONCURRENCY=120 python -m workers payments")
@@ -64,45 +66,48 @@ async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | No
         tell_ready(ready_fd)
         ready_fd = None
 
-    pulses = {queue: Pulse(workers.stalled_s) for queue in slots(role, workers)}
+    heartbeats = {queue: Heartbeat(workers.stalled_s) for queue in slots(role, workers)}
     async with (
         open_jobs(settings, name=f"worker-{role}") as jobs,
         measured(role, jobs.database),
         exporting(
             SaleMetrics(jobs.figures, jobs.gate, jobs.acceptance).read if role == "maintenance" else None,
-            lambda: stopping.is_set() or all(pulse.beats for pulse in pulses.values()),
+            lambda: stopping.is_set() or all(heartbeat.beats for heartbeat in heartbeats.values()),
             listener=fd,
             port=workers.metrics_port,
         ),
     ):
         settle_collector()
-        while not stopping.is_set():
-            for pulse in pulses.values():
-                pulse.beat()
-            try:
-                await check_schema(jobs.database)
-                await _take_jobs(settings, role, jobs, pulses, stopping, ready)
-            except NotReady as error:
-                log.error("worker.other_schema", role=role, problem=error.detail)  # noqa: TRY400 - one line says it
-            except (ProcrastinateException, OSError) as error:
-                log.warning("worker.lost_database", role=role, error=type(error).__name__, reason=str(error)[:200])
-            if not stopping.is_set():
-                try:
-                    await asyncio.wait_for(stopping.wait(), RETRY_S)
-                except TimeoutError:
-                    continue
+        await _keep_taking_jobs(role, jobs, heartbeats, stopping, ready)
     log.info("worker.stopped", role=role)
 
 
-async def _take_jobs(
-    settings: Settings,
-    role: str,
-    jobs: Jobs,
-    pulses: dict[str, Pulse],
-    stopping: asyncio.Event,
-    ready: Callable[[], None],
+async def _keep_taking_jobs(
+    role: str, jobs: Jobs, heartbeats: Mapping[str, Heartbeat], stopping: asyncio.Event, ready: Callable[[], None]
 ) -> None:
-    """Run a worker for each of the role's queues, with slots of its own, until `stopping` or until one of them ends."""
+    """Take jobs until `stopping`; start again after each loss of the database."""
+    restarts = Restarts(longest_s=PAUSE_MAX_S)
+    while not stopping.is_set():
+        restarts.began()
+        for heartbeat in heartbeats.values():
+            heartbeat.beat()
+        try:
+            await check_schema(jobs.database)
+            await _take_jobs(role, jobs, heartbeats, stopping, ready)
+        except NotReady as error:
+            log.error("worker.other_schema", role=role, problem=error.detail)  # noqa: TRY400 - one line says it
+        except (ProcrastinateException, OSError) as error:
+            log.warning("worker.lost_database", role=role, error=type(error).__name__, reason=str(error)[:200])
+        if not stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), restarts.pause_s())
+
+
+async def _take_jobs(
+    role: str, jobs: Jobs, heartbeats: Mapping[str, Heartbeat], stopping: asyncio.Event, ready: Callable[[], None]
+) -> None:
+    """Run a worker for each of the role's queues until `stopping`, or until one of the workers ends."""
+    settings = jobs.settings
     workers = settings.workers
     async with AsyncExitStack() as opened:
         apps: dict[str, App] = {}
@@ -110,7 +115,7 @@ async def _take_jobs(
             # The first one defers the periodic jobs of all.
             app = build_app(settings, roles=[role], concurrency=concurrency, periodic=not apps)
             apps[queue] = await opened.enter_async_context(app.open_async())
-            app.job_manager = BeatingJobs(app.connector, pulses[queue])
+            app.job_manager = HeartbeatJobManager(app.connector, heartbeats[queue])
             log.info("worker.started", role=role, queue=queue, concurrency=concurrency)
         running = [
             asyncio.create_task(

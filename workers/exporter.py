@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 
-class Pulse:
+class Heartbeat:
     """When a worker last showed that it works: by a heartbeat in the database, or by starting again after losing it."""
 
     def __init__(self, silence_s: float) -> None:
@@ -37,18 +37,18 @@ class Pulse:
         return time.monotonic() - self._beat_s < self._silence_s
 
 
-class BeatingJobs(JobManager):
+class HeartbeatJobManager(JobManager):
     """procrastinate's job manager; each heartbeat that was written is a beat."""
 
-    def __init__(self, connector: BaseConnector, pulse: Pulse) -> None:
-        """Beat on `pulse`."""
+    def __init__(self, connector: BaseConnector, heartbeat: Heartbeat) -> None:
+        """Count what is written as beats of `heartbeat`."""
         super().__init__(connector)
-        self._pulse = pulse
+        self._heartbeat = heartbeat
 
     async def update_heartbeat(self, worker_id: int) -> None:
         """Write the worker's heartbeat."""
         await super().update_heartbeat(worker_id)
-        self._pulse.beat()
+        self._heartbeat.beat()
 
 
 @asynccontextmanager

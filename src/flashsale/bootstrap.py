@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ from flashsale.usecases.gate_audit import GateAudit
 from flashsale.usecases.halving import Postpone
 from flashsale.usecases.load_gate import LoadGate
 from flashsale.usecases.maintain import Sweep
-from flashsale.usecases.orders import OrderDesk
+from flashsale.usecases.orders import BuyerOrders
 from flashsale.usecases.process_orders import ProcessOrders
 from flashsale.usecases.readiness import Readiness
 from flashsale.usecases.reconcile import Reconcile
@@ -89,23 +89,33 @@ def require_servers(settings: Settings) -> None:
         sys.exit(f"flashsale: {error.detail}")
 
 
+async def _open_servers(opened: AsyncExitStack, settings: Settings, name: str) -> tuple[Database, RedisGate]:
+    """Open the database's pool and the gate; leaving `opened` closes both, the gate first."""
+    database = Database(settings.postgres, name=name)
+    opened.push_async_callback(database.close)
+    await database.open()
+    gate = RedisGate(settings.redis, settings.gate)
+    opened.push_async_callback(gate.close)
+    return database, gate
+
+
 @asynccontextmanager
 async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterator[Services]:
     """Wire the services; servers that are away are no error here. Leaving the block closes everything."""
-    database = Database(settings.postgres, name=f"flashsale-{name}")
-    await database.open()
-    gate = RedisGate(settings.redis, settings.gate)
-    passwords = Argon2Passwords(concurrency=settings.auth.hash_concurrency, queue_max=settings.auth.hash_queue_max)
-    try:
+    async with AsyncExitStack() as opened:
+        database, gate = await _open_servers(opened, settings, f"flashsale-{name}")
+        passwords = Argon2Passwords(concurrency=settings.auth.hash_concurrency, queue_max=settings.auth.hash_queue_max)
+        opened.push_async_callback(passwords.close)
         products = PostgresProducts(database)
         users = PostgresUsers(database)
         order_rows = PostgresOrders(database)
         catalog = Catalog(products, poll_s=settings.live.poll_s)
         load_gate = LoadGate(products, gate, catalog)
+        opened.push_async_callback(load_gate.close)
         gate.on_unloaded = load_gate.soon
         return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
+        opened.push_async_callback(return_units.close)
         feed = CatalogFeed(PostgresFeed(database), catalog)
-        polling = asyncio.create_task(catalog.poll())
         buy = Buy(
             catalog=catalog,
             gate=gate,
@@ -117,94 +127,82 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             waiting_max=settings.orders.waiting_max,
             busy_s=settings.postgres.lock_timeout_s,
         )
-        try:
-            yield Services(
-                settings=settings,
-                database=database,
-                gate=gate,
-                catalog=catalog,
-                feed=feed,
-                buy=buy,
-                orders=OrderDesk(order_rows, return_units, payment_due_s=settings.orders.payment_due_s),
-                order_rows=order_rows,
-                products=products,
-                users=users,
-                accounts=Accounts(users, passwords),
-                administer=Administer(products, order_rows, catalog, load_gate, chunk=settings.units.chunk),
-                load_gate=load_gate,
-                readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
-            )
-        finally:
-            polling.cancel()
-            await buy.close()
-            await return_units.close()
-            await load_gate.close()
-    finally:
-        await gate.close()
-        await passwords.close()
-        await database.close()
+        opened.push_async_callback(buy.close)
+        polling = asyncio.create_task(catalog.poll())
+        opened.callback(polling.cancel)
+        yield Services(
+            settings=settings,
+            database=database,
+            gate=gate,
+            catalog=catalog,
+            feed=feed,
+            buy=buy,
+            orders=BuyerOrders(order_rows, return_units, payment_due_s=settings.orders.payment_due_s),
+            order_rows=order_rows,
+            products=products,
+            users=users,
+            accounts=Accounts(users, passwords),
+            administer=Administer(products, order_rows, catalog, load_gate, chunk=settings.units.chunk),
+            load_gate=load_gate,
+            readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
+        )
 
 
 @asynccontextmanager
 async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
     """Wire what a worker process runs."""
-    database = Database(settings.postgres, name=f"flashsale-{name}")
-    await database.open()
-    gate = RedisGate(settings.redis, settings.gate)
-    gateway = SimulatorGateway(
-        settings.payments.gateway_url,
-        settings.payments.gateway_secret.get_secret_value(),
-        connections_max=settings.workers.payment_concurrency,
-    )
-    try:
+    async with AsyncExitStack() as opened:
+        database, gate = await _open_servers(opened, settings, f"flashsale-{name}")
+        gateway = SimulatorGateway(
+            settings.payments.gateway_url,
+            settings.payments.gateway_secret.get_secret_value(),
+            connections_max=settings.workers.payment_concurrency,
+        )
+        await opened.enter_async_context(gateway)
         products = PostgresProducts(database)
         orders = PostgresOrders(database)
         load_gate = LoadGate(products, gate, None)
+        opened.push_async_callback(load_gate.close)
         return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
+        opened.push_async_callback(return_units.close)
         postpone = Postpone(orders, pause_s=settings.orders.postpone_s, pause_max_s=settings.orders.postpone_max_s)
-        async with gateway:
-            acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
-            yield Jobs(
-                settings=settings,
-                database=database,
-                figures=PostgresFigures(database),
+        acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
+        yield Jobs(
+            settings=settings,
+            database=database,
+            figures=PostgresFigures(database),
+            gate=gate,
+            acceptance=acceptance,
+            invariants=PostgresInvariants(database, timeout_s=settings.audit.timeout_s),
+            process_orders=ProcessOrders(orders, postpone, payment_due_s=settings.orders.payment_due_s),
+            charge=Charge(
+                PostgresPayments(database),
+                ObservedGateway(gateway),
+                settings.payments,
+                return_units,
+                postpone,
+                payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
+            ),
+            sweep=Sweep(
+                orders,
+                return_units,
+                postpone,
+                limit=settings.workers.sweep_limit,
+                due_s=settings.orders.payment_due_s,
+            ),
+            reconcile=Reconcile(
+                products=products,
                 gate=gate,
                 acceptance=acceptance,
-                invariants=PostgresInvariants(database, timeout_s=settings.audit.timeout_s),
-                process_orders=ProcessOrders(orders, postpone, payment_due_s=settings.orders.payment_due_s),
-                charge=Charge(
-                    PostgresPayments(database),
-                    ObservedGateway(gateway),
-                    settings.payments,
-                    return_units,
-                    postpone,
-                    payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
-                ),
-                sweep=Sweep(
-                    orders,
-                    return_units,
-                    postpone,
-                    limit=settings.workers.sweep_limit,
-                    due_s=settings.orders.payment_due_s,
-                ),
-                reconcile=Reconcile(
-                    products=products,
-                    gate=gate,
-                    acceptance=acceptance,
-                    load_gate=load_gate,
-                    return_units=return_units,
-                    limit=settings.workers.sweep_limit,
-                    idle=settings.workers.reconcile_idle,
-                    budget_s=settings.workers.reconcile_s,
-                ),
-                tend_units=TendUnits(products, chunk=settings.units.chunk, ahead=settings.units.ahead),
-                tidy=Tidy(PostgresUpkeep(database)),
-            )
-            await return_units.close()
-            await load_gate.close()
-    finally:
-        await gate.close()
-        await database.close()
+                load_gate=load_gate,
+                return_units=return_units,
+                limit=settings.workers.sweep_limit,
+                idle=settings.workers.reconcile_idle,
+                budget_s=settings.workers.reconcile_s,
+            ),
+            tend_units=TendUnits(products, chunk=settings.units.chunk, ahead=settings.units.ahead),
+            tidy=Tidy(PostgresUpkeep(database)),
+        )
 
 
 @asynccontextmanager

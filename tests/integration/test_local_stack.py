@@ -19,6 +19,7 @@ from flashsale.local import up as up_module
 from flashsale.local.children import Child, ChildFailed, descendants, wait_gone
 from flashsale.local.stack import Stack
 from flashsale.local.up import up
+from flashsale.runtime import restarts
 
 STAND_IN = """
 import asyncio, os, signal, socket, sys
@@ -196,7 +197,7 @@ async def test_a_port_in_use_is_said_before_anything_starts(tmp_path):
 
 
 async def test_up_starts_again_what_dies_and_stops_on_a_signal(tmp_path, monkeypatch):
-    monkeypatch.setattr(up_module, "RESTART_S", 0.01)
+    monkeypatch.setattr(restarts, "RESTART_S", 0.01)
     stack = make_stack(tmp_path, api=1)
     console = Console(file=io.StringIO(), width=200)
     running = asyncio.create_task(up(stack, console))
@@ -223,7 +224,7 @@ async def test_up_starts_again_what_dies_and_stops_on_a_signal(tmp_path, monkeyp
 
 
 async def test_a_restart_that_the_machine_refuses_is_tried_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(up_module, "RESTART_S", 0.001)
+    monkeypatch.setattr(restarts, "RESTART_S", 0.001)
     console = Console(file=io.StringIO(), width=200)
     child = Child("sleeper", ["sleep", "600"], log_path=tmp_path / "log")
     current = child

@@ -18,7 +18,7 @@ from flashsale.domain.errors import FlashSaleError
 from flashsale.http import problems
 from flashsale.http.auth import Tokens
 from flashsale.http.edge import Edge
-from flashsale.http.metrics import Meter, Pump
+from flashsale.http.metrics import Meter, MetricsFlusher
 from flashsale.http.openapi import COMPONENTS, complete
 from flashsale.http.routes import accounts, admin, health, orders, problem_pages, products, streams
 from flashsale.http.streams.held import Streams, StreamsOutlast
@@ -42,16 +42,16 @@ class JsonRequest(Request[Any, Any, Any]):
 
 
 def build_app(services: Services, hub: LiveHub) -> Edge:
-    """Make the ASGI app that serves from `services`; its lifespan runs the live hub and the metrics' pump."""
+    """Make the ASGI app that serves from `services`; its lifespan runs the live hub and the metrics' flusher."""
     settings = services.settings
     tokens = Tokens(settings.auth)
     held = Streams(services, tokens, hub)
     meter = Meter()
-    pump = Pump(services, meter)
+    flusher = MetricsFlusher(services, meter)
 
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(hub.run()), asyncio.create_task(pump.run())]
+        tasks = [asyncio.create_task(hub.run()), asyncio.create_task(flusher.run())]
         try:
             yield
         finally:
@@ -77,7 +77,7 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
             "services": Provide(lambda: services, sync_to_thread=False),
             "tokens": Provide(lambda: tokens, sync_to_thread=False),
             "streams": Provide(lambda: held, sync_to_thread=False),
-            "pump": Provide(lambda: pump, sync_to_thread=False),
+            "flusher": Provide(lambda: flusher, sync_to_thread=False),
         },
         exception_handlers={
             FlashSaleError: problems.domain_error_handler,

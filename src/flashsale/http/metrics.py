@@ -66,12 +66,12 @@ for kind in ("stock", "order"):
 
 NO_ROUTE = "none"
 
-PUMP_S = 1.0
+FLUSH_S = 1.0
 """How old the counters of another process may be."""
 
 
 class Meter:
-    """Counts requests in this process' own memory; the pump carries them on.
+    """Counts requests in this process' own memory; the flusher adds them to the metrics.
 
     One count in the files that the processes share costs several microseconds, a good part of what a request may cost.
     """
@@ -106,8 +106,8 @@ class Meter:
         self._buys.clear()
 
 
-class Pump:
-    """Carries what the meter and other rooms count into the metrics that the processes share."""
+class MetricsFlusher:
+    """Adds what the meter, the gate and the use cases counted to the metrics that all processes share."""
 
     def __init__(self, services: Services, meter: Meter) -> None:
         """Start from zero."""
@@ -116,10 +116,10 @@ class Pump:
         self._last: Tally[str] = Tally()
 
     async def run(self) -> None:
-        """Carry for ever, once a second, and once more at the end."""
+        """Flush once a second until cancelled, and once more then."""
         try:
             while True:
-                await asyncio.sleep(PUMP_S)
+                await asyncio.sleep(FLUSH_S)
                 self()
         finally:
             self()
@@ -137,14 +137,14 @@ class Pump:
             if name.startswith("answer:"):
                 GATE_ANSWERS.labels(name.removeprefix("answer:")).inc(count)
             else:
-                PUMPED[name].inc(count)
+                FLUSHED[name].inc(count)
         self._last = now
 
 
-UsePump = NamedDependency[SkipValidation[Pump]]
+UseFlusher = NamedDependency[SkipValidation[MetricsFlusher]]
 """How a route asks for it."""
 
-PUMPED = {
+FLUSHED = {
     "gate_batches": GATE_BATCHES,
     "gate_batched": GATE_BATCHED,
     "accept_batches": ACCEPT_BATCHES,
@@ -153,7 +153,7 @@ PUMPED = {
 }
 
 
-async def scrape(pump: Pump, accept: str) -> tuple[bytes, str]:
+async def scrape(flusher: MetricsFlusher, accept: str) -> tuple[bytes, str]:
     """Render what the API processes of this machine counted; gives the page and its content type."""
-    pump()
+    flusher()
     return await page(accept)

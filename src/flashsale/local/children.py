@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -295,26 +297,20 @@ def working_in(directory: Path, program: str) -> list[int]:
 
     The name is asked for too, because somebody's shell may stand there.
     """
-    wanted = str(directory.resolve())
-    name = program[:PROCESS_NAME_MAX]
+    wanted, name = str(directory.resolve()), program[:PROCESS_NAME_MAX]
     found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if not entry.name.isdecimal() or str((entry / "cwd").readlink()) != wanted:
-                continue
-            if (entry / "comm").read_text().strip() == name:
-                found.append(int(entry.name))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name()[:PROCESS_NAME_MAX] == name and process.cwd() == wanted:
+                found.append(process.pid)
     return found
 
 
 def descendants(pid: int) -> list[int]:
     """Give the children of a process, their children and so on; those that end meanwhile may be missing."""
-    found = []
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                found += [int(child), *descendants(int(child))]
-    return found
+    with contextlib.suppress(psutil.Error):
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    return []
 
 
 async def wait_gone(pids: Sequence[int], *, timeout_s: float, kill: bool = False) -> bool:
@@ -345,12 +341,9 @@ async def wait_gone(pids: Sequence[int], *, timeout_s: float, kill: bool = False
 def pss_bytes(pid: int) -> int:
     """Sum the proportional set size of a process and its descendants, in bytes; those that are gone count 0."""
     total = 0
-    for process in (pid, *descendants(pid)):
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-                    break
+    for one in (pid, *descendants(pid)):
+        with contextlib.suppress(psutil.Error):
+            total += psutil.Process(one).memory_full_info().pss
     return total
 
 

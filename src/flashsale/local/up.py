@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from flashsale.local.binaries import MissingBinary
 from flashsale.local.children import ChildFailed
+from flashsale.runtime.restarts import Restarts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from flashsale.local.postgres_server import LocalPostgres
     from flashsale.local.stack import Stack
     from flashsale.local.valkey_server import LocalValkey
-
-RESTART_S = 0.5
-"""Pause before a process that ended by itself is started again; doubled each time up to RESTART_MAX_S."""
-
-RESTART_MAX_S = 30.0
-STEADY_S = 30.0
-"""A process that ran this long counts as sound: its next pause is RESTART_S again."""
 
 
 async def up(stack: Stack, console: Console) -> None:
@@ -114,18 +107,16 @@ async def _keep(
     stopping: asyncio.Event,
 ) -> None:
     """Start a process again whenever it has ended, after a pause that grows until it stays up for a while."""
-    pause_s = RESTART_S
+    restarts = Restarts()
     # The flag is asked for as well: a library may swallow the cancellation that comes while it connects.
     while (child := current()) is not None and not stopping.is_set():
-        began_s = time.monotonic()
+        restarts.began()
         code = await child.wait()
-        if time.monotonic() - began_s >= STEADY_S:
-            pause_s = RESTART_S
         # Not if somebody else has started it again.
         while current() is child and not stopping.is_set():
+            pause_s = restarts.pause_s()
             console.print(f"{name} ended with {code}; starting it again in {pause_s:g} s", highlight=False)
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, RESTART_MAX_S)
             try:
                 if current() is child:
                     await start()

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import psutil
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
@@ -108,7 +109,7 @@ async def _measure(role: str, database: Pooled, live: Live | None) -> None:
     dropped_before = 0
     if values := unshared_series():
         log.warning("metrics.unshared", values=values, directory=os.environ.get(MULTIPROCESS))
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    this_process = psutil.Process()
     spent_s = 0.0
     while True:
         open_connections, idle_connections = database.size
@@ -118,7 +119,7 @@ async def _measure(role: str, database: Pooled, live: Live | None) -> None:
         now_spent_s = time.process_time()
         cpu.inc(now_spent_s - spent_s)
         spent_s = now_spent_s
-        memory.set(int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * page_bytes)  # noqa: ASYNC240
+        memory.set(this_process.memory_info().rss)
         dropped_now = dropped_lines()
         dropped.inc(dropped_now - dropped_before)
         dropped_before = dropped_now
@@ -177,6 +178,6 @@ def _forget_dead(folder: Path) -> None:
     """Delete the gauges of processes that are gone: what was open or late there is no more. Counts stay."""
     for path in folder.glob("gauge_live*_*.db"):
         pid = path.stem.rpartition("_")[2]
-        if not Path(f"/proc/{pid}").exists():
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -15,6 +15,7 @@ import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
 from flashsale.runtime.outputs import drain
+from flashsale.runtime.restarts import Restarts
 
 if TYPE_CHECKING:
     import socket
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-RESTART_S = 0.5
-"""Pause before a process that ended by itself is started again."""
-
 COLLECT_EVERY = 20_000
 """Containers that are made, and not gone, between two collections of the youngest. Python's 700 are what some twenty
 requests consist of: with hundreds in flight, each collection finds them all alive."""
+
+PAUSE_MAX_S = 2.0
+"""A parent that pauses before it starts a child again hears no signal meanwhile."""
 
 WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
@@ -46,7 +47,7 @@ def run_processes(count: int, run: Callable[[], None], sock: socket.socket | Non
         with contextlib.suppress(OSError):
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    children = {_fork(run) for _ in range(count)}
+    children = {_fork(run): Restarts(longest_s=PAUSE_MAX_S) for _ in range(count)}
     stopping = False
     while children:
         number = signal.sigwait(WATCHED)
@@ -60,11 +61,11 @@ def run_processes(count: int, run: Callable[[], None], sock: socket.socket | Non
         while children and (ended := os.waitpid(-1, os.WNOHANG)[0]):
             if ended not in children:
                 continue  # a child of a child that died
-            children.discard(ended)
+            restarts = children.pop(ended)
             if not stopping:
                 log.error("process.ended", pid=ended)
-                time.sleep(RESTART_S)
-                children.add(_fork(run))
+                time.sleep(restarts.pause_s())
+                children[_fork(run)] = restarts
 
 
 def settle_collector() -> None:

@@ -26,8 +26,8 @@ PAYING = frozenset({OrderStatus.AWAITING_PAYMENT, OrderStatus.PROCESSING_PAYMENT
 """States in which a repeated payment request is answered like the first."""
 
 
-class OrderDesk:
-    """The use cases; reads of one process share a round trip."""
+class BuyerOrders:
+    """What buyers, and support for them, do with orders; reads of one process share a round trip."""
 
     def __init__(self, orders: Orders, return_units: ReturnUnits, *, payment_due_s: float) -> None:
         """A payment whose job is lost is due again after `payment_due_s`."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.buy import Buy
     from flashsale.usecases.catalog import Catalog, CatalogFeed
     from flashsale.usecases.load_gate import LoadGate
-    from flashsale.usecases.orders import OrderDesk
+    from flashsale.usecases.orders import BuyerOrders
     from flashsale.usecases.ports import Orders, Products, Users
     from flashsale.usecases.readiness import Readiness
 
@@ -51,7 +51,7 @@ class Services:
     catalog: Catalog
     feed: CatalogFeed
     buy: Buy
-    orders: OrderDesk
+    orders: BuyerOrders
     order_rows: Orders
     products: Products
     users: Users

@@ -9,7 +9,7 @@ from litestar import Request, Response, get
 
 from flashsale.domain.errors import NotReady
 from flashsale.http import problems
-from flashsale.http.metrics import UsePump, scrape
+from flashsale.http.metrics import UseFlusher, scrape
 from flashsale.http.schemas import HealthOut, ProblemOut
 from flashsale.http.services import UseServices
 
@@ -46,7 +46,7 @@ async def ready(services: UseServices) -> Response[HealthOut]:
 
 
 @get("/metrics", summary="Prometheus metrics", tags=["health"], media_type="text/plain")
-async def metrics(request: Request[Any, Any, Any], pump: UsePump) -> Response[bytes]:
+async def metrics(request: Request[Any, Any, Any], flusher: UseFlusher) -> Response[bytes]:
     """Give the metrics of this machine's API processes, as OpenMetrics if asked for."""
-    text, content_type = await scrape(pump, request.headers.get("accept", ""))
+    text, content_type = await scrape(flusher, request.headers.get("accept", ""))
     return Response(text, media_type=content_type)
