@@ -199,7 +199,7 @@ def as_table(results: list[Result]) -> Table:
     table.add_column("fault")
     for name in ("seeds", "accepted", "confirmed", "lost", "leaked", "oversold", "wrongly charged", "other violations"):
         table.add_column(name, justify="right")
-    for name in ("fault to 202", "mended to 202", "stuck final", "gate loaded"):
+    for name in ("fault to 202", "repair to 202", "stuck final", "gate loaded"):
         table.add_column(name, justify="right")
     for cell in dict.fromkeys(result.cell for result in results):
         rows = [result for result in results if result.cell == cell]
@@ -215,7 +215,7 @@ def as_table(results: list[Result]) -> Table:
             str(sum(count for row in rows for name, count in row.violated.items() if name not in others)),
             *(
                 _times([getattr(row, name) for row in rows])
-                for name in ("fault_to_202_s", "mended_to_202_s", "stuck_final_s", "gate_loaded_s")
+                for name in ("fault_to_202_s", "repair_to_202_s", "stuck_final_s", "gate_loaded_s")
             ),
         )
     return table

@@ -34,7 +34,7 @@ async def nothing(scene: Scene) -> None:
 async def _kill(scene: Scene, *processes: tuple[str, int]) -> None:
     await asyncio.gather(*(scene.stack.kill(role, index) for role, index in processes))
     await asyncio.gather(*(scene.start_again(role, index) for role, index in processes))
-    scene.mended()
+    scene.repaired()
 
 
 async def api_killed(scene: Scene) -> None:
@@ -74,7 +74,7 @@ async def _pause(scene: Scene, role: str, index: int, seconds: float) -> None:
         await asyncio.sleep(seconds)
     finally:
         child.send(signal.SIGCONT)
-    scene.mended()
+    scene.repaired()
 
 
 async def api_zombie(scene: Scene) -> None:
@@ -98,7 +98,7 @@ async def _kill_valkey(scene: Scene, *, wipe: bool) -> None:
         valkey.wipe()
     await asyncio.sleep(scene.random.uniform(0.1, 2))
     await valkey.start()
-    scene.mended()
+    scene.repaired()
     await scene.until_loaded()
 
 
@@ -119,7 +119,7 @@ async def valkey_flushed(scene: Scene) -> None:
     await scene.mid_sale()
     async with scene.redis() as redis:
         await redis.flushall()
-    scene.mended()
+    scene.repaired()
     await scene.until_loaded()
 
 
@@ -129,7 +129,7 @@ async def stock_overwritten(scene: Scene) -> None:
     async with scene.redis() as redis:
         stock = scene.random.choice([0, scene.random.randrange(1, 5_000), 10**7])
         await redis.set(f"flashsale:{{{scene.run.product_id}}}:stock", stock)
-    scene.mended()
+    scene.repaired()
 
 
 async def valkey_unreachable(scene: Scene) -> None:
@@ -143,7 +143,7 @@ async def valkey_unreachable(scene: Scene) -> None:
         await asyncio.sleep(UNREACHABLE_S)
     finally:
         valkey.child.send(signal.SIGCONT)
-    scene.mended()
+    scene.repaired()
     await scene.until_loaded()
 
 
@@ -155,7 +155,7 @@ async def postgres_killed(scene: Scene) -> None:
     await postgres.kill()
     await asyncio.sleep(scene.random.uniform(0.1, 2))
     await postgres.start()
-    scene.mended()
+    scene.repaired()
 
 
 async def listeners_lost(scene: Scene) -> None:
@@ -178,7 +178,7 @@ async def _gateway(scene: Scene, **rates: float) -> None:
     await scene.gateway_faults(**rates)
     await asyncio.sleep(GATEWAY_FAULT_S)
     await scene.gateway_faults(**dict.fromkeys(rates, 0.0))
-    scene.mended()
+    scene.repaired()
 
 
 async def gateway_hangs(scene: Scene) -> None:
@@ -216,7 +216,7 @@ async def adversary(scene: Scene) -> None:
                 # A wrong type for the command: the adversary does not care.
                 continue
             await asyncio.sleep(scene.random.uniform(0.01, 0.15))
-    scene.mended()
+    scene.repaired()
     await scene.until_loaded()
 
 
@@ -257,7 +257,7 @@ async def everything_replaced(scene: Scene) -> None:
     await scene.mid_sale()
     for role, index in (("api", 0), ("api", 1), ("orders", 0), ("payments", 0), ("payments", 1), ("maintenance", 0)):
         await scene.stack.roll(role, index)
-    scene.mended()
+    scene.repaired()
 
 
 CELLS = [

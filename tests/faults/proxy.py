@@ -158,7 +158,7 @@ class Proxy:
         """Cut everything."""
         assert self._server is not None
         self._server.close()
-        self.mend()
+        self.repair()
         self.down()
 
     def hold_request(self, what: bytes, *, who: bytes = b"") -> Trap:
@@ -179,7 +179,7 @@ class Proxy:
         """Take connections again."""
         self._down = False
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Forget every trap, cut what stands still, and take connections again."""
         for trap in self._traps:
             trap.cut()

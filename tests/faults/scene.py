@@ -53,7 +53,7 @@ class Scene:
         self.run = run
         self.random = random.Random(seed)
         self.fault_at = 0.0
-        self.mended_at = 0.0
+        self.repaired_at = 0.0
         """Unix seconds: when the fault began, and when its cause was gone."""
         self.gate_loaded_s: float | None = None
         """From the cause being gone to every API process saying that its gate is loaded."""
@@ -83,9 +83,9 @@ class Scene:
         units = self.run.sale.units
         await self.until_claimed(self.random.randint(units // 5, units * 7 // 10))
 
-    def mended(self) -> None:
+    def repaired(self) -> None:
         """Take note that the cause is gone."""
-        self.mended_at = time.time()
+        self.repaired_at = time.time()
 
     async def start_again(self, role: str, index: int) -> None:
         """Start a killed process again, as a supervisor does."""
@@ -118,7 +118,7 @@ class Scene:
                 running = running + 1 if (await response.json()).get("gate") == "loaded" else 0
             if not running:
                 await asyncio.sleep(0.01)
-        self.gate_loaded_s = time.time() - self.mended_at
+        self.gate_loaded_s = time.time() - self.repaired_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +143,7 @@ class Result:
     violated: dict[str, int]
     """Violations by invariant; those that the fault excuses are left out."""
     fault_to_202_s: float | None
-    mended_to_202_s: float | None
+    repair_to_202_s: float | None
     stuck_final_s: float | None
     """From the fault to the end of the last order that was accepted before its cause was gone."""
     gate_loaded_s: float | None
@@ -189,7 +189,7 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
                 run.satisfy()
 
         try:
-            # Whatever happens, what the fault broke is mended before anybody looks.
+            # Whatever happens, what the fault broke is repaired before the results are read.
             for waited in (run.watch(show, every_s=LOOK_S, deadline_s=DEADLINE_S), disturbing):
                 try:
                     await asyncio.wait_for(waited, 2 * DEADLINE_S)
@@ -209,8 +209,8 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
         failed = {name: summary[name] for name in FAILED if summary.get(name)}
         if cell.unnoticed and failed:
             problems.append(f"requests failed: {failed}, 503s {_unavailable(run.history)}")
-        fault_to_202_s, mended_to_202_s = _recovery(run.history, scene)
-        stuck_at = await run.pool.fetchval(STUCK_FINAL, run.product_id, scene.mended_at)
+        fault_to_202_s, repair_to_202_s = _recovery(run.history, scene)
+        stuck_at = await run.pool.fetchval(STUCK_FINAL, run.product_id, scene.repaired_at)
         return Result(
             cell=cell.name,
             seed=seed,
@@ -219,7 +219,7 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
             summary=summary,
             violated=violated,
             fault_to_202_s=fault_to_202_s,
-            mended_to_202_s=mended_to_202_s,
+            repair_to_202_s=repair_to_202_s,
             stuck_final_s=None if stuck_at is None or not scene.fault_at else stuck_at - scene.fault_at,
             gate_loaded_s=scene.gate_loaded_s,
             problems=problems,
@@ -228,8 +228,8 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
 
 async def _disturb(cell: Cell, scene: Scene) -> None:
     await cell.disturb(scene)
-    if not scene.mended_at:
-        scene.mended()
+    if not scene.repaired_at:
+        scene.repaired()
 
 
 def _unavailable(history: Path) -> list[tuple[float, str]]:
@@ -249,8 +249,8 @@ def _recovery(history: Path, scene: Scene) -> tuple[float | None, float | None]:
         if entry["kind"] == "buy" and entry["status"] == 202
     )
     after_fault = (at - scene.fault_at for at in accepted_at if scene.fault_at and at > scene.fault_at)
-    after_mended = (at - scene.mended_at for at in accepted_at if scene.mended_at and at > scene.mended_at)
-    return next(after_fault, None), next(after_mended, None)
+    after_repair = (at - scene.repaired_at for at in accepted_at if scene.repaired_at and at > scene.repaired_at)
+    return next(after_fault, None), next(after_repair, None)
 
 
 async def wait_for_postgres(stack: Stack) -> asyncpg.Connection[asyncpg.Record]:

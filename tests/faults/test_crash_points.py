@@ -124,10 +124,10 @@ class Rig:
         async with httpx.AsyncClient(headers=headers) as client:
             (await client.put(f"{self.stack.gateway_url}/v1/faults", json=rates)).raise_for_status()
 
-    async def mend(self) -> None:
+    async def repair(self) -> None:
         """Undo whatever a test has left broken."""
         for proxy in (self.postgres, self.redis, self.gateway):
-            proxy.mend()
+            proxy.repair()
         await self.set_gateway_faults(declineRate=0)
         await self.start("api", "orders", "payments", "maintenance")
 
@@ -233,7 +233,7 @@ async def shared_rig(tmp_path_factory, postgres, valkey) -> AsyncIterator[Rig]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def rig(shared_rig) -> AsyncIterator[Rig]:
     yield shared_rig
-    await shared_rig.mend()
+    await shared_rig.repair()
     assert not await shared_rig.audit()
 
 

@@ -105,3 +105,14 @@ def test_each_page_has_its_place_in_the_navigation():
     placed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text().partition("nav:")[2]))
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert placed == {page for page in pages if not page.startswith("adr/0")}
+
+
+def test_each_test_that_a_document_names_exists():
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in [path.stem, *re.findall(r"def (test_\w+)\(", path.read_text())]
+    }
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        unknown = set(re.findall(r"\btest_\w+", path.read_text())) - defined
+        assert not unknown, f"{path.name} names {unknown}"
