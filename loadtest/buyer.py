@@ -49,7 +49,7 @@ def buy(
 ) -> Bought | None:
     """Buy one unit, repeating the same request until there is a definite answer; None if patience ends first."""
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key, "Content-Type": "application/json"}
-    body = json.dumps({"productId": product}).encode()
+    body = json.dumps({"productId": product})
     for number in itertools.count():
         sent_at = time.time()
         with client.post(

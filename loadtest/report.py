@@ -57,7 +57,8 @@ class Report:
 
     def __init__(self, environment: Environment, title: str) -> None:
         """Open the history."""
-        self.options: Any = environment.parsed_options
+        options: Any = environment.parsed_options
+        self.options = options
         self.title = title
         self.counts: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
@@ -67,8 +68,8 @@ class Report:
         self.finals: Counter[str] = Counter()
         self.milliseconds: dict[str, list[float]] = {}
         self.seconds: dict[str, float] = {}
-        path = self.options.history
-        if not path and self.options.audit:
+        path: str = options.history
+        if not path and options.audit:
             handle, path = tempfile.mkstemp(prefix="flashsale-", suffix=".jsonl")
             os.close(handle)
         self._history_path = Path(path) if path else None

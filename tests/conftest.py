@@ -112,7 +112,7 @@ def settings(postgres_url, valkey, redis):
 
 
 def make_settings(postgres_url: str, redis_url: str, **groups: dict[str, object]) -> Settings:
-    given = {
+    given: dict[str, dict[str, object]] = {
         "postgres": {"url": postgres_url},
         "redis": {"url": redis_url},
         "auth": {"jwt_secret": "only-for-tests-" * 4},

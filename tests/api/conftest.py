@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
+import httpx
 import pytest
 
-from tests.support.api import admin_headers, buyer_headers
+from flashsale.local.stack import Stack
+from tests.support.api import FAST, admin_headers, buyer_headers
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    stack = Stack(tmp_path_factory.mktemp("stack"), port=0, environment=FAST)
+    asyncio.run(stack.start())
+    yield stack
+    asyncio.run(stack.stop())
+
+
+@pytest.fixture
+async def api(stack):
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

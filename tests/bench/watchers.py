@@ -162,7 +162,7 @@ async def crowd(urls: Sequence[str], path: str, count: int) -> AsyncIterator[Cro
         yield opened
     finally:
         for process in processes:
-            process.stdin.close()  # type: ignore[union-attr]
+            process.stdin.close()
         await asyncio.gather(*(process.wait() for process in processes))
 
 

@@ -7,7 +7,7 @@ import json
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 
@@ -164,6 +164,7 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     sale.products = [automatic, by_buyer]
     users = await add_buyers(services, 7)
     process = services.order_rows.process
+    database = cast("Database", services.database)
 
     async def pay(name: str, user: UUID) -> None:
         await services.orders.pay(sale.orders[name], Principal(user_id=user, role=Role.BUYER))
@@ -175,7 +176,7 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     await services.administer.change(
         automatic.product_id, ProductChange(fields={"limit_per_buyer": 1, "name": "Phone, second batch"})
     )
-    await services.database.fetch(_Statement("UPDATE products SET price_minor = 89999 WHERE product_id = 1"))
+    await database.fetch(_Statement("UPDATE products SET price_minor = 89999 WHERE product_id = 1"))
     await services.catalog.refresh()
     await sale.buy(automatic, users[3], "unknown", key="b", tries=2)
     await sale.buy(automatic, users[4], "processing_payment", key="b")
@@ -210,7 +211,7 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     await services.gate.admit(await services.catalog.get(by_buyer.product_id), new_id(), leasing)
     await services.order_rows.process([sale.orders["rest"]], payment_due_s=30)
     await services.administer.change(by_buyer.product_id, ProductChange(fields={"payment_window_s": 200}))
-    await services.database.fetch(
+    await database.fetch(
         _Statement(f"UPDATE orders SET due_at = clock_timestamp() WHERE order_id = '{sale.orders['expired']}'")
     )
     await services.order_rows.end([sale.orders["expired"]], OrderStatus.EXPIRED)
@@ -250,7 +251,7 @@ async def auditing(sale: SoundSale, session: asyncpg.Connection[Any]) -> AsyncIt
         lease_s=LEASE_S,
         bypass_allowed=False,
     )
-    audit = Audit(truth=truth, products=products, gate=gate, gateway=sale.gateway, lease_s=LEASE_S)  # type: ignore[arg-type]
+    audit = Audit(truth=truth, products=products, gate=gate, gateway=sale.gateway, lease_s=LEASE_S)
 
     async def run(part: str = "all", lines: Sequence[str] | None = None) -> set[str]:
         """Give the invariants that are violated; `refused` for what cannot be read. A part is what reads a source."""
@@ -260,7 +261,7 @@ async def auditing(sale: SoundSale, session: asyncpg.Connection[Any]) -> AsyncIt
             if part == "history":
                 results = await audit._check_history(history, await truth.orders(), 3600)
             elif part == "ledger":
-                results = [await ledger_audit.check_ledger(truth, await truth.orders(), sale.gateway)]  # type: ignore[arg-type]
+                results = [await ledger_audit.check_ledger(truth, await truth.orders(), sale.gateway)]
             elif part == "gate":
                 results = [await gate()]
             else:

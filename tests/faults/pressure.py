@@ -10,6 +10,7 @@ import json
 import statistics
 import time
 from collections import Counter
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -293,8 +294,8 @@ async def _flood(stack: Stack, statuses: Counter[int]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _beside(work: object) -> AsyncIterator[None]:
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+async def _beside(work: Awaitable[object]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)
     try:
         yield
     finally:

@@ -4,10 +4,12 @@ import asyncio
 import copy
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import asyncpg
 import pytest
 
+from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.queries import Query
 from flashsale.bootstrap import open_audit, open_services
@@ -83,7 +85,7 @@ def unasked(sale):
 
 CONFIRMED = "(SELECT order_id FROM orders WHERE status = 'confirmed' ORDER BY order_id LIMIT 1)"
 
-NAMED = {
+NAMED: dict[str, Any] = {
     "a 202 for 3 units whose order has 1": lambda sale: two_lines(sale, quantity=3),
     "a 202 for another product": lambda sale: two_lines(sale, product=2),
     "three buys answered with one order": one_answer,
@@ -117,7 +119,7 @@ async def test_what_the_audit_once_missed_is_reported(settings, redis, monkeypat
         await session.execute(UNGUARDED)
         async with auditing(sale, session) as audit, session.transaction(isolation="repeatable_read"):
             assert await audit() == set()
-            found = {}
+            found: dict[str, object] = {}
             for name, wrong in NAMED.items():
                 if isinstance(wrong, str):
                     inner = session.transaction()
@@ -161,7 +163,9 @@ async def test_ordinary_work_of_the_merchant_violates_nothing(settings, redis, m
             for fields in work:
                 await services.administer.change(product.product_id, ProductChange(fields=fields))
                 assert await violated(services.database) == set(), fields
-            await services.database.fetch(Query(name="x", description="x", text="UPDATE products SET price_minor = 1"))
+            await cast("Database", services.database).fetch(
+                Query(name="x", description="x", text="UPDATE products SET price_minor = 1")
+            )
             await services.administer.set_allotment(product.product_id, 50)
             assert await violated(services.database) == set()
         session = await asyncpg.connect(settings.postgres.url.get_secret_value())
@@ -200,9 +204,9 @@ async def test_a_gate_that_drifts_is_found(sold, settings, redis, monkeypatch):
         assert "I3   VIOLATED" in format_findings(list(results.values()))
     await sold.load_gate(1, seen_epoch=(await sold.products.epoch_and_free(1))[0])
     async with open_audit(make_settings_without_gateway(settings)) as audit:
-        results = await audit(history=None, overdue_s=3600, stuck_s=3600)
-    assert not any(result.violations for result in results)
-    assert {result.invariant for result in results if result.skipped} == {"I4", "I6", "I7", "I9", "I14", "I18", "I20"}
+        found = await audit(history=None, overdue_s=3600, stuck_s=3600)
+    assert not any(result.violations for result in found)
+    assert {result.invariant for result in found if result.skipped} == {"I4", "I6", "I7", "I9", "I14", "I18", "I20"}
 
 
 class Books:

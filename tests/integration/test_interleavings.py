@@ -251,10 +251,13 @@ async def test_without_redis_the_reconciliation_leaves_the_epoch_alone(postgres_
     settings = make_settings(postgres_url, "redis://127.0.0.1:1/0")
     async with open_services(settings) as services, open_jobs(settings, name="test") as jobs:
         product = await add_product(services)
-        before, _ = await services.products.epoch_and_free(product.product_id)
+        before = await services.products.epoch_and_free(product.product_id)
+        assert before is not None
         for _ in range(3):
             await jobs.reconcile()
-        assert (await services.products.epoch_and_free(product.product_id))[0] == before
+        after = await services.products.epoch_and_free(product.product_id)
+        assert after is not None
+        assert after[0] == before[0]
 
 
 # --- the gate and its loadings --------------------------------------------------------------------------------------

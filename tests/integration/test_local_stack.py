@@ -199,10 +199,11 @@ async def test_a_port_in_use_is_said_before_anything_starts(tmp_path):
 async def test_up_starts_again_what_dies_and_stops_on_a_signal(tmp_path, monkeypatch):
     monkeypatch.setattr(restarts, "RESTART_S", 0.01)
     stack = make_stack(tmp_path, api=1)
-    console = Console(file=io.StringIO(), width=200)
+    printed = io.StringIO()
+    console = Console(file=printed, width=200)
     running = asyncio.create_task(up(stack, console))
     async with asyncio.timeout(60):
-        while "Ctrl-C" not in console.file.getvalue():
+        while "Ctrl-C" not in printed.getvalue():
             assert not running.done()
             await asyncio.sleep(0.02)
         api, postgres, valkey = stack.children["api"][0], stack.postgres.child, stack.valkey.child
@@ -215,7 +216,7 @@ async def test_up_starts_again_what_dies_and_stops_on_a_signal(tmp_path, monkeyp
         assert int(await get(stack.base_url)) == stack.children["api"][0].pid
         os.kill(os.getpid(), signal.SIGTERM)
         await running
-    shown = console.file.getvalue()
+    shown = printed.getvalue()
     assert await wait_gone(pids, timeout_s=0.5)
     assert "api 1 ended with -9; starting it again" in shown
     assert "stopped" in shown
@@ -225,9 +226,10 @@ async def test_up_starts_again_what_dies_and_stops_on_a_signal(tmp_path, monkeyp
 
 async def test_a_restart_that_the_machine_refuses_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(restarts, "RESTART_S", 0.001)
-    console = Console(file=io.StringIO(), width=200)
+    printed = io.StringIO()
+    console = Console(file=printed, width=200)
     child = Child("sleeper", ["sleep", "600"], log_path=tmp_path / "log")
-    current = child
+    current: Child | None = child
     answers = [OSError(28, "No space left on device"), ChildFailed("too slow"), None]
     stopping = asyncio.Event()
 
@@ -243,13 +245,14 @@ async def test_a_restart_that_the_machine_refuses_is_tried_again(tmp_path, monke
     async with asyncio.timeout(10):
         await keeping
     assert not answers
-    assert "No space left" in console.file.getvalue()
+    assert "No space left" in printed.getvalue()
 
 
 async def test_up_can_be_stopped_while_it_starts(tmp_path):
     mute = [sys.executable, "-c", "import signal; signal.pause()"]
     stack = make_stack(tmp_path, commands={**COMMANDS, "migrate": mute})
-    console = Console(file=io.StringIO(), width=200)
+    printed = io.StringIO()
+    console = Console(file=printed, width=200)
     running = asyncio.create_task(up(stack, console))
     async with asyncio.timeout(60):
         while not (stack.log_dir / "migrate.log").exists():

@@ -150,8 +150,8 @@ async def test_paying_and_expiring_at_once_has_one_winner(services, db):
     for _ in range(5):
         order_id, buyer = await waiting_order(services, payment_mode=PaymentMode.BY_BUYER, payment_window_s=1)
         await db.execute("UPDATE orders SET due_at = clock_timestamp() + interval '5 ms' WHERE order_id = $1", order_id)
-        paid, _ = await asyncio.gather(services.orders.pay(order_id, buyer), sweep(services), return_exceptions=True)
+        both = await asyncio.gather(services.orders.pay(order_id, buyer), sweep(services), return_exceptions=True)
         await asyncio.sleep(0.01)
         await sweep(services)
-        expected = S.EXPIRED if isinstance(paid, StateForbids) else S.AWAITING_PAYMENT
+        expected = S.EXPIRED if isinstance(both[0], StateForbids) else S.AWAITING_PAYMENT
         assert await status(services, order_id) is expected

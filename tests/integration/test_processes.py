@@ -48,12 +48,17 @@ def children(parent):
 
 def test_several_processes_share_a_socket_start_again_and_stop_together(served):
     address, parent, folder = served
-    seen = set()
-    wait_for(lambda: seen.update(answering(address)) or len(seen) == 2, timeout_s=60)
+    seen: set[int] = set()
+
+    def see():
+        seen.update(answering(address))
+        return seen
+
+    wait_for(lambda: len(see()) == 2, timeout_s=60)
     assert not list(folder.glob(f"gauge_live*_{parent.pid}.db"))
     killed = min(children(parent))
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: seen.update(answering(address)) or len(seen) == 3, timeout_s=60)
+    wait_for(lambda: len(see()) == 3, timeout_s=60)
     assert len(children(parent)) == 2
     assert killed not in children(parent)
     parent.send_signal(signal.SIGTERM)

@@ -7,7 +7,9 @@ import os
 import ssl
 import subprocess
 import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -221,7 +223,7 @@ async def test_a_schema_that_is_another_is_told_as_such(postgres_url, valkey, dr
         product = await add_product(services)
         user = (await add_buyers(services, 1))[0]
         await execute(postgres_url, drop)
-        calls = {
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
             DROPPED[0]: services.products.stocks,
             DROPPED[1]: lambda: services.buy(ask(product, user)),
             DROPPED[2]: lambda: services.order_rows.get_many([user]),
@@ -286,11 +288,12 @@ async def test_connections_to_a_server_that_became_read_only_are_dropped_and_ano
         await execute(second.url, f"ALTER ROLE flashsale PASSWORD '{old.password}'")
         url = f"postgresql://flashsale:{old.password}@127.0.0.1:{old.port},127.0.0.1:{new.port}/{first_name}"
         async with open_services(make_settings(url, valkey.url)) as services:
-            feed = PostgresFeed(services.database).changes()
+            database = cast("Database", services.database)
+            feed = PostgresFeed(database).changes()
             assert isinstance(await anext(feed), Connected)
             product = await add_product(services)
             user = (await add_buyers(services, 1))[0]
-            assert await services.database.takes_writes()
+            assert await database.takes_writes()
             await execute(postgres_url, f"ALTER DATABASE {first_name} SET default_transaction_read_only = on")
             held = await asyncpg.connect(postgres_url)
             await held.execute(
@@ -303,11 +306,11 @@ async def test_connections_to_a_server_that_became_read_only_are_dropped_and_ano
             async with asyncio.timeout(10):
                 while (await services.products.all()) != []:
                     pass
-            assert await services.database.takes_writes(), "it is connected to the second server"
+            assert await database.takes_writes(), "it is connected to the second server"
             async with asyncio.timeout(10):
                 while not isinstance(await anext(feed), Connected):
                     pass
-            await feed.aclose()
+            await cast("AsyncGenerator[object]", feed).aclose()
     finally:
         await second.stop()
 

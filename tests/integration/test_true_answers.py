@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -380,7 +381,7 @@ async def test_a_refusal_says_what_it_saw(services):
 # --- one product and the others -------------------------------------------------------------------------------------
 
 
-class OneLane(Lanes):
+class OneLane(Lanes[Any, Any]):
     """As it was: all products wait in one queue for one transaction at a time."""
 
     def place(self, _):

@@ -9,9 +9,8 @@ import sys
 import uuid
 
 import httpx
-import pytest
 
-from flashsale.local.stack import ROOT, Stack
+from flashsale.local.stack import ROOT
 
 FAST = {
     "FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0.05",
@@ -23,20 +22,6 @@ FAST = {
     "FLASHSALE_LOG__LEVEL": "debug",
 }
 """Payments take milliseconds, so that tests do not wait; the buys' rate is limited in a test of its own."""
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory):
-    stack = Stack(tmp_path_factory.mktemp("stack"), port=0, environment=FAST)
-    asyncio.run(stack.start())
-    yield stack
-    asyncio.run(stack.stop())
-
-
-@pytest.fixture
-async def api(stack):
-    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as client:
-        yield client
 
 
 def admin_headers(stack):

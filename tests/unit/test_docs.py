@@ -60,9 +60,9 @@ def test_every_dependency_has_its_reason():
     named = list(project["project"]["dependencies"])
     for group in project["dependency-groups"].values():
         named += [item for item in group if isinstance(item, str)]
-    named = {re.split(r"[\[<>=;]", item)[0] for item in named}
+    names = {re.split(r"[\[<>=;]", item)[0] for item in named}
     text = (ROOT / "docs/reference/dependencies.md").read_text()
-    assert set(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)) == named
+    assert set(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)) == names
 
 
 def texts():

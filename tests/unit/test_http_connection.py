@@ -82,7 +82,7 @@ async def serving():
         writer.write(sent)
         return reader, writer
 
-    app.server = server
+    app.server = server  # type: ignore[attr-defined]
     try:
         yield app, connect
     finally:

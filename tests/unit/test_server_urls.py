@@ -74,7 +74,7 @@ def refused(check, url: str, secrets: list[str]) -> bool:
 
 
 def read_by_asyncpg(url: str):
-    addresses, parameters = connect_utils._parse_connect_dsn_and_args(
+    addresses, parameters = connect_utils._parse_connect_dsn_and_args(  # type: ignore[attr-defined]
         dsn=url, host=None, port=None, user=None, password=None, passfile="/none", database=None, ssl=None,
         service=None, servicefile="/none", direct_tls=None, server_settings=None, target_session_attrs="read-write",
         krbsrvname=None, gsslib=None,
