@@ -10,6 +10,7 @@ import pytest
 
 from flashsale.local.stack import Stack
 from tests.support.api import FAST, admin_headers, buyer_headers
+from tests.support.reference import Reference
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +21,17 @@ def stack(tmp_path_factory):
     asyncio.run(stack.stop())
 
 
+@pytest.fixture(scope="session")
+def reference(stack):
+    """The OpenAPI document of the stack, which judges every answer that `api` gets."""
+    document = httpx.get(f"{stack.base_url}/schema/openapi.json", timeout=30).json()
+    return Reference(document, port=httpx.URL(stack.base_url).port)
+
+
 @pytest.fixture
-async def api(stack):
-    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as client:
+async def api(stack, reference):
+    hooks = {"response": [reference.hook]}
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30, event_hooks=hooks) as client:
         yield client
 
 

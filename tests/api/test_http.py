@@ -1,5 +1,4 @@
 import asyncio
-import json
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -361,18 +360,6 @@ async def test_every_answer_carries_a_request_id(api, product, buyer):
     again = await api.post(BUY, json=body, headers={**buyer, "Idempotency-Key": "k"})
     assert first.headers["x-request-id"] == "shop-42" != again.headers["x-request-id"]
     assert (first.status_code, first.content) == (again.status_code, again.content), "the body is the same all the same"
-
-
-async def test_every_route_is_in_the_openapi_document(api):
-    document = (await api.get("/schema")).json()
-    assert {"/api/order/buy-flash", "/sse/stock/{product_id}", "/sse/orders/{order_id}", "/api/admin/stock"} <= set(
-        document["paths"]
-    )
-    buy = document["paths"]["/api/order/buy-flash"]["post"]
-    assert set(buy["responses"]) == {"202", "400", "401", "404", "409", "413", "422", "429", "503"}
-    text = json.dumps(document)
-    for reference in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
-        assert reference in document["components"]["schemas"], reference
 
 
 async def test_health_says_what_is(api, product):

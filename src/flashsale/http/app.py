@@ -10,23 +10,21 @@ from litestar import Litestar, Request
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, SerializationException
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.routes import HTTPRoute
 
-from flashsale import __version__
 from flashsale.domain.errors import FlashSaleError
 from flashsale.http import problems
 from flashsale.http.auth import Tokens
 from flashsale.http.edge import Edge
 from flashsale.http.metrics import Meter, MetricsFlusher
-from flashsale.http.openapi import COMPONENTS, complete
-from flashsale.http.routes import accounts, admin, health, orders, problem_pages, products, streams
+from flashsale.http.routes import accounts, admin, health, orders, problem_pages, products, reference, streams
 from flashsale.http.streams.held import Streams, StreamsOutlast
 from flashsale.http.streams.hub import LiveHub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
+    from flashsale.http.openapi import Described
     from flashsale.usecases.services import Services
 
 
@@ -84,24 +82,33 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
             HTTPException: problems.http_error_handler,
             Exception: problems.unexpected_error_handler,
         },
-        openapi_config=OpenAPIConfig(
-            title="flashsale",
-            version=__version__,
-            description="A flash sale: a fixed number of units, far more buyers.",
-            path="/schema",
-            components=COMPONENTS,
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
-        ),
+        # Each route declares its operation; see `reference`.
+        openapi_config=None,
         state=State({"tokens": tokens}),
         lifespan=[running],
         request_class=JsonRequest,
         request_max_body_size=settings.http.body_bytes_max,
         logging_config=None,
     )
-    complete(app.openapi_schema)
     direct = [
         *orders.direct_routes(services, tokens, meter),
         *accounts.direct_routes(services, tokens),
         *problem_pages.ROUTES,
     ]
+    direct += reference.direct_routes(
+        [*operations(app), *((one.template, one.method, one.operation) for one in direct)]
+    )
     return Edge(StreamsOutlast(app), app, direct, meter, cors_origins=settings.http.cors_origins)
+
+
+def operations(app: Litestar) -> Iterator[Described]:
+    """Give what the framework's routes say of themselves.
+
+    Raises:
+        KeyError: if a handler does not declare its operation.
+    """
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            for method, (handler, _) in route.route_handler_map.items():
+                if method != "OPTIONS":
+                    yield route.path, method, handler.opt["operation"]

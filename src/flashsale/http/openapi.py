@@ -1,227 +1,307 @@
-"""The part of the OpenAPI document that Litestar cannot see: direct routes, what streams send, problem documents."""
+"""The OpenAPI document, made of the operations that the routes declare, and a page that shows it."""
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from litestar.openapi.spec import (
-    Components,
-    OpenAPIMediaType,
-    OpenAPIResponse,
-    Operation,
-    Parameter,
-    PathItem,
-    Reference,
-    RequestBody,
-    Schema,
-    SecurityScheme,
-)
 
-from flashsale.domain.requests import KEY_BYTES_MAX
-from flashsale.http.routes.accounts import LOGIN_PATH, REGISTER_PATH
-from flashsale.http.routes.orders import BUY_PATH, STATUS_TEMPLATE
-from flashsale.http.schemas import (
-    KEY_PATTERN,
-    BuyIn,
-    BuyOut,
-    LoginIn,
-    NewProductIn,
-    OrderOut,
-    ProductChangeIn,
-    RegisteredOut,
-    RegisterIn,
-    StockIn,
-    TokenOut,
-)
+from flashsale import __version__
+from flashsale.http.operations import JSON, PATH
+from flashsale.http.problems import PAGES, PROBLEM_JSON
+from flashsale.http.schemas import NotReadyProblem, Out, Problem
 
 if TYPE_CHECKING:
-    from litestar.openapi.spec import OpenAPI
+    from collections.abc import Iterable, Mapping, Sequence
 
-PROBLEM = "Problem"
+    from flashsale.http.operations import Given, Operation, Parameter
 
-PROBLEM_SCHEMA = Schema(
-    title=PROBLEM,
-    description="RFC 9457 problem document with a stable `code`.",
-    type="object",  # type: ignore[arg-type]
-    required=["type", "title", "status", "detail", "code"],
-    properties={name: Schema(type="string") for name in ("type", "title", "detail", "code", "field")}  # type: ignore[arg-type]
-    | {"status": Schema(type="integer")},  # type: ignore[arg-type]
-)
+    Described = tuple[str, str, Operation]
+    """A path's template, a method, and what it does."""
+    Meanings = Mapping[str, tuple[int, str, str]]
+    """By problem code: status, meaning, what to do."""
 
-UUID_SCHEMA = Schema(type="string", format="uuid")  # type: ignore[arg-type]
+REF = "#/components/{}/{}"
+SCHEMAS = "#/components/schemas/{name}"
+CODE = "ProblemCode"
+_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
-COMPONENTS = Components(
-    security_schemes={"token": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")},
-)
+INFO = """A flash sale: a fixed number of units, far more buyers.
 
-REFUSALS = {
-    400: "The body, a parameter or the idempotency key is not what this call takes.",
-    401: "No token, or one that does not hold.",
-    403: "Administrators only.",
-    404: "No such product or order, or it is somebody else's.",
-    409: "Sold out, limit reached, not on sale, or the state forbids it; `code` says which.",
-    413: "The body is too long.",
-    422: "The idempotency key belongs to another request.",
-    429: "Too many requests; Retry-After says when to come back.",
-    503: "Busy, or a server is away; send the same request again after Retry-After.",
+Every error is a problem document (RFC 9457) with a stable `code`; a code that a client does not know means what its
+status means. HEAD is answered wherever GET is, with the same head and no body. OPTIONS is answered 204 on every path,
+with `Allow`; any other method as the response `MethodNotAllowed` says, any other path as `NoSuchPath` says. A query
+parameter that an operation does not name is refused. Answers carry the fields of CORS if a setting allows the origin
+that asks."""
+
+CONNECTION = {400, 408, 413, 431}
+"""Statuses that may be given before a request is complete; it then has no id."""
+EVERY = ("invalid_input", "invalid_request", "too_slow", "body_too_large", "head_too_large")
+"""Codes that every path gives: another parameter than its own, no HTTP, too slow, too long."""
+
+HEADERS: Mapping[str, tuple[str, object, dict[str, object]]] = {
+    "Date": ("When it was sent.", "Fri, 27 Nov 2026 09:00:00 GMT", {}),
+    "X-Content-Type-Options": ("Browsers must not guess types.", "nosniff", {"const": "nosniff"}),
+    "X-Request-Id": ("The request's id, sent or made here; log lines carry it.", "5f2c9a01be44-2a", {}),
+    "Cache-Control": ("Whether it may be kept.", "no-store", {}),
+    "Location": ("Where to look from now on.", "/api/order/0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58/status", {}),
+    "Retry-After": ("In how many seconds to send the same request again.", "1", {"pattern": "^[0-9]+$"}),
+    "RateLimit": ("What is left of the limit, and when it is renewed.", '"buys";r=0;t=1', {}),
+    "RateLimit-Policy": ("The limit: requests per window, in seconds.", '"buys";q=20;w=1', {}),
+    "Allow": ("The methods that the path takes.", "GET, HEAD", {"pattern": "^[A-Z]+(, [A-Z]+)*$"}),
+    "WWW-Authenticate": ("Which kind of token to send.", "Bearer", {}),
+    "Content-Security-Policy": ("The page loads nothing.", "default-src 'none'", {}),
+    "X-Accel-Buffering": ("Proxies must not hold events back.", "no", {"const": "no"}),
+}
+"""By name: what it says, an example, more of its schema."""
+
+SOMETIMES = ".sometimes"
+"""Ends the name of a header that not each answer of its kind has."""
+OF_STATUS = {
+    401: ("WWW-Authenticate",),
+    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    503: ("Retry-After",),
+}
+"""Headers of problems by status."""
+
+SECURITY = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A login token. `/api/admin/` asks for an administrator's.",
+    },
+    "streamToken": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": "A token of one order's stream, for EventSource, which cannot send headers.",
+    },
+}
+NEEDS: Mapping[str | None, Sequence[Mapping[str, list[str]]]] = {
+    None: [],
+    "buyer": [{"token": []}],
+    "admin": [{"token": []}],
+    "stream": [{"token": []}, {"streamToken": []}],
 }
 
 
-MODELS = (
-    BuyIn,
-    BuyOut,
-    LoginIn,
-    NewProductIn,
-    OrderOut,
-    ProductChangeIn,
-    RegisteredOut,
-    RegisterIn,
-    StockIn,
-    TokenOut,
-)
-"""What Litestar does not see, and bodies: its own schemas of them do not say that other fields are refused."""
-
-
-def problem_responses(*statuses: int) -> dict[str, Any]:
-    """Document problem answers."""
-    reference = Reference(ref=f"#/components/schemas/{PROBLEM}")
-    return {
-        str(status): OpenAPIResponse(
-            description=REFUSALS[status], content={"application/problem+json": OpenAPIMediaType(schema=reference)}
+def document(described: Iterable[Described], meanings: Meanings) -> dict[str, Any]:
+    """Make the document of these operations; `meanings` are those of the problem codes."""
+    paths: dict[str, dict[str, Any]] = {}
+    found = sorted(described, key=lambda one: (one[0], one[1]))
+    for template, method, operation in found:
+        paths.setdefault(_PARAMETER.sub(r"{\1}", template), {})[method.lower()] = _operation(
+            template, operation, meanings
         )
-        for status in statuses
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "flashsale",
+            "version": __version__,
+            "description": INFO,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "This server."}],
+        "tags": [{"name": tag} for tag in sorted({operation.tag for _, _, operation in found})],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas([operation for _, _, operation in found], meanings),
+            "headers": {
+                name + suffix: {
+                    "description": text,
+                    "required": not suffix,
+                    "example": example,
+                    "schema": {"type": "string", **more},
+                }
+                for name, (text, example, more) in HEADERS.items()
+                for suffix in ("", SOMETIMES)
+            },
+            "responses": {
+                "NoSuchPath": _problem(404, ["no_such_path"], meanings, ()),
+                "MethodNotAllowed": _problem(405, ["method_not_allowed"], meanings, ("Allow",)),
+            },
+            "examples": {code: _example(code, meaning) for code, meaning in meanings.items()},
+            "securitySchemes": SECURITY,
+        },
     }
 
 
-def complete(document: OpenAPI) -> None:
-    """Add the direct routes, the streams and the problem answers to a document."""
-    _, components = msgspec.json.schema_components(MODELS, ref_template="#/components/schemas/{name}")
-    document.components.schemas = {**(document.components.schemas or {}), **components, PROBLEM: PROBLEM_SCHEMA}
-    paths = document.paths = document.paths or {}
-    for path, item in paths.items():
-        for operation in (item.get, item.post, item.patch):
-            if operation is not None:
-                _document(path, operation)
-    paths[REGISTER_PATH] = _account(
-        "Register", "Create a buyer's account and log in.", RegisterIn, HTTPStatus.CREATED, RegisteredOut, 409
-    )
-    paths[LOGIN_PATH] = _account("Log in", "Get a token by email and password.", LoginIn, HTTPStatus.OK, TokenOut, 401)
-    paths[BUY_PATH] = _buy()
-    paths[STATUS_TEMPLATE.replace(":uuid", "")] = _status()
-    paths["/sse/stock/{product_id}"] = _stream(
-        "Watch a product's stock", "product_id", 'Each event is {"productId","stock","version"}; its id is the version.'
-    )
-    paths["/sse/orders/{order_id}"] = _stream(
-        "Watch an order", "order_id", 'Each event is {"orderId","status","version"}; ends after the final status.'
-    )
+def _operation(template: str, operation: Operation, meanings: Meanings) -> dict[str, Any]:
+    names = _PARAMETER.findall(template)
+    parameters = [*(PATH[name] for name in names), *operation.parameters]
+    shown: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "description": operation.description,
+        "tags": [operation.tag],
+        "security": NEEDS[operation.caller],
+    }
+    if parameters:
+        shown["parameters"] = [_parameter(one) for one in parameters]
+    if operation.takes is not None:
+        shown["requestBody"] = {
+            "description": _first_line(operation.takes),
+            "required": True,
+            "content": {JSON: {"schema": _schema(operation.takes)}},
+        }
+    codes = {*EVERY, *operation.codes}
+    codes |= {"no_such_path"} if names else set()
+    codes |= {"unsupported_media_type"} if operation.takes is not None else set()
+    codes |= {"unauthenticated"} if operation.caller else set()
+    codes |= {"forbidden"} if operation.caller == "admin" else set()
+    shown["responses"] = {
+        **{str(given.status.value): _given(given, operation) for given in operation.gives},
+        **_problems(codes, meanings),
+    }
+    return shown
 
 
-def _document(path: str, operation: Operation) -> None:
-    statuses = [400, 503]
-    if path.startswith(("/api/order", "/api/admin")):
-        statuses += [401]
-        operation.security = [{"token": []}]
-    if path.startswith("/api/admin"):
-        statuses += [403]
-    if "{" in path or path == "/api/admin/stock":
-        statuses += [404]
-    if path.endswith(("/pay", "/cancel", "/stock")):
-        statuses += [409]
-    if operation.request_body is not None:
-        statuses += [413]
-    operation.responses = {**(operation.responses or {}), **problem_responses(*sorted(statuses))}
+def _parameter(one: Parameter) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "in": one.place,
+        "required": one.required,
+        "description": one.description,
+        "schema": one.schema,
+        "example": one.example,
+    }
 
 
-def _account(summary: str, description: str, wanted: type, status: HTTPStatus, given: type, refused: int) -> PathItem:
-    return PathItem(
-        post=Operation(
-            operation_id="".join(word.capitalize() for word in summary.split()),
-            summary=summary,
-            description=description,
-            tags=["accounts"],
-            request_body=RequestBody(content=_json(wanted), required=True),
-            responses={
-                str(status.value): OpenAPIResponse(description=status.phrase, content=_json(given)),
-                **problem_responses(400, refused, 413, 503),
-            },
-        )
-    )
+def _given(given: Given, operation: Operation) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "description": given.description,
+        "headers": _headers(given.status, given.headers, given.may_have),
+    }
+    if given.model is not None:
+        shown["content"] = {JSON: {"schema": _schema(given.model)}}
+    if given.texts:
+        shown["content"] = {kind: _text(text, operation) for kind, text in given.texts.items()}
+    if given.links:
+        shown["links"] = {name: _link(name, passed) for name, passed in given.links.items()}
+    return shown
 
 
-def _buy() -> PathItem:
-    return PathItem(
-        post=Operation(
-            operation_id="BuyFlash",
-            summary="Buy",
-            description="Claim units. Repeat a request with its idempotency key until the answer is no 429 and no 503.",
-            tags=["orders"],
-            security=[{"token": []}],
-            parameters=[
-                Parameter(
-                    name="Idempotency-Key",
-                    param_in="header",
-                    required=False,
-                    description="Printable ASCII, scoped to the user; an accepted request repeated gets the same 202.",
-                    schema=Schema(type="string", min_length=1, max_length=KEY_BYTES_MAX, pattern=KEY_PATTERN),  # type: ignore[arg-type]
-                )
-            ],
-            request_body=RequestBody(content=_json(BuyIn), required=True),
-            responses={
-                "202": OpenAPIResponse(description="Accepted: the order is durable.", content=_json(BuyOut)),
-                **problem_responses(400, 401, 404, 409, 413, 422, 429, 503),
-            },
-        )
-    )
+def _text(example: str, operation: Operation) -> dict[str, Any]:
+    shown: dict[str, Any] = {"schema": {"type": "string"}, "example": example}
+    if operation.event is not None:
+        shown["x-event-data"] = _schema(operation.event)
+    return shown
 
 
-def _status() -> PathItem:
-    return PathItem(
-        get=Operation(
-            operation_id="OrderStatus",
-            summary="Look at an order",
-            description="Give an order to its owner; 404 to everybody else.",
-            tags=["orders"],
-            security=[{"token": []}],
-            parameters=[Parameter(name="order_id", param_in="path", required=True, schema=UUID_SCHEMA)],
-            responses={
-                "200": OpenAPIResponse(description="The order.", content=_json(OrderOut)),
-                **problem_responses(401, 404, 503),
-            },
-        )
-    )
+def _link(name: str, passed: Mapping[str, object]) -> dict[str, Any]:
+    link: dict[str, Any] = {"operationId": name}
+    parameters = {parameter: value for parameter, value in passed.items() if parameter != "body"}
+    if parameters:
+        link["parameters"] = parameters
+    if "body" in passed:
+        link["requestBody"] = passed["body"]
+    return link
 
 
-def _json(model: type) -> dict[str, OpenAPIMediaType]:
-    return {"application/json": OpenAPIMediaType(schema=Reference(ref=f"#/components/schemas/{model.__name__}"))}
+def _problems(codes: Iterable[str], meanings: Meanings) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = {}
+    for code in sorted(codes):
+        by_status.setdefault(meanings[code][0], []).append(code)
+    return {
+        str(status): _problem(status, found, meanings, OF_STATUS.get(status, ()))
+        for status, found in sorted(by_status.items())
+    }
 
 
-def _stream(summary: str, parameter: str, description: str) -> PathItem:
-    public = parameter == "product_id"
-    kind = Schema(type="integer") if public else UUID_SCHEMA  # type: ignore[arg-type]
-    token = Parameter(
-        name="token",
-        param_in="query",
-        required=False,
-        description="A stream token, instead of the Authorization header.",
-        schema=Schema(type="string"),  # type: ignore[arg-type]
-    )
-    return PathItem(
-        get=Operation(
-            operation_id="".join(word.capitalize() for word in summary.replace("'", "").split()),
-            summary=summary,
-            description=description,
-            tags=["live"],
-            security=[] if public else [{"token": []}],
-            parameters=[
-                Parameter(name=parameter, param_in="path", required=True, schema=kind),
-                *([] if public else [token]),
-            ],
-            responses={
-                "200": OpenAPIResponse(description="A stream.", content={"text/event-stream": OpenAPIMediaType()}),
-                **({} if public else {"204": OpenAPIResponse(description="Nothing more will happen to this order.")}),
-                **problem_responses(*((404, 503) if public else (401, 404, 503))),
-            },
-        )
-    )
+def _problem(status: int, codes: list[str], meanings: Meanings, headers: Iterable[str]) -> dict[str, Any]:
+    return {
+        "description": "\n".join(f"- `{code}`: {meanings[code][1]}." for code in codes),
+        "headers": _headers(status, headers),
+        "content": {
+            PROBLEM_JSON.decode(): {
+                "schema": _schema(NotReadyProblem if "not_ready" in codes else Problem),
+                "examples": {code: {"$ref": REF.format("examples", code)} for code in codes},
+            }
+        },
+    }
+
+
+def _headers(status: HTTPStatus | int, names: Iterable[str], sometimes: Iterable[str] = ()) -> dict[str, Any]:
+    """Refer to the headers of an answer; what is refused before a request is complete has no id."""
+    always = ["Date", "X-Content-Type-Options", *names]
+    at_times = ["Cache-Control", *sometimes]
+    (at_times if status in CONNECTION else always).append("X-Request-Id")
+    return {name: {"$ref": REF.format("headers", name)} for name in always} | {
+        name: {"$ref": REF.format("headers", name + SOMETIMES)} for name in at_times
+    }
+
+
+def _example(code: str, meaning: tuple[int, str, str]) -> dict[str, Any]:
+    status, text, advice = meaning
+    detail = f"{text[0].upper()}{text[1:]}."
+    value: dict[str, Any] = {
+        "type": f"{PAGES}{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    return {"summary": advice if advice != "-" else code, "value": {**value, "code": code}}
+
+
+def _schema(model: Any) -> dict[str, Any]:
+    (schema,), _ = msgspec.json.schema_components((model,), ref_template=SCHEMAS)
+    return schema
+
+
+def _schemas(operations: Iterable[Operation], meanings: Meanings) -> dict[str, Any]:
+    models: list[Any] = [Problem, NotReadyProblem]
+    for operation in operations:
+        models += [given.model for given in operation.gives]
+        models += [operation.takes, operation.event]
+    _, found = msgspec.json.schema_components([one for one in models if one is not None], ref_template=SCHEMAS)
+    codes = {"type": "string", "enum": sorted(meanings), "description": "The codes of this release.", "title": CODE}
+    schemas = {name: _plain(schema) for name, schema in {**found, CODE: codes}.items()}
+    answered = {one.__name__ for one in _subclasses(Out)}
+    for name, schema in schemas.items():
+        _say_defaults(schema, always_sent=name in answered)
+        if name in answered and "code" in schema["properties"]:
+            # Open, so that a client of this release takes a code of the next.
+            del schema["properties"]["code"]["type"]
+            schema["properties"]["code"]["anyOf"] = [{"$ref": SCHEMAS.format(name=CODE)}, {"type": "string"}]
+    return schemas
+
+
+def _say_defaults(schema: dict[str, Any], *, always_sent: bool) -> None:
+    """Answers have every field. For requests a default is said in words: generators make such a field required."""
+    for name, field in schema.get("properties", {}).items():
+        if "default" not in field:
+            continue
+        default = field.pop("default")
+        if always_sent:
+            schema["required"].append(name)
+        elif default is not None:
+            field["description"] += f" {default} if left out."
+
+
+def _plain(schema: Any) -> Any:
+    """Say what generators need to hear: the type of each enumeration; one value is a constant."""
+    if isinstance(schema, list):
+        return [_plain(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _plain(value) for name, value in schema.items()}
+    values = plain.get("enum")
+    if isinstance(values, list):
+        plain.setdefault("type", "boolean" if isinstance(values[0], bool) else "string")
+        if len(values) == 1:
+            plain["const"] = plain.pop("enum")[0]
+    return plain
+
+
+def _subclasses(model: type[Out]) -> list[type[Out]]:
+    found: list[type[Out]] = []
+    for sub in model.__subclasses__():
+        found += [sub, *_subclasses(sub)]
+    return found
+
+
+def _first_line(model: Any) -> str:
+    return str(model.__doc__).partition("\n")[0]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from litestar import Litestar
 
     from flashsale.http.messages import Answer, Request
+    from flashsale.http.operations import Operation
 
 NUMBER = "0|[1-9][0-9]{0,30}"
 UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -40,6 +41,8 @@ class Direct:
     """Its path, with a name and a kind in braces for each segment that is an id: `{order_id:uuid}`."""
     method: str
     serve: Callable[[Request], Awaitable[Answer]]
+    operation: Operation
+    """What the OpenAPI document says of it."""
 
 
 @dataclass(frozen=True, slots=True)

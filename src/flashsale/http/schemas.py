@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Literal
-from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
-from flashsale.domain.orders import Order
-from flashsale.domain.products import ALLOTMENT_MAX, QUANTITY_MAX, LiveStock, Product
-from flashsale.domain.requests import KEY_BYTES_MAX, Accepted
-
-ProductId = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Units = Annotated[int, Meta(ge=0, le=ALLOTMENT_MAX)]
-Text200 = Annotated[str, Meta(min_length=1, max_length=200)]
-
-# What the domain checks by itself, with a problem that names the field: here only for the OpenAPI document.
-Email = Annotated[str, Meta(min_length=3, max_length=254, extra_json_schema={"format": "email"})]
-Price = Annotated[str, Meta(extra_json_schema={"pattern": r"^[0-9]{1,11}(\.[0-9]{1,2})?$"})]
-Currency = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Z]{3}$"})]
-Quantity = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": QUANTITY_MAX})]
-KEY_PATTERN = "^[!-~]+( [!-~]+)*$"
-Key = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": KEY_BYTES_MAX, "pattern": KEY_PATTERN})]
+from flashsale.domain.orders import Order, OrderStatus
+from flashsale.domain.products import LiveStock, PaymentMode, Product
+from flashsale.domain.requests import Accepted
+from flashsale.domain.users import Role
+from flashsale.http.fields import (
+    KEY_SCHEMA,
+    MOMENT,
+    ORDER_ID,
+    PRICE_SCHEMA,
+    TOKEN,
+    Allotment,
+    CreatedAt,
+    Currency,
+    EndsAt,
+    LimitPerBuyer,
+    LoginToken,
+    OrderId,
+    PaymentWindow,
+    PersonName,
+    Price,
+    ProductId,
+    ProductName,
+    Quantity,
+    StartsAt,
+    UpdatedAt,
+    UserId,
+    shown,
+)
 
 
 class In(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -35,170 +47,261 @@ class Out(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 class RegisterIn(In):
-    """Register."""
+    """A registration."""
 
-    name: Text200
-    email: Email
-    password: Annotated[str, Meta(min_length=8, max_length=128)]
+    name: PersonName
+    email: Annotated[
+        str,
+        shown(
+            "The e-mail address that identifies the account.",
+            "ada@example.com",
+            min_length=3,
+            max_length=254,
+            extra_json_schema={"format": "email"},
+        ),
+    ]
+    password: Annotated[
+        str, shown("A password of 8 characters or more.", "correct horse", min_length=8, max_length=128)
+    ]
 
 
 class LoginIn(In):
-    """Log in."""
+    """A login."""
 
-    email: Annotated[str, Meta(min_length=1, max_length=254)]
-    password: Annotated[str, Meta(min_length=1, max_length=128)]
+    email: Annotated[str, shown("The account's e-mail address.", "ada@example.com", min_length=1, max_length=254)]
+    password: Annotated[str, shown("The account's password.", "correct horse", min_length=1, max_length=128)]
 
 
 class UserOut(Out):
     """An account."""
 
-    id: UUID
-    name: str
-    email: str
-    role: str
+    id: UserId
+    name: PersonName
+    email: Annotated[str, shown("The e-mail address that identifies the account.", "ada@example.com")]
+    role: Annotated[Role, shown("What the account may do.", "buyer")]
 
 
 class RegisteredOut(Out):
-    """A new account and its token."""
+    """A new account and its login token."""
 
-    token: str
-    user: UserOut
+    token: LoginToken
+    user: Annotated[UserOut, shown("The new account.")]
 
 
 class TokenOut(Out):
     """A login token."""
 
-    token: str
+    token: LoginToken
 
 
 class BuyIn(In):
-    """Buy. `requestId` is an idempotency key for clients that cannot send the header."""
+    """A wish to buy."""
 
     product_id: ProductId
     quantity: Quantity = 1
-    request_id: Key | None = None
+    request_id: Annotated[
+        Annotated[str, Meta(extra_json_schema=KEY_SCHEMA)] | None,
+        shown("The idempotency key, for clients that cannot send the header Idempotency-Key.", "cart-4711"),
+    ] = None
 
 
 class BoughtProduct(Out):
-    """What was bought, as it was when the order was accepted."""
+    """What was bought, with name and price as they were when the order was accepted."""
 
-    id: int
-    name: str
-    price: str
-    currency: str
-    quantity: int
+    id: ProductId
+    name: ProductName
+    price: Price
+    currency: Currency
+    quantity: Quantity
 
 
 class BuyOut(Out, kw_only=True):
     """An accepted order. A repeated idempotency key gets the same, byte for byte."""
 
-    success: Literal[True] = True
-    order_id: UUID
-    status: Literal["queued"] = "queued"
-    message: str = "Your order is accepted; follow it at checkStatusUrl."
-    check_status_url: str
-    product: BoughtProduct
+    success: Annotated[Literal[True], shown("Always true: problems have documents of another type.", True)] = True
+    order_id: OrderId
+    status: Annotated[Literal["queued"], shown("The state in which an order begins.", "queued")] = "queued"
+    message: Annotated[str, shown("A sentence for people.", "Your order is accepted; follow it at checkStatusUrl.")] = (
+        "Your order is accepted; follow it at checkStatusUrl."
+    )
+    check_status_url: Annotated[
+        str, shown("Where to look at the order: the same as in Location.", f"/api/order/{ORDER_ID}/status")
+    ]
+    product: Annotated[BoughtProduct, shown("What was bought.")]
 
 
 class OrderOut(Out, kw_only=True):
     """An order as its owner sees it."""
 
-    success: Literal[True] = True
-    order_id: UUID
-    user_id: UUID
-    status: str
-    version: int
-    quantity: int
-    total_price: str
-    currency: str
-    product: BoughtProduct
-    created_at: datetime
-    updated_at: datetime
+    success: Annotated[Literal[True], shown("Always true: problems have documents of another type.", True)] = True
+    order_id: OrderId
+    user_id: UserId
+    status: Annotated[OrderStatus, shown("The order's state.", "confirmed")]
+    version: Annotated[int, shown("Rises with every change of the order's state.", 5, ge=0)]
+    quantity: Quantity
+    total_price: Annotated[str, shown("The price of all units together, as a decimal number.", "999.99")]
+    currency: Currency
+    product: Annotated[BoughtProduct, shown("What was bought.")]
+    created_at: CreatedAt
+    updated_at: UpdatedAt
 
 
 class StreamTokenOut(Out):
     """A token that opens the stream of one order, for clients that cannot send headers."""
 
-    token: str
-    expires_at: datetime
+    token: Annotated[str, shown("The token, for the query of `/sse/orders/{order_id}`.", TOKEN)]
+    expires_at: Annotated[datetime, shown("From when on the token opens no stream.", MOMENT)]
 
 
 class ProductOut(Out):
     """A product with its free units."""
 
-    id: int
-    name: str
-    price: str
-    currency: str
-    stock: int
-    stock_version: int
-    created_at: datetime
-    updated_at: datetime
-    starts_at: datetime | None
-    ends_at: datetime | None
+    id: ProductId
+    name: ProductName
+    price: Price
+    currency: Currency
+    stock: Annotated[int, shown("How many units are free.", 412, ge=0)]
+    stock_version: Annotated[int, shown("Rises with every change of `stock`.", 88, ge=0)]
+    created_at: CreatedAt
+    updated_at: UpdatedAt
+    starts_at: StartsAt
+    ends_at: EndsAt
 
 
 class AdminProductOut(ProductOut):
     """A product as administrators see it."""
 
-    allotment: int
-    unmade_units: int
-    """Units of the allotment without a row yet; negative: rows that are to be deleted. The sale waits for neither."""
-    payment_mode: str
-    payment_window_s: int
-    limit_per_buyer: int | None
-    paused: bool
-    epoch: int
+    allotment: Allotment
+    unmade_units: Annotated[
+        int,
+        shown(
+            "Units of the allotment that have no row yet; negative: rows that are to be deleted. The sale waits for"
+            " neither.",
+            0,
+        ),
+    ]
+    payment_mode: Annotated[PaymentMode, shown("Who starts the payment.", "automatic")]
+    payment_window_s: PaymentWindow
+    limit_per_buyer: LimitPerBuyer
+    paused: Annotated[bool, shown("Whether the sale is paused.", False)]
+    epoch: Annotated[int, shown("The gate's epoch: rises whenever the gate is loaded.", 3, ge=0)]
 
 
 class NewProductIn(In, kw_only=True):
-    """Create a product; `stock` is its allotment."""
+    """A product to create; `stock` is its allotment."""
 
-    name: Text200
-    price: Price
+    name: ProductName
+    price: Annotated[str, shown("The price of one unit.", "999.99", extra_json_schema=PRICE_SCHEMA)]
     currency: Currency = "USD"
-    stock: Units
-    payment_mode: Literal["automatic", "by_buyer"] = "automatic"
-    payment_window_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
-    limit_per_buyer: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-    starts_at: Annotated[datetime, Meta(tz=True)] | None = None
-    ends_at: Annotated[datetime, Meta(tz=True)] | None = None
+    stock: Allotment
+    payment_mode: Annotated[PaymentMode, shown("Who starts the payment.", "automatic")] = PaymentMode.AUTOMATIC
+    payment_window_s: PaymentWindow = 300
+    limit_per_buyer: LimitPerBuyer = None
+    starts_at: StartsAt = None
+    ends_at: EndsAt = None
 
 
 class ProductChangeIn(In):
-    """Change a product; a field left out stays, null opens a side of the window or the limit."""
+    """Changes of a product. A field that is left out stays; null opens a side of the window or lifts the limit."""
 
-    name: Text200 | msgspec.UnsetType = msgspec.UNSET
-    payment_window_s: Annotated[int, Meta(ge=1, le=86_400)] | msgspec.UnsetType = msgspec.UNSET
-    limit_per_buyer: Annotated[int, Meta(ge=1, le=1_000_000)] | msgspec.UnsetType | None = msgspec.UNSET
-    starts_at: Annotated[datetime, Meta(tz=True)] | msgspec.UnsetType | None = msgspec.UNSET
-    ends_at: Annotated[datetime, Meta(tz=True)] | msgspec.UnsetType | None = msgspec.UNSET
+    name: ProductName | msgspec.UnsetType = msgspec.UNSET
+    payment_window_s: PaymentWindow | msgspec.UnsetType = msgspec.UNSET
+    limit_per_buyer: LimitPerBuyer | msgspec.UnsetType = msgspec.UNSET
+    starts_at: StartsAt | msgspec.UnsetType = msgspec.UNSET
+    ends_at: EndsAt | msgspec.UnsetType = msgspec.UNSET
 
 
 class StockIn(In):
-    """Set a product's allotment."""
+    """A product's new allotment."""
 
     product_id: ProductId
-    stock: Units
+    stock: Allotment
+
+
+class AliveOut(Out):
+    """A sign of life."""
+
+    live: Annotated[Literal[True], shown("Always true.", True)] = True
 
 
 class ProblemOut(Out):
     """Something that is wrong, and what to do."""
 
-    what: str
-    todo: str
+    what: Annotated[str, shown("What is wrong.", "The gate is not loaded.")]
+    todo: Annotated[str, shown("What to do.", "Wait: Postgres decides alone until it is.")]
 
 
 class HealthOut(Out):
     """Whether this process can serve, and from what."""
 
-    ready: bool
-    postgres: bool
-    listening: bool
-    gate: Literal["loaded", "bypass", "empty"]
-    """empty: no product is known, so there is nothing to load."""
-    notes: list[ProblemOut]
-    """What is slower than it should be, and right."""
+    ready: Annotated[bool, shown("Whether this process can serve.", True)]
+    postgres: Annotated[bool, shown("Whether Postgres answers.", True)]
+    listening: Annotated[bool, shown("Whether notifications of Postgres arrive.", True)]
+    gate: Annotated[
+        Literal["loaded", "bypass", "empty"],
+        shown("loaded: it decides; bypass: Postgres alone decides; empty: there is no product to load.", "loaded"),
+    ]
+    notes: Annotated[list[ProblemOut], shown("What is slower than it should be, and right.", [])]
+
+
+class FieldProblem(Out):
+    """What is wrong with one field."""
+
+    field: Annotated[str, shown("The field or parameter.", "quantity")]
+    problem: Annotated[str, shown("What is wrong with it.", "must be 1 or more")]
+
+
+class Problem(Out, kw_only=True):
+    """An RFC 9457 problem document."""
+
+    type: Annotated[
+        str,
+        shown("A page that explains the code.", "/problems/sold_out", extra_json_schema={"format": "uri-reference"}),
+    ]
+    title: Annotated[str, shown("The status in words.", "Conflict")]
+    status: Annotated[int, shown("The HTTP status.", 409, ge=400, le=599)]
+    detail: Annotated[str, shown("What happened, for people.", "Sold out. Units that come back are sold again.")]
+    code: Annotated[str, shown("What happened, for programs: a code keeps its meaning.", "sold_out")]
+    field: Annotated[str, shown("The field, header or parameter that is wrong.", "quantity")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    errors: (
+        Annotated[
+            list[FieldProblem],
+            shown("All that is wrong, field by field.", [{"field": "stock", "problem": "is missing"}]),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+
+
+class NotReadyProblem(Problem, kw_only=True):
+    """The problem document of a process that cannot serve."""
+
+    ready: Annotated[Literal[False], shown("Always false.", False)]
+    postgres: Annotated[bool, shown("Whether Postgres answers.", False)]
+    listening: Annotated[bool, shown("Whether notifications of Postgres arrive.", False)]
+    gate: Annotated[Literal["loaded", "bypass", "empty"], shown("What the gate does.", "bypass")]
+    notes: Annotated[list[ProblemOut], shown("What is slower than it should be, and right.", [])]
+    problems: Annotated[
+        list[ProblemOut],
+        shown("Why nothing can be sold here.", [{"what": "Postgres does not answer.", "todo": "Start it."}]),
+    ]
+
+
+class StockEvent(Out):
+    """The data of an event of a product's stream; the event's id is the version."""
+
+    product_id: ProductId
+    stock: Annotated[int, shown("How many units are free.", 412, ge=0)]
+    version: Annotated[int, shown("Rises with every change of `stock`.", 88, ge=0)]
+
+
+class OrderEvent(Out):
+    """The data of an event of an order's stream; the event's id is the version."""
+
+    order_id: OrderId
+    status: Annotated[OrderStatus, shown("The order's state.", "confirmed")]
+    version: Annotated[int, shown("Rises with every change of the order's state.", 5, ge=0)]
 
 
 def buy_out(accepted: Accepted) -> BuyOut:
@@ -221,7 +324,7 @@ def order_out(order: Order) -> OrderOut:
     return OrderOut(
         order_id=order.order_id,
         user_id=order.user_id,
-        status=order.status.value,
+        status=order.status,
         version=order.version,
         quantity=order.quantity,
         total_price=str(order.total_price),
@@ -249,7 +352,7 @@ def admin_product_out(product: Product, stock: LiveStock) -> AdminProductOut:
         **_product_fields(product, stock),  # type: ignore[arg-type]
         allotment=product.allotment,
         unmade_units=product.unmade,
-        payment_mode=product.payment_mode.value,
+        payment_mode=product.payment_mode,
         payment_window_s=product.payment_window_s,
         limit_per_buyer=product.limit_per_buyer,
         paused=product.paused,

@@ -10,6 +10,7 @@ import msgspec
 from flashsale.domain.users import Principal
 from flashsale.http.bodies import body_of
 from flashsale.http.messages import rendered
+from flashsale.http.operations import SERVERS, Given, Operation
 from flashsale.http.routing import Direct
 from flashsale.http.schemas import LoginIn, RegisteredOut, RegisterIn, TokenOut, UserOut
 
@@ -22,6 +23,25 @@ if TYPE_CHECKING:
 REGISTER_PATH = "/api/auth/register"
 LOGIN_PATH = "/api/auth/login"
 
+REGISTER = Operation(
+    name="register",
+    summary="Register",
+    description="Create a buyer's account and log in.",
+    tag="accounts",
+    takes=RegisterIn,
+    gives=(Given(status=HTTPStatus.CREATED, description="The account and a login token.", model=RegisteredOut),),
+    codes=("email_taken", *SERVERS),
+)
+LOG_IN = Operation(
+    name="logIn",
+    summary="Log in",
+    description="Get a login token by e-mail address and password.",
+    tag="accounts",
+    takes=LoginIn,
+    gives=(Given(status=HTTPStatus.OK, description="A login token.", model=TokenOut),),
+    codes=("bad_credentials", *SERVERS),
+)
+
 _register_in = msgspec.json.Decoder(RegisterIn)
 _login_in = msgspec.json.Decoder(LoginIn)
 _encode = msgspec.json.Encoder().encode
@@ -33,7 +53,7 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
     async def register(request: Request) -> Answer:
         wanted = body_of(request, _register_in, what="a registration")
         user = await services.accounts.register(name=wanted.name, email=wanted.email, password=wanted.password)
-        shown = UserOut(id=user.user_id, name=user.name, email=user.email, role=user.role.value)
+        shown = UserOut(id=user.user_id, name=user.name, email=user.email, role=user.role)
         return rendered(HTTPStatus.CREATED, _encode(RegisteredOut(token=token(user), user=shown)))
 
     async def log_in(request: Request) -> Answer:
@@ -45,6 +65,6 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
         return tokens.issue(Principal(user_id=user.user_id, role=user.role))
 
     return [
-        Direct(template=REGISTER_PATH, method="POST", serve=register),
-        Direct(template=LOGIN_PATH, method="POST", serve=log_in),
+        Direct(template=REGISTER_PATH, method="POST", serve=register, operation=REGISTER),
+        Direct(template=LOGIN_PATH, method="POST", serve=log_in, operation=LOG_IN),
     ]

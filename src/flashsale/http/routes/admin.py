@@ -17,7 +17,9 @@ from flashsale.domain.products import NewProduct, PaymentMode, ProductChange
 from flashsale.http import problems
 from flashsale.http.auth import admin_only
 from flashsale.http.bodies import body_of
+from flashsale.http.fields import ORDER_ID
 from flashsale.http.messages import Request as Received
+from flashsale.http.operations import SERVERS, Given, Operation, Parameter
 from flashsale.http.schemas import (
     AdminProductOut,
     NewProductIn,
@@ -29,15 +31,127 @@ from flashsale.http.schemas import (
 )
 from flashsale.http.services import UseServices
 
+_OF_PRODUCT = {"product_id": "$response.body#/id"}
+_CHANGED = Given(status=HTTPStatus.OK, description="The product as it is now.", model=AdminProductOut)
+SET_STOCK = Operation(
+    name="setStock",
+    summary="Set a product's allotment",
+    description="Set how many units exist, never below what orders hold; repeating it changes nothing.",
+    tag="administration",
+    caller="admin",
+    takes=StockIn,
+    gives=(_CHANGED,),
+    codes=("product_not_found", "allotment_below_claimed", *SERVERS),
+)
+CREATE = Operation(
+    name="createProduct",
+    summary="Create a product",
+    description="Create a product with its units; `stock` is the allotment.",
+    tag="administration",
+    caller="admin",
+    takes=NewProductIn,
+    gives=(
+        Given(
+            status=HTTPStatus.CREATED,
+            description="The new product.",
+            model=AdminProductOut,
+            links={
+                **dict.fromkeys(("getProduct", "getAdminProduct", "changeProduct"), _OF_PRODUCT),
+                **dict.fromkeys(("pauseSale", "resumeSale", "watchStock"), _OF_PRODUCT),
+                "setStock": {"body": {"productId": "$response.body#/id", "stock": 10}},
+                "buy": {"body": {"productId": "$response.body#/id"}},
+                "listOrders": {"productId": "$response.body#/id"},
+            },
+        ),
+    ),
+    codes=SERVERS,
+)
+LOOK = Operation(
+    name="getAdminProduct",
+    summary="Look at a product as an administrator",
+    description="Give a product with everything that can be set.",
+    tag="administration",
+    caller="admin",
+    gives=(Given(status=HTTPStatus.OK, description="The product.", model=AdminProductOut),),
+    codes=("product_not_found", *SERVERS),
+)
+CHANGE = Operation(
+    name="changeProduct",
+    summary="Change a product",
+    description="Change what is sent; a field that is left out stays.",
+    tag="administration",
+    caller="admin",
+    takes=ProductChangeIn,
+    gives=(_CHANGED,),
+    codes=("product_not_found", *SERVERS),
+)
+PAUSE = Operation(
+    name="pauseSale",
+    summary="Pause a sale",
+    description="Accept nothing more until the sale is resumed.",
+    tag="administration",
+    caller="admin",
+    gives=(_CHANGED,),
+    codes=("product_not_found", *SERVERS),
+)
+RESUME = Operation(
+    name="resumeSale",
+    summary="Resume a sale",
+    description="Go on selling.",
+    tag="administration",
+    caller="admin",
+    gives=(_CHANGED,),
+    codes=("product_not_found", *SERVERS),
+)
+LIST_ORDERS = Operation(
+    name="listOrders",
+    summary="List orders",
+    description="List orders, newest first, a page at a time.",
+    tag="administration",
+    caller="admin",
+    parameters=(
+        Parameter(
+            name="productId",
+            place="query",
+            schema={"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+            description="Orders of this product only.",
+            example=7,
+        ),
+        Parameter(
+            name="status",
+            place="query",
+            schema={"type": "string", "enum": [status.value for status in OrderStatus]},
+            description="Orders in this state only.",
+            example="confirmed",
+        ),
+        Parameter(
+            name="before",
+            place="query",
+            schema={"type": "string", "format": "uuid"},
+            description="The last order id of the page before.",
+            example=ORDER_ID,
+        ),
+        Parameter(
+            name="limit",
+            place="query",
+            schema={"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
+            description="Most orders of a page.",
+            example=100,
+        ),
+    ),
+    gives=(Given(status=HTTPStatus.OK, description="A page of orders.", model=list[OrderOut]),),
+    codes=SERVERS,
+)
 
-@post("/stock", status_code=200, summary="Set a product's allotment")
+
+@post("/stock", status_code=200, opt={"operation": SET_STOCK})
 async def set_stock(data: JSONBody[StockIn], services: UseServices) -> AdminProductOut:
     """Set how many units exist, never below what orders hold; repeating it changes nothing."""
     product = await services.administer.set_allotment(data.product_id, data.stock)
     return admin_product_out(product, services.catalog.stock(product.product_id))
 
 
-@post("/products", status_code=201, summary="Create a product")
+@post("/products", status_code=201, opt={"operation": CREATE})
 async def create_product(data: JSONBody[NewProductIn], services: UseServices) -> AdminProductOut:
     """Create a product with its units; `stock` is the allotment."""
     product = await services.administer.create(
@@ -55,14 +169,14 @@ async def create_product(data: JSONBody[NewProductIn], services: UseServices) ->
     return admin_product_out(product, services.catalog.stock(product.product_id))
 
 
-@get("/products/{product_id:int}", summary="Look at a product as an administrator")
+@get("/products/{product_id:int}", opt={"operation": LOOK})
 async def admin_product(product_id: FromPath[int], services: UseServices) -> AdminProductOut:
     """Give a product with everything that can be set."""
     product = await services.catalog.get(product_id)
     return admin_product_out(product, services.catalog.stock(product_id))
 
 
-@patch("/products/{product_id:int}", summary="Change a product")
+@patch("/products/{product_id:int}", opt={"operation": CHANGE})
 async def change_product(
     product_id: FromPath[int], data: JSONBody[ProductChangeIn], services: UseServices
 ) -> AdminProductOut:
@@ -71,19 +185,19 @@ async def change_product(
     return await _change(product_id, fields, services)
 
 
-@post("/products/{product_id:int}/pause", status_code=200, summary="Pause a sale")
+@post("/products/{product_id:int}/pause", status_code=200, opt={"operation": PAUSE})
 async def pause(product_id: FromPath[int], services: UseServices) -> AdminProductOut:
     """Accept nothing more until the sale is resumed."""
     return await _change(product_id, {"paused": True}, services)
 
 
-@post("/products/{product_id:int}/resume", status_code=200, summary="Resume a sale")
+@post("/products/{product_id:int}/resume", status_code=200, opt={"operation": RESUME})
 async def resume(product_id: FromPath[int], services: UseServices) -> AdminProductOut:
     """Go on selling."""
     return await _change(product_id, {"paused": False}, services)
 
 
-@get("/orders", summary="List orders")
+@get("/orders", opt={"operation": LIST_ORDERS})
 async def list_orders(
     services: UseServices,
     product_id: Annotated[int | None, QueryParameter(name="productId", ge=1, le=2**31 - 1)] = None,
@@ -138,5 +252,4 @@ routes = Router(
     ],
     guards=[admin_only],
     before_request=check_strictly,
-    tags=["admin"],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -10,17 +11,51 @@ from litestar import Request, Response, get
 from flashsale.domain.errors import NotReady
 from flashsale.http import problems
 from flashsale.http.metrics import UseFlusher, scrape
-from flashsale.http.schemas import HealthOut, ProblemOut
+from flashsale.http.operations import Given, Operation
+from flashsale.http.schemas import AliveOut, HealthOut, ProblemOut
 from flashsale.http.services import UseServices
 
+LIVE = Operation(
+    name="isAlive",
+    summary="Does this process run",
+    description="Answer.",
+    tag="health",
+    gives=(Given(status=HTTPStatus.OK, description="It does.", model=AliveOut),),
+)
+READY = Operation(
+    name="isReady",
+    summary="Can this process serve",
+    description="Say whether something can be sold here; an answer is at most a second old.",
+    tag="health",
+    gives=(Given(status=HTTPStatus.OK, description="It can.", model=HealthOut),),
+    codes=("not_ready", "internal"),
+)
+METRICS = Operation(
+    name="getMetrics",
+    summary="Prometheus metrics",
+    description="Give the metrics of this machine's API processes, as OpenMetrics if `Accept` asks for it.",
+    tag="health",
+    gives=(
+        Given(
+            status=HTTPStatus.OK,
+            description="The metrics.",
+            texts={
+                "text/plain": 'flashsale_buys_total{outcome="accepted"} 1000.0\n',
+                "application/openmetrics-text": 'flashsale_buys_total{outcome="accepted"} 1000.0\n# EOF\n',
+            },
+        ),
+    ),
+    codes=("internal",),
+)
 
-@get("/health/live", summary="Does this process run", tags=["health"])
-async def live() -> dict[str, bool]:
+
+@get("/health/live", opt={"operation": LIVE})
+async def live() -> AliveOut:
     """Answer."""
-    return {"live": True}
+    return AliveOut()
 
 
-@get("/health/ready", summary="Can this process serve", tags=["health"])
+@get("/health/ready", opt={"operation": READY})
 async def ready(services: UseServices) -> Response[HealthOut]:
     """Say 503, as a problem document, if nothing can be sold here: `problems` says what is wrong and what to do.
 
@@ -45,7 +80,7 @@ async def ready(services: UseServices) -> Response[HealthOut]:
     return problems.as_response(answer)  # type: ignore[return-value]
 
 
-@get("/metrics", summary="Prometheus metrics", tags=["health"], media_type="text/plain")
+@get("/metrics", opt={"operation": METRICS}, media_type="text/plain")
 async def metrics(request: Request[Any, Any, Any], flusher: UseFlusher) -> Response[bytes]:
     """Give the metrics of this machine's API processes, as OpenMetrics if asked for."""
     text, content_type = await scrape(flusher, request.headers.get("accept", ""))

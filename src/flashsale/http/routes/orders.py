@@ -15,9 +15,11 @@ from flashsale.domain.errors import FlashSaleError, InvalidInput
 from flashsale.domain.requests import BuyRequest, check_key
 from flashsale.http.auth import UseTokens
 from flashsale.http.bodies import body_of
+from flashsale.http.fields import KEY_SCHEMA
 from flashsale.http.messages import rendered
+from flashsale.http.operations import SERVERS, Given, Operation, Parameter
 from flashsale.http.routing import Direct
-from flashsale.http.schemas import BuyIn, OrderOut, StreamTokenOut, buy_out, order_out
+from flashsale.http.schemas import BuyIn, BuyOut, OrderOut, StreamTokenOut, buy_out, order_out
 from flashsale.http.services import UseServices
 
 if TYPE_CHECKING:
@@ -30,6 +32,86 @@ if TYPE_CHECKING:
 BUY_PATH = "/api/order/buy-flash"
 STATUS_TEMPLATE = "/api/order/{order_id:uuid}/status"
 _ORDER_ID_AT = STATUS_TEMPLATE.split("/").index("{order_id:uuid}")
+
+IDEMPOTENCY_KEY = Parameter(
+    name="Idempotency-Key",
+    place="header",
+    schema={"type": "string", **KEY_SCHEMA},
+    description="Names this request, for its sender: sent again under its key, an accepted request gets the same 202.",
+    example="cart-4711",
+)
+_OF_BOUGHT = {"order_id": "$response.body#/orderId"}
+BUY = Operation(
+    name="buy",
+    summary="Buy",
+    description="Claim units of a product. Send a request again, under its key, until the answer is no 429 and no 503.",
+    tag="orders",
+    caller="buyer",
+    takes=BuyIn,
+    parameters=(IDEMPOTENCY_KEY,),
+    gives=(
+        Given(
+            status=HTTPStatus.ACCEPTED,
+            description="Accepted: the order is durable.",
+            model=BuyOut,
+            headers=("Location",),
+            links=dict.fromkeys(("getOrder", "payOrder", "cancelOrder", "createStreamToken"), _OF_BOUGHT),
+        ),
+    ),
+    codes=(
+        "product_not_found",
+        "sold_out",
+        "limit_reached",
+        "sale_not_started",
+        "sale_ended",
+        "sale_paused",
+        "idempotency_key_reused",
+        "rate_limited",
+        *SERVERS,
+    ),
+)
+LOOK = Operation(
+    name="getOrder",
+    summary="Look at an order",
+    description="Give an order to its owner; to everybody else it does not exist.",
+    tag="orders",
+    caller="buyer",
+    gives=(Given(status=HTTPStatus.OK, description="The order.", model=OrderOut),),
+    codes=("order_not_found", *SERVERS),
+)
+PAY = Operation(
+    name="payOrder",
+    summary="Pay an order that waits for payment",
+    description="Ask for the payment of an order whose buyer pays (`by_buyer`); repeating it changes nothing.",
+    tag="orders",
+    caller="buyer",
+    gives=(Given(status=HTTPStatus.ACCEPTED, description="The order, whose payment begins.", model=OrderOut),),
+    codes=("order_not_found", "order_state_forbids", *SERVERS),
+)
+CANCEL = Operation(
+    name="cancelOrder",
+    summary="Cancel an order before it is paid",
+    description="Give up an order that waits for payment; its units are sold again.",
+    tag="orders",
+    caller="buyer",
+    gives=(Given(status=HTTPStatus.OK, description="The order, cancelled.", model=OrderOut),),
+    codes=("order_not_found", "order_state_forbids", *SERVERS),
+)
+STREAM_TOKEN = Operation(
+    name="createStreamToken",
+    summary="Make a token for EventSource",
+    description="Make a token that opens this order's stream: `/sse/orders/{order_id}?token=...`.",
+    tag="orders",
+    caller="buyer",
+    gives=(
+        Given(
+            status=HTTPStatus.CREATED,
+            description="The token.",
+            model=StreamTokenOut,
+        ),
+    ),
+    codes=("order_not_found", *SERVERS),
+)
 
 _buy_in = msgspec.json.Decoder(BuyIn)
 _encode = msgspec.json.Encoder().encode
@@ -64,8 +146,8 @@ def direct_routes(services: Services, tokens: Tokens, meter: Meter) -> list[Dire
         return rendered(HTTPStatus.OK, _encode(order_out(order)))
 
     return [
-        Direct(template=BUY_PATH, method="POST", serve=buy),
-        Direct(template=STATUS_TEMPLATE, method="GET", serve=status),
+        Direct(template=BUY_PATH, method="POST", serve=buy, operation=BUY),
+        Direct(template=STATUS_TEMPLATE, method="GET", serve=status, operation=LOOK),
     ]
 
 
@@ -80,7 +162,7 @@ def _key(sent: list[bytes], request_id: str | None) -> str | None:
     return check_key(header)
 
 
-@post("/api/order/{order_id:uuid}/pay", status_code=202, summary="Pay an order that waits for it", tags=["orders"])
+@post("/api/order/{order_id:uuid}/pay", status_code=202, opt={"operation": PAY})
 async def pay(
     request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
 ) -> OrderOut:
@@ -88,7 +170,7 @@ async def pay(
     return order_out(await services.orders.pay(order_id, tokens.principal(request.scope)))
 
 
-@post("/api/order/{order_id:uuid}/cancel", status_code=200, summary="Cancel before paying", tags=["orders"])
+@post("/api/order/{order_id:uuid}/cancel", status_code=200, opt={"operation": CANCEL})
 async def cancel(
     request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
 ) -> OrderOut:
@@ -96,7 +178,7 @@ async def cancel(
     return order_out(await services.orders.cancel(order_id, tokens.principal(request.scope)))
 
 
-@post("/api/order/{order_id:uuid}/stream-token", status_code=201, summary="Token for EventSource", tags=["orders"])
+@post("/api/order/{order_id:uuid}/stream-token", status_code=201, opt={"operation": STREAM_TOKEN})
 async def stream_token(
     request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
 ) -> StreamTokenOut:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from flashsale.http.messages import rendered
+from flashsale.http.operations import Given, Operation
 from flashsale.http.problems import NO_SUCH_PATH, PAGES
 from flashsale.http.routing import Direct
 
@@ -87,6 +88,21 @@ PAGE = """<!doctype html>
 </html>
 """
 
+SHOW = Operation(
+    name="explainProblem",
+    summary="What a problem means",
+    description="Show what a problem code means and what to do: `type` of each problem document leads here.",
+    tag="reference",
+    gives=(
+        Given(
+            status=HTTPStatus.OK,
+            description="A page for people.",
+            texts={"text/html": "<!doctype html>\n<title>sold_out</title>\n"},
+            headers=("Content-Security-Policy",),
+        ),
+    ),
+)
+
 
 async def page(request: Request) -> Answer:
     """Show what a code means."""
@@ -100,4 +116,4 @@ async def page(request: Request) -> Answer:
     return rendered(HTTPStatus.OK, shown.encode(), policy, media_type=b"text/html; charset=utf-8")
 
 
-ROUTES = [Direct(template=f"{PAGES}{{code}}", method="GET", serve=page)]
+ROUTES = [Direct(template=f"{PAGES}{{code}}", method="GET", serve=page, operation=SHOW)]

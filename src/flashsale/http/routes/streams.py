@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +11,66 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, SkipValidation
 from litestar.types import ASGIApp
 
+from flashsale.http.fields import ORDER_ID, TOKEN
+from flashsale.http.operations import SERVERS, Given, Operation, Parameter
+from flashsale.http.schemas import OrderEvent, StockEvent
 from flashsale.http.streams.held import Streams
 
 UseStreams = NamedDependency[SkipValidation[Streams]]
+
+LAST_EVENT_ID = Parameter(
+    name="Last-Event-ID",
+    place="header",
+    schema={"type": "string"},
+    description="The id of the last event that the client has: it is not sent again. EventSource sends it by itself.",
+    example="87",
+)
+STREAM_TOKEN = Parameter(
+    name="token",
+    place="query",
+    schema={"type": "string", "pattern": "^[A-Za-z0-9._~+/=-]*$"},
+    description="A stream token, instead of the Authorization header.",
+    example=TOKEN,
+)
+STOCK = Operation(
+    name="watchStock",
+    summary="Watch a product's stock",
+    description="Stream the free units of a product, from now on. The stream ends when the server stops; come back.",
+    tag="streams",
+    parameters=(LAST_EVENT_ID,),
+    gives=(
+        Given(
+            status=HTTPStatus.OK,
+            description="A stream of events; the first tells what is.",
+            texts={"text/event-stream": 'retry: 1000\n\nid: 88\ndata: {"productId":7,"stock":412,"version":88}\n\n'},
+            headers=("X-Accel-Buffering",),
+        ),
+    ),
+    event=StockEvent,
+    codes=("product_not_found", *SERVERS),
+)
+ORDER = Operation(
+    name="watchOrder",
+    summary="Watch an order",
+    description="Stream the state of an order to its owner, until it is final.",
+    tag="streams",
+    parameters=(STREAM_TOKEN, LAST_EVENT_ID),
+    gives=(
+        Given(
+            status=HTTPStatus.OK,
+            description="A stream of events; the first tells what is, the last is the final state.",
+            texts={
+                "text/event-stream": f'retry: 1000\n\nid: 5\ndata: {{"orderId":"{ORDER_ID}","status":"confirmed",'
+                '"version":5}\n\n'
+            },
+            headers=("X-Accel-Buffering",),
+        ),
+        Given(status=HTTPStatus.NO_CONTENT, description="The client knows the final state: do not come back."),
+    ),
+    event=OrderEvent,
+    caller="stream",
+    codes=("order_not_found", *SERVERS),
+)
 
 
 def _last_event_id(request: Request[Any, Any, Any]) -> int:
@@ -20,13 +78,13 @@ def _last_event_id(request: Request[Any, Any, Any]) -> int:
     return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else 0  # noqa: PLR2004 - 64 bits
 
 
-@get("/sse/stock/{product_id:int}", summary="Watch a product's stock", tags=["live"])
+@get("/sse/stock/{product_id:int}", opt={"operation": STOCK})
 async def stock_stream(request: Request[Any, Any, Any], product_id: FromPath[int], streams: UseStreams) -> ASGIApp:
     """Stream the free units of a product, from now on."""
     return await streams.stock(product_id, _last_event_id(request))
 
 
-@get("/sse/orders/{order_id:uuid}", summary="Watch an order", tags=["live"])
+@get("/sse/orders/{order_id:uuid}", opt={"operation": ORDER})
 async def order_stream(request: Request[Any, Any, Any], order_id: FromPath[UUID], streams: UseStreams) -> ASGIApp:
     """Stream the state of an order to its owner, until it is final."""
     return await streams.order(order_id, streams.principal(request, order_id), _last_event_id(request))

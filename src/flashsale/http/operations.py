@@ -1,0 +1,96 @@
+"""What a route says of itself: its operation in the OpenAPI document, declared next to its handler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Literal
+
+from flashsale.http.fields import ID, ORDER_ID
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A parameter of the path, the query or the head."""
+
+    name: str
+    place: Literal["path", "query", "header"]
+    schema: Mapping[str, object]
+    description: str
+    example: object
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An answer that is no problem."""
+
+    status: HTTPStatus
+    description: str
+    model: Any = None
+    """What its JSON is; None: the body is of the types below, or there is none."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """An example of the body for each media type that is not JSON."""
+    headers: tuple[str, ...] = ()
+    """Names of headers, those aside that every answer has; `openapi.HEADERS` describes them."""
+    may_have: tuple[str, ...] = ()
+    """Headers that not each such answer has."""
+    links: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """By operation: its parameters, or its body under `body`, as expressions of what was answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A method of a path."""
+
+    name: str
+    """Stable: generated clients name a function after it."""
+    summary: str
+    description: str
+    tag: str
+    gives: tuple[Given, ...]
+    codes: tuple[str, ...] = ()
+    """Codes of the problems that it gives, those aside that the edge gives on every path."""
+    takes: Any = None
+    """What its JSON body must be; None: it takes none."""
+    parameters: tuple[Parameter, ...] = ()
+    """Those of the query and the head; the path names its own."""
+    caller: Literal["buyer", "admin", "stream"] | None = None
+    """Whose token it asks for: a buyer's, an administrator's, or one that opens a stream; None: it is public."""
+    event: Any = None
+    """What the data of each event of a stream is."""
+
+
+SERVERS = ("unavailable", "other_schema", "internal")
+"""Codes of every operation that asks Postgres or the gate."""
+
+PATH = {
+    "product_id": Parameter(
+        name="product_id",
+        place="path",
+        schema={"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+        description="The product's id.",
+        example=ID,
+        required=True,
+    ),
+    "order_id": Parameter(
+        name="order_id",
+        place="path",
+        schema={"type": "string", "format": "uuid"},
+        description="The order's id, in lower case.",
+        example=ORDER_ID,
+        required=True,
+    ),
+    "code": Parameter(
+        name="code",
+        place="path",
+        schema={"type": "string", "pattern": "^[a-z_]+$"},
+        description="The code of a problem document.",
+        example="sold_out",
+        required=True,
+    ),
+}
+"""The parameters of paths."""
