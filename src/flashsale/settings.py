@@ -20,7 +20,7 @@ PREFIX, DELIMITER = "FLASHSALE_", "__"
 
 
 EXAMPLE = "change-me"
-"""What stands in docker/.env.example where a secret belongs."""
+"""The placeholder for secrets in docker/.env.example."""
 
 
 def _replaced(secret: SecretStr) -> SecretStr:
@@ -54,19 +54,23 @@ class Group(BaseModel):
 
 
 class PostgresSettings(Group):
-    """The truth."""
+    """Connections to Postgres, per process."""
 
     url: Annotated[Secret, _url(check_postgres_url)] = Field(
-        description="Where Postgres is: postgresql://user:password@host:port/database; of several hosts, the one that "
-        "takes writes."
+        description="URL of Postgres: postgresql://user:password@host:port/database. "
+        "Of several hosts a process uses the one that accepts writes."
     )
-    pool_min: int = Field(1, ge=1, le=100, description="Connections that a process keeps open.")
-    pool_max: int = Field(6, ge=2, le=200, description="Most connections of one process, the listening one aside.")
-    acquire_timeout_s: float = Field(5.0, gt=0, description="Longest wait for a free connection before a 503.")
-    statement_timeout_s: float = Field(10.0, gt=0, description="Longest time one statement may take.")
-    lock_timeout_s: float = Field(3.0, gt=0, description="Longest wait for a lock before a 503.")
+    pool_min: int = Field(1, ge=1, le=100, description="Minimum number of open connections per process.")
+    pool_max: int = Field(
+        6, ge=2, le=200, description="Maximum number of connections per process, not counting the listening connection."
+    )
+    acquire_timeout_s: float = Field(
+        5.0, gt=0, description="Maximum wait for a free connection; then the API answers 503."
+    )
+    statement_timeout_s: float = Field(10.0, gt=0, description="Maximum duration of a statement.")
+    lock_timeout_s: float = Field(3.0, gt=0, description="Maximum wait for a lock; then the API answers 503.")
     idle_transaction_timeout_s: float = Field(
-        5.0, gt=0, description="Longest pause of a client inside a transaction; then the server ends it and its locks."
+        5.0, gt=0, description="Maximum idle time of a client in a transaction; then Postgres ends the session."
     )
 
 
@@ -74,76 +78,103 @@ class RedisSettings(Group):
     """The gate's server."""
 
     url: Annotated[Secret, _url(check_redis_url)] = Field(
-        description="Where Redis or Valkey is: redis://:password@host:port/0, rediss:// for TLS, unix:///path?db=0."
+        description="URL of Redis or Valkey: redis://:password@host:port/0, rediss:// for TLS, unix:///path?db=0."
     )
-    timeout_s: float = Field(0.5, gt=0, description="Longest wait for a reply; after it Postgres alone decides.")
-    reconnect_s: float = Field(0.25, gt=0, description="Pause between attempts to reach a server that is away.")
+    timeout_s: float = Field(0.5, gt=0, description="Maximum wait for a reply; then Postgres decides without the gate.")
+    reconnect_s: float = Field(0.25, gt=0, description="Pause between attempts to reconnect.")
 
 
 class AuthSettings(Group):
     """Tokens and passwords."""
 
     jwt_secret: Annotated[Secret, Field(min_length=32)] = Field(
-        description="Key of the HS256 tokens, at least 32 bytes, the same in every API process."
+        description="Secret key that signs the tokens (HS256): at least 32 bytes, the same in every API process."
     )
-    jwt_issuer: str = Field("flashsale", description="`iss` that tokens are given and must carry.")
-    jwt_audience: str = Field("flashsale-api", description="`aud` that tokens are given and must carry.")
-    jwt_ttl_s: int = Field(3600, ge=1, le=86_400, description="How long a login token is valid.")
-    stream_token_ttl_s: int = Field(300, ge=1, le=3600, description="How long a stream token can open a stream.")
+    jwt_issuer: str = Field("flashsale", description="Value of the claim `iss` in every token.")
+    jwt_audience: str = Field("flashsale-api", description="Value of the claim `aud` in every token.")
+    jwt_ttl_s: int = Field(3600, ge=1, le=86_400, description="Lifetime of a login token.")
+    stream_token_ttl_s: int = Field(300, ge=1, le=3600, description="Lifetime of a stream token.")
     verified_tokens_max: int = Field(
-        20_000, ge=0, description="Verified tokens that a process remembers, until they expire."
+        20_000, ge=0, description="Maximum number of verified tokens that a process caches until they expire."
     )
     hash_concurrency: int = Field(
         1,
         ge=1,
         le=64,
-        description="Passwords hashed at once for one API process, by a process each (19 MiB).",
+        description="Hashing processes per API process (19 MiB each); each hashes one password at a time.",
     )
-    hash_queue_max: int = Field(64, ge=1, description="Logins and registrations that wait for a hash before a 503.")
+    hash_queue_max: int = Field(
+        64, ge=1, description="Maximum number of logins and registrations that wait for a hash; then 503."
+    )
 
 
 class GateSettings(Group):
     """Admission."""
 
-    rate_limit: int = Field(20, ge=0, description="Buys per user, product and window; 0 for no limit.")
-    rate_window_s: int = Field(1, ge=1, le=3600, description="Length of the rate window.")
-    attempts_per_minute: int = Field(0, ge=0, description="Buys per user, product and minute; 0 for no limit.")
-    lease_s: float = Field(10.0, gt=0, description="How long a lease may wait for Postgres before it is given up.")
-    batch_max: int = Field(256, ge=1, le=1000, description="Most requests in one script call.")
-    queue_max: int = Field(5000, ge=1, description="Requests that wait for the gate in one process before a 503.")
+    rate_limit: int = Field(
+        20, ge=0, description="Maximum number of buys per user, product and window; 0 means no limit."
+    )
+    rate_window_s: int = Field(1, ge=1, le=3600, description="Duration of the rate limit's window.")
+    attempts_per_minute: int = Field(
+        0, ge=0, description="Maximum number of buys per user, product and minute; 0 means no limit."
+    )
+    lease_s: float = Field(
+        10.0, gt=0, description="Lifetime of a lease; then its units go back unless an order exists."
+    )
+    batch_max: int = Field(256, ge=1, le=1000, description="Maximum number of requests in one script call.")
+    queue_max: int = Field(
+        5000, ge=1, description="Maximum number of requests per process that wait for the gate; then 503."
+    )
 
 
 class AcceptSettings(Group):
     """The accept transaction."""
 
-    batch_max: int = Field(64, ge=1, le=500, description="Most proposals in one transaction.")
-    lanes: int = Field(1, ge=1, le=32, description="Accept transactions at once for one product in one process.")
+    batch_max: int = Field(64, ge=1, le=500, description="Maximum number of proposals in one transaction.")
+    lanes: int = Field(
+        1, ge=1, le=32, description="Maximum number of concurrent accept transactions per product and process."
+    )
     transactions: int = Field(
-        4, ge=1, le=200, description="Accept transactions at once in one process; less than `postgres.pool_max`."
+        4,
+        ge=1,
+        le=200,
+        description="Maximum number of concurrent accept transactions per process; less than `postgres.pool_max`.",
     )
     queue_max: int = Field(
-        2000, ge=1, description="Buys of one product under way in one process before a 503; of all products four times."
+        2000,
+        ge=1,
+        description="Maximum number of concurrent buys per product and process, four times as many for all; then 503.",
     )
 
 
 class UnitSettings(Group):
-    """The pool of unit rows, which are made beside the sale."""
+    """The pool of unit rows."""
 
-    chunk: int = Field(5000, ge=1, le=100_000, description="Rows of units made or deleted in one transaction.")
-    ahead: int = Field(50_000, ge=1, description="Rows that are kept ready behind a product's last claim.")
+    chunk: int = Field(
+        5000, ge=1, le=100_000, description="Number of unit rows that one transaction inserts or deletes."
+    )
+    ahead: int = Field(
+        50_000, ge=1, description="Number of unit rows per product that are kept ready for the next claims."
+    )
 
 
 class OrderSettings(Group):
     """Orders after the 202."""
 
-    order_due_s: float = Field(5.0, gt=0, description="When a queued order whose job is lost gets a new one.")
-    payment_due_s: float = Field(8.0, gt=0, description="When an order in payment whose job is lost gets a new one.")
-    postpone_s: float = Field(
-        5.0, gt=0, description="Pause after Postgres refused to move an order; doubles with each further refusal."
+    order_due_s: float = Field(
+        5.0, gt=0, description="Time after which the sweep gives a queued order without a job a new job."
     )
-    postpone_max_s: float = Field(600.0, gt=0, description="Longest pause of an order that Postgres refuses to move.")
+    payment_due_s: float = Field(
+        8.0, gt=0, description="Time after which the sweep gives an order in payment without a job a new job."
+    )
+    postpone_s: float = Field(
+        5.0, gt=0, description="First pause after Postgres refused to change an order; it doubles with each refusal."
+    )
+    postpone_max_s: float = Field(600.0, gt=0, description="Maximum pause of an order that Postgres refuses to change.")
     waiting_max: int = Field(
-        20_000, ge=1, description="Orders of one product that may wait for payment workers before buys get a 503."
+        20_000,
+        ge=1,
+        description="Maximum number of orders per product that wait for payment workers; then buys get 503.",
     )
 
 
@@ -151,92 +182,131 @@ class PaymentSettings(Group):
     """The gateway's client."""
 
     gateway_url: Annotated[str, AfterValidator(_gateway_url)] = Field(
-        "", description="Where the payment gateway is; needed by the payment workers."
+        "", description="URL of the payment gateway. Payment workers require it."
     )
-    gateway_secret: Secret = Field(SecretStr(""), description="Bearer secret that the gateway asks for.")
-    timeout_s: float = Field(10.0, gt=0, description="Longest wait for the gateway; after it the outcome is unknown.")
+    gateway_secret: Secret = Field(SecretStr(""), description="Bearer token for the gateway.")
+    timeout_s: float = Field(10.0, gt=0, description="Maximum wait for the gateway; then the outcome is unknown.")
     tries_max: int = Field(
-        5, ge=1, le=50, description="Charges sent for one order before its key is cancelled instead."
+        5,
+        ge=1,
+        le=50,
+        description="Maximum number of charges sent per order; then the worker cancels the key at the gateway.",
     )
-    retry_s: float = Field(2.0, gt=0, description="First pause before an unknown outcome is asked for; it doubles.")
-    retry_max_s: float = Field(60.0, gt=0, description="Longest pause before an unknown outcome is asked for again.")
+    retry_s: float = Field(
+        2.0, gt=0, description="First pause before a charge with an unknown outcome is sent again; it doubles."
+    )
+    retry_max_s: float = Field(
+        60.0, gt=0, description="Maximum pause before a charge with an unknown outcome is sent again."
+    )
 
 
 class WorkerSettings(Group):
     """The job workers."""
 
-    processes: int = Field(1, ge=1, le=64, description="Processes of one `python -m workers`.")
-    order_concurrency: int = Field(16, ge=1, le=1000, description="Order jobs at once in one process.")
-    payment_concurrency: int = Field(720, ge=1, le=5000, description="Payments at once in one process.")
-    polling_s: float = Field(1.0, gt=0, description="How often a worker looks for jobs if no notification comes.")
-    heartbeat_s: float = Field(2.0, gt=0, description="How often a worker says that it lives.")
-    stalled_s: float = Field(10.0, gt=0, description="Silence after which a worker counts as dead.")
-    drain_s: float = Field(20.0, gt=0, description="How long a worker told to stop finishes what it has begun.")
-    sweep_limit: int = Field(500, ge=1, le=10_000, description="Most orders, leases or returns in one sweep.")
-    reconcile_s: float = Field(0.8, gt=0, description="About the longest time of one reconciliation, each second.")
+    processes: int = Field(1, ge=1, le=64, description="Number of processes that one `python -m workers` starts.")
+    order_concurrency: int = Field(
+        16, ge=1, le=1000, description="Maximum number of concurrent order jobs per process."
+    )
+    payment_concurrency: int = Field(
+        720, ge=1, le=5000, description="Maximum number of concurrent payments per process."
+    )
+    polling_s: float = Field(
+        1.0, gt=0, description="Interval at which a worker looks for jobs when no notification arrives."
+    )
+    heartbeat_s: float = Field(2.0, gt=0, description="Interval between heartbeats of a worker.")
+    stalled_s: float = Field(10.0, gt=0, description="Time without a heartbeat after which a worker counts as dead.")
+    drain_s: float = Field(20.0, gt=0, description="Maximum time in which a worker finishes its jobs after SIGTERM.")
+    sweep_limit: int = Field(500, ge=1, le=10_000, description="Maximum number of orders, leases or returns per sweep.")
+    reconcile_s: float = Field(
+        0.8, gt=0, description="Approximate maximum duration of a reconciliation; one starts each second."
+    )
     reconcile_idle: int = Field(
-        100, ge=1, le=10_000, description="Idle products that a reconciliation compares with the gate, in turns."
+        100,
+        ge=1,
+        le=10_000,
+        description="Number of idle products that each reconciliation compares with the gate, in turn.",
     )
     metrics_port: int = Field(
-        0, ge=0, le=65_535, description="Port of a worker's `/metrics` and `/health/live`, on every address; 0: none."
+        0,
+        ge=0,
+        le=65_535,
+        description="Port of a worker's `/metrics` and `/health/live`, on all addresses; 0 means none.",
     )
 
 
 class AuditSettings(Group):
     """The audit."""
 
-    overdue_s: float = Field(60.0, ge=0, description="How late an order may be before the audit says so.")
-    stuck_s: float = Field(
-        3600.0, gt=0, description="How long an order may stay in a state that is not final, its buyer's window aside."
+    overdue_s: float = Field(
+        60.0, ge=0, description="Delay of an order beyond its due time after which the audit reports it."
     )
-    timeout_s: float = Field(600.0, gt=0, description="Longest time of one statement of the audit.")
+    stuck_s: float = Field(
+        3600.0,
+        gt=0,
+        description="Maximum time in a state that is not final, in addition to the buyer's payment window.",
+    )
+    timeout_s: float = Field(600.0, gt=0, description="Maximum duration of a statement of the audit.")
 
 
 class LiveSettings(Group):
     """Streams of stock and order state."""
 
-    streams_max: int = Field(20_000, ge=1, description="Open streams of one process before a 503.")
-    interval_s: float = Field(0.1, ge=0.01, description="Shortest time between two stock events of one product.")
-    keepalive_s: float = Field(15.0, gt=0, description="Longest silence of a stream: a comment breaks it.")
-    retry_ms: int = Field(1000, ge=1, description="Shortest reconnection time told to clients; up to twice as long.")
-    poll_s: float = Field(2.0, gt=0, description="How often live values are read in case a notification was lost.")
+    streams_max: int = Field(20_000, ge=1, description="Maximum number of open streams per process; then 503.")
+    interval_s: float = Field(0.1, ge=0.01, description="Minimum time between two stock events of a product.")
+    keepalive_s: float = Field(
+        15.0, gt=0, description="Maximum time between two messages of a stream; then the server sends a comment."
+    )
+    retry_ms: int = Field(
+        1000, ge=1, description="Minimum reconnection time sent to clients; the value is random, up to twice as long."
+    )
+    poll_s: float = Field(
+        2.0, gt=0, description="Interval at which a process reads live values in case a notification was lost."
+    )
 
 
 class HttpSettings(Group):
     """The API processes."""
 
-    processes: int = Field(1, ge=1, le=64, description="Processes of one `flashsale serve`, behind its socket.")
-    body_bytes_max: int = Field(16_384, ge=256, description="Largest request body before a 413.")
-    head_bytes_max: int = Field(16_384, ge=1024, description="Longest request line and headers before a 431.")
-    request_timeout_s: float = Field(
-        10.0, gt=0, description="How long a request may take to arrive before its connection is closed."
+    processes: int = Field(
+        1, ge=1, le=64, description="Number of processes that one `flashsale serve` starts behind its socket."
     )
-    drain_s: int = Field(15, ge=1, description="How long a process told to stop finishes open requests.")
+    body_bytes_max: int = Field(16_384, ge=256, description="Maximum size of a request body; a larger body gets 413.")
+    head_bytes_max: int = Field(
+        16_384, ge=1024, description="Maximum size of request line and headers; a larger head gets 431."
+    )
+    request_timeout_s: float = Field(
+        10.0, gt=0, description="Maximum time in which a request must arrive; then the server closes the connection."
+    )
+    drain_s: int = Field(15, ge=1, description="Maximum time in which a process finishes its requests after SIGTERM.")
     cors_origins: list[str] = Field(
         [],
-        description='Origins whose pages may call the API from a browser: `["https://shop.example"]`, `["*"]` for all.',
+        description='Origins whose pages may call the API in a browser: `["https://shop.example"]`, `["*"]` is all.',
     )
 
 
 class SimulatorSettings(Group):
     """The payment gateway simulator."""
 
-    latency_mean_s: float = Field(2.5, ge=0, description="Mean time of a charge (log-normal).")
-    latency_sigma: float = Field(0.5, ge=0, description="Sigma of the log-normal time.")
-    decline_rate: float = Field(0.10, ge=0, le=1, description="Share of charges that are declined.")
-    error_rate: float = Field(0.0, ge=0, le=1, description="Share of charges answered 503 without a charge.")
-    charged_error_rate: float = Field(0.0, ge=0, le=1, description="Share of charges answered 500 although charged.")
-    drop_rate: float = Field(0.0, ge=0, le=1, description="Share of charges whose answer is never sent.")
-    hang_rate: float = Field(0.0, ge=0, le=1, description="Share of charges that are never answered nor made.")
-    seed: int = Field(1, description="Seed of outcomes, times and faults.")
-    ledger_path: str = Field("", description="File that keeps the ledger over restarts; empty for memory only.")
+    latency_mean_s: float = Field(2.5, ge=0, description="Mean duration of a charge (log-normal).")
+    latency_sigma: float = Field(0.5, ge=0, description="Sigma of the log-normal duration.")
+    decline_rate: float = Field(0.10, ge=0, le=1, description="Fraction of charges that are declined.")
+    error_rate: float = Field(0.0, ge=0, le=1, description="Fraction of calls that get 503 and no charge.")
+    charged_error_rate: float = Field(
+        0.0, ge=0, le=1, description="Fraction of calls that get 500 although the charge was made."
+    )
+    drop_rate: float = Field(0.0, ge=0, le=1, description="Fraction of charges whose answer is never sent.")
+    hang_rate: float = Field(0.0, ge=0, le=1, description="Fraction of calls that get neither an answer nor a charge.")
+    seed: int = Field(1, description="Seed of outcomes, durations and faults.")
+    ledger_path: str = Field("", description="File that stores the ledger; empty means that a restart loses it.")
 
 
 class LogSettings(Group):
     """Logs."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
-    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum level that is written.")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` means `console` on a terminal, else `json`."
+    )
 
 
 class Settings(BaseSettings):

@@ -1,4 +1,4 @@
-"""What can go wrong, each with a stable `code` and its data; what HTTP makes of it is `http/problems.py`'s affair."""
+"""Errors of the domain, each with a stable `code` and data. `http/problems.py` maps them to status codes."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from typing import ClassVar
 
 
 class FlashSaleError(Exception):
-    """Base of every error that the domain and the use cases raise on purpose."""
+    """Base of every error that the domain and the use cases raise."""
 
     code: ClassVar[str] = "error"
 
     def __init__(self, detail: str) -> None:
-        """Keep the sentence that is shown to the caller."""
+        """Set the text that the caller sees."""
         super().__init__(detail)
         self.detail = detail
 
 
 class InvalidInput(FlashSaleError):
-    """A field does not hold what it must; nothing was changed."""
+    """A field has an invalid value; nothing was changed."""
 
     code = "invalid_input"
 
     def __init__(self, *, field: str, problem: str) -> None:
-        """Name the field and what is wrong with it."""
+        """Name the field and the problem."""
         super().__init__(f"{field} {problem}")
         self.field = field
 
 
 class NotFound(FlashSaleError):
-    """There is no such thing, or it is somebody else's."""
+    """The object does not exist, or belongs to another user."""
 
     code = "not_found"
 
@@ -45,33 +45,33 @@ class ProductNotFound(NotFound):
 
 
 class OrderNotFound(NotFound):
-    """The caller has no order with this id (it may be another buyer's)."""
+    """The caller has no order with this id; it may belong to another buyer."""
 
     code = "order_not_found"
 
     def __init__(self) -> None:
-        """Say nothing about whether the order exists."""
+        """Do not reveal whether the order exists."""
         super().__init__("You have no order with this id.")
 
 
 class Unauthenticated(FlashSaleError):
-    """No token, or one that does not hold."""
+    """The token is missing or invalid."""
 
     code = "unauthenticated"
 
 
 class BadCredentials(Unauthenticated):
-    """Email and password do not belong together."""
+    """Email or password is wrong."""
 
     code = "bad_credentials"
 
     def __init__(self) -> None:
-        """Say the same for an unknown email and a wrong password."""
+        """Use the same text for an unknown email and a wrong password."""
         super().__init__("Email or password is wrong.")
 
 
 class Forbidden(FlashSaleError):
-    """The caller is known but may not do this."""
+    """The caller is authenticated but lacks the role."""
 
     code = "forbidden"
 
@@ -82,21 +82,19 @@ class EmailTaken(FlashSaleError):
     code = "email_taken"
 
     def __init__(self) -> None:
-        """Give the one sentence."""
         super().__init__("An account with this email exists; log in instead.")
 
 
 class Refused(FlashSaleError):
-    """Base: the buy was understood and the answer is no; it may change later."""
+    """Base of refused buys: the request was valid and the answer is no. A later request may succeed."""
 
 
 class SoldOut(Refused):
-    """No unit was free."""
+    """Fewer units were free than the buyer asked for."""
 
     code = "sold_out"
 
     def __init__(self) -> None:
-        """Give the one sentence."""
         super().__init__("Sold out. Units that come back are sold again.")
 
 
@@ -106,12 +104,12 @@ class LimitReached(Refused):
     code = "limit_reached"
 
     def __init__(self, limit: int | None) -> None:
-        """Name the limit where it is known, in units."""
+        """Name the limit in units, if it is known."""
         super().__init__("You have reached the limit per buyer" + (f" of {limit}." if limit else "."))
 
 
 class NotOnSale(Refused):
-    """The sale has not begun, has ended, or is paused; `code` says which."""
+    """Base: the sale has not started, has ended or is paused."""
 
     code = "not_on_sale"
 
@@ -122,7 +120,6 @@ class SaleNotStarted(NotOnSale):
     code = "sale_not_started"
 
     def __init__(self) -> None:
-        """Give the one sentence."""
         super().__init__("The sale has not started.")
 
 
@@ -132,7 +129,6 @@ class SaleEnded(NotOnSale):
     code = "sale_ended"
 
     def __init__(self) -> None:
-        """Give the one sentence."""
         super().__init__("The sale has ended.")
 
 
@@ -142,7 +138,6 @@ class SalePaused(NotOnSale):
     code = "sale_paused"
 
     def __init__(self) -> None:
-        """Give the one sentence."""
         super().__init__("The sale is paused.")
 
 
@@ -152,17 +147,16 @@ class KeyReused(FlashSaleError):
     code = "idempotency_key_reused"
 
     def __init__(self) -> None:
-        """Give the one sentence."""
         super().__init__("This idempotency key was used for another request; send a new key.")
 
 
 class StateForbids(FlashSaleError):
-    """The order is in a state in which this cannot be done."""
+    """The state of the order does not allow the action."""
 
     code = "order_state_forbids"
 
     def __init__(self, *, action: str, status: str) -> None:
-        """Name the action and the order's status."""
+        """Name the action (a past participle) and the status of the order."""
         super().__init__(f"An order that is {status} cannot be {action}.")
         self.status = status
 
@@ -173,28 +167,27 @@ class AllotmentTooSmall(FlashSaleError):
     code = "allotment_below_claimed"
 
     def __init__(self, claimed: int) -> None:
-        """Name how many units are claimed."""
-        super().__init__(f"{claimed} units are claimed by orders; the allotment cannot be less.")
+        """Name the number of claimed units."""
+        super().__init__(f"Orders hold {claimed} units; the allotment cannot be less.")
         self.claimed = claimed
 
 
 class StaleChange(FlashSaleError):
-    """What was to be changed is not as the caller saw it."""
+    """The object changed after the caller read it."""
 
     code = "stale"
 
     def __init__(self) -> None:
-        """Give the one sentence."""
-        super().__init__("Somebody changed this after you read it; read it again.")
+        super().__init__("The product changed after you read it; read it again.")
 
 
 class RateLimited(FlashSaleError):
-    """The caller sent more requests than allowed; `retry_after_s` says when to come back."""
+    """The caller exceeded a rate limit; the next request may be sent in `retry_after_s`."""
 
     code = "rate_limited"
 
     def __init__(self, *, limit: int, window_s: int, retry_after_s: int) -> None:
-        """Keep the policy (requests per window) for the RateLimit fields."""
+        """Set the limit in requests per window, for the RateLimit fields."""
         super().__init__(f"More than {limit} requests in {window_s} s; try again in {retry_after_s} s.")
         self.limit = limit
         self.window_s = window_s
@@ -202,27 +195,27 @@ class RateLimited(FlashSaleError):
 
 
 class Unavailable(FlashSaleError):
-    """A queue is full or a server is away; nothing was decided, or the same request finds out what was."""
+    """A queue is full or a server is down. The same request under its key gets the answer, if one was decided."""
 
     code = "unavailable"
 
     def __init__(self, detail: str = "Busy; send the same request again.", *, retry_after_s: int = 1) -> None:
-        """Say when to come back, in whole seconds."""
+        """Set the text, and the time to wait in whole seconds."""
         super().__init__(detail)
         self.retry_after_s = retry_after_s
 
 
 class OtherSchema(Unavailable):
-    """The database was not migrated, or not to what this program asks for."""
+    """The schema of the database is not that of this release."""
 
     code = "other_schema"
 
     def __init__(self) -> None:
-        """Say what to do."""
-        super().__init__("The database's schema is missing or another than this program's: run `alembic upgrade head`.")
+        """Name the command that migrates the database."""
+        super().__init__("The database does not have the schema of this release: run `alembic upgrade head`.")
 
 
 class NotReady(Unavailable):
-    """A process cannot serve, or a command cannot work, with the servers as they are; the detail says what to do."""
+    """A process cannot serve, or a command cannot run, until a server changes; the detail says what to do."""
 
     code = "not_ready"

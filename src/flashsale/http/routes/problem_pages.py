@@ -1,4 +1,4 @@
-"""The pages that problems lead to: what each code means, and what to do."""
+"""The pages that the `type` of a problem leads to: the meaning of each code, and what to do."""
 
 from __future__ import annotations
 
@@ -17,68 +17,68 @@ if TYPE_CHECKING:
 MEANINGS: dict[str, tuple[int, str, str]] = {
     "invalid_input": (
         400,
-        "a field, or the body as a whole, does not hold what it must; nothing was changed",
-        "correct it",
+        "a field, or the whole body, has an invalid value; nothing was changed",
+        "correct the field that `field` names",
     ),
     "invalid_request": (
         400,
-        "the body is not what the call takes (administration; `errors` names the fields), or this is no HTTP",
+        "the body does not match the schema (administration; `errors` names the fields), or the bytes are not an HTTP request",
         "see `/schema`",
     ),
-    "unauthenticated": (401, "no token, or one that does not hold", "log in"),
+    "unauthenticated": (401, "the token is missing, invalid or expired", "log in"),
     "bad_credentials": (401, "email or password is wrong", "try again"),
-    "forbidden": (403, "administrators only", "-"),
-    "not_found": (404, "no such thing", "-"),
+    "forbidden": (403, "this call is for administrators", "log in as an administrator"),
+    "not_found": (404, "the object does not exist", "-"),
     "product_not_found": (404, "no product has this id", "-"),
     "order_not_found": (404, "you have no order with this id", "-"),
     "no_such_path": (404, "no call has this path", "see `/schema`"),
-    "method_not_allowed": (405, "the path takes another method", "see `Allow`"),
+    "method_not_allowed": (405, "this path does not accept the method", "use a method that `Allow` names"),
     "sold_out": (
         409,
-        "fewer units were free than you asked for; while the last units are being decided on, the answer is `unavailable`",
-        "units that come back are sold again",
+        "fewer units were free than you asked for; while leases hold the last units, the answer is `unavailable` instead",
+        "watch the stock: units of unpaid orders are sold again",
     ),
     "limit_reached": (409, "your orders hold as many units as one buyer may have", "-"),
     "not_on_sale": (409, "the sale is not open", "-"),
-    "sale_not_started": (409, "the sale window has not opened", "come back at `startsAt`"),
+    "sale_not_started": (409, "the sale window has not opened", "try again at `startsAt`"),
     "sale_ended": (409, "the sale window has closed", "-"),
     "sale_paused": (409, "an administrator paused the sale", "watch the stock"),
     "email_taken": (409, "an account with this email exists", "log in"),
-    "order_state_forbids": (409, "the order's state forbids it", "look at the order"),
-    "allotment_below_claimed": (409, "orders hold more units than the new allotment", "name a larger one"),
-    "stale": (412, "somebody changed the product after you read it", "read it again"),
+    "order_state_forbids": (409, "the state of the order does not allow the action", "read the order"),
+    "allotment_below_claimed": (409, "orders hold more units than the new allotment", "choose a larger allotment"),
+    "stale": (412, "the product changed after you read it", "read it again"),
     "too_slow": (
         408,
         "the request did not arrive within `FLASHSALE_HTTP__REQUEST_TIMEOUT_S`; the connection is closed",
         "send it again",
     ),
-    "body_too_large": (413, "the body is longer than `FLASHSALE_HTTP__BODY_BYTES_MAX`", "-"),
-    "unsupported_media_type": (415, "the body's type is not taken", "send JSON"),
-    "idempotency_key_reused": (422, "the key belongs to an accepted request with another body", "send a new key"),
-    "rate_limited": (429, "more requests than allowed", "wait for `Retry-After`"),
+    "body_too_large": (413, "the body is larger than `FLASHSALE_HTTP__BODY_BYTES_MAX`", "send a smaller body"),
+    "unsupported_media_type": (415, "the API does not accept this content type", "send JSON"),
+    "idempotency_key_reused": (422, "an accepted request with another body used this key", "send a new key"),
+    "rate_limited": (429, "you sent more requests than the limit allows", "wait as long as `Retry-After` says"),
     "head_too_large": (
         431,
-        "request line and headers are longer than `FLASHSALE_HTTP__HEAD_BYTES_MAX`; the connection is closed",
-        "send less",
+        "request line and headers are larger than `FLASHSALE_HTTP__HEAD_BYTES_MAX`; the connection is closed",
+        "send fewer or shorter headers",
     ),
     "unavailable": (
         503,
-        "a queue is full, a server is away, the last units are being decided on, or another request under your key is; nothing was refused",
+        "a queue is full, a server is down, leases hold the last units, or another request under your key is in progress; nothing was refused",
         "send the same request again, under the same key",
     ),
     "other_schema": (
         503,
-        "the database was not migrated to what this release needs",
-        "send the same request later; who runs it: `alembic upgrade head`",
+        "the database does not have the schema of this release",
+        "send the same request later; the operator runs `alembic upgrade head`",
     ),
     "not_ready": (
         503,
-        "`/health/ready`: this process cannot serve; `problems` says what is wrong",
-        "what `problems` says",
+        "`/health/ready`: this process cannot serve; `problems` names the causes",
+        "do what `problems` says",
     ),
-    "internal": (500, "a defect; it is logged", "tell us"),
+    "internal": (500, "a defect of the server; the log has the details", "report it"),
 }
-"""By code: status, meaning, what to do, as in docs/reference/problems.md."""
+"""Status, meaning and advice by code, as in docs/reference/problems.md."""
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{code}</title>
@@ -105,7 +105,7 @@ SHOW = Operation(
 
 
 async def page(request: Request) -> Answer:
-    """Show what a code means."""
+    """Answer with the page of a code."""
     code = request.path.removeprefix(PAGES).rstrip("/")
     known = MEANINGS.get(code)
     if known is None:
