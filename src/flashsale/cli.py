@@ -1,4 +1,4 @@
-"""The command line: `flashsale COMMAND --help` says what each does, with an example."""
+"""The command line. `flashsale COMMAND --help` explains each command and shows an example."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from flashsale.settings import LogSettings, Settings, read_settings
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-# The commands import what they need when they run: `--help` and the small ones stay quick.
+# Each command imports its modules when it runs, so `--help` starts fast.
 
 
 class Commands(click.Group):
-    """The commands; Ctrl-C ends any of them with the exit code that shells give it, and no more words."""
+    """The commands. Ctrl-C ends each with exit code 130 and prints nothing."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command."""
@@ -41,12 +41,12 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """A flash-sale backend: a fixed number of units, far more buyers, nothing sold twice, nothing lost."""
+    """A flash-sale backend: a fixed number of units, far more buyers, no unit sold twice, no order lost."""
     guard_errors()
 
 
 def _run(coroutine: Coroutine[object, object, int | None]) -> None:
-    """Run a command; expected failures are one line and exit code 1."""
+    """Run a command. An expected failure prints one line and exits with 1."""
     from flashsale.domain.errors import FlashSaleError
     from flashsale.local.binaries import MissingBinary
     from flashsale.local.children import ChildFailed
@@ -70,17 +70,29 @@ def _run(coroutine: Coroutine[object, object, int | None]) -> None:
 
 @main.command(epilog="Example: flashsale up --api 4 --port 9000")
 @click.option(
-    "--data-dir", type=click.Path(path_type=Path), default=".flashsale", show_default=True, help="Data, logs."
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=".flashsale",
+    show_default=True,
+    help="Directory of data and logs.",
 )
-@click.option("--api", type=click.IntRange(1, 64), default=2, show_default=True, help="API processes behind one port.")
-@click.option("--orders", type=click.IntRange(1, 64), default=1, show_default=True, help="Order worker processes.")
-@click.option("--payments", type=click.IntRange(1, 64), default=1, show_default=True, help="Payment worker processes.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 for any.")
+@click.option(
+    "--api", type=click.IntRange(1, 64), default=2, show_default=True, help="Number of API processes behind one port."
+)
+@click.option("--orders", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of order workers.")
+@click.option("--payments", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of payment workers.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port of the API; 0 means any free port.",
+)
 def up(data_dir: Path, api: int, orders: int, payments: int, port: int) -> None:
-    """Start the whole stack on this machine and keep it up until Ctrl-C.
+    """Start the whole stack on this machine and run it until Ctrl-C.
 
-    Postgres and Valkey are started too, unless FLASHSALE_POSTGRES__URL or FLASHSALE_REDIS__URL names a running one.
-    Every setting (docs/reference/settings.md) can be given in the environment.
+    The command also starts Postgres and Valkey, unless FLASHSALE_POSTGRES__URL or FLASHSALE_REDIS__URL names a running
+    server. It reads every other setting (docs/reference/settings.md) from the environment.
     """
     from rich.console import Console
 
@@ -102,18 +114,21 @@ def up(data_dir: Path, api: int, orders: int, payments: int, port: int) -> None:
 
 
 @main.command(epilog="Example: flashsale demo --units 100 --buyers 2000 --seconds 3")
-@click.option("--units", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Units for sale.")
-@click.option("--buyers", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="Buyers.")
-@click.option("--seconds", type=click.FloatRange(0.5, 300), default=5.0, show_default=True, help="They arrive within.")
+@click.option("--units", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Number of units.")
+@click.option("--buyers", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="Number of buyers.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.5, 300), default=5.0, show_default=True, help="Time in which they arrive."
+)
 @click.option("--price", default="999.99", show_default=True, help="Price of a unit.")
-@click.option("--api", type=click.IntRange(1, 64), default=2, show_default=True, help="API processes.")
+@click.option("--api", type=click.IntRange(1, 64), default=2, show_default=True, help="Number of API processes.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of arrivals, payments and declines.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Keep data, logs and history here.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Directory that keeps data, logs and history.")
 def demo(units: int, buyers: int, seconds: float, price: str, api: int, seed: int, data_dir: Path | None) -> None:
-    """Run a whole sale on this machine and prove that it was right.
+    """Run a whole sale on this machine and check the result.
 
-    Starts the stack, makes buyers, lets a load generator send all buys, waits for the last order, prints a table and
-    the audit, stops everything. Exit code 0 only if the audit holds and every unit is accounted for.
+    The command starts the stack, creates buyers, sends all buys with a load generator, waits for the last order,
+    prints a table and the audit, and stops everything. It exits with 0 only if every invariant holds and every unit is
+    confirmed or free.
     """
     from flashsale.demo.run import run_demo
     from flashsale.demo.sale import Sale
@@ -133,9 +148,15 @@ def demo(units: int, buyers: int, seconds: float, price: str, api: int, seed: in
 
 @main.command(epilog="Example: flashsale backup sale.flashsale")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--data-dir", type=click.Path(path_type=Path), default=".flashsale", show_default=True, help="Its data.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=".flashsale",
+    show_default=True,
+    help="Directory of the stack.",
+)
 def backup(file: Path, data_dir: Path) -> None:
-    """Write the local stack into one file, also while a sale runs: database, the simulator's ledger, secrets."""
+    """Write the local stack to one file, also during a sale: the database, the simulator's ledger, the secrets."""
     from flashsale.local.backup import backup as run_backup
 
     configure_logs(LogSettings(level="warning"))
@@ -148,14 +169,18 @@ def backup(file: Path, data_dir: Path) -> None:
 
 @main.command(epilog="Example: flashsale restore sale.flashsale --data-dir restored")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--data-dir", type=click.Path(path_type=Path), default=".flashsale", show_default=True, help="Where to.")
-@click.option("--ledger", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The simulator's newest.")
-@click.option("--overwrite", is_flag=True, help="Replace the data that are there, for good.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), default=".flashsale", show_default=True, help="Target directory."
+)
+@click.option(
+    "--ledger", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The simulator's newest ledger."
+)
+@click.option("--overwrite", is_flag=True, help="Delete the data in the target directory.")
 def restore(file: Path, data_dir: Path, ledger: Path | None, overwrite: bool) -> None:  # noqa: FBT001 - by name
-    """Make the local stack of a backup, and list what buyers were charged after the backup was made.
+    """Restore the local stack from a backup and list the charges made after the backup.
 
-    The database goes back in time and the buyers' money does not: each line names an order that is gone and what is to
-    be given back. Start the stack with `flashsale up`; the gate is loaded from Postgres.
+    Orders accepted after the backup are lost, and charges are not undone. Each line names a lost order and the amount
+    to refund. Start the stack with `flashsale up`; it loads the gate from Postgres.
     """
     from flashsale.domain.money import Money
     from flashsale.local.backup import AFTER
@@ -177,15 +202,17 @@ def restore(file: Path, data_dir: Path, ledger: Path | None, overwrite: bool) ->
 
 
 @main.command(epilog="Example: flashsale audit --history sale.jsonl")
-@click.option("--history", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What clients saw.")
-@click.option("--overdue-s", type=float, help="How late an order may be; by default FLASHSALE_AUDIT__OVERDUE_S.")
-@click.option("--bypass-ok", is_flag=True, help="Do not ask that the gate of a product on sale is loaded.")
+@click.option(
+    "--history", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File that a load generator wrote."
+)
+@click.option("--overdue-s", type=float, help="Replaces FLASHSALE_AUDIT__OVERDUE_S.")
+@click.option("--bypass-ok", is_flag=True, help="Accept a gate that is not loaded.")
 @click.option("--json", "machine", is_flag=True, help="Print one JSON document instead of lines.")
 def audit(history: Path | None, overdue_s: float | None, bypass_ok: bool, machine: bool) -> None:  # noqa: FBT001
-    """Recompute every invariant from the data; one line each, exit code 1 on any violation.
+    """Recompute every invariant from the data, print one line for each, and exit with 1 on a violation.
 
-    Reads Postgres, the gate and the payment gateway's ledger, named by the environment. With --history also what
-    clients saw, as the load generator writes it.
+    The audit reads Postgres, the gate and the payment gateway's ledger, which the environment names. With --history it
+    also reads what the clients of a load generator saw.
     """
     from flashsale.bootstrap import open_audit, require_servers
     from flashsale.usecases.findings import as_json, format_findings
@@ -217,10 +244,10 @@ def audit(history: Path | None, overdue_s: float | None, bypass_ok: bool, machin
 @main.command(epilog="Example: flashsale serve --port 8000")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port to listen on.")
-@click.option("--fd", type=int, help="Inherited listening socket, instead of host and port.")
-@click.option("--ready-fd", type=int, help="File descriptor that gets a line once the process serves.")
+@click.option("--fd", type=int, help="Inherited listening socket; replaces host and port.")
+@click.option("--ready-fd", type=int, help="File descriptor that receives a line when the process is ready.")
 def serve(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
-    """Run the API, in FLASHSALE_HTTP__PROCESSES processes, until SIGTERM or SIGINT, which let open requests finish."""
+    """Run the API in FLASHSALE_HTTP__PROCESSES processes. SIGTERM and SIGINT let open requests finish."""
     import uvloop
 
     from flashsale.asgi import serve as run_serve
@@ -236,10 +263,10 @@ def serve(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
 @main.command(epilog="Example: FLASHSALE_SIMULATOR__DECLINE_RATE=0.5 flashsale simulator --port 9100")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9100, show_default=True, help="Port to listen on.")
-@click.option("--fd", type=int, help="Inherited listening socket, instead of host and port.")
-@click.option("--ready-fd", type=int, help="File descriptor that gets a line once the process serves.")
+@click.option("--fd", type=int, help="Inherited listening socket; replaces host and port.")
+@click.option("--ready-fd", type=int, help="File descriptor that receives a line when the process is ready.")
 def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
-    """Run the payment gateway simulator: it charges nobody, but slowly, and keeps books."""
+    """Run the payment gateway simulator, which keeps a ledger and charges nobody."""
     import uvloop
 
     from flashsale.runtime.processes import settle_collector
@@ -249,7 +276,7 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
     settings = _process_settings()
     secret = settings.payments.gateway_secret.get_secret_value()
     if not secret:
-        sys.exit("FLASHSALE_PAYMENTS__GATEWAY_SECRET: set the secret that callers must send.")
+        sys.exit("FLASHSALE_PAYMENTS__GATEWAY_SECRET: set the secret that callers send.")
 
     def ready() -> None:
         settle_collector()
@@ -269,9 +296,9 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
 
 @main.command(epilog='Example: printf %s "$PASSWORD" | flashsale admin --email admin@example.com')
 @click.option("--email", required=True, help="The administrator's email.")
-@click.option("--if-missing", is_flag=True, help="Leave the password of an existing administrator alone.")
+@click.option("--if-missing", is_flag=True, help="Do not change the password of an existing administrator.")
 def admin(email: str, if_missing: bool) -> None:  # noqa: FBT001 - click passes it by name
-    """Create an administrator, or give an existing one the password on standard input, or typed at a terminal."""
+    """Create an administrator or set the password of one, from standard input or typed at a terminal."""
     from flashsale.bootstrap import open_services, require_servers
 
     settings = _process_settings()
@@ -287,13 +314,13 @@ def admin(email: str, if_missing: bool) -> None:  # noqa: FBT001 - click passes 
 
 
 @main.command(epilog="Example: flashsale buyers --count 10000 --out buyers.jsonl")
-@click.option("--count", type=click.IntRange(1, 1_000_000), required=True, help="How many buyers.")
+@click.option("--count", type=click.IntRange(1, 1_000_000), required=True, help="Number of buyers.")
 @click.option(
-    "--prefix", default="buyer", show_default=True, help="Their names begin so; the same prefix, the same buyers."
+    "--prefix", default="buyer", show_default=True, help="Start of their names; the same prefix gives the same buyers."
 )
-@click.option("--out", type=click.File("w"), default="-", help="File for one JSON line each: user_id, token.")
+@click.option("--out", type=click.File("w"), default="-", help="File for one JSON line per buyer: user_id, token.")
 def buyers(count: int, prefix: str, out: IO[str]) -> None:
-    """Create buyers in bulk with a token each, for load tests. They have no password: nobody can log in as them."""
+    """Create buyers without passwords, each with a token, for load tests."""
     from flashsale.bootstrap import open_services, require_servers
     from flashsale.domain.users import Principal, Role
     from flashsale.http.auth import Tokens
@@ -316,7 +343,7 @@ def buyers(count: int, prefix: str, out: IO[str]) -> None:
 @main.command(epilog="Example: TOKEN=$(flashsale token admin@flashsale.invalid)")
 @click.argument("email")
 def token(email: str) -> None:
-    """Print a login token for an existing account, signed with this stack's key: for scripts and first steps."""
+    """Print a login token for an existing account, for scripts and first steps."""
     from flashsale.bootstrap import open_services, require_servers
     from flashsale.domain.users import Principal
     from flashsale.http.auth import Tokens
@@ -329,7 +356,7 @@ def token(email: str) -> None:
             found = await services.users.credentials(email)
         if found is None:
             sys.exit(
-                f"flashsale: no account has the email {email}. `flashsale buyers` and `flashsale admin` make some."
+                f"flashsale: no account has the email {email}. Create one with `flashsale buyers` or `flashsale admin`."
             )
         user, _ = found
         _print_result(Tokens(settings.auth).issue(Principal(user_id=user.user_id, role=user.role)))
@@ -338,9 +365,9 @@ def token(email: str) -> None:
 
 
 def _read_password() -> str:
-    """Read a new password: typed twice at a terminal, or all of standard input without the end of its line.
+    """Read a new password: typed twice at a terminal, or standard input without its final newline.
 
-    Ends the process with one line if it cannot be one; so does no answer at the terminal.
+    A password that is not valid ends the process with one line.
     """
     from flashsale.domain.errors import InvalidInput
     from flashsale.usecases.accounts import PASSWORD_MAX, check_password
@@ -351,7 +378,7 @@ def _read_password() -> str:
         if sys.stdin.isatty():
             password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
         else:
-            # No more than what shows that it is too long.
+            # As many bytes as show that it is too long.
             password = sys.stdin.buffer.read(4 * PASSWORD_MAX + 3).decode()
             password = password.removesuffix("\n").removesuffix("\r")
         check_password(password)
@@ -363,13 +390,13 @@ def _read_password() -> str:
 
 
 def _forget_output() -> None:
-    """Turn standard output to nothing: what is left for one that failed would fail again, with more words, at exit."""
+    """Redirect standard output to /dev/null: Python would flush its buffer at exit and print a second error."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _print_result(text: str) -> None:
-    """Print what the command is for. Unlike progress it must arrive, so an `OSError` is one line and exit code 1."""
+    """Print the result of a command. An `OSError` ends the command with one line and exit code 1."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -382,7 +409,7 @@ def _process_settings() -> Settings:
 
 
 def _named_servers() -> dict[str, str]:
-    """Give the servers that the environment names; the stack starts the others itself."""
+    """Return the servers that the environment names; the stack starts the others."""
     names = ("FLASHSALE_POSTGRES__URL", "FLASHSALE_REDIS__URL")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 

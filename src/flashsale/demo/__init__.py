@@ -1,1 +1,1 @@
-"""The sale that proves itself."""
+"""The sale that checks itself."""

@@ -1,4 +1,4 @@
-"""The demo: a whole sale on one machine, watched live, measured and audited."""
+"""The demo: a whole sale on one machine, shown live, measured and audited."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MIB = 2**20
 
 
 async def run_demo(sale: Sale, *, data_dir: Path, api: int, environment: Mapping[str, str]) -> int:
-    """Run the sale and give the exit code: 0 only if the audit holds and each unit is confirmed or free."""
-    # Without a terminal, wide enough that no figure is folded.
+    """Run the sale and return the exit code: 0 only if every invariant holds and each unit is confirmed or free."""
+    # Without a terminal the width keeps each figure on one line.
     stdout = progress()
     console = Console(file=stdout, width=None if stdout.isatty() else 110)
     began_s = time.monotonic()
@@ -40,13 +40,13 @@ async def run_demo(sale: Sale, *, data_dir: Path, api: int, environment: Mapping
     async with stack:
         say = stack.say
         async with open_sale(stack, sale, data_dir) as run:
-            say(f"making {sale.buyers:,} buyers with a token each (no passwords: nobody logs in as them)")
+            say(f"creating {sale.buyers:,} buyers, each with a token")
             await run.prepare()
             say(
                 f"{sale.buyers:,} buyers arrive within {sale.seconds:g} s for {sale.units:,} units at {sale.price} USD;"
-                f" {sale.persistence:.0%} of those told `sold out` try again for {sale.persist_s:g} s"
+                f" {sale.persistence:.0%} of the buyers who are told `sold out` try again for {sale.persist_s:g} s"
             )
-            say("limits as by default: 20 buys per second and user; attempts per minute are not limited")
+            say("default limits: 20 buys per second and user, no limit per minute")
             run.begin()
             await _watch(console, run)
             if run.load.returncode:
@@ -60,7 +60,7 @@ async def run_demo(sale: Sale, *, data_dir: Path, api: int, environment: Mapping
     if not accounted:
         console.print(f"{sale.units - outcome['confirmed'] - outcome['free']} units are neither confirmed nor free")
     right = accounted and not audit_code and run.load.returncode == 0
-    console.print(f"[{time.monotonic() - began_s:5.1f} s] {'the sale was right' if right else 'THE SALE WENT WRONG'}")
+    console.print(f"[{time.monotonic() - began_s:5.1f} s] {'the sale succeeded' if right else 'THE SALE FAILED'}")
     return int(not right)
 
 
@@ -105,7 +105,7 @@ def _results(sale: Sale, outcome: dict[str, Any], summary: dict[str, float], mem
     )
     table.add_row("units free at the end", f"{outcome['free']:,}")
     for label, name in (
-        ("buys sent (retries and persistent buyers included)", "buys_sent"),
+        ("buys sent, including retries", "buys_sent"),
         ("sold-out answers", "sold_out_answers"),
         ("answers 429 / 503 / other 5xx", ""),
         ("sold out after", "sold_out_after_s"),

@@ -1,6 +1,6 @@
-"""A sale on a stack that runs: a product, buyers, a load generator, and what became of it.
+"""A sale on a running stack: a product, buyers, a load generator, and the outcome.
 
-The demo shows one; the fault tests disturb one.
+The demo shows a sale; the fault tests disturb one.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ AWAY = (*failures.AWAY, asyncpg.PostgresError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sale:
-    """What is sold to how many, and how they behave."""
+    """The parameters of a sale."""
 
     units: int
     buyers: int
     seconds: float
-    """All buyers arrive within so many seconds."""
+    """The time in which all buyers arrive."""
     price: str = "999.99"
     seed: int = 1
     players: int = 250
-    """Locust users that play the buyers: enough that none waits for a free one."""
+    """Number of Locust users that act for the buyers: enough that no buyer waits for one."""
     persistence: float = 0.05
-    """Share of sold-out buyers that keep trying, so that units that come back after a decline are sold again."""
+    """Fraction of sold-out buyers who try again, so that units of declined orders are sold again."""
     persist_s: float = 9.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A look at the sale."""
+    """The state of the sale at one instant."""
 
     elapsed_s: float
     orders: dict[str, int]
@@ -67,7 +67,7 @@ class Seen:
 
 
 class SaleRun:
-    """A sale that is prepared, begun, looked at, and summed up. Made by `open_sale`."""
+    """A sale that runs: prepare, begin, watch, outcome. `open_sale` creates it."""
 
     def __init__(self, stack: Stack, sale: Sale, folder: Path, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         """Keep history, summary and buyers in `folder`."""
@@ -83,10 +83,10 @@ class SaleRun:
         self._buyers = folder / "buyers.jsonl"
 
     async def prepare(self) -> None:
-        """Create the product and buyers with a token each.
+        """Create the product, and buyers with a token each.
 
         Raises:
-            ChildFailed: if the buyers cannot be made.
+            ChildFailed: if the buyers cannot be created.
         """
         self.product_id = await create_product(
             self.stack, {"name": "Phone", "price": self.sale.price, "stock": self.sale.units}
@@ -96,7 +96,7 @@ class SaleRun:
             raise child.failure(f"ended with {child.returncode}")
 
     def begin(self) -> None:
-        """Let the buyers arrive."""
+        """Start the load generator."""
         sale = self.sale
         options = {
             "--host": self.stack.base_url,
@@ -108,7 +108,7 @@ class SaleRun:
             "--persistence": sale.persistence,
             "--persist-s": sale.persist_s,
             "--arrival-seed": sale.seed,
-            # Faults may delay payments and decline them: what must hold is for the audit to say.
+            # Faults may delay and decline payments; the audit decides whether the sale was right.
             "--min-success": 0,
             "--max-order-p95-s": 3600,
             "--history": self.history,
@@ -125,14 +125,14 @@ class SaleRun:
         self.began_s = time.monotonic()
 
     def satisfy(self) -> None:
-        """End the persistence of those who were told `sold out`."""
+        """Stop the buyers who try again after `sold out`."""
         self.load.send(signal.SIGUSR1)
 
     async def watch(self, show: Callable[[Seen], None], *, every_s: float, deadline_s: float) -> None:
-        """Look at the sale until the load generator has ended and the last order is final.
+        """Call `show` every `every_s` until the load generator has ended and the last order is final.
 
         Raises:
-            ChildFailed: if that takes longer than `deadline_s`.
+            ChildFailed: after `deadline_s`.
         """
         while True:
             seen = await self.look()
@@ -145,7 +145,7 @@ class SaleRun:
             await asyncio.sleep(every_s)
 
     async def look(self) -> Seen | None:
-        """Read how things stand; None if the database is away."""
+        """Read the state of the sale; None if the database is down."""
         try:
             orders = await self.pool.fetch(
                 "SELECT status, count(*) AS orders FROM orders WHERE product_id = $1 GROUP BY status", self.product_id
@@ -162,19 +162,19 @@ class SaleRun:
         )
 
     async def outcome(self) -> dict[str, Any]:
-        """Sum the orders up: `sql/queries/audit.sql`, outcome_of_sale."""
+        """Return the outcome of the orders: `outcome_of_sale` in `sql/queries/audit.sql`."""
         row = await self.pool.fetchrow(OUTCOME.text, self.product_id)
         if row is None:
             raise AssertionError
         return dict(row)
 
     def summary(self) -> dict[str, float]:
-        """Give the load generator's figures; nothing if it failed."""
+        """Return the load generator's figures; empty if it failed."""
         figures: dict[str, float] = json.loads(self._summary.read_text()) if self._summary.exists() else {}
         return figures
 
     async def audit(self) -> tuple[int, str]:
-        """Run `flashsale audit` with what the clients saw; gives its exit code and what it printed."""
+        """Run `flashsale audit` with the clients' history; returns its exit code and output."""
         child = self._command("audit", "audit", "--history", str(self.history))
         return await child.wait(), child.log_path.read_text().strip()
 
@@ -190,7 +190,7 @@ class SaleRun:
 
 @asynccontextmanager
 async def open_sale(stack: Stack, sale: Sale, folder: Path) -> AsyncIterator[SaleRun]:
-    """Prepare for a sale on a stack that runs; afterwards no load generator does."""
+    """Open a sale on a running stack; stop the load generator at the end."""
     pool = await asyncpg.create_pool(stack.environment["FLASHSALE_POSTGRES__URL"], min_size=1, max_size=2)
     run = SaleRun(stack, sale, folder, pool)
     try:
@@ -202,10 +202,10 @@ async def open_sale(stack: Stack, sale: Sale, folder: Path) -> AsyncIterator[Sal
 
 
 async def create_product(stack: Stack, product: dict[str, object]) -> int:
-    """Create a product over the API, as the administrator; gives its id.
+    """Create a product over the API, as the administrator; returns its id.
 
     Raises:
-        ChildFailed: if the API refuses.
+        ChildFailed: if the API refuses the product.
     """
     try:
         async with aiohttp.ClientSession(stack.base_url, raise_for_status=True) as session:
