@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from flashsale.domain.products import LiveStock
-from flashsale.usecases.history import OrderRow, Steps, check_history, read_history
+from flashsale.usecases.history import OrderRow, read_history
+from flashsale.usecases.history_audit import Steps, check_history
 
 ORDER = OrderRow(
     order_id="o1", user_id="u1", key="k1", status="confirmed", version=5, product_id=1, product_name="Phone",

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 from flashsale.domain.requests import BuyRequest
 from flashsale.usecases import gate_audit, ledger_audit
 from flashsale.usecases.findings import Checked, found, skipped
-from flashsale.usecases.history import History, OrderRow, check_history
+from flashsale.usecases.history_audit import check_history
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from flashsale.usecases.history import History, OrderRow
     from flashsale.usecases.ports import PaymentGateway, Products
 
 NEED_HISTORY = {
