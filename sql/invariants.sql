@@ -15,18 +15,20 @@ WITH counted AS (
     GROUP BY u.product_id
 )
 SELECT
-    coalesce(p.product_id, l.product_id, c.product_id, o.product_id)::text AS id,
+    coalesce(p.product_id, l.product_id, c.product_id, o.product_id, s.product_id)::text AS id,
     (
         p.allotment = coalesce(c.units, 0) + coalesce(o.unmade, 0)
         AND l.free = coalesce(c.free, 0) + coalesce(o.unmade, 0)
         AND l.version > 0 AND l.claim_hand >= 0 AND coalesce(c.numbered, true)
         AND l.above_zero_at <= l.raised_at AND l.raised_at <= clock_timestamp()
+        AND (s.product_id IS NULL OR (SELECT max(r) FROM unnest(s.raised_at) AS r) <= clock_timestamp())
         AND (o.product_id IS NULL) = (o.unmade IS NULL)
     ) IS NOT TRUE AS bad
 FROM products AS p
 FULL JOIN product_live AS l ON p.product_id = l.product_id
 FULL JOIN counted AS c ON coalesce(p.product_id, l.product_id) = c.product_id
-FULL JOIN unit_pools AS o ON coalesce(p.product_id, l.product_id, c.product_id) = o.product_id;
+FULL JOIN unit_pools AS o ON coalesce(p.product_id, l.product_id, c.product_id) = o.product_id
+FULL JOIN stock_raises AS s ON coalesce(p.product_id, l.product_id, c.product_id, o.product_id) = s.product_id;
 
 -- name: I2_owners
 -- Each order that is live, confirmed or being refunded owns exactly its quantity of its product's units; every other
@@ -95,7 +97,7 @@ WITH tried AS (
             AND (a.amount_minor, a.currency) = (o.unit_price_minor * o.quantity, o.currency)
             AND (a.gateway_key = o.order_id::text OR starts_with(a.gateway_key, o.order_id::text || ':'))
             AND a.begun_at BETWEEN o.created_at AND coalesce(a.finished_at, clock_timestamp())
-            AND (a.outcome IS NULL) = (a.finished_at IS NULL)
+            AND (a.outcome IS NULL) = (a.finished_at IS NULL) AND a.sent IS NOT NULL
             AND coalesce(a.finished_at <= clock_timestamp(), true)
             AND (a.attempt = 1 OR NOT EXISTS (
                 SELECT 1 FROM payment_attempts AS e
@@ -363,6 +365,8 @@ FROM (
     SELECT 'payment_attempts', count(*), count(DISTINCT row(a.order_id, a.attempt)) FROM payment_attempts AS a
     UNION ALL
     SELECT 'unit_pools', count(*), count(DISTINCT o.product_id) FROM unit_pools AS o
+    UNION ALL
+    SELECT 'stock_raises', count(*), count(DISTINCT s.product_id) FROM stock_raises AS s
     UNION ALL
     SELECT 'gate_returns', count(*), count(DISTINCT g.order_id) FROM gate_returns AS g
     UNION ALL

@@ -4,8 +4,8 @@ SELECT outcome, order_id, product_id, product_name, quantity, unit_price_minor, 
 FROM accept_orders_v2($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: void
--- Gives proposals up; gives each id with `order` or `void`.
-SELECT order_id, kind FROM void_requests_v2($1);
+-- Gives proposals up, waiting up to $2 for inserts in flight; gives each id that is decided with `order` or `void`.
+SELECT order_id, kind FROM void_requests_v3($1, $2);
 
 -- name: replays
 -- Looks up the orders that stand under ($1 user, $2 key), with their fingerprints, and at the same instant the free units

@@ -69,10 +69,11 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(r"timeline\.life", (), "the name of a server process, compared with the one that runs"),
     Excuse(r"postponed_orders\..*", (), "a pause that ends by itself; the order is found by its age"),
     Excuse(
-        r"(product_live\.(above_zero|raised)|buyer_units\.released)_at",
-        ("aged", "swapped", "ahead"),
+        r"(product_live\.(above_zero|raised)|buyer_units\.released)_at|stock_raises\.(product_id|raised_at|\*)",
+        ("aged", "swapped", "ahead", "deleted"),
         "when units came free last: it only turns old proposals away",
     ),
+    Excuse(r"payment_attempts\.sent", ("changed", "swapped"), "whether a call was made only the gateway knows"),
     Excuse(r"order_mark\.one", (), "the name of the only row"),
     Excuse(r"order_stragglers\.order_id", ("swapped",), "both are there before and after"),
     Excuse(r"units\.unit_no", ("changed", "swapped"), "a unit's number is its name: any other would do"),
@@ -113,7 +114,7 @@ ONLY_WHOLE: tuple[Excuse, ...] = (
     *EXCUSES,
     Excuse(r"\w+\.\*", ("doubled",), "two rows of one key: `flashsale audit` counts keys, a primary key forbids them"),
     Excuse(
-        r"(product_live\.(version|claim_hand|above_zero_at|raised_at)|buyer_units\.released_at)",
+        r"(product_live\.(version|claim_hand|above_zero_at|raised_at)|buyer_units\.released_at|stock_raises\..*)",
         (),
         "what the gate and the streams show is compared by `flashsale audit`",
     ),

@@ -77,6 +77,8 @@ OTHER = {
     "bytea": "coalesce({0}, '') || '\\x00'",
     "jsonb": "'{{\"foreign\": 1}}'",
     "double precision": "coalesce({0}, 0) + 1",
+    # The only arrays are of instants.
+    "ARRAY": "ARRAY(SELECT one + interval '3 days' FROM unnest({0}) AS one)",
 }
 INSTANT = "timestamp with time zone"
 

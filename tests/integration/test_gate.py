@@ -1,11 +1,14 @@
 import asyncio
+import re
 import time
 
 import pytest
 
+from flashsale.adapters.redis.connection import SCRIPTS
+from flashsale.adapters.redis.decisions import Decision, Decisions
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.domain.errors import LimitReached, RateLimited, SoldOut
-from flashsale.domain.gate import Admission, GateReturn
+from flashsale.domain.gate import Admission, GateReturn, LeaseEnd
 from tests.conftest import add_buyers, add_product, make_settings
 from tests.support.accepting import new_id
 from tests.support.gates import admit, ask, flushed, state
@@ -89,6 +92,7 @@ async def test_requests_per_window_and_attempts_per_minute_are_limited(postgres_
         ["SET", "stock", "many"],
         ["SET", "stock", "1.5"],
         ["SET", "stock", "-3"],
+        ["SET", "stock", "007"],
         ["SET", "stock", "99999999999999999999"],
         ["SET", "epoch", "999"],
         ["SET", "epoch", "9999999999999"],
@@ -207,3 +211,57 @@ async def test_foreign_rates_are_forgotten_and_unload_nothing(services, redis, f
         await (redis.set(key, "no hash") if foreign == "type" else redis.hset(key, str(user), "x"))
     assert (await admit(services, product, user)).admission is Admission.ADMITTED
     assert (await state(services, product)).loaded
+
+
+ENDS = {
+    LeaseEnd.KEPT: (lambda gate, *lease: gate.settle(*lease), 3),
+    LeaseEnd.GIVEN_BACK: (lambda gate, *lease: gate.give_back(*lease), 5),
+    LeaseEnd.SHORT: (lambda gate, *lease: gate.drop(*lease, visible=1), 4),
+}
+
+
+def test_the_ends_of_leases_are_those_of_the_script():
+    assert set(ENDS) == set(LeaseEnd)
+    script = (SCRIPTS / "admit.lua").read_text()
+    [names, numbers] = re.search(r"^local (KEPT, .*) = (.*)$", script, re.MULTILINE).groups()
+    assert dict(zip(names.split(", "), map(int, numbers.split(", ")), strict=True)) == LeaseEnd.__members__
+
+
+@pytest.mark.parametrize("end", LeaseEnd)
+async def test_a_decision_ends_its_lease_whatever_epoch_its_batch_knows(services, end):
+    tell, stock = ENDS[end]
+    old = await add_product(services, allotment=5)
+    user = (await add_buyers(services, 1))[0]
+    await services.load_gate(old.product_id, seen_epoch=old.epoch)
+    product = await services.catalog.get(old.product_id)
+    assert product.epoch > old.epoch
+    lease = await admit(services, product, user, quantity=2)
+    assert lease.admission is Admission.ADMITTED
+    tell(services.gate, product.product_id, lease.order_id)
+    # A request that waited since before the loading takes the decision along.
+    assert (await admit(services, old, user)).admission is Admission.BYPASS
+    found = await state(services, product)
+    assert (found.stock, found.leases) == (stock, 0)
+
+
+@pytest.mark.parametrize("end", LeaseEnd)
+async def test_a_decision_outlives_the_connection_that_it_was_sent_on(services, redis, end):
+    tell, stock = ENDS[end]
+    product = await add_product(services, allotment=5)
+    user = (await add_buyers(services, 1))[0]
+    lease = await admit(services, product, user, quantity=2)
+    tell(services.gate, product.product_id, lease.order_id)
+    await redis.client_kill_filter(_type="normal", skipme=True)
+    assert (await admit(services, product, user)).admission is Admission.BYPASS
+    await flushed(services, product, lambda found: (found.stock, found.leases) == (stock, 0))
+
+
+async def test_decisions_about_leases_whose_deadline_is_over_are_forgotten():
+    decisions = Decisions()
+    order_ids = [new_id() for _ in range(5)]
+    now_s = time.monotonic()
+    for place, order_id in enumerate(order_ids):
+        decisions.add(Decision(1, order_id, LeaseEnd.KEPT, 0, now_s + (place % 2) * 60))
+    assert [one.order_id for one in decisions.take(1, 1)] == order_ids[1:2]
+    assert [one.order_id for one in decisions.take(1, 5)] == order_ids[3:4]
+    assert (len(decisions), decisions.products) == (0, [])

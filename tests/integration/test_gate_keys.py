@@ -31,6 +31,9 @@ WRONG_VALUES = {
     "not a number": "nan",
     "infinite": "inf",
     "hexadecimal": "0x10",
+    "with leading zeros": "007",
+    "with a sign": "+7",
+    "with a line": "7\n",
 }
 """Also a value that stands for nothing, and one that only looks like a number."""
 

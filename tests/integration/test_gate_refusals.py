@@ -12,6 +12,7 @@ import hiredis
 import pytest
 from structlog.testing import capture_logs
 
+from flashsale.adapters.redis.connection import GateAway
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.domain.gate import Admission
 from flashsale.domain.requests import BuyRequest
@@ -48,8 +49,8 @@ ANSWERS_ON = ["INFO, nothing in it", "INFO, no run_id", "INFO, no text"]
 
 
 @asynccontextmanager
-async def refusing(url, command, reply):
-    """A way to a real server on which one command is answered with `reply` instead."""
+async def refusing(url, command, reply, *, about=b""):
+    """A way to a real server on which one command, about a key that holds `about`, is answered with `reply` instead."""
     server = urlsplit(url)
 
     async def serve(reader, writer):
@@ -66,7 +67,8 @@ async def refusing(url, command, reply):
                         parser.feed(piece)
                         answer += piece
                     seen.append(asked[0].decode().upper())
-                    writer.write(reply if seen[-1] == command else answer)
+                    refused = seen[-1] == command and any(about in part for part in asked)
+                    writer.write(reply if refused else answer)
         except asyncio.CancelledError:
             pass
         finally:
@@ -121,3 +123,49 @@ async def test_a_buy_is_sold_by_postgres_while_redis_refuses(services, valkey):
         assert accepted.product_id == product.product_id
         await services.buy._gate.close()
     assert way.seen
+
+
+SCRIPT_FAILURES = {
+    "value": b"-ERR value is not an integer or out of range script: 5cff, on @user_script:113.\r\n",
+    "type": b"-WRONGTYPE Operation against a key holding the wrong kind of value script: 5cff, on @user_script:9.\r\n",
+    "code": b"-ERR user_script:7: attempt to compare nil with number script: 5cff, on @user_script:7.\r\n",
+}
+
+
+@pytest.mark.parametrize("failure", SCRIPT_FAILURES)
+async def test_a_script_that_fails_for_one_product_leaves_the_gate_to_the_others(services, valkey, failure):
+    broken, sound = await add_product(services), await add_product(services)
+    user = (await add_buyers(services, 1))[0]
+    about = b"{%d}:tries" % broken.product_id
+    async with refusing(valkey.url, "EVALSHA", SCRIPT_FAILURES[failure], about=about) as way:
+        gate = RedisGate(RedisSettings(url=way.url), GateSettings())
+        unloaded = []
+        gate.on_unloaded = unloaded.append
+        for product in (broken, sound):
+            assert await gate.load(product.product_id, epoch=product.epoch, stock=10)
+        for _ in range(3):
+            asked = [gate.admit(product, new_id(), ask(product, user)) for product in (broken, sound)]
+            answers = [answer.admission for answer in await asyncio.gather(*asked)]
+            assert answers == [Admission.BYPASS, Admission.ADMITTED]
+            assert not gate.away
+        assert set(unloaded) == {broken.product_id}
+        # Loaded again, although `state.lua` finds nothing wrong.
+        assert not (await gate.state(broken.product_id, broken.epoch)).loaded
+        assert await gate.load(broken.product_id, epoch=broken.epoch + 1, stock=10)
+        assert (await gate.state(broken.product_id, broken.epoch + 1)).loaded
+        await gate.close()
+
+
+async def test_what_a_script_fails_with_is_told_from_what_the_server_says_of_itself(services, valkey, redis):
+    gate = services.gate
+    await redis.hset("a hash", "field", "value")
+    failing = ("EVAL", "return redis.call('INCR', KEYS[1])", 1, "a hash")
+    failed, answer = await gate._connection.call(lambda _: [failing, ("PING",)])
+    assert (type(failed).__name__, answer) == ("ScriptFailed", "PONG")
+    assert not gate.away
+    # A server without memory refuses every script.
+    with pytest.raises(GateAway):
+        await gate._connection.call(
+            lambda _: [("EVAL", "return redis.error_reply('OOM command not allowed, on @user_script:1.')", 0)]
+        )
+    assert gate.away

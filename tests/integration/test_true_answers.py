@@ -1,18 +1,20 @@
 """A definite no is true: queues that are full, locks, leases that nobody decided about, keys of requests under way."""
 
 import asyncio
+import random
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap import open_jobs, open_services
 from flashsale.domain.errors import LimitReached, SalePaused, SoldOut, Unavailable
 from flashsale.domain.gate import GateReturn
 from flashsale.domain.orders import OrderStatus
-from flashsale.domain.products import ProductChange
+from flashsale.domain.products import QUANTITY_MAX, ProductChange
 from flashsale.domain.requests import AcceptOutcome, order_id_at
 from flashsale.usecases.batching import Lanes
 from flashsale.usecases.return_units import ReturnUnits
@@ -126,10 +128,10 @@ class Away(PostgresAcceptance):
     async def accept(self, proposals):
         raise Unavailable
 
-    async def void(self, order_ids):
+    async def void(self, order_ids, *, patience_s=None):
         if self.away:
             raise Unavailable
-        return await super().void(order_ids)
+        return await super().void(order_ids, patience_s=patience_s)
 
 
 async def test_leases_go_back_as_soon_as_postgres_answers(services):
@@ -142,6 +144,42 @@ async def test_leases_go_back_as_soon_as_postgres_answers(services):
     await flushed(services, product, lambda found: (found.stock, found.leases) == (0, 3))
     made.away = False
     await flushed(services, product, lambda found: (found.stock, found.leases) == (3, 0))
+
+
+async def stick(db, how, order_id, user):
+    """Keep a proposal from being given up: by an insert that stays in flight, or because Postgres refuses its row."""
+    if how == "in flight":
+        await db.execute("INSERT INTO requests (order_id, kind, user_id) VALUES ($1, 'order', $2)", order_id, user)
+    else:
+        await db.execute(f"ALTER TABLE requests ADD CHECK (order_id <> '{order_id}') NOT VALID")
+
+
+@pytest.mark.parametrize("how", ["in flight", "refused"])
+@pytest.mark.parametrize("overdue", [False, True])
+async def test_a_proposal_that_cannot_be_given_up_keeps_no_other_lease(postgres_url, valkey, redis, db, how, overdue):
+    settings = make_settings(postgres_url, valkey.url, gate={"lease_s": 0.5 if overdue else 60.0})
+    async with open_services(settings) as services, open_jobs(settings, name="test") as jobs:
+        product = await add_product(services, allotment=9)
+        leases = [await admit(services, product, user) for user in await add_buyers(services, 9)]
+        stuck = leases[4].order_id
+        transaction = db.transaction()
+        await transaction.start()
+        await stick(db, how, stuck, (await add_buyers(services, 1))[0])
+        if how == "refused":
+            await transaction.commit()
+        if overdue:
+            await asyncio.sleep(0.5)
+            await jobs.reconcile()
+        else:
+            for lease in leases:
+                services.buy.giving_up.soon(product.product_id, lease.order_id)
+        await flushed(services, product, lambda found: found.leased_order_ids == (stuck,))
+        assert (await services.gate.state(product.product_id, product.epoch)).stock == 8
+        if how == "in flight":
+            await transaction.rollback()
+            if overdue:
+                await jobs.reconcile()
+            await flushed(services, product, lambda found: (found.stock, found.leases) == (9, 0))
 
 
 async def test_a_proposal_that_waited_too_long_is_not_sent(postgres_url, valkey, redis, db):
@@ -466,3 +504,26 @@ async def test_the_gate_remembers_buyers_and_returns_for_a_time_only(services, r
     await services.buy(ask(product, (await add_buyers(services, 1))[0]))
     assert await redis.hlen(f"{name}buyers") == 0
     await ReturnUnits(services.products, services.gate, limit=10)()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_each_quantity_knows_when_so_many_units_came_free_last(services, db, seed):
+    product = await add_product(services, allotment=QUANTITY_MAX + 20)
+    numbers = random.Random(seed)
+    free, rises = product.allotment, {}
+    transaction = db.transaction()
+    await transaction.start()
+    for _ in range(60):
+        after = max(0, min(product.allotment, free + numbers.choice([-40, -7, -1, 1, 2, 9, 60])))
+        began = await db.fetchval("SELECT clock_timestamp()")
+        await db.execute("UPDATE product_live SET free = $2 WHERE product_id = $1", product.product_id, after)
+        ended = await db.fetchval("SELECT clock_timestamp()")
+        rises |= dict.fromkeys(range(free + 1, after + 1), (began, ended))
+        free = after
+    noted = await db.fetchval("SELECT raised_at FROM stock_raises WHERE product_id = $1", product.product_id)
+    await transaction.rollback()
+    never = (datetime.fromtimestamp(0, UTC),) * 2
+    for quantity, instant in enumerate(noted, 1):
+        began, ended = rises.get(quantity, never)
+        assert began <= instant <= ended, quantity
+    assert len(noted) == QUANTITY_MAX

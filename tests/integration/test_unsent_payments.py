@@ -16,7 +16,7 @@ from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeAnswer as Answer
 from flashsale.domain.payments import ChargeOutcome
 from tests.support.certificates import certificate
-from tests.support.charging import charging, free, status, waiting_order
+from tests.support.charging import Gateway, charging, free, status, waiting_order
 from tests.support.gateway import SECRET, http_answer, running, said
 
 PRICE = Money(minor=99_999, currency="USD")
@@ -223,6 +223,45 @@ async def test_an_order_without_an_answer_for_days_keeps_a_hundred_attempts(serv
     payments = PostgresPayments(services.database)
     for _ in range(110):
         [attempt] = await payments.begin([order_id], due_s=30)
+        await payments.announce([attempt])
     assert attempt.attempt == 110
     assert attempt.tries >= services.settings.payments.tries_max
     assert await db.fetchval("SELECT count(*) FROM payment_attempts") <= 102
+
+
+BEGINS = 6
+
+
+@pytest.mark.parametrize(("announced", "asked"), [(False, "charge"), (True, "cancel")])
+async def test_attempts_that_end_before_their_call_are_no_tries(services, db, announced, asked):
+    order_id, _ = await waiting_order(services)
+    payments = PostgresPayments(services.database)
+    for _ in range(BEGINS):
+        # The worker dies: before it says that it calls, or after.
+        [attempt] = await payments.begin([order_id], due_s=30)
+        if announced and attempt.attempt > 1:
+            assert await payments.announce([attempt]) == {order_id}
+    gateway = Gateway(ChargeOutcome.CAPTURED)
+    await charging(services, gateway, tries_max=BEGINS - 1)(order_id)
+    assert gateway.asked == [(asked, str(order_id))]
+    assert await status(services, order_id) is OrderStatus.CONFIRMED
+
+
+async def test_an_attempt_that_is_superseded_before_its_call_makes_none(services):
+    order_id, _ = await waiting_order(services)
+    gateway = Gateway(ChargeOutcome.UNKNOWN, ChargeOutcome.CAPTURED)
+    charge = charging(services, gateway)
+    await charge(order_id)
+    announce = charge._payments.announce
+
+    async def superseded(attempts):
+        charge._payments.announce = announce
+        await PostgresPayments(services.database).begin([order_id], due_s=30)
+        return await announce(attempts)
+
+    charge._payments.announce = superseded
+    await charge(order_id)
+    assert len(gateway.asked) == 1
+    await charge(order_id)
+    assert len(gateway.asked) == 2
+    assert await status(services, order_id) is OrderStatus.CONFIRMED

@@ -22,6 +22,17 @@ class Admission(enum.StrEnum):
     BYPASS = "bypass"
 
 
+class LeaseEnd(enum.IntEnum):
+    """What becomes of a lease's units once Postgres has decided. The values are those of `admit.lua`."""
+
+    # An order holds them.
+    KEPT = 0
+    # They go back: the proposal is void.
+    GIVEN_BACK = 1
+    # Postgres has too few: what it has goes back.
+    SHORT = 2
+
+
 class Admitted(NamedTuple):
     """An admission with what belongs to it."""
 

@@ -363,21 +363,29 @@ class Buy:
             return [Verdict(outcome=AcceptOutcome.RETRY, accepted=None)] * len(proposals)
 
     async def _void_poison(self, proposal: Proposal, *, unknown_user: bool) -> Verdict:
-        await self._acceptance.void([proposal.order_id])
+        voids = await self._acceptance.void([proposal.order_id])
+        if not voids.get(proposal.order_id):
+            # Another process takes it to Postgres, or has.
+            return _BUSY
         outcome = AcceptOutcome.UNKNOWN_USER if unknown_user else AcceptOutcome.VOIDED
         return Verdict(outcome=outcome, accepted=None)
 
     async def _resolve_unknown(self, proposals: list[Proposal]) -> list[Verdict]:
         """Find out whether a lost COMMIT happened: void every id, which waits for it, and see which stand.
 
+        What is in flight even then is proposed again, under the same id.
+
         Raises:
             Unavailable: if Postgres stays away; leases then pass their deadlines and are reconciled.
         """
         order_ids = [proposal.order_id for proposal in proposals]
         voids = await self._acceptance.void(order_ids)
-        accepted = await self._acceptance.accepted([order_id for order_id in order_ids if not voids[order_id]])
+        accepted = await self._acceptance.accepted([order_id for order_id, is_void in voids.items() if not is_void])
         verdicts = []
         for proposal in proposals:
+            if proposal.order_id not in voids:
+                verdicts.append(_BUSY)
+                continue
             kept = accepted.get(proposal.order_id)
             outcome = AcceptOutcome.VOIDED if kept is None else AcceptOutcome.ACCEPTED
             verdicts.append(Verdict(outcome=outcome, accepted=kept))

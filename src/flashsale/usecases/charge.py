@@ -63,6 +63,9 @@ class Charge:
         self._beginning: Batcher[UUID, PaymentAttempt | None] = Batcher(
             self._begin, batch_max=BATCH_MAX, queue_max=QUEUE_MAX, rivals=lambda order_id: (order_id,)
         )
+        self._announcing: Batcher[PaymentAttempt, bool] = Batcher(
+            self._announce, batch_max=BATCH_MAX, queue_max=QUEUE_MAX, rivals=lambda attempt: (attempt.order_id,)
+        )
         self._keeping = self._make_finishing()
         self._releasing: defaultdict[int, Batcher[PaymentResult, _Finished]] = defaultdict(self._make_finishing)
 
@@ -75,6 +78,11 @@ class Charge:
         attempt = await self._beginning.submit(order_id)
         if attempt is None:
             log.debug("payment.skipped", order_id=str(order_id))
+            return
+        # If this worker dies now, its call may have been made: the attempt counts as a try. First attempts never count:
+        # that is one more call, perhaps, and not one more transaction for each payment.
+        if attempt.attempt > 1 and not await self._announcing.submit(attempt):
+            log.warning("payment.superseded", order_id=str(order_id), attempt=attempt.attempt)
             return
         settings = self._settings
         if attempt.tries >= settings.tries_max:
@@ -126,6 +134,14 @@ class Charge:
         attempts = [attempt for part in await halve(order_ids, begin, refused) for attempt in part]
         by_order = {attempt.order_id: attempt for attempt in attempts}
         return [by_order.get(order_id) for order_id in order_ids]
+
+    async def _announce(self, attempts: list[PaymentAttempt]) -> Sequence[bool]:
+        async def refused(attempt: PaymentAttempt, poison: PoisonBatch) -> None:
+            await self._postpone(attempt.order_id, poison, job="announce")
+
+        parts = await halve(attempts, self._payments.announce, refused)
+        is_open = {order_id for part in parts for order_id in part}
+        return [attempt.order_id in is_open for attempt in attempts]
 
     async def _finish(self, results: list[PaymentResult]) -> Sequence[_Finished]:
         async def refused(result: PaymentResult, poison: PoisonBatch) -> None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from flashsale.domain.errors import Unavailable
-from flashsale.usecases.ports import PoisonBatch
+from flashsale.usecases.halving import halve
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
-    from flashsale.usecases.ports import Acceptance, Gate
+    from flashsale.usecases.ports import Acceptance, Gate, PoisonBatch
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +28,9 @@ WAITING_MAX = 100_000
 
 PAUSE_S, PAUSE_MAX_S = 0.05, 1.0
 """Pause before Postgres is asked again, the first and the longest."""
+
+PATIENCE_S = 0.25
+"""How long proposals on their way into Postgres are waited for; then the others of the batch go on without them."""
 
 CLOSE_S = 2.0
 """How long a process that stops still tries."""
@@ -71,23 +75,42 @@ class GiveUp:
     async def _run(self) -> None:
         pause_s = PAUSE_S
         while self._waiting:
-            leases = [self._waiting[place] for place in range(min(len(self._waiting), BATCH_MAX))]
+            leases = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
             try:
-                voids = await self._acceptance.void([lease.order_id for lease in leases])
+                voids = await give_up(self._acceptance, [lease.order_id for lease in leases])
             except Unavailable:
-                while self._waiting and self._waiting[0].until_s < time.monotonic():
-                    self._waiting.popleft()
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, PAUSE_MAX_S)
-                continue
-            except PoisonBatch as poison:
-                log.error("leases.not_given_up", leases=len(leases), problem=str(poison))  # noqa: TRY400
                 voids = {}
-            pause_s = PAUSE_S
+            now_s = time.monotonic()
             for lease in leases:
-                self._waiting.popleft()
                 void = voids.get(lease.order_id)
                 if void:
                     self._gate.give_back(lease.product_id, lease.order_id)
                 elif void is not None:
                     self._gate.settle(lease.product_id, lease.order_id)
+                elif lease.until_s > now_s:
+                    # Behind the others.
+                    self._waiting.append(lease)
+            if voids:
+                pause_s = PAUSE_S
+            else:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+
+
+async def give_up(acceptance: Acceptance, order_ids: Sequence[UUID]) -> dict[UUID, bool]:
+    """Void proposals; True for each that is void, False for each that is an order.
+
+    Left out is what cannot be decided yet, and what Postgres refuses for good: nobody else waits for it.
+
+    Raises:
+        Unavailable: if Postgres is away.
+    """
+
+    async def void(order_ids: Sequence[UUID]) -> dict[UUID, bool]:
+        return await acceptance.void(order_ids, patience_s=PATIENCE_S)
+
+    async def refused(order_id: UUID, poison: PoisonBatch) -> None:
+        problem = str(poison).partition("\n")[0]
+        log.error("lease.not_given_up", order_id=str(order_id), problem=problem)
+
+    return {order_id: is_void for part in await halve(order_ids, void, refused) for order_id, is_void in part.items()}

@@ -108,8 +108,11 @@ class Acceptance(Protocol):
         """
         ...
 
-    async def void(self, order_ids: Sequence[UUID]) -> dict[UUID, bool]:
-        """Give proposals up; True for each that is void now, False for each that is an order."""
+    async def void(self, order_ids: Sequence[UUID], *, patience_s: float | None = None) -> dict[UUID, bool]:
+        """Give proposals up; True for each that is void now, False for each that is an order.
+
+        Ids whose insert is in flight for longer than `patience_s` (None: as long as locks are waited for) are left out.
+        """
         ...
 
     async def look(self, requests: Sequence[BuyRequest]) -> Sequence[Seen]:
@@ -190,6 +193,10 @@ class Payments(Protocol):
 
     async def begin(self, order_ids: Sequence[UUID], *, due_s: float) -> Sequence[PaymentAttempt]:
         """Open an attempt for each order that may be charged now; a running one is superseded."""
+        ...
+
+    async def announce(self, attempts: Sequence[PaymentAttempt]) -> Collection[UUID]:
+        """Note of open attempts that their calls are about to be made; gives the orders whose attempt is still open."""
         ...
 
     async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus | None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flashsale.domain.errors import FlashSaleError
+from flashsale.usecases.give_up import give_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,7 +181,7 @@ class Reconcile:
     async def _give_up_overdue(self, product_id: int) -> None:
         leases = await self._gate.overdue_leases(product_id, limit=self._limit)
         if leases:
-            voids = await self._acceptance.void([lease.order_id for lease in leases])
+            voids = await give_up(self._acceptance, [lease.order_id for lease in leases])
             for order_id, void in voids.items():
                 if void:
                     self._gate.give_back(product_id, order_id)

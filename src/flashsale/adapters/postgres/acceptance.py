@@ -78,9 +78,10 @@ class PostgresAcceptance:
                     ]
         raise AssertionError
 
-    async def void(self, order_ids: Sequence[UUID]) -> dict[UUID, bool]:
-        """Give proposals up; True for each that is void now."""
-        rows = await self._database.fetch(QUERIES["void"], sorted(order_ids))
+    async def void(self, order_ids: Sequence[UUID], *, patience_s: float | None = None) -> dict[UUID, bool]:
+        """Give proposals up; True for each that is void now; those whose insert is still in flight are left out."""
+        patience = None if patience_s is None else timedelta(seconds=patience_s)
+        rows = await self._database.fetch(QUERIES["void"], sorted(order_ids), patience)
         return {row["order_id"]: row["kind"] == "void" for row in rows}
 
     async def look(self, requests: Sequence[BuyRequest]) -> Sequence[Seen]:

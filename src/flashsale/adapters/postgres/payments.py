@@ -45,6 +45,13 @@ class PostgresPayments:
             for row in rows
         ]
 
+    async def announce(self, attempts: Sequence[PaymentAttempt]) -> set[UUID]:
+        """Note of open attempts that their calls are about to be made; gives the orders whose attempt is still open."""
+        rows = await self._database.fetch(
+            QUERIES["announce"], [one.order_id for one in attempts], [one.attempt for one in attempts]
+        )
+        return {row["order_id"] for row in rows}
+
     async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus | None]:
         """Write outcomes of the newest attempts; gives where the orders are now, None for one that somebody holds."""
         rows = await self._database.fetch(

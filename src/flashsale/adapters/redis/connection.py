@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hiredis
 import structlog
@@ -33,6 +34,12 @@ class GateAway(Exception):
 
 class GateRefuses(Exception):
     """The server is there and cannot be a gate."""
+
+
+class ScriptFailed(NamedTuple):
+    """The reply of a script that stumbled over what it found: it says something about these keys, not the server."""
+
+    problem: str
 
 
 REFUSALS = (ResponseError, AuthenticationError, AuthorizationError, GateRefuses)
@@ -85,7 +92,7 @@ class GateConnection:
         """Send what `build` makes for the server's run id, in one round trip; one reply per command.
 
         Raises:
-            GateAway: on any failure, an error reply included.
+            GateAway: on any failure, an error reply included, but for a ScriptFailed.
         """
         if self.away:
             raise GateAway
@@ -99,7 +106,7 @@ class GateConnection:
                     commands = build(self._run_id)
                     packed = b"".join([hiredis.pack_command(command) for command in commands])
                     await connection.send_packed_command(packed, check_health=False)
-                    replies = [await connection.read_response() for _ in commands]
+                    replies = [await _reply(connection) for _ in commands]
             except Exception as error:
                 # Whatever a server says that is not an answer: the gate is bypassed, and no request fails by it.
                 await self._drop(error)
@@ -146,3 +153,19 @@ class GateConnection:
         self._failed = True
         self._away_until = time.monotonic() + self._reconnect_s
         await self._connection.disconnect(nowait=True)
+
+
+async def _reply(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        problem = str(error)
+        # Redis names the script in each error that comes out of one. What the server says of itself (OOM, MISCONF,
+        # READONLY, NOPERM) begins with its name, or is an error of another type.
+        if type(error) is ResponseError and _IN_SCRIPT in problem and not _OF_SERVER.match(problem):
+            return ScriptFailed(problem[:200])
+        raise
+
+
+_IN_SCRIPT = "user_script"
+_OF_SERVER = re.compile(r"(?!WRONGTYPE )[A-Z]+ ")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+import structlog
 
-from flashsale.adapters.redis.connection import Command, GateAway, GateConnection
-from flashsale.domain.gate import Admission, Admitted, GateReturn, GateState, Lease
+from flashsale.adapters.redis.connection import Command, GateAway, GateConnection, ScriptFailed
+from flashsale.adapters.redis.decisions import Decision, Decisions
+from flashsale.domain.gate import Admission, Admitted, GateReturn, GateState, Lease, LeaseEnd
 from flashsale.domain.products import ALLOTMENT_MAX
 from flashsale.usecases.batching import Batcher
 
@@ -28,9 +30,6 @@ SECONDS_PER_MINUTE = 60
 DECIDED_WAIT_S = 0.05
 """How long settled and returned leases wait for a batch to ride on before they go alone."""
 
-DECIDED_MAX = 100_000
-"""Decisions that wait at most; further ones are left to the leases' deadlines."""
-
 LISTED_MAX = 1000
 
 LEASE_FACTOR = 2
@@ -39,7 +38,46 @@ LEASE_FACTOR = 2
 READ_AT_ONCE = 100
 """Most products whose state is read in one round trip."""
 
-Asked = tuple["Product", UUID, "BuyRequest"]
+log = structlog.get_logger(__name__)
+
+
+class _Asked(NamedTuple):
+    """A request on its way to the gate."""
+
+    product: Product
+    order_id: UUID
+    request: BuyRequest
+
+
+class _Group(NamedTuple):
+    """What one script call asks."""
+
+    product: Product | None
+    """As it was read last; None if only decisions are told."""
+    asked: Sequence[_Asked]
+
+
+class _Stored(NamedTuple):
+    """What `state.lua` gives."""
+
+    epoch: str
+    sound: int
+    """1 if it is the server's of now and everything is as our scripts write it."""
+    stock: str
+    leases: int
+    units: int
+    """Of all leases."""
+    listed: list[str]
+    """Order ids, each followed by its lease."""
+
+
+class _Answers(NamedTuple):
+    """What `admit.lua` gives if the gate is loaded."""
+
+    said: str
+    answers: list[str]
+    stock: int
+    leases: int
 
 
 class RedisGate:
@@ -49,12 +87,12 @@ class RedisGate:
         """Connect when first asked."""
         self._connection = GateConnection(redis)
         self._settings = settings
-        self._batcher: Batcher[Asked, Admitted] = Batcher(
+        self._batcher: Batcher[_Asked, Admitted] = Batcher(
             self._flush, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
-        self._decided: defaultdict[int, list[tuple[UUID, int, int]]] = defaultdict(list)
-        self._decided_count = 0
-        self._epochs: dict[int, int] = {}
+        self._decided = Decisions()
+        self._failed: dict[int, int] = {}
+        """Epochs of products whose admission failed in the script; a loading replaces whatever it stumbled over."""
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.on_unloaded: Callable[[int], None] = lambda _product_id: None
@@ -77,7 +115,7 @@ class RedisGate:
         if self._timer is not None:
             self._timer.cancel()
         await self._batcher.drain()
-        while self._decided_count and not self._connection.away:
+        while self._decided and not self._connection.away:
             await self._send_decided()
         await self._connection.close()
 
@@ -86,21 +124,21 @@ class RedisGate:
         if self._connection.away:
             answer = _bypass(order_id)
         else:
-            answer = await self._batcher.submit((product, order_id, request))
+            answer = await self._batcher.submit(_Asked(product, order_id, request))
         self.answers[answer.admission] += 1
         return answer
 
     def settle(self, product_id: int, order_id: UUID) -> None:
         """Drop a lease because Postgres decided and keeps the units; rides on the next batch."""
-        self._decide(product_id, (order_id, 0, 0))
+        self._decide(product_id, order_id, LeaseEnd.KEPT)
 
     def drop(self, product_id: int, order_id: UUID, *, visible: int) -> None:
         """Drop a lease for which Postgres has too few units, and return those few; the buyer has none of them."""
-        self._decide(product_id, (order_id, 2, visible))
+        self._decide(product_id, order_id, LeaseEnd.SHORT, visible)
 
     def give_back(self, product_id: int, order_id: UUID, *, held: int = 0) -> None:
         """Return the units of a lease whose proposal is void, and note that the buyer's orders hold `held`."""
-        self._decide(product_id, (order_id, 1, held))
+        self._decide(product_id, order_id, LeaseEnd.GIVEN_BACK, held)
 
     async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
         """Install epoch and stock and drop everything older; False if a newer epoch is there, or the gate is away."""
@@ -125,20 +163,20 @@ class RedisGate:
             }
         return states
 
-    def _state(self, product_id: int, epoch: int, reply: list[Any] | None) -> GateState:
-        if reply is None:
+    def _state(self, product_id: int, epoch: int, stored: _Stored | None) -> GateState:
+        if stored is None:
             return GateState(loaded=False, epoch=None, stock=0, leases=0, leased_units=0, leased_order_ids=())
-        stored, ours, stock, count, units, flat = reply
-        leases = _leases(flat)
-        # A lease that cannot be read is not ours: it would never be settled.
-        if loaded := ours == 1 and stored == str(epoch) and len(leases) * 2 == len(flat):
-            self._epochs[product_id] = epoch
+        leases = _leases(stored.listed)
         return GateState(
-            loaded=loaded,
-            epoch=int(stored) if stored.isdigit() else None,
-            stock=int(stock) if stock.isdigit() else 0,
-            leases=count,
-            leased_units=units,
+            # A lease that cannot be read is not ours: it would never be settled.
+            loaded=stored.sound == 1
+            and stored.epoch == str(epoch)
+            and len(leases) * 2 == len(stored.listed)
+            and self._failed.get(product_id) != epoch,
+            epoch=int(stored.epoch) if stored.epoch.isdigit() else None,
+            stock=int(stored.stock) if stored.stock.isdigit() else 0,
+            leases=stored.leases,
+            leased_units=stored.units,
             leased_order_ids=tuple(lease.order_id for lease in leases),
         )
 
@@ -162,7 +200,7 @@ class RedisGate:
     async def overdue_leases(self, product_id: int, *, limit: int) -> Sequence[Lease]:
         """Give leases past their deadline by the gate's own clock."""
         (reply,) = await self._read([product_id], only_overdue=True, limit=limit)
-        return [] if reply is None else _leases(reply[5])
+        return [] if reply is None else _leases(reply.listed)
 
     async def return_units(self, product_id: int, returns: Sequence[GateReturn]) -> bool:
         """Count released units as free again: each order once; all of one epoch, the gate's."""
@@ -174,7 +212,7 @@ class RedisGate:
         )
         return bool(reply == 1)
 
-    async def _read(self, product_ids: Sequence[int], *, only_overdue: bool, limit: int) -> list[list[Any] | None]:
+    async def _read(self, product_ids: Sequence[int], *, only_overdue: bool, limit: int) -> list[_Stored | None]:
         def build(run_id: str) -> list[Command]:
             names = ("epoch", "run", "stock", "leases", "lease", "keys", "buyers")
             lease_ms_max = round(self._settings.lease_s * 1000 * LEASE_FACTOR)
@@ -182,9 +220,10 @@ class RedisGate:
             return [self._connection.script("state", _keys(one, *names), arguments) for one in product_ids]
 
         try:
-            return await self._connection.call(build)
+            replies = await self._connection.call(build)
         except GateAway:
             return [None] * len(product_ids)
+        return [None if isinstance(reply, ScriptFailed) else _Stored(*reply) for reply in replies]
 
     async def _single(self, build: Callable[[str], Command]) -> Any:
         try:
@@ -192,73 +231,74 @@ class RedisGate:
         except GateAway:
             return None
 
-    def _decide(self, product_id: int, decided: tuple[UUID, int, int]) -> None:
-        if self._decided_count >= DECIDED_MAX:
-            return
-        self._decided[product_id].append(decided)
-        self._decided_count += 1
-        if self._timer is None:
+    def _decide(self, product_id: int, order_id: UUID, end: LeaseEnd, units: int = 0) -> None:
+        self._decided.add(Decision(product_id, order_id, end, units, time.monotonic() + self._settings.lease_s))
+        self._send_decided_later()
+
+    def _send_decided_later(self) -> None:
+        if self._decided and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(DECIDED_WAIT_S, self._send_decided_soon)
 
     def _send_decided_soon(self) -> None:
         self._timer = None
-        if self._decided_count:
+        if self._decided:
             task = asyncio.get_running_loop().create_task(self._send_decided())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _send_decided(self) -> None:
-        products = [product_id for product_id, decided in self._decided.items() if decided]
-        try:
-            await self._connection.call(
-                lambda run_id: [
-                    self._admit_command(run_id, product_id, self._epochs.get(product_id, 0), 0, [])
-                    for product_id in products
-                ]
-            )
-        except GateAway:
-            # The leases pass their deadlines and the reconciliation asks Postgres.
-            self._decided.clear()
-            self._decided_count = 0
-        if self._decided_count and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(DECIDED_WAIT_S, self._send_decided_soon)
+        await self._call(dict.fromkeys(self._decided.products, _Group(None, ())))
+        self._send_decided_later()
 
-    async def _flush(self, asked: list[Asked]) -> Sequence[Admitted]:
-        groups: dict[int, list[int]] = {}
-        for place, (product, _, _) in enumerate(asked):
-            groups.setdefault(product.product_id, []).append(place)
-
-        # Requests that waited while the gate was loaded anew know an older epoch than those behind them.
-        newest = {
-            product_id: max((asked[i][0] for i in places), key=lambda product: product.epoch)
-            for product_id, places in groups.items()
-        }
+    async def _call(self, groups: Mapping[int, _Group]) -> list[Any] | None:
+        """Ask about the requests of each product, with what is decided about its leases; None if the gate is away."""
+        sent: list[Decision] = []
 
         def build(run_id: str) -> list[Command]:
             commands = []
-            for product_id, places in groups.items():
-                product = newest[product_id]
-                self._epochs[product_id] = product.epoch
-                commands.append(
-                    self._admit_command(
-                        run_id, product_id, product.epoch, product.limit_per_buyer or 0, [asked[i] for i in places]
-                    )
-                )
+            for product_id, group in groups.items():
+                decided = self._decided.take(product_id, self._settings.batch_max)
+                sent.extend(decided)
+                commands.append(self._admit_command(run_id, product_id, decided, group))
             return commands
 
         try:
-            replies = await self._connection.call(build)
+            return await self._connection.call(build)
         except GateAway:
-            return [_bypass(order_id) for _, order_id, _ in asked]
-        answers: dict[int, Admitted] = {}
-        for (product_id, places), reply in zip(groups.items(), replies, strict=True):
-            if reply[0] != "ok":
+            # Perhaps the gate heard them, and perhaps it is back before the leases pass their deadlines.
+            self._decided.put_back(sent)
+            self._send_decided_later()
+            return None
+
+    async def _flush(self, asked: list[_Asked]) -> Sequence[Admitted]:
+        places: dict[int, list[int]] = {}
+        for place, one in enumerate(asked):
+            places.setdefault(one.product.product_id, []).append(place)
+        # Requests that waited while the gate was loaded know an older epoch than those behind them.
+        newest = {
+            product_id: max((asked[i].product for i in mine), key=lambda product: product.epoch)
+            for product_id, mine in places.items()
+        }
+        groups = {
+            product_id: _Group(newest[product_id], [asked[i] for i in mine]) for product_id, mine in places.items()
+        }
+        admitted = [_bypass(one.order_id) for one in asked]
+        replies = await self._call(groups)
+        if replies is None:
+            return admitted
+        for (product_id, mine), reply in zip(places.items(), replies, strict=True):
+            product = newest[product_id]
+            if isinstance(reply, ScriptFailed):
+                log.warning("gate.script_failed", product_id=product_id, problem=reply.problem)
+                self._failed[product_id] = product.epoch
                 self.on_unloaded(product_id)
-                answers |= {place: _bypass(asked[place][1]) for place in places}
-                continue
-            for place, text in zip(places, reply[1], strict=True):
-                answers[place] = self._answer(text, newest[product_id], asked[place][1], leases=reply[3])
-        return [answers[place] for place in range(len(asked))]
+            elif reply[0] != "ok":
+                self.on_unloaded(product_id)
+            else:
+                answers = _Answers(*reply)
+                for place, text in zip(mine, answers.answers, strict=True):
+                    admitted[place] = self._answer(text, product, asked[place].order_id, leases=answers.leases)
+        return admitted
 
     def _answer(self, text: str, product: Product, order_id: UUID, *, leases: int) -> Admitted:
         if text == "admitted":
@@ -283,29 +323,28 @@ class RedisGate:
             )
         return Admitted(admission=Admission(name), order_id=order_id, epoch=None, leases=leases)
 
-    def _admit_command(
-        self, run_id: str, product_id: int, epoch: int, limit_per_buyer: int, asked: list[Asked]
-    ) -> Command:
+    def _admit_command(self, run_id: str, product_id: int, decided: Sequence[Decision], group: _Group) -> Command:
         settings = self._settings
         now = time.time()
         keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers")
         keys.append(f"flashsale:{{{product_id}}}:rate:{int(now // settings.rate_window_s)}")
         keys.append(f"flashsale:{{{product_id}}}:tries:{int(now // SECONDS_PER_MINUTE)}")
-        waiting = self._decided[product_id]
-        decided, self._decided[product_id] = waiting[: settings.batch_max], waiting[settings.batch_max :]
-        self._decided_count -= len(decided)
+        product = group.product
         # One argument instead of four for each request: neither side makes and frees them one by one.
-        requests = [(order_id, request.user_id, request.quantity, request.key or "") for _, order_id, request in asked]
+        ends = [(one.order_id, one.end, one.units) for one in decided]
+        requests = [
+            (order_id, request.user_id, request.quantity, request.key or "") for _, order_id, request in group.asked
+        ]
         arguments = (
             run_id,
-            epoch,
+            0 if product is None else product.epoch,
             ALLOTMENT_MAX,
             round(settings.lease_s * 1000),
             settings.rate_limit,
             settings.rate_window_s,
             settings.attempts_per_minute,
-            limit_per_buyer,
-            msgspec.msgpack.encode((decided, requests)),
+            0 if product is None else product.limit_per_buyer or 0,
+            msgspec.msgpack.encode((ends, requests)),
         )
         return self._connection.script("admit", keys, arguments)
 

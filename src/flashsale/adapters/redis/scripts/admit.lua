@@ -10,10 +10,15 @@
 --                a write, and when it grows too long: Postgres knows better, and a refusal is confirmed there
 --   rate, tries  hash per time window: user id -> requests
 -- ARGV  run id, epoch, largest stock, lease ms, rate limit, rate window s, tries per minute, limit per buyer (0: none),
---       and in MessagePack: {{order id, what, n}, ...}, {{order id, user id, units, key or ''}, ...}. What:
---       0: an order holds the units; 1: they go back, and the buyer holds at least n; 2: only n of them are there
--- Gives {'unloaded'} before any write, or {'ok', m answers, stock left, leases left}. An answer is 'admitted',
--- 'sold_out', 'limit_reached', 'rate_limited:<s>', or 'leased:<order id>' for a key that holds a lease.
+--       and in MessagePack: {{order id, end, n}, ...}, {{order id, user id, units, key or ''}, ...}. End (LeaseEnd):
+--       an order has KEPT the units; they are GIVEN_BACK, and the buyer holds at least n; SHORT: only n are there
+-- Gives {'unloaded'}, before any write but that of decisions, or {'ok', m answers, stock left, leases left}. An answer is
+-- 'admitted', 'sold_out', 'limit_reached', 'rate_limited:<s>', or 'leased:<order id>' for a key that holds a lease.
+--
+-- Decisions are about leases, and a loading drops every lease: one that is found is of this loading, whatever epoch the
+-- caller knows of.
+
+local KEPT, GIVEN_BACK, SHORT = 0, 1, 2
 
 local function kind(key)
     return redis.call('TYPE', key).ok
@@ -26,19 +31,12 @@ for i, want in ipairs(types) do
     end
 end
 local free = redis.call('GET', KEYS[3])
-if redis.call('GET', KEYS[1]) ~= ARGV[2] or redis.call('GET', KEYS[2]) ~= ARGV[1]
-    or not free or not string.match(free, '^%d+$') or tonumber(free) > tonumber(ARGV[3]) then
+-- As Redis writes a number: '007' is none to INCRBY.
+if redis.call('GET', KEYS[2]) ~= ARGV[1] or not string.match(free, '^%d+$') or tonumber(free) > tonumber(ARGV[3])
+    or string.format('%d', free) ~= free then
     return {'unloaded'}
 end
 local stock = tonumber(free)
-
--- Rates are no part of what was loaded: foreign ones are forgotten.
-for i = 8, 9 do
-    local is = kind(KEYS[i])
-    if is ~= 'hash' and is ~= 'none' then
-        redis.call('DEL', KEYS[i])
-    end
-end
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -112,17 +110,17 @@ if #decided > 0 then
         local units, user, key = string.match(not gone[id] and held[i] or '', '^(%d+):([^:]+):(.*)$')
         gone[id] = true
         if units then
-            local what, n = decided[i][2], decided[i][3]
+            local ends, n = decided[i][2], decided[i][3]
             units = counted(units)
             if key ~= '' and redis.call('HGET', KEYS[6], user .. ':' .. key) == id then
                 redis.call('HDEL', KEYS[6], user .. ':' .. key)
             end
-            local back = what == 1 and units or what == 2 and math.min(n, units) or 0
+            local back = ends == GIVEN_BACK and units or ends == SHORT and math.min(n, units) or 0
             if back > 0 then
                 stock = redis.call('INCRBY', KEYS[3], string.format('%d', back))
             end
-            if what ~= 0 then
-                bump(user, -units, what == 1 and n or 0)
+            if ends ~= KEPT then
+                bump(user, -units, ends == GIVEN_BACK and n or 0)
             end
         end
     end
@@ -130,6 +128,16 @@ end
 
 if #asked == 0 then
     return {'ok', {}, stock, redis.call('ZCARD', KEYS[4])}
+end
+if redis.call('GET', KEYS[1]) ~= ARGV[2] then
+    return {'unloaded'}
+end
+-- Rates are no part of what was loaded: foreign ones are forgotten.
+for i = 8, 9 do
+    local is = kind(KEYS[i])
+    if is ~= 'hash' and is ~= 'none' then
+        redis.call('DEL', KEYS[i])
+    end
 end
 local rates, tries = requests(KEYS[8], rate_limit), requests(KEYS[9], tries_limit)
 local answers = {}

@@ -14,7 +14,8 @@ for i, want in ipairs(types) do
 end
 local free = redis.call('GET', KEYS[3])
 if redis.call('GET', KEYS[1]) ~= ARGV[2] or redis.call('GET', KEYS[2]) ~= ARGV[1]
-    or not string.match(free, '^%d+$') or tonumber(free) > tonumber(ARGV[3]) then
+    or not string.match(free, '^%d+$') or tonumber(free) > tonumber(ARGV[3])
+    or string.format('%d', free) ~= free then
     return 0
 end
 local is = redis.call('TYPE', KEYS[5]).ok

@@ -15,7 +15,8 @@ end
 local epoch, run, stock = unpack(redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]))
 local count = redis.call('ZCARD', KEYS[4])
 -- Each lease is in `leases` and in `lease`, and in `keys` once if it has a key.
-if not string.match(stock, '^%d+$') or tonumber(stock) > tonumber(ARGV[2]) or count > LEASES_MAX
+if not string.match(stock, '^%d+$') or tonumber(stock) > tonumber(ARGV[2])
+    or string.format('%d', stock) ~= stock or count > LEASES_MAX
     or redis.call('HLEN', KEYS[5]) ~= count or redis.call('HLEN', KEYS[6]) > count then
     return foreign
 end

@@ -1,0 +1,72 @@
+"""What Postgres decided about leases and the gate has not been told yet."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from flashsale.domain.gate import LeaseEnd
+
+WAITING_MAX = 100_000
+"""Decisions that wait at most; further ones are left to the leases' deadlines."""
+
+
+class Decision(NamedTuple):
+    """How a lease ends. The gate takes the first decision about a lease only, so it may be told twice."""
+
+    product_id: int
+    order_id: UUID
+    end: LeaseEnd
+    units: int
+    """GIVEN_BACK: units that the buyer's orders hold. SHORT: units that are there."""
+    until_s: float
+    """When, by this process' monotonic clock, the lease's deadline is over."""
+
+
+class Decisions:
+    """Decisions by product, the oldest first."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._waiting: defaultdict[int, deque[Decision]] = defaultdict(deque)
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return self._count
+
+    @property
+    def products(self) -> list[int]:
+        """Products about whose leases decisions wait."""
+        return list(self._waiting)
+
+    def add(self, decision: Decision) -> None:
+        """Keep a decision, unless too many wait."""
+        if self._count < WAITING_MAX:
+            self._waiting[decision.product_id].append(decision)
+            self._count += 1
+
+    def take(self, product_id: int, most: int) -> list[Decision]:
+        """Take up to `most` decisions about a product's leases out, and drop those of leases past their deadline."""
+        waiting = self._waiting.get(product_id)
+        if waiting is None:
+            return []
+        now_s = time.monotonic()
+        taken: list[Decision] = []
+        while waiting and len(taken) < most:
+            self._count -= 1
+            if (decision := waiting.popleft()).until_s > now_s:
+                taken.append(decision)
+        if not waiting:
+            del self._waiting[product_id]
+        return taken
+
+    def put_back(self, decisions: Iterable[Decision]) -> None:
+        """Keep decisions that may not have reached the gate."""
+        for decision in decisions:
+            self.add(decision)
