@@ -1,13 +1,21 @@
 -- name: create_user
 -- Creates an account, unless the email is in use.
-INSERT INTO users (user_id, name, email, password_hash, role)
-VALUES ($1, $2, $3, $4, $5)
+INSERT INTO users (user_id, name, email, password_hash, role, email_key)
+VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT DO NOTHING
 RETURNING user_id, name, email, role, created_at;
 
 -- name: credentials
--- Reads an account and its password hash by email, whatever its case.
-SELECT user_id, name, email, role, created_at, password_hash FROM users WHERE lower(email) = lower($1);
+-- Reads an account and its password hash by email as it was typed ($1) or by its key ($2): the first of them that there is.
+SELECT user_id, name, email, role, created_at, password_hash
+FROM users
+WHERE coalesce(email_key, lower(email)) IN (lower($1), $2)
+ORDER BY lower(email) = lower($1) DESC
+LIMIT 1;
+
+-- name: administrators
+-- Reads the emails of the administrators.
+SELECT email FROM users WHERE role = 'admin' LIMIT 1000;
 
 -- name: set_password
 -- Replaces an account's password hash.

@@ -25,6 +25,7 @@ from flashsale.adapters.postgres.schema import check_schema
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
+from flashsale.adapters.redis.logins import RedisLoginLimits
 from flashsale.domain.errors import NotReady
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
@@ -104,8 +105,14 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
     """Wire the services; servers that are away are no error here. Leaving the block closes everything."""
     async with AsyncExitStack() as opened:
         database, gate = await _open_servers(opened, settings, f"flashsale-{name}")
-        passwords = Argon2Passwords(concurrency=settings.auth.hash_concurrency, queue_max=settings.auth.hash_queue_max)
+        passwords = Argon2Passwords(
+            concurrency=settings.auth.hash_concurrency,
+            queue_max=settings.auth.hash_queue_max,
+            wait_s=settings.auth.hash_wait_s,
+        )
         opened.push_async_callback(passwords.close)
+        login_limits = RedisLoginLimits(settings.redis, settings.logins)
+        opened.push_async_callback(login_limits.close)
         products = PostgresProducts(database)
         users = PostgresUsers(database)
         order_rows = PostgresOrders(database)
@@ -141,7 +148,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             order_rows=order_rows,
             products=products,
             users=users,
-            accounts=Accounts(users, passwords),
+            accounts=Accounts(users, passwords, login_limits),
             administer=Administer(products, order_rows, catalog, load_gate, chunk=settings.units.chunk),
             load_gate=load_gate,
             readiness=Readiness(PostgresHealth(database), gate, catalog, feed),

@@ -302,7 +302,7 @@ def admin(email: str, if_missing: bool) -> None:  # noqa: FBT001 - click passes 
     from flashsale.bootstrap import open_services, require_servers
 
     settings = _process_settings()
-    password = _read_password()
+    password = _read_password(email)
     require_servers(settings)
 
     async def run() -> None:
@@ -364,13 +364,13 @@ def token(email: str) -> None:
     _run(run())
 
 
-def _read_password() -> str:
+def _read_password(email: str) -> str:
     """Read a new password: typed twice at a terminal, or standard input without its final newline.
 
     A password that is not valid ends the process with one line.
     """
     from flashsale.domain.errors import InvalidInput
-    from flashsale.usecases.accounts import PASSWORD_MAX, check_password
+    from flashsale.domain.passwords import PASSWORD_MAX, check_password
 
     if sys.stdin is None:
         sys.exit("flashsale: give the password on standard input, which is closed.")
@@ -381,7 +381,7 @@ def _read_password() -> str:
             # As many bytes as show that it is too long.
             password = sys.stdin.buffer.read(4 * PASSWORD_MAX + 3).decode()
             password = password.removesuffix("\n").removesuffix("\r")
-        check_password(password)
+        check_password(password, email=email)
     except UnicodeDecodeError:
         sys.exit("flashsale: the password must be UTF-8.")
     except InvalidInput as error:

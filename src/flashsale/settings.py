@@ -6,6 +6,7 @@ Every setting is an environment variable `FLASHSALE_<GROUP>__<NAME>`, for exampl
 from __future__ import annotations
 
 import sys
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -39,6 +40,15 @@ def _url(check: Callable[[str], None]) -> AfterValidator:
         return url
 
     return AfterValidator(checked)
+
+
+def _network(text: str) -> str:
+    ip_network(text)
+    return text
+
+
+Network = Annotated[str, AfterValidator(_network)]
+"""An IP network or address."""
 
 
 def _gateway_url(url: str) -> str:
@@ -104,8 +114,42 @@ class AuthSettings(Group):
         description="Hashing processes per API process (19 MiB each); each hashes one password at a time.",
     )
     hash_queue_max: int = Field(
-        64, ge=1, description="Maximum number of logins and registrations that wait for a hash; then 503."
+        64,
+        ge=1,
+        description="Maximum number of logins and registrations that wait for a hash, in each of three lanes; then 503.",
     )
+    hash_wait_s: float = Field(5.0, gt=0, description="Maximum wait for a hash; then 503.")
+
+
+class LoginSettings(Group):
+    """Limits of failed logins (ADR 25). A pair is an account and the address that the login comes from."""
+
+    free_tries: int = Field(5, ge=1, le=100_000, description="Failed logins of a pair before it must wait.")
+    first_wait_s: float = Field(
+        5.0, gt=0, le=3600, description="First wait of a pair; each further failed login doubles the wait."
+    )
+    longest_wait_s: float = Field(900.0, gt=0, le=86_400, description="Maximum wait of a pair.")
+    forget_s: float = Field(
+        3600.0, gt=0, le=604_800, description="Time after which failed logins of a pair or an account are forgotten."
+    )
+    account_failures: int = Field(
+        20,
+        ge=1,
+        le=1_000_000,
+        description="Failed logins of one account from new addresses, after which a new address must wait.",
+    )
+    stranger_wait_s: float = Field(
+        30.0, gt=0, le=3600, description="Wait of a new address before its first login to such an account."
+    )
+    origin_failures: int = Field(
+        100,
+        ge=1,
+        le=10_000_000,
+        description="Failed logins from one address, after which it can log in only to accounts that know it.",
+    )
+    origin_window_s: float = Field(900.0, gt=0, le=86_400, description="Window of `origin_failures`.")
+    known_s: float = Field(2_592_000.0, gt=0, description="Time for which an account knows an address after a login.")
+    known_max: int = Field(200_000, ge=1, description="Maximum number of known pairs; the oldest are forgotten.")
 
 
 class GateSettings(Group):
@@ -278,6 +322,10 @@ class HttpSettings(Group):
         10.0, gt=0, description="Maximum time in which a request must arrive; then the server closes the connection."
     )
     drain_s: int = Field(15, ge=1, description="Maximum time in which a process finishes its requests after SIGTERM.")
+    trusted_proxies: list[Network] = Field(
+        [],
+        description='Networks of the proxies whose `X-Forwarded-For` is trusted: `["172.16.0.0/12"]`.',
+    )
     cors_origins: list[str] = Field(
         [],
         description='Origins whose pages may call the API in a browser: `["https://shop.example"]`, `["*"]` is all.',
@@ -323,6 +371,7 @@ class Settings(BaseSettings):
     postgres: PostgresSettings
     redis: RedisSettings
     auth: AuthSettings
+    logins: LoginSettings = LoginSettings()
     gate: GateSettings = GateSettings()
     accept: AcceptSettings = AcceptSettings()
     units: UnitSettings = UnitSettings()

@@ -18,10 +18,13 @@ FAST = {
     "FLASHSALE_PAYMENTS__RETRY_S": "0.2",
     "FLASHSALE_PAYMENTS__TIMEOUT_S": "2",
     "FLASHSALE_GATE__RATE_LIMIT": "0",
+    "FLASHSALE_LOGINS__FREE_TRIES": "100000",
+    "FLASHSALE_LOGINS__ORIGIN_FAILURES": "10000000",
     "FLASHSALE_LIVE__RETRY_MS": "100",
     "FLASHSALE_LOG__LEVEL": "debug",
 }
-"""Payments take milliseconds, so that tests do not wait; the buys' rate is limited in a test of its own."""
+"""Payments take milliseconds, so that tests do not wait; the rates of buys and logins are limited
+in tests of their own."""
 
 
 def admin_headers(stack):

@@ -194,6 +194,17 @@ class RateLimited(FlashSaleError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyLogins(FlashSaleError):
+    """Too many wrong passwords for this account from there, or from this address; `retry_after_s` says when to come."""
+
+    code = "too_many_logins"
+
+    def __init__(self, retry_after_s: int) -> None:
+        """Say the same whether the account exists or not, and whatever was counted."""
+        super().__init__(f"Too many failed logins; try again in {retry_after_s} s.")
+        self.retry_after_s = retry_after_s
+
+
 class Unavailable(FlashSaleError):
     """A queue is full or a server is down. The same request under its key gets the answer, if one was decided."""
 

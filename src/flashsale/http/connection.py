@@ -40,13 +40,14 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_advancing", "_blocked", "_body", "_body_bytes", "_chunked", "_complete", "_deadline_s", "_dropping", "_ended",
         "_exchange", "_gone", "_head", "_head_bytes", "_head_done", "_headers", "_keep", "_left", "_parser", "_paused",
-        "_request", "_rest", "_server", "_timer", "_transport", "_under_way", "_upgrade", "_waiting", "busy",
+        "_peer", "_request", "_rest", "_server", "_timer", "_transport", "_under_way", "_upgrade", "_waiting", "busy",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
         """Belong to a server."""
         self._server = server
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._peer = ""
         self._parser: Any = httptools.HttpRequestParser(self)
         self._rest = b""
         """What came and was not looked at: at most one read more than a request while another is answered."""
@@ -78,6 +79,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request."""
         self._transport = transport  # type: ignore[assignment]
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else ""
         self._server.connections.add(self)
         self._wait_for_more()
 
@@ -249,6 +252,7 @@ class Connection(asyncio.BufferedProtocol):
         request = self._request
         assert request is not None  # noqa: S101 - for the type checker
         self.busy, self._under_way, self._deadline_s = True, False, math.inf
+        request.peer = self._peer
         context = copy_context()
         server = self._server
         work: Coroutine[Any, Any, Answer | None] | None = server.app.direct(request)

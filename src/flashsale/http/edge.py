@@ -139,6 +139,8 @@ class Edge:
         request = Request(
             method=str(scope["method"]), path=scope["path"], query=scope["query_string"], headers=list(scope["headers"])
         )
+        client = scope.get("client")
+        request.peer = client[0] if client else ""
         more = True
         while more:
             message: Any = await receive()

@@ -17,7 +17,7 @@ STATUS_LINES = {
 class Request:
     """A whole request: nothing of it is still on its way."""
 
-    __slots__ = ("body", "fields", "headers", "method", "path", "query", "version")
+    __slots__ = ("body", "fields", "headers", "method", "path", "peer", "query", "version")
 
     def __init__(
         self, *, method: str, path: str, query: bytes, headers: Headers, version: str = "1.1", body: bytes = b""
@@ -30,6 +30,8 @@ class Request:
         self.fields = dict(headers)
         """Headers by name; of several with one name, the last."""
         self.version = version
+        self.peer = ""
+        """The address at the other end of the connection; see `http.addresses`."""
         self.body = body
 
     def all(self, name: bytes) -> list[bytes]:

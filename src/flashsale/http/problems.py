@@ -31,6 +31,7 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
     errors.StaleChange: HTTPStatus.PRECONDITION_FAILED,
     errors.KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TooManyLogins: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """Status by error class; a class that is not named has its nearest base's."""
@@ -86,7 +87,7 @@ def problem_of(error: errors.FlashSaleError, **more: object) -> Answer:
             (b"ratelimit-policy", policy),
             (b"ratelimit", b'"buys";r=0;t=%d' % error.retry_after_s),
         ]
-    elif isinstance(error, errors.Unavailable):
+    elif isinstance(error, errors.Unavailable | errors.TooManyLogins):
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
     return problem(status, error.code, error.detail, headers, **extra)
 

@@ -2,74 +2,120 @@
 
 from __future__ import annotations
 
-import re
+import enum
+import time
 from typing import TYPE_CHECKING, Protocol
 
-from flashsale.domain.errors import BadCredentials, InvalidInput
+import structlog
+
+from flashsale.domain.emails import check_email, email_key
+from flashsale.domain.errors import BadCredentials, FlashSaleError, InvalidInput, TooManyLogins, Unavailable
+from flashsale.domain.passwords import check_password, normalised
 from flashsale.domain.users import Role, User
+from flashsale.usecases.login_limits import Source, whole_s
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from flashsale.usecases.login_limits import LoginLimits
     from flashsale.usecases.ports import Users
 
-_EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]+\.[^@\s\x00-\x1f.]+")
-EMAIL_MAX = 254
+log = structlog.get_logger(__name__)
+
 NAME_MAX = 200
-PASSWORD_MIN, PASSWORD_MAX = 8, 128
+
+ADMINISTRATORS_S = 5.0
+"""How long the administrators' addresses are remembered before they are read again."""
+
+
+class Lane(enum.IntEnum):
+    """Whose password is compared first. Each lane has a queue of its own, which the others cannot fill."""
+
+    # The account logged in from there before, or shows a token of its own.
+    KNOWN = 0
+    # The account is an administrator's.
+    ADMINISTRATOR = 1
+    OTHERS = 2
 
 
 class Passwords(Protocol):
     """Hashes passwords, away from the event loop, a bounded number at once."""
 
-    def check_room(self) -> None:
+    def check_room(self, lane: Lane) -> None:
         """Raise `Unavailable` if too many wait."""
         ...
 
     async def hash(self, password: str) -> str:
-        """Give a salted hash; `Unavailable` if too many wait."""
+        """Give a salted hash; `Unavailable` if too many wait, or for too long."""
         ...
 
-    async def verify(self, password: str, hashed: str | None) -> bool:
-        """Compare; None takes as long as any hash and never matches. `Unavailable` if too many wait."""
+    async def verify(self, password: str, hashed: str | None, lane: Lane) -> bool:
+        """Compare; None takes as long as any hash and never matches. `Unavailable` like `hash`."""
         ...
 
 
 class Accounts:
     """The use cases."""
 
-    def __init__(self, users: Users, passwords: Passwords) -> None:
+    def __init__(self, users: Users, passwords: Passwords, limits: LoginLimits) -> None:
         """Wire it."""
         self._users = users
         self._passwords = passwords
+        self._limits = limits
+        self._administrators: frozenset[str] = frozenset()
+        self._administrators_read_s = float("-inf")
 
     async def register(self, *, name: str, email: str, password: str, role: Role = Role.BUYER) -> User:
         """Create an account.
 
         Raises:
             InvalidInput: if a field does not hold what it must.
-            EmailTaken: if the email is in use, whatever its case.
+            EmailTaken: if the email is in use, in whatever form (`domain.emails.email_key`).
             Unavailable: if too many passwords wait to be hashed.
         """
         name = name.strip()
         if not 1 <= len(name) <= NAME_MAX or "\x00" in name:
             raise InvalidInput(field="name", problem=f"must have 1 to {NAME_MAX} characters")
-        if len(email) > EMAIL_MAX or _EMAIL.fullmatch(email) is None:
-            raise InvalidInput(field="email", problem="must be an address such as ada@example.com")
-        check_password(password)
-        hashed = await self._passwords.hash(password)
+        check_email(email)
+        check_password(password, email=email)
+        hashed = await self._passwords.hash(normalised(password))
         return await self._users.create(name=name, email=email, password_hash=hashed, role=role)
 
-    async def log_in(self, *, email: str, password: str) -> User:
+    async def log_in(self, *, email: str, password: str, address: str, session: UUID | None = None) -> User:
         """Give the account that email and password belong to.
+
+        `address`: where the login comes from; `session`: whose token it shows, which makes a lane for that account.
 
         Raises:
             BadCredentials: after the same time and with the same words for an unknown email and a wrong password.
+            TooManyLogins: if the account, from there, or the address has to wait before the next try.
             Unavailable: if too many passwords wait to be hashed.
         """
-        self._passwords.check_room()
-        found = await self._users.credentials(email) if "\x00" not in email else None
-        user, hashed = found if found is not None else (None, None)
-        if not await self._passwords.verify(password, hashed) or user is None:
-            raise BadCredentials
+        account = _account(email)
+        found = None
+        own_session = False
+        if session is not None:
+            found = await self._found(email)
+            own_session = found is not None and found[0].user_id == session
+        source = Source.of(account, f"session {session}" if own_session else address)
+        administrator = account in await self._administrators_now()
+        permit = await self._limits.begin(source, exempt=administrator or own_session)
+        if permit.wait_s:
+            raise TooManyLogins(whole_s(permit.wait_s))
+        exempt = permit.known or own_session
+        lane = Lane.KNOWN if exempt else Lane.ADMINISTRATOR if administrator else Lane.OTHERS
+        try:
+            self._passwords.check_room(lane)
+            user, hashed = found or await self._found(email) or (None, None)
+            matches = await self._matches(password, hashed, lane)
+        except FlashSaleError:
+            await self._limits.undone(source)
+            raise
+        if not matches or user is None:
+            await self._limits.failed(source, counted=not exempt)
+            # As anybody else is answered: an administrator's exemption shows only with the right password.
+            raise TooManyLogins(whole_s(permit.refused_s)) if permit.refused_s else BadCredentials
+        await self._limits.passed(source)
         return user
 
     async def ensure_admin(self, *, email: str, password: str, change: bool = True) -> User:
@@ -79,21 +125,39 @@ class Accounts:
             InvalidInput: if the password does not hold what it must; if the email belongs to somebody who is no
                 administrator.
         """
-        check_password(password)
-        found = await self._users.credentials(email) if "\x00" not in email else None
+        check_password(password, email=email)
+        found = await self._found(email)
         if found is None:
             return await self.register(name="Administrator", email=email, password=password, role=Role.ADMIN)
         user, hashed = found
         if user.role is not Role.ADMIN:
             raise InvalidInput(field="email", problem="belongs to a buyer")
-        if change and not await self._passwords.verify(password, hashed):
-            await self._users.set_password(user.user_id, await self._passwords.hash(password))
+        if change and not await self._matches(password, hashed, Lane.KNOWN):
+            await self._users.set_password(user.user_id, await self._passwords.hash(normalised(password)))
         return user
 
+    async def _found(self, email: str) -> tuple[User, str | None] | None:
+        return await self._users.credentials(email) if "\x00" not in email else None
 
-def check_password(password: str) -> None:
-    """Raise `InvalidInput` unless a new password has a sane length and characters that can be seen."""
-    if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX or "\x00" in password:
-        raise InvalidInput(field="password", problem=f"must have {PASSWORD_MIN} to {PASSWORD_MAX} characters")
-    if not password.strip():
-        raise InvalidInput(field="password", problem="must not be spaces only")
+    async def _matches(self, password: str, hashed: str | None, lane: Lane) -> bool:
+        """Compare a password in its normal form, and as it was typed: hashes of before were made of that."""
+        form = normalised(password)
+        return await self._passwords.verify(form, hashed, lane) or (
+            form != password and await self._passwords.verify(password, hashed, lane)
+        )
+
+    async def _administrators_now(self) -> frozenset[str]:
+        now_s = time.monotonic()
+        if now_s - self._administrators_read_s > ADMINISTRATORS_S:
+            # One reading at a time; meanwhile those of before.
+            self._administrators_read_s = now_s
+            try:
+                self._administrators = frozenset(_account(one) for one in await self._users.administrators())
+            except Unavailable as error:
+                log.info("administrators.unread", reason=error.detail)
+        return self._administrators
+
+
+def _account(email: str) -> str:
+    """Give what tries are counted by: also for what is no address, and for the same address in another form."""
+    return email_key(email) or email.casefold()

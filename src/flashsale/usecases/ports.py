@@ -295,12 +295,16 @@ class Users(Protocol):
         """Create an account.
 
         Raises:
-            EmailTaken: if the email is in use, whatever its case.
+            EmailTaken: if the email is in use, in whatever form.
         """
         ...
 
     async def credentials(self, email: str) -> tuple[User, str | None] | None:
-        """Read an account and its password hash by email."""
+        """Read an account and its password hash by email, in whatever form (`domain.emails.email_key`)."""
+        ...
+
+    async def administrators(self) -> Sequence[str]:
+        """Read the emails of the administrators, the first thousand."""
         ...
 
     async def set_password(self, user_id: UUID, password_hash: str) -> None:

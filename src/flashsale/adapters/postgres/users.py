@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from flashsale.adapters.postgres.queries import load
+from flashsale.domain.emails import email_key
 from flashsale.domain.errors import EmailTaken
 from flashsale.domain.users import Role, User
 
@@ -29,15 +30,21 @@ class PostgresUsers:
 
     async def create(self, *, name: str, email: str, password_hash: str | None, role: Role) -> User:
         """Create an account; `EmailTaken` if the email is in use."""
-        row = await self._database.fetch_row(QUERIES["create_user"], uuid4(), name, email, password_hash, role.value)
+        row = await self._database.fetch_row(
+            QUERIES["create_user"], uuid4(), name, email, password_hash, role.value, email_key(email)
+        )
         if row is None:
             raise EmailTaken
         return _user(row)
 
     async def credentials(self, email: str) -> tuple[User, str | None] | None:
         """Read an account and its password hash by email."""
-        row = await self._database.fetch_row(QUERIES["credentials"], email)
+        row = await self._database.fetch_row(QUERIES["credentials"], email, email_key(email))
         return None if row is None else (_user(row), row["password_hash"])
+
+    async def administrators(self) -> Sequence[str]:
+        """Read the emails of the administrators, the first thousand."""
+        return [row["email"] for row in await self._database.fetch(QUERIES["administrators"])]
 
     async def set_password(self, user_id: UUID, password_hash: str) -> None:
         """Replace an account's password hash."""

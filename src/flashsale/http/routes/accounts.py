@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from flashsale.domain.errors import Unauthenticated
 from flashsale.domain.users import Principal
+from flashsale.http.addresses import Addresses
 from flashsale.http.bodies import body_of
 from flashsale.http.messages import rendered
 from flashsale.http.operations import SERVERS, Given, Operation
@@ -15,6 +17,8 @@ from flashsale.http.routing import Direct
 from flashsale.http.schemas import LoginIn, RegisteredOut, RegisterIn, TokenOut, UserOut
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from flashsale.domain.users import User
     from flashsale.http.auth import Tokens
     from flashsale.http.messages import Answer, Request
@@ -39,7 +43,7 @@ LOG_IN = Operation(
     tag="accounts",
     takes=LoginIn,
     gives=(Given(status=HTTPStatus.OK, description="A login token.", model=TokenOut),),
-    codes=("bad_credentials", *SERVERS),
+    codes=("bad_credentials", "too_many_logins", *SERVERS),
 )
 
 _register_in = msgspec.json.Decoder(RegisterIn)
@@ -49,6 +53,7 @@ _encode = msgspec.json.Encoder().encode
 
 def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
     """Make the routes that a flood takes: beside a sale, nearly all of it is refused."""
+    addresses = Addresses(services.settings.http.trusted_proxies)
 
     async def register(request: Request) -> Answer:
         wanted = body_of(request, _register_in, what="a registration")
@@ -58,8 +63,17 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
 
     async def log_in(request: Request) -> Answer:
         wanted = body_of(request, _login_in, what="a login")
-        user = await services.accounts.log_in(email=wanted.email, password=wanted.password)
+        user = await services.accounts.log_in(
+            email=wanted.email, password=wanted.password, address=addresses.of(request), session=session(request)
+        )
         return rendered(HTTPStatus.OK, _encode(TokenOut(token=token(user))))
+
+    def session(request: Request) -> UUID | None:
+        """Give whose token a login shows, if any: a token is no condition here."""
+        try:
+            return tokens.bearer(request.fields.get(b"authorization")).user_id
+        except Unauthenticated:
+            return None
 
     def token(user: User) -> str:
         return tokens.issue(Principal(user_id=user.user_id, role=user.role))

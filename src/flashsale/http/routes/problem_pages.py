@@ -56,6 +56,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "unsupported_media_type": (415, "the API does not accept this content type", "send JSON"),
     "idempotency_key_reused": (422, "an accepted request with another body used this key", "send a new key"),
     "rate_limited": (429, "you sent more requests than the limit allows", "wait as long as `Retry-After` says"),
+    "too_many_logins": (
+        429,
+        "too many failed logins to this account from your address, or too many from your address",
+        "wait as long as `Retry-After` says",
+    ),
     "head_too_large": (
         431,
         "request line and headers are larger than `FLASHSALE_HTTP__HEAD_BYTES_MAX`; the connection is closed",

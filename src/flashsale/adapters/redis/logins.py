@@ -1,0 +1,79 @@
+"""The limits of logins over all API processes: `scripts/login.lua`; one process' own while Redis is away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flashsale.adapters.redis.connection import GateAway, GateConnection
+from flashsale.usecases.login_limits import LocalLoginLimits, Permit
+
+if TYPE_CHECKING:
+    from flashsale.settings import LoginSettings, RedisSettings
+    from flashsale.usecases.login_limits import Source
+
+
+class RedisLoginLimits:
+    """Implements `usecases.login_limits.LoginLimits`."""
+
+    def __init__(self, redis: RedisSettings, settings: LoginSettings) -> None:
+        """Connect when first asked."""
+        self._connection = GateConnection(redis)
+        self._local = LocalLoginLimits(settings)
+        self._numbers = (
+            settings.free_tries,
+            _ms(settings.first_wait_s),
+            _ms(settings.longest_wait_s),
+            _ms(settings.forget_s),
+            settings.account_failures,
+            _ms(settings.stranger_wait_s),
+            settings.origin_failures,
+            _ms(settings.origin_window_s),
+            settings.known_max,
+            _ms(settings.known_s),
+        )
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._connection.close()
+
+    async def begin(self, source: Source, *, exempt: bool) -> Permit:
+        """Count a try."""
+        reply = await self._ask("begin", source, flag=exempt)
+        if reply is None:
+            return await self._local.begin(source, exempt=exempt)
+        wait_ms, known, refused_ms = reply
+        return Permit(wait_ms / 1000, bool(known), refused_ms / 1000)
+
+    async def failed(self, source: Source, *, counted: bool) -> None:
+        """Count a wrong password."""
+        if counted and await self._ask("failed", source, flag=counted) is None:
+            await self._local.failed(source, counted=counted)
+
+    async def passed(self, source: Source) -> None:
+        """Forget the tries."""
+        if await self._ask("passed", source) is None:
+            await self._local.passed(source)
+
+    async def undone(self, source: Source) -> None:
+        """Take a try back."""
+        if await self._ask("undone", source) is None:
+            await self._local.undone(source)
+
+    async def _ask(self, what: str, source: Source, *, flag: bool = False) -> list[int] | None:
+        account, origin = source
+        # One hash tag: in a cluster they live in one slot.
+        keys = [
+            f"flashsale:{{logins}}:{name}"
+            for name in (f"pair:{account}:{origin}", f"account:{account}", f"origin:{origin}", "known")
+        ]
+        arguments = (what, f"{account}:{origin}", int(flag), *self._numbers)
+        try:
+            (reply,) = await self._connection.call(lambda _: [self._connection.script("login", keys, arguments)])
+        except GateAway:
+            return None
+        whole: list[int] = reply
+        return whole
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
