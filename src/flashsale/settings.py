@@ -116,7 +116,7 @@ class AuthSettings(Group):
     hash_queue_max: int = Field(
         64,
         ge=1,
-        description="Maximum number of logins and registrations that wait for a hash, in each of three lanes; then 503.",
+        description="Maximum number of logins and registrations that wait for a hash in each of three lanes; then 503.",
     )
     hash_wait_s: float = Field(5.0, gt=0, description="Maximum wait for a hash; then 503.")
 

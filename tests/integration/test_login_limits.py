@@ -6,6 +6,7 @@ import time
 import unicodedata
 import uuid
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -108,10 +109,18 @@ async def test_the_wait_doubles_up_to_its_longest_and_counts_over_all_processes(
                 await asyncio.sleep(0.01)
             assert answer.status_code == 401
             waits.append(
-                await one.accounts._limits._connection.call(lambda _: [("HGET", _pair(email, "198.51.100.7"), "next")])
+                await _limits(one)._connection.call(lambda _: [("HGET", _pair(email, "198.51.100.7"), "next")])
             )
         assert [backoff_s(settings.logins, tries) for tries in range(1, 10)] == [0, 0, 0, 0, 0.05, 0.1, 0.2, 0.4, 0.4]
         assert len({str(wait) for wait in waits[4:]}) == 5
+
+
+def _limits(services) -> Any:
+    return services.accounts._limits
+
+
+def _passwords(services) -> Any:
+    return services.accounts._passwords
 
 
 def _pair(email, address):
@@ -196,7 +205,7 @@ async def test_a_flood_of_logins_does_not_keep_the_administrator_out(settings, m
             return statuses
 
         flooding = [asyncio.create_task(flood(number)) for number in range(200)]
-        while len(services.accounts._passwords._waiting[accounts.Lane.OTHERS]) < settings.auth.hash_queue_max:
+        while len(_passwords(services)._waiting[accounts.Lane.OTHERS]) < settings.auth.hash_queue_max:
             await asyncio.sleep(0.01)
         began_s = time.monotonic()
         answers = [await log_in(at("203.0.113.9"), email) for _ in range(3 if lanes else 1)]
@@ -223,14 +232,14 @@ async def test_a_hash_is_waited_for_only_so_long(settings, monkeypatch):
     auth = settings.auth.model_copy(update={"hash_wait_s": 0.2})
     async with open_services(settings.model_copy(update={"auth": auth})) as services, api(services) as at:
         first = asyncio.create_task(log_in(at("198.51.100.1"), "a@example.com"))
-        while services.accounts._passwords._free:
+        while _passwords(services)._free:
             await asyncio.sleep(0)
         answer_ = await log_in(at("198.51.100.2"), "b@example.com")
         assert answer_.status_code == 503
         assert answer_.headers["retry-after"]
         hanging.set()
         assert (await first).status_code == 401
-        assert services.accounts._passwords._free == 1
+        assert _passwords(services)._free == 1
         assert (await log_in(at("198.51.100.2"), "b@example.com")).status_code == 401
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 SQL = Path(__file__).parents[2] / "sql"
 
 FUNCTIONS = ("email_key_v1",)
 
-# NULL: lower(email) is the key, as it was for every account before. Of accounts whose addresses turn out to be one, that
-# with the plain form has the key, else the oldest; the others keep lower(email), and log in as before.
+# NULL: lower(email) is the key, as it was for every account before. Of accounts whose addresses turn out to be one, the
+# plain one has the key, else the oldest; the others keep lower(email), and log in as before.
 FILL = """
 WITH keyed AS (
     SELECT
