@@ -84,6 +84,13 @@ def corruption(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Send generated requests to the server, alone and through nginx, and check answers and memory (3 minutes)."""
+    install(session)
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Break every part in the middle of a sale, with several seeds (about 40 minutes); arguments go to the command."""
     install(session)

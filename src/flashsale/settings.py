@@ -321,6 +321,16 @@ class HttpSettings(Group):
     request_timeout_s: float = Field(
         10.0, gt=0, description="Maximum time in which a request must arrive; then the server closes the connection."
     )
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        description="Maximum time in which a connection may be idle, or the client of a stream may read nothing.",
+    )
+    connections_max: int = Field(
+        20_000,
+        ge=1,
+        description="Maximum number of open connections of one process, streams included; then 503.",
+    )
     drain_s: int = Field(15, ge=1, description="Maximum time in which a process finishes its requests after SIGTERM.")
     trusted_proxies: list[Network] = Field(
         [],

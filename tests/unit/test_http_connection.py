@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import uvloop
@@ -17,12 +18,16 @@ from flashsale.settings import HttpSettings
 
 HEAD_MAX, BODY_MAX, TIMEOUT_S = 2048, 4096, 0.8
 HOST = b"Host: x\r\n"
+FLOOD = {"/flood": 1_000_000}
 
 
 class App:
     """Answers with the method and the body's length; /slow after the time limit; /hold, a stream, not before its client
-    goes; /flood with a megabyte; /async as / does, but after a wait; /framework through ASGI.
+    goes; /flood with a megabyte; /size/n with n bytes; /async as / does, but after a wait; /framework through ASGI.
     """
+
+    server: Server
+    address: tuple[str, int]
 
     def __init__(self):
         self.gone = asyncio.Event()
@@ -45,7 +50,10 @@ class App:
         elif request.path != "/":
             async with asyncio.timeout(5):
                 await asyncio.sleep(0)
-        return rendered(200, b"x" * 1_000_000 if request.path == "/flood" else b"%d" % len(request.body))
+        size = int(
+            request.path.removeprefix("/size/") if request.path.startswith("/size/") else FLOOD.get(request.path, 0)
+        )
+        return rendered(200, b"x" * size or b"%d" % len(request.body))
 
     def refused(self, problem):
         pass
@@ -82,7 +90,7 @@ async def serving():
         writer.write(sent)
         return reader, writer
 
-    app.server = server  # type: ignore[attr-defined]
+    app.server, app.address = server, address
     try:
         yield app, connect
     finally:
@@ -136,6 +144,7 @@ async def test_a_head_may_be_as_long_as_the_limit_and_no_longer(_app, connect):
     await refused(reader, 431, "head_too_large")
 
 
+GET_X = b"GET / HTTP/1.1\r\n" + HOST
 TOO_LONG = {
     "a request line": b"GET /" + b"x" * HEAD_MAX + b" HTTP/1.1\r\n" + HOST + b"\r\n",
     "a request line without an end": b"GET /" + b"x" * HEAD_MAX,
@@ -145,17 +154,47 @@ TOO_LONG = {
     "many fields": b"GET / HTTP/1.1\r\n" + HOST + b"X: y\r\n" * HEAD_MAX + b"\r\n",
     "empty lines": b"\r\n" * HEAD_MAX,
     "trailers": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"x" * HEAD_MAX,
+    "extensions of chunks": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n1;x=" + b"x" * HEAD_MAX,
 }
+LONG_TARGETS = {"a request line", "a request line without an end"}
 
 
-@pytest.mark.parametrize("sent", [pytest.param(sent, id=what) for what, sent in TOO_LONG.items()])
-def test_a_head_that_is_too_long_is_refused_wherever_it_is_long(sent):
+@pytest.mark.parametrize("what", TOO_LONG)
+def test_a_head_that_is_too_long_is_refused_wherever_it_is_long(what):
+    sent = TOO_LONG[what]
+
     @over_sockets
     async def refuses(_app, connect):
         reader, writer = await connect(sent)
         # The rest of what the client meant to send does not reset the connection before it can read the answer.
         writer.write(sent[-1:] * 1_000_000)
-        await refused(reader, 431, "head_too_large")
+        await refused(reader, *((414, "target_too_long") if what in LONG_TARGETS else (431, "head_too_large")))
+
+    refuses()
+
+
+CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+TWICE_WRONG = {
+    "a head, wrong before the limit": (GET_X + b"X : y\r\nX: " + b"x" * HEAD_MAX + b"\r\n\r\n", 400),
+    "a head, wrong after the limit": (GET_X + b"X: " + b"x" * HEAD_MAX + b"\r\nX : y\r\n\r\n", 431),
+    "a body, wrong before the limit": (CHUNKED + b"x\r\n" + b"x" * BODY_MAX * 2, 400),
+    "a body, wrong after the limit": (CHUNKED + b"ffff\r\n" + b"x" * 0xFFFF + b"wrong", 413),
+    "chunks, wrong after the limit": (CHUNKED + b"1\r\nx\r\n" * HEAD_MAX + b"wrong", 431),
+}
+
+
+@pytest.mark.parametrize("what", TWICE_WRONG)
+def test_what_is_wrong_twice_is_refused_for_the_same_reason_in_whatever_pieces(what):
+    @over_sockets
+    async def refuses(_app, connect):
+        sent, status = TWICE_WRONG[what]
+        for size in (len(sent), 1_000, 100, 7):
+            reader, writer = await connect()
+            for place in range(0, min(len(sent), 12_000), size):
+                writer.write(sent[place : place + size])
+                await asyncio.sleep(0)
+            assert (await answer(reader))[0] == status, size
+            writer.close()
 
     refuses()
 
@@ -213,6 +252,10 @@ ALLOWED = {
         POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nAuthorization: Bearer x\r\nHost: y\r\n\r\n",
         b"x",
     ),
+    "a trailer that would end the connection": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nConnection: close\r\n\r\n",
+        b"x",
+    ),
     "extensions of chunks": (POST + b'Transfer-Encoding: Chunked\r\n\r\n1;a=b;c="d"\r\nx\r\n0;e\r\n\r\n', b"x"),
     "empty lines before": (b"\r\n\r\n" + GET + b"\r\n", b""),
     "an absolute target": (b"GET http://x.example:80/?a HTTP/1.1\r\n" + HOST + b"\r\n", b""),
@@ -230,6 +273,10 @@ REFUSED = {
     "two hosts": GET + b"Host: x\r\n\r\n",
     "two other hosts": GET + b"host: y\r\n\r\n",
     "a host that is none": b"GET / HTTP/1.1\r\nHost: x y\r\n\r\n",
+    "a host with half an escape": b"GET / HTTP/1.1\r\nHost: x%4\r\n\r\n",
+    "a host that is no address": b"GET / HTTP/1.1\r\nHost: [:::]\r\n\r\n",
+    "a target without a host": b"GET http://:80/ HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a target with a host that is none": b"GET http://x%/ HTTP/1.1\r\n" + HOST + b"\r\n",
     "a host with a path": b"GET / HTTP/1.1\r\nHost: x/y\r\n\r\n",
     "HTTP/2.0": b"GET / HTTP/2.0\r\n" + HOST + b"\r\n",
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -336,6 +383,35 @@ def test_what_is_not_allowed_is_refused_and_nothing_after_it_is_served(what):
     refuses()
 
 
+REFUSED_HEADS = {
+    "malformed": (b"HEAD / HTTP/1.1\r\n\r\n", 400),
+    "malformed in a field": (b"HEAD / HTTP/1.1\r\n" + HOST + b"X : y\r\n\r\n", 400),
+    "a long head": (b"HEAD / HTTP/1.1\r\n" + HOST + b"X: " + b"x" * HEAD_MAX + b"\r\n\r\n", 431),
+    "a long target": (b"HEAD /" + b"x" * HEAD_MAX, 414),
+    "a long body": (b"HEAD / HTTP/1.1\r\n" + HOST + b"Content-Length: 9999\r\n\r\n", 413),
+    "a bad chunk": (b"HEAD / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+    "too slow": (b"HEAD / HTTP/1.1\r\n", 408),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_HEADS)
+def test_a_look_at_the_head_that_is_refused_gets_no_body(what):
+    @over_sockets
+    async def refuses(_app, connect):
+        sent, status = REFUSED_HEADS[what]
+        for number in CUTS if status != 408 else (0,):
+            reader, writer = await connect()
+            for piece in pieces(sent, number):
+                writer.write(piece)
+                await asyncio.sleep(0)
+            came = await reader.read()
+            assert came.startswith(b"HTTP/1.1 %d " % status)
+            assert came.endswith(b"connection: close\r\n\r\n"), came
+            writer.close()
+
+    refuses()
+
+
 @over_sockets
 async def test_values_lose_the_blanks_around_them(app, connect):
     reader, _ = await connect(GET + b"Idempotency-Key: \t a b \t\r\n\r\n")
@@ -374,6 +450,14 @@ async def test_answers_have_the_order_of_requests(app, connect):
 async def test_a_client_is_told_to_go_on_before_it_sends_a_body(_app, connect):
     reader, writer = await connect(POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"{}")
+    assert (await answer(reader))[::2] == (200, b"2")
+
+
+@over_sockets
+async def test_an_old_client_is_not_told_to_go_on(_app, connect):
+    reader, writer = await connect(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    await asyncio.sleep(0.05)
     writer.write(b"{}")
     assert (await answer(reader))[::2] == (200, b"2")
 
@@ -537,3 +621,95 @@ async def test_a_request_whose_work_is_cancelled_or_breaks_ends_its_connection(_
         reader, _ = await connect(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
+
+
+@over_sockets
+async def test_an_answer_whose_end_is_never_read_does_not_hold_its_connection_for_ever(app, connect):
+    app.server.keep_alive_s = TIMEOUT_S / 4
+    taken = await unread(app, connect, b"/size/4000000")
+    for ends in (False, True):
+        left = 0
+        while not 0 < left < 64_000:
+            writer, left = await unread(app, connect, b"/size/%d" % (4_000_000 - taken[1] + 30_000))
+        if ends:
+            writer.write_eof()
+        async with asyncio.timeout(3 * TIMEOUT_S):
+            while app.server.connections:
+                await asyncio.sleep(TIMEOUT_S / 20)
+
+
+async def unread(app, connect, path):
+    """Ask, and read nothing: gives the client's end, and how much of the answer the server's kernel does not take."""
+    before = set(app.server.connections)
+    _, writer = await connect()
+    writer.transport.pause_reading()
+    writer.write(b"GET %b HTTP/1.1\r\n" % path + HOST + b"\r\n")
+    while not app.served or app.served[-1][1] != path.decode():
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    (connection,) = set(app.server.connections) - before
+    return writer, connection._transport.get_write_buffer_size()
+
+
+@over_sockets
+async def test_a_full_server_lets_idle_connections_go_and_refuses_only_beside_busy_ones(app, connect):
+    app.server.connections_max = 3
+    idle, _ = await connect(GET + b"\r\n")
+    assert (await answer(idle))[0] == 200
+    for _ in range(3):
+        await connect(b"GET /slow HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert await idle.read() == b"", "the idle one gave way to the third busy one"
+    while sum(connection.busy for connection in app.server.connections) < 3:
+        await asyncio.sleep(0)
+    reader, _ = await connect()
+    await refused(reader, 503, "unavailable")
+    assert len(app.server.connections) == 3
+
+
+@over_sockets
+async def test_a_full_server_lets_an_old_unfinished_request_go_and_no_young_one(app, connect):
+    app.server.connections_max = 1
+    slow, _ = await connect(b"GET / HTTP/1.1\r\n")
+    while not any(connection._head for connection in app.server.connections):
+        await asyncio.sleep(0)
+    reader, _ = await connect()
+    await refused(reader, 503, "unavailable")
+    await asyncio.sleep(TIMEOUT_S / 5)
+    reader, _ = await connect(GET + b"\r\n")
+    assert (await answer(reader))[0] == 200
+    with contextlib.suppress(ConnectionResetError):
+        assert await slow.read() == b""
+
+
+@over_sockets
+async def test_a_full_server_ends_connections_that_wait_for_their_client_to_close(app, connect):
+    app.server.connections_max = 1
+    reader, _ = await connect(b"nonsense\r\n\r\n")
+    await refused(reader, 400, "invalid_request")
+    reader, _ = await connect(GET + b"\r\n")
+    assert (await answer(reader))[0] == 200
+
+
+@over_sockets
+async def test_a_client_with_many_requests_leaves_turns_to_others(app, connect):
+    many = (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n") * 1_000
+    turns = []
+
+    def turn():
+        turns.append(len(app.served))
+        if len(app.served) < 1_000:
+            loop.call_soon(turn)
+
+    loop = asyncio.get_running_loop()
+    # The answers are made at once, as from Python 3.12 on.
+    app.server.spawn = lambda coroutine, context: context.run(run_through, coroutine)
+    await connect(many)
+    loop.call_soon(turn)
+    while len(app.served) < 1_000:
+        await asyncio.sleep(0)
+    assert max(later - sooner for sooner, later in pairwise(turns)) <= 64
+
+
+def run_through(coroutine):
+    with pytest.raises(StopIteration):
+        coroutine.send(None)

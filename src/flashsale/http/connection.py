@@ -17,7 +17,7 @@ import httptools
 
 from flashsale.http import problems
 from flashsale.http.exchange import Exchange
-from flashsale.http.heads import Malformed, parse_head
+from flashsale.http.heads import Malformed, is_line, method_of, parse_head
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 HEAD_END = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+STEPS_MAX = 64
+"""Heads and bodies that a connection takes before other connections have their turn."""
+
+PATIENCE = 0.1
+"""The part of its time in which an unfinished request is left alone when another connection needs the room."""
 
 
 class _Refused(Exception):
@@ -40,7 +46,8 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_advancing", "_blocked", "_body", "_body_bytes", "_chunked", "_complete", "_deadline_s", "_dropping", "_ended",
         "_exchange", "_gone", "_head", "_head_bytes", "_head_done", "_headers", "_keep", "_left", "_parser", "_paused",
-        "_peer", "_request", "_rest", "_server", "_timer", "_transport", "_under_way", "_upgrade", "_waiting", "busy",
+        "_peer", "_request", "_rest", "_server", "_timer", "_trailers", "_transport", "_under_way", "_upgrade",
+        "_waiting", "busy",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -56,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._headers: Headers = []
         self._head_bytes = self._body_bytes = self._left = 0
         """Bytes of the request under way: its body aside, in its body, of its body that are still to come."""
-        self._head_done = self._complete = self._chunked = self._upgrade = self._under_way = False
+        self._head_done = self._complete = self._chunked = self._upgrade = self._trailers = self._under_way = False
         self._keep = True
         self._request: Request | None = None
         """The request whose body comes, or which is answered."""
@@ -77,12 +84,15 @@ class Connection(asyncio.BufferedProtocol):
     # The transport tells.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the first request."""
+        """Wait for the first request, if the server has room."""
         self._transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else ""
-        self._server.connections.add(self)
-        self._wait_for_more()
+        if self._server.take(self):
+            self._wait_for_more()
+        else:
+            self._say(problems.FULL)
+            self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever the reason
         """Tell the request that is being answered."""
@@ -109,7 +119,10 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Finish what is being answered, then close."""
         self._ended = True
-        return self.busy and not self._dropping
+        if self.busy and not self._dropping:
+            return True
+        self._close()
+        return False
 
     def pause_writing(self) -> None:
         """Wait with other answers until the client takes those that it was sent; not for ever."""
@@ -130,7 +143,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a field; trailers, which come after the head, have no meaning here."""
-        if not self._head_done:
+        if self._head_done:
+            self._trailers = True
+        else:
             self._headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -156,8 +171,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._gone or self._advancing:
             return
         self._advancing = True
+        steps = 0
         try:
             while self._rest and not (self.busy or self._blocked or self._dropping):
+                steps += 1
+                if steps > STEPS_MAX:
+                    self._server.loop.call_soon(self.advance)
+                    break
                 if self._request is None:
                     self._read_head()
                 else:
@@ -168,15 +188,18 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(problems.MALFORMED)
         finally:
             self._advancing = False
-        if self._rest and (self.busy or self._blocked):
+        self._read_or_pause()
+
+    def _read_or_pause(self) -> None:
+        if self._rest:
             if not self._paused:
                 self._paused = True
                 self._transport.pause_reading()
         elif self._paused:
             self._paused = False
             self._transport.resume_reading()
-        if self._ended and not (self.busy or self._blocked):
-            self._transport.close()
+        if self._ended and not (self.busy or self._blocked or self._rest):
+            self._close()
 
     def _read_head(self) -> None:
         came = len(self._head)
@@ -184,15 +207,18 @@ class Connection(asyncio.BufferedProtocol):
         end = head.find(HEAD_END, max(0, came - 3))
         end = len(head) if end < 0 else end + len(HEAD_END)
         self._rest, head = head[end:], head[:end]
-        self._feed(head[came:])
-        if self._head_bytes > self._server.head_bytes_max:
-            raise _Refused(problems.HEAD_TOO_LARGE)
+        left = self._server.head_bytes_max - self._head_bytes
+        too_long = len(head) - came > left
+        self._head = head
+        # What is refused, and why, does not depend on the pieces in which it comes.
+        self._feed(head[came : came + left])
+        if too_long:
+            raise _Refused(problems.TARGET_TOO_LONG if is_line(head[: came + left]) else problems.HEAD_TOO_LARGE)
         if not self._head_done:
-            self._head = head
             self._wait_for_more()
             return
-        self._head = b""
         parsed = parse_head(head, self._headers)
+        self._head = b""
         self._request, self._chunked, self._left = parsed.request, parsed.chunked, parsed.length
         if self._left > self._server.body_bytes_max:
             raise _Refused(problems.BODY_TOO_LARGE)
@@ -224,6 +250,10 @@ class Connection(asyncio.BufferedProtocol):
                 end = start + 1 if split else data.find(b"\r\n", start) + 2
                 if end <= start + 1 and not split:
                     end = len(data)
+                bytes_max = min(
+                    self._server.body_bytes_max - self._body_bytes, self._server.head_bytes_max - self._head_bytes
+                )
+                end = min(end, start + bytes_max + 1)
                 self._head = data[start:end]
                 self._feed(self._head)
                 start = end
@@ -294,24 +324,39 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._headers, self._body = [], []
         self._head_bytes = self._body_bytes = 0
-        self._head_done = self._complete = self._upgrade = False
+        if self._trailers:
+            # llhttp lets `Connection` in a trailer end the connection.
+            self._parser = httptools.HttpRequestParser(self)
+        self._head_done = self._complete = self._upgrade = self._trailers = False
         self._rest_until_next()
 
     def _refuse(self, problem: Answer) -> None:
-        self._server.refused(problem)
-        self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (problem.head, self._server.date, problem.body))
+        self._say(problem)
         self._end()
+
+    def _say(self, problem: Answer) -> None:
+        self._server.refused(problem)
+        request = self._request
+        looks = method_of(self._head) == b"HEAD" if request is None else request.method == "HEAD"
+        body = b"" if looks else problem.body
+        self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (problem.head, self._server.date, body))
 
     def _end(self) -> None:
         """Send nothing more, and drop what comes until the client ends: to close at once might cost it the answer."""
         self._dropping, self._rest, self._head, self._body = True, b"", b"", []
         if self._ended or self._transport.is_closing():
-            self._transport.close()
+            self._close()
             return
         self._transport.write_eof()
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
+        self._limit(self._server.request_timeout_s)
+
+    def _close(self) -> None:
+        """Take nothing more, and close once the client took what it was sent; not for ever."""
+        self._dropping = True
+        self._transport.close()
         self._limit(self._server.request_timeout_s)
 
     # Streams.
@@ -342,10 +387,22 @@ class Connection(asyncio.BufferedProtocol):
 
     # Time.
 
-    def close_idle(self) -> None:
+    def close_idle(self) -> bool:
         """Close unless a request is being answered, or a part of one is here: its answer ends the connection."""
-        if not (self.busy or self._head or self._request or self._rest or self._has_unread()):
-            self._transport.close()
+        if self.busy or self._head or self._request or self._rest or self._has_unread():
+            return False
+        self._close()
+        return True
+
+    def give_way(self) -> bool:
+        """End for the sake of another connection; not while a request is answered, or has only begun to come."""
+        if self.busy or self._rest or self._blocked:
+            return False
+        left_s = self._deadline_s - self._server.loop.time()
+        if self._dropping or (self._under_way and left_s < (1 - PATIENCE) * self._server.request_timeout_s):
+            self.abort()
+            return True
+        return self.close_idle()
 
     def _has_unread(self) -> bool:
         """Whether the kernel holds bytes of the client: to close now would reset the connection under its request."""
@@ -398,7 +455,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self._under_way and (self._head or self._request):
             self._refuse(problems.TOO_SLOW)
         else:
-            self._transport.close()
+            self._close()
 
     def _wake(self) -> None:
         if self._waiting is not None:

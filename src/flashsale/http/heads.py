@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from flashsale.http.messages import Headers
 
 _LINE = re.compile(rb"(?:\r\n)*([A-Z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
+_HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})*+)(?::[0-9]*)?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
@@ -60,8 +61,8 @@ def parse_head(head: bytes, headers: Headers) -> Head:
     if host is None:
         if minor == b"1":
             raise Malformed
-    elif _HOST.fullmatch(host) is None:
-        raise Malformed
+    else:
+        _check_host(host)
     if len(fields) != len(headers) and len(request.all(b"host")) > 1:
         raise Malformed
     chunked = b"transfer-encoding" in fields
@@ -71,17 +72,40 @@ def parse_head(head: bytes, headers: Headers) -> Head:
     return Head(request, length, chunked, minor == b"1" and fields.get(b"expect", b"").lower() == b"100-continue")
 
 
+def method_of(head: bytes) -> bytes:
+    """Give the method of a head, or of its begin."""
+    return head.lstrip(b"\r\n").partition(b" ")[0]
+
+
+def is_line(head: bytes) -> bool:
+    """Say whether the request line is all that came, and still has no end."""
+    line = head.lstrip(b"\r\n")
+    return bool(line) and b"\r\n" not in line
+
+
 def _target(method: bytes, target: bytes) -> tuple[str, bytes]:
     """Give the path, decoded, and the query."""
     if target == b"*" and method == b"OPTIONS":
         return "*", b""
     if not target.startswith(b"/"):
         absolute = _ABSOLUTE.fullmatch(target)
-        if absolute is None or method == b"CONNECT" or _HOST.fullmatch(absolute[1]) is None:
+        if absolute is None or method == b"CONNECT" or absolute[1].startswith(b":"):
             raise Malformed
+        _check_host(absolute[1])
         target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
     elif b"#" in target or method == b"CONNECT":
         raise Malformed
     path, _, query = target.partition(b"?")
     text = path.decode("ascii")
     return (unquote(text) if "%" in text else text), query
+
+
+def _check_host(host: bytes) -> None:
+    valid = _HOST.fullmatch(host)
+    if valid is None:
+        raise Malformed
+    if valid[1] is not None:
+        try:
+            IPv6Address(valid[1].decode("ascii"))
+        except ValueError:
+            raise Malformed from None

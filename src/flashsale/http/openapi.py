@@ -38,7 +38,7 @@ that asks."""
 
 CONNECTION = {400, 408, 413, 431}
 """Statuses that may be given before a request is complete; it then has no id."""
-EVERY = ("invalid_input", "invalid_request", "too_slow", "body_too_large", "head_too_large")
+EVERY = ("invalid_input", "invalid_request", "too_slow", "body_too_large", "target_too_long", "head_too_large")
 """Codes that every path gives: another parameter than its own, no HTTP, too slow, too long."""
 
 HEADERS: Mapping[str, tuple[str, object, dict[str, object]]] = {

@@ -43,6 +43,7 @@ CODES = {
     HTTPStatus.NOT_FOUND: "no_such_path",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "target_too_long",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "head_too_large",
     HTTPStatus.REQUEST_TIMEOUT: "too_slow",
@@ -104,6 +105,10 @@ HEAD_TOO_LARGE = problem(
     [],
 )
 
+TARGET_TOO_LONG = problem(
+    HTTPStatus.REQUEST_URI_TOO_LONG, CODES[HTTPStatus.REQUEST_URI_TOO_LONG], "The request line is too long.", []
+)
+
 BODY_TOO_LARGE = problem(
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CODES[HTTPStatus.REQUEST_ENTITY_TOO_LARGE], "The body is too long.", []
 )
@@ -111,6 +116,8 @@ BODY_TOO_LARGE = problem(
 TOO_SLOW = problem(
     HTTPStatus.REQUEST_TIMEOUT, CODES[HTTPStatus.REQUEST_TIMEOUT], "The request did not arrive in time.", []
 )
+
+FULL = problem_of(errors.Unavailable("This process holds as many connections as it may; try again."))
 
 
 def method_not_allowed(allowed: bytes) -> Answer:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 import time
+from collections import OrderedDict
 from contextlib import suppress
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,8 +28,11 @@ BACKLOG = 4096
 READ_BYTES = 65_536
 """Most bytes that are read from a connection at once, and so, beside a request, most that wait in it."""
 
-KEEP_ALIVE_S = 75.0
-"""How long a connection may be idle; nginx' own are shorter, so that it never sends into one that is being closed."""
+FILES_KEPT = 100
+"""Files that a process may open beside its connections: to Postgres and Redis, and its logs."""
+
+ASKED_MAX = 64
+"""Connections that are asked to give way to a new one."""
 
 
 class App(Protocol):
@@ -56,8 +61,11 @@ class Server:
         self.head_bytes_max = settings.head_bytes_max
         self.body_bytes_max = settings.body_bytes_max
         self.request_timeout_s = settings.request_timeout_s
-        self.keep_alive_s = KEEP_ALIVE_S
-        self.connections: set[Connection] = set()
+        self.keep_alive_s = settings.keep_alive_s
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.connections_max = max(1, min(settings.connections_max, files - FILES_KEPT))
+        self.connections: OrderedDict[Connection, None] = OrderedDict()
+        """Those that were asked to give way least lately come first."""
         self.draining = False
         self.buffer = memoryview(bytearray(READ_BYTES))
         self.loop = asyncio.get_running_loop()
@@ -103,9 +111,24 @@ class Server:
             await asyncio.wait(self._tasks, timeout=finish_s)
         self._ticking.cancel()
 
+    def take(self, connection: Connection) -> bool:
+        """Take a connection in; False: there is no room, and no other connection gives way."""
+        if len(self.connections) >= self.connections_max and not self._make_room():
+            return False
+        self.connections[connection] = None
+        return True
+
+    def _make_room(self) -> bool:
+        for _ in range(min(ASKED_MAX, len(self.connections))):
+            asked = next(iter(self.connections))
+            self.connections.move_to_end(asked)
+            if asked.give_way():
+                return True
+        return False
+
     def forget(self, connection: Connection) -> None:
         """Learn that a connection is closed."""
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         if not self.connections:
             self._empty.set()
 

@@ -53,6 +53,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "send it again",
     ),
     "body_too_large": (413, "the body is larger than `FLASHSALE_HTTP__BODY_BYTES_MAX`", "send a smaller body"),
+    "target_too_long": (
+        414,
+        "the request line alone is larger than `FLASHSALE_HTTP__HEAD_BYTES_MAX`; the connection is closed",
+        "send a shorter request target",
+    ),
     "unsupported_media_type": (415, "the API does not accept this content type", "send JSON"),
     "idempotency_key_reused": (422, "an accepted request with another body used this key", "send a new key"),
     "rate_limited": (429, "you sent more requests than the limit allows", "wait as long as `Retry-After` says"),
