@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flashsale.server_urls import check_gateway_url, check_postgres_url, check_redis_url
@@ -168,6 +168,21 @@ class GateSettings(Group):
     batch_max: int = Field(256, ge=1, le=1000, description="Maximum number of requests in one script call.")
     queue_max: int = Field(
         5000, ge=1, description="Maximum number of requests per process that wait for the gate; then 503."
+    )
+
+
+class LimitSettings(Group):
+    """How often one account may ask for what is no buy. Each process counts for itself."""
+
+    orders: int = Field(
+        50,
+        ge=0,
+        description="Maximum number of looks at orders, payments, cancellations and stream tokens per second; "
+        "0 means no limit.",
+    )
+    streams: int = Field(20, ge=0, description="Maximum number of order streams opened per second; 0 means no limit.")
+    administration: int = Field(
+        50, ge=0, description="Maximum number of administration calls per second; 0 means no limit."
     )
 
 
@@ -340,6 +355,15 @@ class HttpSettings(Group):
         [],
         description='Origins whose pages may call the API in a browser: `["https://shop.example"]`, `["*"]` is all.',
     )
+    cors_credentials: bool = Field(
+        False, description='Allow these pages to send cookies, which a proxy may need; not for `["*"]`.'
+    )
+
+    @model_validator(mode="after")
+    def _credentials_are_for_named_origins(self) -> Self:
+        if self.cors_credentials and "*" in self.cors_origins:
+            raise ValueError("cors_credentials needs cors_origins to name each origin, not *")
+        return self
 
 
 class SimulatorSettings(Group):
@@ -383,6 +407,7 @@ class Settings(BaseSettings):
     auth: AuthSettings
     logins: LoginSettings = LoginSettings()
     gate: GateSettings = GateSettings()
+    limits: LimitSettings = LimitSettings()
     accept: AcceptSettings = AcceptSettings()
     units: UnitSettings = UnitSettings()
     orders: OrderSettings = OrderSettings()

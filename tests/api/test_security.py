@@ -18,6 +18,7 @@ from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens
 from flashsale.http.streams.hub import LiveHub
 from tests.conftest import add_buyers, add_product, make_settings
+from tests.support.api import waiting_order
 
 BUY = "/api/order/buy-flash"
 
@@ -78,16 +79,6 @@ async def status_of(api, method, path, **request):
     """Give a status without waiting for the end of a stream."""
     async with api.stream(method, path, **request) as answer:
         return answer.status_code
-
-
-async def waiting_order(api, product_id, owner):
-    """Buy; gives the order's id once it waits for its buyer."""
-    order_id = (await api.post(BUY, json={"productId": product_id}, headers=owner)).json()["orderId"]
-    async with api.stream("GET", f"/sse/orders/{order_id}", headers=owner) as stream:
-        async for line in stream.aiter_lines():
-            if "awaiting_payment" in line:
-                return order_id
-    raise AssertionError("the stream ended")
 
 
 async def test_the_matrix_names_every_route_and_the_document_who_needs_a_token(api):

@@ -20,11 +20,15 @@ FAST = {
     "FLASHSALE_GATE__RATE_LIMIT": "0",
     "FLASHSALE_LOGINS__FREE_TRIES": "100000",
     "FLASHSALE_LOGINS__ORIGIN_FAILURES": "10000000",
+    "FLASHSALE_LIMITS__ORDERS": "0",
+    "FLASHSALE_LIMITS__STREAMS": "0",
+    "FLASHSALE_LIMITS__ADMINISTRATION": "0",
+    "FLASHSALE_HTTP__CORS_ORIGINS": '["https://shop.example", "https://other.example"]',
+    "FLASHSALE_HTTP__CORS_CREDENTIALS": "true",
     "FLASHSALE_LIVE__RETRY_MS": "100",
     "FLASHSALE_LOG__LEVEL": "debug",
 }
-"""Payments take milliseconds, so that tests do not wait; the rates of buys and logins are limited
-in tests of their own."""
+"""Payments take milliseconds, so that tests do not wait; what is limited elsewhere is limited in tests of its own."""
 
 
 def admin_headers(stack):
@@ -49,6 +53,19 @@ def buyer_tokens(stack, count: int, *, prefix: str = "buyer") -> list[str]:
 def buyer_headers(stack, count: int) -> list[dict[str, str]]:
     """Make buyers of whom nobody knows."""
     return [{"Authorization": f"Bearer {token}"} for token in buyer_tokens(stack, count, prefix=uuid.uuid4().hex)]
+
+
+async def waiting_order(api, product_id, owner):
+    """Buy; gives the order's id once it waits for its buyer."""
+    order_id = (await api.post("/api/order/buy-flash", json={"productId": product_id}, headers=owner)).json()["orderId"]
+    async with api.stream("GET", f"/sse/orders/{order_id}", headers=owner) as stream:
+        async for line in stream.aiter_lines():
+            if "awaiting_payment" in line:
+                return order_id
+    raise AssertionError("the stream ended")
+
+
+BUY = "/api/order/buy-flash"
 
 
 async def final(api, order_id, headers):

@@ -13,11 +13,17 @@ from flashsale.http.app import build_app
 from flashsale.http.messages import Request
 from flashsale.http.routes.reference import DOCUMENT_PATH
 from flashsale.http.streams.hub import LiveHub
+from flashsale.usecases.rates import Rate
 from tests.conftest import make_settings
 
 ANY = {"content-type", "content-length", "connection", "transfer-encoding"}
 """Headers of framing, which OpenAPI does not describe."""
-CORS = {"vary", "access-control-allow-origin", "access-control-expose-headers"}
+CORS = {
+    "vary",
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-expose-headers",
+}
 """Those that a setting adds; the document says so in words."""
 
 
@@ -132,6 +138,9 @@ class Reference:
 
 async def document_of_routes():
     """Read the document without any server behind it."""
-    services = SimpleNamespace(settings=make_settings("postgresql://x@127.0.0.1:9/x", "redis://127.0.0.1:9"))
+    services = SimpleNamespace(
+        settings=make_settings("postgresql://x@127.0.0.1:9/x", "redis://127.0.0.1:9"),
+        buy=SimpleNamespace(rate=Rate("buys", limit=1, window_s=1)),
+    )
     request = Request(method="GET", path=DOCUMENT_PATH, query=b"", headers=[])
     return json.loads((await build_app(services, LiveHub(services)).direct(request)).body)

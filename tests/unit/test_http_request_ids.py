@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from litestar import Litestar
 
+from flashsale.http.cors import Cors
 from flashsale.http.edge import Edge
 from flashsale.http.metrics import Meter
 from flashsale.http.request_ids import RequestIds
@@ -26,7 +27,7 @@ async def ask(edge, *headers):
 
 
 def edge_of(app):
-    return Edge(app, Litestar(), [], Meter())
+    return Edge(app, Litestar(), [], Meter(), cors=Cors([]))
 
 
 async def answer(scope, receive, send):

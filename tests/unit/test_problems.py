@@ -25,7 +25,7 @@ def test_every_domain_error_has_a_status(error):
 
 
 def test_a_rate_limit_says_the_policy_and_when_to_come_back():
-    rendered = problem_of(errors.RateLimited(limit=20, window_s=1, retry_after_s=3))
+    rendered = problem_of(errors.RateLimited(policy="buys", limit=20, window_s=1, retry_after_s=3))
     assert rendered.status == 429
     said = {b"retry-after": b"3", b"ratelimit-policy": b'"buys";q=20;w=1', b"ratelimit": b'"buys";r=0;t=3'}
     assert said.items() <= dict(rendered.headers).items()

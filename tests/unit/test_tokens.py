@@ -90,13 +90,13 @@ def test_the_memory_of_tokens_is_bounded():
 def test_a_stream_token_opens_one_order_and_nothing_else():
     made, order_id = tokens(), uuid4()
     token, _ = made.issue_stream(BUYER, order_id)
-    assert made.verify_stream(token, order_id) == BUYER
+    assert made.read_stream(token, order_id) == (BUYER, False)
     with pytest.raises(Unauthenticated):
-        made.verify_stream(token, uuid4())
+        made.read_stream(token, uuid4())
     with pytest.raises(Unauthenticated):
         made.verify(token)
     with pytest.raises(Unauthenticated):
-        made.verify_stream(made.issue(BUYER), order_id)
+        made.read_stream(made.issue(BUYER), order_id)
 
 
 @pytest.mark.parametrize("header", [None, b"", b"Basic x", b"Bearer", b"Bearer " + b"x" * 5000])

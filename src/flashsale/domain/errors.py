@@ -186,9 +186,10 @@ class RateLimited(FlashSaleError):
 
     code = "rate_limited"
 
-    def __init__(self, *, limit: int, window_s: int, retry_after_s: int) -> None:
-        """Set the limit in requests per window, for the RateLimit fields."""
+    def __init__(self, *, policy: str, limit: int, window_s: int, retry_after_s: int) -> None:
+        """Set the policy's name and its limit in requests per window, for the RateLimit fields."""
         super().__init__(f"More than {limit} requests in {window_s} s; try again in {retry_after_s} s.")
+        self.policy = policy
         self.limit = limit
         self.window_s = window_s
         self.retry_after_s = retry_after_s

@@ -15,7 +15,9 @@ from litestar.routes import HTTPRoute
 from flashsale.domain.errors import FlashSaleError
 from flashsale.http import problems
 from flashsale.http.auth import Tokens
+from flashsale.http.cors import Cors
 from flashsale.http.edge import Edge
+from flashsale.http.limits import Limits
 from flashsale.http.metrics import Meter, MetricsFlusher
 from flashsale.http.routes import accounts, admin, health, orders, problem_pages, products, reference, streams
 from flashsale.http.streams.held import Streams, StreamsOutlast
@@ -45,6 +47,7 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
     tokens = Tokens(settings.auth)
     held = Streams(services, tokens, hub)
     meter = Meter()
+    limits = Limits(settings.limits, settings.gate, services.buy.rate)
     flusher = MetricsFlusher(services, meter)
 
     @asynccontextmanager
@@ -84,21 +87,22 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
         },
         # Each route declares its operation; see `reference`.
         openapi_config=None,
-        state=State({"tokens": tokens}),
+        state=State({"tokens": tokens, "limits": limits}),
         lifespan=[running],
         request_class=JsonRequest,
         request_max_body_size=settings.http.body_bytes_max,
         logging_config=None,
     )
+    cors = Cors(settings.http.cors_origins, credentials=settings.http.cors_credentials)
     direct = [
-        *orders.direct_routes(services, tokens, meter),
+        *orders.direct_routes(services, tokens, meter, limits),
         *accounts.direct_routes(services, tokens),
         *problem_pages.ROUTES,
     ]
     direct += reference.direct_routes(
         [*operations(app), *((one.template, one.method, one.operation) for one in direct)]
     )
-    return Edge(StreamsOutlast(app), app, direct, meter, cors_origins=settings.http.cors_origins)
+    return Edge(StreamsOutlast(app), app, direct, meter, cors=cors)
 
 
 def operations(app: Litestar) -> Iterator[Described]:

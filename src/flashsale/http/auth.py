@@ -63,12 +63,18 @@ class Tokens:
             self._verified[token] = (principal, float(claims["exp"]))
         return principal
 
-    def verify_stream(self, token: str, order_id: UUID) -> Principal:
-        """Give whom a stream token of this order speaks for; `Unauthenticated` if it does not hold."""
-        claims = self._claims(token, use="stream")
+    def read_stream(self, token: str, order_id: UUID) -> tuple[Principal, bool]:
+        """Give whom a stream token of this order speaks for, and whether its time is over.
+
+        Raises:
+            Unauthenticated: if it is not genuine, or for something else; nothing is said of its time then.
+        """
+        claims = self._claims(token, use="stream", timed=False)
         if claims.get("order") != str(order_id):
             raise Unauthenticated("This stream token is for another order.")
-        return _principal(claims)
+        if not isinstance(claims["exp"], int):
+            raise Unauthenticated("The token does not hold; log in again.")
+        return _principal(claims), claims["exp"] <= time.time()
 
     def principal(self, scope: Scope) -> Principal:
         """Give who sends a request, by its Authorization header; `Unauthenticated` without a token that holds."""
@@ -91,7 +97,7 @@ class Tokens:
         }
         return jwt.encode(claims, self._key, algorithm=ALGORITHM)
 
-    def _claims(self, token: str, *, use: str) -> dict[str, Any]:
+    def _claims(self, token: str, *, use: str, timed: bool = True) -> dict[str, Any]:
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,
@@ -100,7 +106,7 @@ class Tokens:
                 issuer=self._settings.jwt_issuer,
                 audience=self._settings.jwt_audience,
                 # `iat` must be there, but another machine's clock may be ahead of this one's; `exp` alone ends a token.
-                options={"require": REQUIRED, "verify_iat": False},
+                options={"require": REQUIRED, "verify_iat": False, "verify_exp": timed},
             )
         except jwt.ExpiredSignatureError as error:
             raise Unauthenticated("The token has expired; log in again.") from error

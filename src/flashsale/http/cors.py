@@ -17,9 +17,10 @@ PREFLIGHT_S = 600
 class Cors:
     """The fields that tell a browser whether a page may read an answer. Tokens, not cookies, say who asks."""
 
-    def __init__(self, origins: Iterable[str]) -> None:
-        """Allow these origins; `*` for all."""
+    def __init__(self, origins: Iterable[str], *, credentials: bool = False) -> None:
+        """Allow these origins, `*` for all; `credentials`: their pages may send cookies, for a proxy in between."""
         self._origins = {origin.encode("ascii") for origin in origins}
+        self._credentials = [(b"access-control-allow-credentials", b"true")] if credentials else []
         self.on = bool(self._origins)
 
     def headers(self, origin: bytes | None) -> Headers:
@@ -31,7 +32,8 @@ class Cors:
         vary = (b"vary", b"origin")
         if origin is None or origin not in self._origins:
             return [vary]
-        return [vary, (b"access-control-allow-origin", origin), (b"access-control-expose-headers", SHOWN)]
+        allowed = (b"access-control-allow-origin", origin)
+        return [vary, allowed, *self._credentials, (b"access-control-expose-headers", SHOWN)]
 
     def fields(self, origin: bytes | None) -> bytes:
         """Give the same as lines."""

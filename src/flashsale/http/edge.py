@@ -7,13 +7,15 @@ They come before Litestar's layers, which would cost more than the routes themse
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from litestar.enums import ScopeType
 
-from flashsale.domain.errors import FlashSaleError, SoldOut
-from flashsale.http.cors import Cors
+from flashsale.domain.errors import FlashSaleError, RateLimited, SoldOut
+from flashsale.http.conditions import TAGGED, is_known, tag_of
+from flashsale.http.limits import FIELDS
 from flashsale.http.messages import NOSNIFF, Request, empty
 from flashsale.http.metrics import NO_ROUTE, REQUESTS
 from flashsale.http.problems import INTERNAL, NO_SUCH_PATH, SOLD_OUT, method_not_allowed, problem_of
@@ -28,15 +30,25 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
     from litestar.types.asgi_types import Message
 
-    from flashsale.http.messages import Answer
+    from flashsale.http.cors import Cors
+    from flashsale.http.messages import Answer, Headers
     from flashsale.http.metrics import Meter
     from flashsale.http.routing import Direct, Route
 
 log = structlog.get_logger(__name__)
 
-NO_STORE = b"cache-control: no-store\r\n"
-SHARED = {"/api/products", "/api/products/{product_id}", "/problems/{code}", NO_ROUTE}
-"""Routes whose answers are the same for everybody."""
+NO_STORE = b"no-store"
+"""What a token opens, and tokens themselves, are nobody else's: refusals of them too. A client may still keep the tag
+of an order, and poll with it."""
+
+CACHING = {
+    # A stock is kept and asked for again each time, with its tag: any age at all would show units that are gone.
+    "/api/products": b"no-cache",
+    "/api/products/{product_id}": b"no-cache",
+    "/problems/{code}": b"max-age=3600",
+    NO_ROUTE: b"no-cache",
+}
+"""What may keep the answers of a route; of all others below /api nothing may."""
 
 
 class Edge:
@@ -49,7 +61,7 @@ class Edge:
         direct: Iterable[Direct],
         meter: Meter,
         *,
-        cors_origins: Iterable[str] = (),
+        cors: Cors,
     ) -> None:
         """Wrap an app; it gets what is for no direct route."""
         self._app = app
@@ -57,7 +69,7 @@ class Edge:
         self._routes = Routes(litestar, direct)
         self._count = meter.count
         self._request_ids = RequestIds()
-        self._cors = Cors(cors_origins)
+        self._cors = cors
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
         """Run what runs beside the requests."""
@@ -94,15 +106,20 @@ class Edge:
             answer = await serve(request)
         except SoldOut:
             answer = SOLD_OUT
+        except RateLimited as error:
+            # It says by itself which policy was violated.
+            request.beside = b""
+            answer = problem_of(error)
         except FlashSaleError as error:
             answer = problem_of(error)
         except Exception:
             log.exception("request.failed", path=name)
             answer = INTERNAL
+        if answer.status == HTTPStatus.OK and request.method in LOOKS and name.startswith(TAGGED):
+            answer = _tagged(answer, request)
         self._count(name, answer.status, time.perf_counter() - began_s)
-        # What a token opens, and tokens themselves, are nobody else's: refusals of them too.
-        private = b"" if name in SHARED else NO_STORE
-        extra = b"%bx-request-id: %b\r\n" % (private, request_id)
+        caching = CACHING.get(name, NO_STORE)
+        extra = b"cache-control: %b\r\n%bx-request-id: %b\r\n" % (caching, request.beside, request_id)
         if self._cors.on:
             extra += self._cors.fields(fields.get(b"origin"))
         status, head, body = answer
@@ -114,20 +131,36 @@ class Edge:
     async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what `direct` leaves to the framework, as an ASGI app."""
         began_s = time.perf_counter()
-        headers = scope["headers"]
+        headers = list(scope["headers"])
         request_id = self._request_ids.bind(_first(headers, HEADER))
         route = self._routes.find(scope["path"])
         name = NO_ROUTE if route is None else route.name
 
+        looks = cast("dict[str, Any]", scope)["method"] in LOOKS and name.startswith(TAGGED)
+        held: Any = None
+
+        async def begin(start: Any) -> None:
+            self._count(name, start["status"], time.perf_counter() - began_s)
+            more = [NOSNIFF, (HEADER, request_id), *self._cors.headers(_first(headers, b"origin"))]
+            more += cast("dict[str, Any]", scope).get(FIELDS, ())
+            if name in CACHING or name.startswith("/api/"):
+                more.append((b"cache-control", CACHING.get(name, NO_STORE)))
+            start["headers"] = [*start["headers"], *more]
+            await send(start)
+
         async def counted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._count(name, message["status"], time.perf_counter() - began_s)
-                cors = self._cors.headers(_first(headers, b"origin"))
-                more = [NOSNIFF, (HEADER, request_id), *cors]
-                if name.startswith("/api/") and name not in SHARED:
-                    more.append((b"cache-control", b"no-store"))
-                message["headers"] = [*message["headers"], *more]
-            await send(message)
+            nonlocal held
+            if message["type"] != "http.response.start":
+                if held is not None:
+                    # Not streamed: the first part is all of it, and its tag is that of what is sent.
+                    start, held = held, None
+                    message = _conditional(start, message, headers)
+                    await begin(start)
+                await send(message)
+            elif looks and message["status"] == HTTPStatus.OK:
+                held = message
+            else:
+                await begin(message)
 
         await self._app(scope, receive, counted)
 
@@ -161,6 +194,28 @@ class Edge:
 
 
 _NOBODY: Any = object()
+LOOKS = {"GET", "HEAD"}
+
+
+def _tagged(answer: Answer, request: Request) -> Answer:
+    """Give an answer its tag, or 304 in its place if the client knows it."""
+    tag = (b"etag", tag_of(answer.body))
+    if is_known(tag[1], request.all(b"if-none-match")):
+        return empty(HTTPStatus.NOT_MODIFIED, tag)
+    return answer.beside(tag)
+
+
+def _conditional(start: Any, message: Any, headers: Headers) -> Any:
+    """Do the same to an answer of the framework; a tag that it has is kept. Gives the part of the body to be sent."""
+    tag = _first(start["headers"], b"etag")
+    if tag is None:
+        tag = tag_of(message["body"])
+        start["headers"] = [*start["headers"], (b"etag", tag)]
+    if not is_known(tag, [value for name, value in headers if name == b"if-none-match"]):
+        return message
+    start["status"] = HTTPStatus.NOT_MODIFIED.value
+    start["headers"] = [(name, value) for name, value in start["headers"] if not name.startswith(b"content-")]
+    return {**message, "body": b""}
 
 
 def _first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

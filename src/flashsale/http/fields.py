@@ -22,6 +22,12 @@ ID, ORDER_ID, USER_ID = 7, "0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58", "0197a3c1-02a
 TOKEN, MOMENT, LATER = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIwMTk3In0.c2ln", "2026-11-27T09:00:00Z", "2026-11-27T10:00:00Z"
 KEY_PATTERN = "^[!-~]+( [!-~]+)*$"
 KEY_SCHEMA = {"minLength": 1, "maxLength": KEY_BYTES_MAX, "pattern": KEY_PATTERN}
+SENT_KEY_SCHEMA = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": KEY_BYTES_MAX,
+    "pattern": r'^([!#-~][!-~]*( [!-~]+)*|"([ !#-\[\]-~]|\\["\\])+")$',
+}
 PRICE_SCHEMA = {"pattern": r"^[0-9]{1,11}(\.[0-9]{1,2})?$"}
 
 Aware = Annotated[datetime, Meta(tz=True)]

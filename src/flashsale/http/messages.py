@@ -17,7 +17,7 @@ STATUS_LINES = {
 class Request:
     """A whole request: nothing of it is still on its way."""
 
-    __slots__ = ("body", "fields", "headers", "method", "path", "peer", "query", "version")
+    __slots__ = ("beside", "body", "fields", "headers", "method", "path", "peer", "query", "version")
 
     def __init__(
         self, *, method: str, path: str, query: bytes, headers: Headers, version: str = "1.1", body: bytes = b""
@@ -33,6 +33,8 @@ class Request:
         self.peer = ""
         """The address at the other end of the connection; see `http.addresses`."""
         self.body = body
+        self.beside = b""
+        """Header lines that a route wants beside those of its answer, whatever this is."""
 
     def all(self, name: bytes) -> list[bytes]:
         """Give the value of each header with this name."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from flashsale import __version__
-from flashsale.http.operations import JSON, PATH
+from flashsale.http.conditions import TAGGED
+from flashsale.http.operations import JSON, PATH, Given, Parameter
 from flashsale.http.problems import PAGES, PROBLEM_JSON
 from flashsale.http.schemas import NotReadyProblem, Out, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from flashsale.http.operations import Given, Operation, Parameter
+    from flashsale.http.operations import Operation
 
     Described = tuple[str, str, Operation]
     """A path's template, a method, and what it does."""
@@ -48,14 +50,26 @@ HEADERS: Mapping[str, tuple[str, object, dict[str, object]]] = {
     "Cache-Control": ("Whether it may be kept.", "no-store", {}),
     "Location": ("Where to look from now on.", "/api/order/0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58/status", {}),
     "Retry-After": ("In how many seconds to send the same request again.", "1", {"pattern": "^[0-9]+$"}),
-    "RateLimit": ("What is left of the limit, and when it is renewed.", '"buys";r=0;t=1', {}),
-    "RateLimit-Policy": ("The limit: requests per window, in seconds.", '"buys";q=20;w=1', {}),
+    "RateLimit": ("What is left of a limit, and in how many seconds there is more.", '"buys";r=0;t=1', {}),
+    "RateLimit-Policy": ("The limits: requests per window, in seconds.", '"buys";q=20;w=1', {}),
+    "ETag": ("Names these bytes; a poll with it gets 304 until there are others.", '"97f1c04b2d6e8a35"', {}),
     "Allow": ("The methods that the path takes.", "GET, HEAD", {"pattern": "^[A-Z]+(, [A-Z]+)*$"}),
     "WWW-Authenticate": ("Which kind of token to send.", "Bearer", {}),
     "Content-Security-Policy": ("The page loads nothing.", "default-src 'none'", {}),
     "X-Accel-Buffering": ("Proxies must not hold events back.", "no", {"const": "no"}),
 }
 """By name: what it says, an example, more of its schema."""
+
+IF_NONE_MATCH = Parameter(
+    name="If-None-Match",
+    place="header",
+    schema={"type": "string"},
+    description="Tags of what the client has: it is not sent again. Browsers send it by themselves.",
+    example='"97f1c04b2d6e8a35"',
+)
+UNCHANGED = Given(
+    status=HTTPStatus.NOT_MODIFIED, description="What the client has is what there is.", headers=("ETag",)
+)
 
 SOMETIMES = ".sometimes"
 """Ends the name of a header that not each answer of its kind has."""
@@ -94,7 +108,7 @@ def document(described: Iterable[Described], meanings: Meanings) -> dict[str, An
     found = sorted(described, key=lambda one: (one[0], one[1]))
     for template, method, operation in found:
         paths.setdefault(_PARAMETER.sub(r"{\1}", template), {})[method.lower()] = _operation(
-            template, operation, meanings
+            template, method, operation, meanings
         )
     return {
         "openapi": "3.1.0",
@@ -129,9 +143,11 @@ def document(described: Iterable[Described], meanings: Meanings) -> dict[str, An
     }
 
 
-def _operation(template: str, operation: Operation, meanings: Meanings) -> dict[str, Any]:
+def _operation(template: str, method: str, operation: Operation, meanings: Meanings) -> dict[str, Any]:
     names = _PARAMETER.findall(template)
-    parameters = [*(PATH[name] for name in names), *operation.parameters]
+    tagged = method == "GET" and template.startswith(TAGGED)
+    parameters = [*(PATH[name] for name in names), *operation.parameters, *([IF_NONE_MATCH] if tagged else [])]
+    limited = ("RateLimit", "RateLimit-Policy") if operation.limit else ()
     shown: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -152,9 +168,13 @@ def _operation(template: str, operation: Operation, meanings: Meanings) -> dict[
     codes |= {"unsupported_media_type"} if operation.takes is not None else set()
     codes |= {"unauthenticated"} if operation.caller else set()
     codes |= {"forbidden"} if operation.caller == "admin" else set()
+    codes |= {"rate_limited"} if operation.limit else set()
+    gives = operation.gives
+    if tagged:
+        gives = (*(replace(given, headers=(*given.headers, "ETag")) for given in gives), UNCHANGED)
     shown["responses"] = {
-        **{str(given.status.value): _given(given, operation) for given in operation.gives},
-        **_problems(codes, meanings),
+        **{str(given.status.value): _given(given, operation, limited) for given in gives},
+        **_problems(codes, meanings, limited),
     }
     return shown
 
@@ -170,10 +190,10 @@ def _parameter(one: Parameter) -> dict[str, Any]:
     }
 
 
-def _given(given: Given, operation: Operation) -> dict[str, Any]:
+def _given(given: Given, operation: Operation, limited: Sequence[str]) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "description": given.description,
-        "headers": _headers(given.status, given.headers, given.may_have),
+        "headers": _headers(given.status, given.headers, (*given.may_have, *limited)),
     }
     if given.model is not None:
         shown["content"] = {JSON: {"schema": _schema(given.model)}}
@@ -201,20 +221,22 @@ def _link(name: str, passed: Mapping[str, object]) -> dict[str, Any]:
     return link
 
 
-def _problems(codes: Iterable[str], meanings: Meanings) -> dict[str, Any]:
+def _problems(codes: Iterable[str], meanings: Meanings, limited: Sequence[str]) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
     for code in sorted(codes):
         by_status.setdefault(meanings[code][0], []).append(code)
     return {
-        str(status): _problem(status, found, meanings, OF_STATUS.get(status, ()))
+        str(status): _problem(status, found, meanings, OF_STATUS.get(status, ()), limited)
         for status, found in sorted(by_status.items())
     }
 
 
-def _problem(status: int, codes: list[str], meanings: Meanings, headers: Iterable[str]) -> dict[str, Any]:
+def _problem(
+    status: int, codes: list[str], meanings: Meanings, headers: Sequence[str], sometimes: Iterable[str] = ()
+) -> dict[str, Any]:
     return {
         "description": "\n".join(f"- `{code}`: {meanings[code][1]}." for code in codes),
-        "headers": _headers(status, headers),
+        "headers": _headers(status, headers, [name for name in sometimes if name not in headers]),
         "content": {
             PROBLEM_JSON.decode(): {
                 "schema": _schema(NotReadyProblem if "not_ready" in codes else Problem),

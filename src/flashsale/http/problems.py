@@ -11,6 +11,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from flashsale.domain import errors
+from flashsale.http import limits
 from flashsale.http.bodies import WrongMediaType
 from flashsale.http.messages import NOSNIFF, rendered
 
@@ -82,11 +83,10 @@ def problem_of(error: errors.FlashSaleError, **more: object) -> Answer:
     elif isinstance(error, errors.Unauthenticated):
         headers.append((b"www-authenticate", b"Bearer"))
     elif isinstance(error, errors.RateLimited):
-        policy = b'"buys";q=%d;w=%d' % (error.limit, error.window_s)
         headers += [
             (b"retry-after", b"%d" % error.retry_after_s),
-            (b"ratelimit-policy", policy),
-            (b"ratelimit", b'"buys";r=0;t=%d' % error.retry_after_s),
+            (b"ratelimit-policy", limits.policy(error.policy, error.limit, error.window_s)),
+            (b"ratelimit", limits.service(error.policy, 0, error.retry_after_s)),
         ]
     elif isinstance(error, errors.Unavailable | errors.TooManyLogins):
         headers.append((b"retry-after", b"%d" % error.retry_after_s))

@@ -59,9 +59,9 @@ class Route:
 
     @property
     def allowed(self) -> bytes:
-        """Give the value of `Allow`; OPTIONS, which every path takes, is not named."""
+        """Give the value of `Allow`: every method that the path takes."""
         looks = {"HEAD"} if "GET" in self.methods else set()
-        return ", ".join(sorted({*self.methods, *looks})).encode("ascii")
+        return ", ".join(sorted({*self.methods, *looks, "OPTIONS"})).encode("ascii")
 
     def check_query(self, query: bytes) -> None:
         """Refuse parameters that the path does not take.

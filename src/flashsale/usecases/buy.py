@@ -31,6 +31,7 @@ from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, Propo
 from flashsale.usecases.batching import QUEUES_MAX, Batcher, Lanes
 from flashsale.usecases.give_up import GiveUp
 from flashsale.usecases.ports import CommitUnknown, PoisonBatch, Seen
+from flashsale.usecases.rates import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -62,8 +63,11 @@ SOLD_OUT_S = 0.25
 RECOUNT_S = 0.2
 """Shortest time between two counts of the orders that wait, when there seem to be too many."""
 
-COUNTED_MAX = 200_000
-"""Buyers whose requests in a rate window a process counts."""
+BUYS, ATTEMPTS = "buys", "buy-attempts"
+"""Names of the rate limits in the RateLimit fields."""
+
+UNKNOWN = 0
+"""Stands for all unknown products where a buyer's requests are counted."""
 
 TRIES_MAX = 100_000
 """Keys whose running requests a process remembers."""
@@ -94,7 +98,8 @@ class Buy:
         self._settings = gate_settings
         self._waiting_max = waiting_max
         self._busy_s = busy_s
-        self._rate = LocalRate(limit=gate_settings.rate_limit, window_s=gate_settings.rate_window_s)
+        self.rate = Rate(BUYS, limit=gate_settings.rate_limit, window_s=gate_settings.rate_window_s)
+        """The rate limit as far as this process sees it: the gate counts over all of them, but is not always asked."""
         self._sold_out_until_s: dict[int, float] = {}
         self._tries: Counter[tuple[UUID, str]] = Counter()
         """Running requests by key."""
@@ -113,6 +118,11 @@ class Buy:
         self._holding = Batcher[tuple[int, UUID], int](acceptance.held, batch_max=batch_max, queue_max=queue_max)
         self._recounting = Batcher[int, None](self._recount, batch_max=batch_max, queue_max=queue_max)
         self._recounted_s = float("-inf")
+
+    def rate_key(self, user_id: UUID, product_id: int) -> tuple[int, int]:
+        """Give the key under which a buyer's requests for a product are counted."""
+        # By number: an id itself is hashed in Python.
+        return user_id.int, product_id if product_id in self._catalog else UNKNOWN
 
     async def close(self) -> None:
         """Finish what is on its way, and give back what it leased."""
@@ -149,11 +159,12 @@ class Buy:
                 del self._tries[key]
 
     async def _buy(self, request: BuyRequest) -> Accepted:
+        # Before anything is looked up: a refusal, and a repeated answer, cost no more than a buy.
+        self.rate.check(self.rate_key(request.user_id, request.product_id))
         product = await self._catalog.get(request.product_id)
         product_id = product.product_id
         if (closed := self._catalog.closed(product_id)) is not None:
             return await self._refuse(request, closed)
-        self._rate.check(request.user_id, product_id)
         if self._is_sold_out(product_id):
             if request.key is None:
                 raise SoldOut
@@ -189,8 +200,10 @@ class Buy:
         send_by_s = asked_s + self._settings.lease_s / 2
         if admitted.admission is Admission.RATE_LIMITED:
             settings, window_s = self._settings, admitted.window_s
-            rate = settings.rate_limit if window_s == settings.rate_window_s else settings.attempts_per_minute
-            raise RateLimited(limit=rate, window_s=window_s, retry_after_s=admitted.retry_after_s)
+            policy, most = BUYS, settings.rate_limit
+            if window_s != settings.rate_window_s:
+                policy, most = ATTEMPTS, settings.attempts_per_minute
+            raise RateLimited(policy=policy, limit=most, window_s=window_s, retry_after_s=admitted.retry_after_s)
         if admitted.admission is Admission.SOLD_OUT:
             if (kept := await self._kept_or_sold_out(request, asked_s)) is not None:
                 return kept
@@ -390,36 +403,6 @@ class Buy:
             outcome = AcceptOutcome.VOIDED if kept is None else AcceptOutcome.ACCEPTED
             verdicts.append(Verdict(outcome=outcome, accepted=kept))
         return verdicts
-
-
-class LocalRate:
-    """The rate limit as far as one process sees it: the gate counts over all of them, but is not always asked."""
-
-    def __init__(self, *, limit: int, window_s: int) -> None:
-        """Start empty; a limit of 0 is none."""
-        self._limit = limit
-        self._window_s = window_s
-        self._window = 0
-        self._counts: dict[tuple[UUID, int], int] = {}
-        """At most COUNTED_MAX; who comes then is counted by the gate alone."""
-
-    def check(self, user_id: UUID, product_id: int) -> None:
-        """Count a request; `RateLimited` if it is one too many."""
-        if not self._limit:
-            return
-        # The gate's windows, so that nobody is refused here whom the gate would let pass.
-        now = time.time()
-        if (window := int(now // self._window_s)) != self._window:
-            self._window = window
-            self._counts.clear()
-        key = user_id, product_id
-        count = self._counts.get(key, 0) + 1
-        if count == 1 and len(self._counts) >= COUNTED_MAX:
-            return
-        self._counts[key] = count
-        if count > self._limit:
-            left_s = int(self._window_s - now % self._window_s) + 1
-            raise RateLimited(limit=self._limit, window_s=self._window_s, retry_after_s=left_s)
 
 
 _BUSY = Verdict(outcome=AcceptOutcome.BUSY, accepted=None)

@@ -85,6 +85,10 @@ class Catalog:
                 raise ProductNotFound(product_id)
         return entry.product
 
+    def __contains__(self, product_id: int) -> bool:
+        """Whether a product is known here."""
+        return product_id in self._entries
+
     def all(self) -> list[Product]:
         """Give every product, by id.
 

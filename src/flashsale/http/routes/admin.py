@@ -18,6 +18,7 @@ from flashsale.http import problems
 from flashsale.http.auth import admin_only
 from flashsale.http.bodies import body_of
 from flashsale.http.fields import ORDER_ID
+from flashsale.http.limits import limited
 from flashsale.http.messages import Request as Received
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
 from flashsale.http.schemas import (
@@ -39,6 +40,7 @@ SET_STOCK = Operation(
     description="Set how many units exist, never below what orders hold; repeating it changes nothing.",
     tag="administration",
     caller="admin",
+    limit="administration",
     takes=StockIn,
     gives=(_CHANGED,),
     codes=("product_not_found", "allotment_below_claimed", *SERVERS),
@@ -49,6 +51,7 @@ CREATE = Operation(
     description="Create a product with its units; `stock` is the allotment.",
     tag="administration",
     caller="admin",
+    limit="administration",
     takes=NewProductIn,
     gives=(
         Given(
@@ -72,6 +75,7 @@ LOOK = Operation(
     description="Give a product with everything that can be set.",
     tag="administration",
     caller="admin",
+    limit="administration",
     gives=(Given(status=HTTPStatus.OK, description="The product.", model=AdminProductOut),),
     codes=("product_not_found", *SERVERS),
 )
@@ -81,6 +85,7 @@ CHANGE = Operation(
     description="Change what is sent; a field that is left out stays.",
     tag="administration",
     caller="admin",
+    limit="administration",
     takes=ProductChangeIn,
     gives=(_CHANGED,),
     codes=("product_not_found", *SERVERS),
@@ -91,6 +96,7 @@ PAUSE = Operation(
     description="Accept nothing more until the sale is resumed.",
     tag="administration",
     caller="admin",
+    limit="administration",
     gives=(_CHANGED,),
     codes=("product_not_found", *SERVERS),
 )
@@ -100,6 +106,7 @@ RESUME = Operation(
     description="Go on selling.",
     tag="administration",
     caller="admin",
+    limit="administration",
     gives=(_CHANGED,),
     codes=("product_not_found", *SERVERS),
 )
@@ -109,6 +116,7 @@ LIST_ORDERS = Operation(
     description="List orders, newest first, a page at a time.",
     tag="administration",
     caller="admin",
+    limit="administration",
     parameters=(
         Parameter(
             name="productId",
@@ -250,6 +258,7 @@ routes = Router(
         resume,
         list_orders,
     ],
-    guards=[admin_only],
+    # Counted first: whether somebody is an administrator may have to be looked up.
+    guards=[limited("administration"), admin_only],
     before_request=check_strictly,
 )

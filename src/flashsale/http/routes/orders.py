@@ -15,7 +15,9 @@ from flashsale.domain.errors import FlashSaleError, InvalidInput
 from flashsale.domain.requests import BuyRequest, check_key
 from flashsale.http.auth import UseTokens
 from flashsale.http.bodies import body_of
-from flashsale.http.fields import KEY_SCHEMA
+from flashsale.http.fields import SENT_KEY_SCHEMA
+from flashsale.http.keys import sent_key
+from flashsale.http.limits import limited
 from flashsale.http.messages import rendered
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
 from flashsale.http.routing import Direct
@@ -24,6 +26,7 @@ from flashsale.http.services import UseServices
 
 if TYPE_CHECKING:
     from flashsale.http.auth import Tokens
+    from flashsale.http.limits import Limits
     from flashsale.http.messages import Answer
     from flashsale.http.messages import Request as Received
     from flashsale.http.metrics import Meter
@@ -36,8 +39,9 @@ _ORDER_ID_AT = STATUS_TEMPLATE.split("/").index("{order_id:uuid}")
 IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key",
     place="header",
-    schema={"type": "string", **KEY_SCHEMA},
-    description="Names this request, for its sender: sent again under its key, an accepted request gets the same 202.",
+    schema=SENT_KEY_SCHEMA,
+    description="Names this request, for its sender: sent again under its key, an accepted request gets the same 202, "
+    'as long as the order exists. A string of RFC 9651, or its text: `"cart-4711"` and `cart-4711` are the same key.',
     example="cart-4711",
 )
 _OF_BOUGHT = {"order_id": "$response.body#/orderId"}
@@ -47,6 +51,7 @@ BUY = Operation(
     description="Claim units of a product. Send a request again, under its key, until the answer is no 429 and no 503.",
     tag="orders",
     caller="buyer",
+    limit="buys",
     takes=BuyIn,
     parameters=(IDEMPOTENCY_KEY,),
     gives=(
@@ -66,7 +71,6 @@ BUY = Operation(
         "sale_ended",
         "sale_paused",
         "idempotency_key_reused",
-        "rate_limited",
         *SERVERS,
     ),
 )
@@ -76,6 +80,7 @@ LOOK = Operation(
     description="Give an order to its owner; to everybody else it does not exist.",
     tag="orders",
     caller="buyer",
+    limit="orders",
     gives=(Given(status=HTTPStatus.OK, description="The order.", model=OrderOut),),
     codes=("order_not_found", *SERVERS),
 )
@@ -85,6 +90,7 @@ PAY = Operation(
     description="Ask for the payment of an order whose buyer pays (`by_buyer`); repeating it changes nothing.",
     tag="orders",
     caller="buyer",
+    limit="orders",
     gives=(Given(status=HTTPStatus.ACCEPTED, description="The order, whose payment begins.", model=OrderOut),),
     codes=("order_not_found", "order_state_forbids", *SERVERS),
 )
@@ -94,6 +100,7 @@ CANCEL = Operation(
     description="Give up an order that waits for payment; its units are sold again.",
     tag="orders",
     caller="buyer",
+    limit="orders",
     gives=(Given(status=HTTPStatus.OK, description="The order, cancelled.", model=OrderOut),),
     codes=("order_not_found", "order_state_forbids", *SERVERS),
 )
@@ -103,6 +110,7 @@ STREAM_TOKEN = Operation(
     description="Make a token that opens this order's stream: `/sse/orders/{order_id}?token=...`.",
     tag="orders",
     caller="buyer",
+    limit="orders",
     gives=(
         Given(
             status=HTTPStatus.CREATED,
@@ -113,25 +121,28 @@ STREAM_TOKEN = Operation(
     codes=("order_not_found", *SERVERS),
 )
 
+COUNTED = [limited("orders")]
+
 _buy_in = msgspec.json.Decoder(BuyIn)
 _encode = msgspec.json.Encoder().encode
 
 
-def direct_routes(services: Services, tokens: Tokens, meter: Meter) -> list[Direct]:
+def direct_routes(services: Services, tokens: Tokens, meter: Meter, limits: Limits) -> list[Direct]:
     """Make the routes that nearly all of a sale's requests take: buy, and look at an order."""
 
     async def buy(request: Received) -> Answer:
         try:
             principal = tokens.bearer(request.fields.get(b"authorization"))
             wanted = body_of(request, _buy_in, what="a buy")
-            accepted = await services.buy(
-                BuyRequest(
-                    user_id=principal.user_id,
-                    product_id=wanted.product_id,
-                    quantity=wanted.quantity,
-                    key=_key(request.all(b"idempotency-key"), wanted.request_id),
+            key = _key(request.all(b"idempotency-key"), wanted.request_id)
+            try:
+                accepted = await services.buy(
+                    BuyRequest(
+                        user_id=principal.user_id, product_id=wanted.product_id, quantity=wanted.quantity, key=key
+                    )
                 )
-            )
+            finally:
+                request.beside = limits.buys.lines(services.buy.rate_key(principal.user_id, wanted.product_id))
         except FlashSaleError as error:
             meter.count_buy(error.code)
             raise
@@ -142,7 +153,9 @@ def direct_routes(services: Services, tokens: Tokens, meter: Meter) -> list[Dire
 
     async def status(request: Received) -> Answer:
         order_id = UUID(request.path.split("/")[_ORDER_ID_AT])
-        order = await services.orders.get(order_id, tokens.bearer(request.fields.get(b"authorization")))
+        principal = tokens.bearer(request.fields.get(b"authorization"))
+        request.beside = limits.orders.take(principal.user_id.int)
+        order = await services.orders.get(order_id, principal)
         return rendered(HTTPStatus.OK, _encode(order_out(order)))
 
     return [
@@ -154,15 +167,13 @@ def direct_routes(services: Services, tokens: Tokens, meter: Meter) -> list[Dire
 def _key(sent: list[bytes], request_id: str | None) -> str | None:
     if not sent:
         return None if request_id is None else check_key(request_id)
-    if len(sent) > 1:
-        raise InvalidInput(field="Idempotency-Key", problem="was sent twice")
-    header = sent[0].decode("latin-1")
-    if request_id is not None and header != request_id:
+    key = sent_key(sent)
+    if request_id is not None and key != request_id:
         raise InvalidInput(field="requestId", problem="differs from the header Idempotency-Key")
-    return check_key(header)
+    return key
 
 
-@post("/api/order/{order_id:uuid}/pay", status_code=202, opt={"operation": PAY})
+@post("/api/order/{order_id:uuid}/pay", status_code=202, guards=COUNTED, opt={"operation": PAY})
 async def pay(
     request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
 ) -> OrderOut:
@@ -170,7 +181,7 @@ async def pay(
     return order_out(await services.orders.pay(order_id, tokens.principal(request.scope)))
 
 
-@post("/api/order/{order_id:uuid}/cancel", status_code=200, opt={"operation": CANCEL})
+@post("/api/order/{order_id:uuid}/cancel", status_code=200, guards=COUNTED, opt={"operation": CANCEL})
 async def cancel(
     request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
 ) -> OrderOut:
@@ -178,7 +189,7 @@ async def cancel(
     return order_out(await services.orders.cancel(order_id, tokens.principal(request.scope)))
 
 
-@post("/api/order/{order_id:uuid}/stream-token", status_code=201, opt={"operation": STREAM_TOKEN})
+@post("/api/order/{order_id:uuid}/stream-token", status_code=201, guards=COUNTED, opt={"operation": STREAM_TOKEN})
 async def stream_token(
     request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
 ) -> StreamTokenOut:

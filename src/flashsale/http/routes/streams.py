@@ -12,6 +12,7 @@ from litestar.params import FromPath, SkipValidation
 from litestar.types import ASGIApp
 
 from flashsale.http.fields import ORDER_ID, TOKEN
+from flashsale.http.limits import count
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
 from flashsale.http.schemas import OrderEvent, StockEvent
 from flashsale.http.streams.held import Streams
@@ -52,7 +53,9 @@ STOCK = Operation(
 ORDER = Operation(
     name="watchOrder",
     summary="Watch an order",
-    description="Stream the state of an order to its owner, until it is final.",
+    description="Stream the state of an order to its owner, until it is final. A stream token opens streams until it "
+    "expires; a stream that is open goes on. With an expired token the stream holds one event, `token-expired`, whose "
+    "data names where the page gets another token (`renewAt`): open another EventSource with it.",
     tag="streams",
     parameters=(STREAM_TOKEN, LAST_EVENT_ID),
     gives=(
@@ -69,6 +72,7 @@ ORDER = Operation(
     ),
     event=OrderEvent,
     caller="stream",
+    limit="streams",
     codes=("order_not_found", *SERVERS),
 )
 
@@ -86,5 +90,7 @@ async def stock_stream(request: Request[Any, Any, Any], product_id: FromPath[int
 
 @get("/sse/orders/{order_id:uuid}", opt={"operation": ORDER})
 async def order_stream(request: Request[Any, Any, Any], order_id: FromPath[UUID], streams: UseStreams) -> ASGIApp:
-    """Stream the state of an order to its owner, until it is final."""
-    return await streams.order(order_id, streams.principal(request, order_id), _last_event_id(request))
+    """Stream the state of an order to its owner, until it is final; `token-expired` asks for another stream token."""
+    principal, expired = streams.principal(request, order_id)
+    count(request.app.state.limits.streams, principal.user_id.int, request)
+    return await streams.order(order_id, principal, _last_event_id(request), expired=expired)

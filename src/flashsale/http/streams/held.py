@@ -6,6 +6,7 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 from litestar.types import ASGIApp
 
 from flashsale.domain.errors import Unavailable
@@ -31,6 +32,9 @@ HEADERS = [
     # Ends with the stream: whoever comes back, comes to a process that takes connections.
     (b"connection", b"close"),
 ]
+
+RENEW_MS = 5000
+"""When an EventSource comes back whose page did not renew its token."""
 
 BEGUN = "flashsale.stream"
 """Name in the scope of what holds the stream that a route has begun."""
@@ -63,8 +67,11 @@ class Streams:
 
         return answer
 
-    async def order(self, order_id: UUID, principal: Principal, last: int) -> ASGIApp:
+    async def order(self, order_id: UUID, principal: Principal, last: int, *, expired: bool = False) -> ASGIApp:
         """Give the answer to its owner's request for an order's stream.
+
+        `expired`: the time of the stream token is over. An EventSource ends for good at any answer but a stream, so it
+        gets one, with the event that asks its page for another token, and nothing of the order.
 
         Raises:
             OrderNotFound: if it is not the caller's.
@@ -73,11 +80,13 @@ class Streams:
         self._check_room()
         # Owner first, and read once more after subscribing: nothing between the two is missed.
         await self._services.orders.get(order_id, principal)
+        if expired:
+            return partial(_ask_for_token, order_id)
 
         async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
             channel = self._hub.order(order_id)
             self._hub.put_order(channel, await self._services.orders.get(order_id, principal))
-            if channel.final and last >= channel.version:
+            if channel.final and last == channel.version:
                 # Everything is known: 204 tells an EventSource not to come back.
                 await send({"type": "http.response.start", "status": 204, "headers": []})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -86,12 +95,14 @@ class Streams:
 
         return answer
 
-    def principal(self, request: Request[Any, Any, Any], order_id: UUID) -> Principal:
-        """Give who asks: by a stream token of this order in the query, else by the Authorization header."""
+    def principal(self, request: Request[Any, Any, Any], order_id: UUID) -> tuple[Principal, bool]:
+        """Give who asks, and whether the time of the token is over: by a stream token of this order in the query, which
+        then counts alone, else by the Authorization header.
+        """
         token = request.query_params.get("token")
         if token is not None:
-            return self._tokens.verify_stream(token, order_id)
-        return self._tokens.principal(request.scope)
+            return self._tokens.read_stream(token, order_id)
+        return self._tokens.principal(request.scope), False
 
     def _check_room(self) -> None:
         # While the process stops a stream is still begun, and ended at once: an EventSource comes back after an end,
@@ -115,7 +126,8 @@ class Streams:
 
     async def _hold(self, kind: str, channel: Channel, last: int, receive: Receive, send: Send) -> None:
         """Let a stream follow its channel until its client is gone, or it has ended: then, too, a disconnect comes."""
-        stream = Stream(channel, last, send)
+        # What the client has of another time line, or made up, is nothing: it must not wait until versions get there.
+        stream = Stream(channel, last if last <= channel.version else 0, send)
         try:
             self._hub.join(channel, stream)
             while (await receive())["type"] != "http.disconnect":
@@ -128,6 +140,14 @@ class Streams:
     def _count(self, kind: str, change: int) -> None:
         self._open += change
         metrics.STREAMS.labels(kind).inc(change)
+
+
+async def _ask_for_token(order_id: UUID, _scope: Scope, _receive: Receive, send: Send) -> None:
+    """Send the event that a page renews its token at."""
+    data = msgspec.json.encode({"orderId": order_id, "renewAt": f"/api/order/{order_id}/stream-token"})
+    event = b"retry: %d\nevent: token-expired\ndata: %b\n\n" % (RENEW_MS, data)
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": event, "more_body": False})
 
 
 class StreamsOutlast:
