@@ -16,6 +16,7 @@ from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.failures import Misconfigured
 from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.figures import PostgresFigures
+from flashsale.adapters.postgres.gate_books import PostgresGateBooks
 from flashsale.adapters.postgres.health import PostgresHealth
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.orders import PostgresOrders
@@ -113,14 +114,14 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
         opened.push_async_callback(passwords.close)
         login_limits = RedisLoginLimits(settings.redis, settings.logins)
         opened.push_async_callback(login_limits.close)
-        products = PostgresProducts(database)
+        products, books = PostgresProducts(database), PostgresGateBooks(database)
         users = PostgresUsers(database)
         order_rows = PostgresOrders(database)
         catalog = Catalog(products, poll_s=settings.live.poll_s)
-        load_gate = LoadGate(products, gate, catalog)
+        load_gate = LoadGate(books, gate, catalog)
         opened.push_async_callback(load_gate.close)
         gate.on_unloaded = load_gate.soon
-        return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
+        return_units = ReturnUnits(books, gate, limit=settings.workers.sweep_limit)
         opened.push_async_callback(return_units.close)
         feed = CatalogFeed(PostgresFeed(database), catalog)
         buy = Buy(
@@ -147,6 +148,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             orders=BuyerOrders(order_rows, return_units, payment_due_s=settings.orders.payment_due_s),
             order_rows=order_rows,
             products=products,
+            books=books,
             users=users,
             accounts=Accounts(users, passwords, login_limits),
             administer=Administer(products, order_rows, catalog, load_gate, chunk=settings.units.chunk),
@@ -166,11 +168,11 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
             connections_max=settings.workers.payment_concurrency,
         )
         await opened.enter_async_context(gateway)
-        products = PostgresProducts(database)
+        products, books = PostgresProducts(database), PostgresGateBooks(database)
         orders = PostgresOrders(database)
-        load_gate = LoadGate(products, gate, None)
+        load_gate = LoadGate(books, gate, None)
         opened.push_async_callback(load_gate.close)
-        return_units = ReturnUnits(products, gate, limit=settings.workers.sweep_limit)
+        return_units = ReturnUnits(books, gate, limit=settings.workers.sweep_limit)
         opened.push_async_callback(return_units.close)
         postpone = Postpone(orders, pause_s=settings.orders.postpone_s, pause_max_s=settings.orders.postpone_max_s)
         acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
@@ -198,7 +200,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                 due_s=settings.orders.payment_due_s,
             ),
             reconcile=Reconcile(
-                products=products,
+                books=books,
                 gate=gate,
                 acceptance=acceptance,
                 load_gate=load_gate,
@@ -235,7 +237,7 @@ async def open_audit(settings: Settings, *, bypass_allowed: bool = False) -> Asy
                 products=products,
                 gate=GateAudit(
                     truth=truth,
-                    products=products,
+                    books=PostgresGateBooks(database),
                     gate=gate,
                     acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
                     lease_s=settings.gate.lease_s,

@@ -14,6 +14,7 @@ import asyncpg
 from flashsale.adapters.payments.simulator import _ledger_entry
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
+from flashsale.adapters.postgres.gate_books import PostgresGateBooks
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
@@ -140,7 +141,7 @@ class SoundSale:
         for name in names:
             for _ in range(tries):
                 await charge(self.orders[name])
-        await ReturnUnits(self.services.products, self.services.gate, limit=100)()
+        await ReturnUnits(self.services.books, self.services.gate, limit=100)()
 
     async def see(self) -> None:
         """Let two readers see every stock and every order as it is."""
@@ -206,7 +207,7 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     await PostgresAcceptance(services.database, order_due_s=10).void([void])
     leasing = BuyRequest(user_id=users[2], product_id=by_buyer.product_id, quantity=1, key="l")
     await services.order_rows.end([sale.orders["cancelled"]], OrderStatus.CANCELLED)
-    returning = ReturnUnits(services.products, services.gate, limit=100)
+    returning = ReturnUnits(services.books, services.gate, limit=100)
     await returning()
     await services.gate.admit(await services.catalog.get(by_buyer.product_id), new_id(), leasing)
     await services.order_rows.process([sale.orders["rest"]], payment_due_s=30)
@@ -245,7 +246,7 @@ async def auditing(sale: SoundSale, session: asyncpg.Connection[Any]) -> AsyncIt
     truth, products = PostgresInvariants(database, timeout_s=60), PostgresProducts(database)
     gate = gate_audit.GateAudit(
         truth=truth,
-        products=products,
+        books=PostgresGateBooks(database),
         gate=sale.services.gate,
         acceptance=PostgresAcceptance(database, order_due_s=10),
         lease_s=LEASE_S,

@@ -165,7 +165,7 @@ async def test_one_bad_request_does_not_spoil_its_batch(services):
     proposals = [propose(product, user) for user in [*good, uuid4()]]
     with pytest.raises(PoisonBatch):
         await acceptance(services).accept(proposals)
-    verdicts = await services.buy._accept(proposals)
+    verdicts = await services.buy.propose._accept(proposals)
     assert [verdict.outcome for verdict in verdicts] == [Outcome.ACCEPTED] * 5 + [Outcome.UNKNOWN_USER]
 
 

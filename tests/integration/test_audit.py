@@ -202,7 +202,7 @@ async def test_a_gate_that_drifts_is_found(sold, settings, redis, monkeypatch):
         results = {result.promise[:4]: result for result in await audit(history=None, overdue_s=3600, stuck_s=3600)}
         assert results["Gate"].violations == 1
         assert "I3   VIOLATED" in format_findings(list(results.values()))
-    await sold.load_gate(1, seen_epoch=(await sold.products.epoch_and_free(1))[0])
+    await sold.load_gate(1, seen_epoch=(await sold.books.epoch_and_free(1))[0])
     async with open_audit(make_settings_without_gateway(settings)) as audit:
         found = await audit(history=None, overdue_s=3600, stuck_s=3600)
     assert not any(result.violations for result in found)

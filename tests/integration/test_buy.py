@@ -74,7 +74,7 @@ async def test_a_lease_of_an_older_loading_is_admitted_once_more(services):
     product = await add_product(services)
     user = (await add_buyers(services, 1))[0]
     # Loaded behind this process' back: its catalog and the gate are of the old epoch, Postgres is not.
-    begun = await services.products.begin_gate_load(product.product_id, seen_epoch=product.epoch)
+    begun = await services.books.begin_load(product.product_id, seen_epoch=product.epoch)
     assert begun == (product.epoch + 1, 10)
     assert (await services.buy(ask(product, user))).order_id
 
@@ -147,7 +147,7 @@ async def test_units_whose_releaser_died_before_it_told_the_gate_are_sold_again(
 @pytest.fixture
 async def sold_out(services, monkeypatch):
     """Sell the only unit, keep saying so for ever, and give product, its buyer and two others."""
-    monkeypatch.setattr("flashsale.usecases.buy.SOLD_OUT_S", 3600)
+    monkeypatch.setattr("flashsale.usecases.confirm.SOLD_OUT_S", 3600)
     product = await add_product(services, allotment=1, payment_mode=PaymentMode.BY_BUYER)
     buyers = await add_buyers(services, 3)
     await services.buy(ask(product, buyers[0], key="k"))
@@ -227,7 +227,7 @@ async def test_who_is_told_sold_out_from_memory_is_limited_too(services, sold_ou
 
 
 async def test_several_units_that_are_not_there_say_nothing_of_one(services, monkeypatch):
-    monkeypatch.setattr("flashsale.usecases.buy.SOLD_OUT_S", 3600)
+    monkeypatch.setattr("flashsale.usecases.confirm.SOLD_OUT_S", 3600)
     product = await add_product(services, allotment=2)
     first, second, third = await add_buyers(services, 3)
     await services.buy(ask(product, first))

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from flashsale.adapters.redis.connection import SCRIPTS
-from flashsale.adapters.redis.decisions import Decision, Decisions
+from flashsale.adapters.redis.decisions import KEPT_S, Decision, Decisions
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.domain.errors import LimitReached, RateLimited, SoldOut
 from flashsale.domain.gate import Admission, GateReturn, LeaseEnd
@@ -256,12 +256,12 @@ async def test_a_decision_outlives_the_connection_that_it_was_sent_on(services, 
     await flushed(services, product, lambda found: (found.stock, found.leases) == (stock, 0))
 
 
-async def test_decisions_about_leases_whose_deadline_is_over_are_forgotten():
+async def test_decisions_that_the_gate_does_not_hear_are_forgotten():
     decisions = Decisions()
     order_ids = [new_id() for _ in range(5)]
     now_s = time.monotonic()
     for place, order_id in enumerate(order_ids):
-        decisions.add(Decision(1, order_id, LeaseEnd.KEPT, 0, now_s + (place % 2) * 60))
+        decisions.add(Decision(1, order_id, LeaseEnd.KEPT, 0, now_s - KEPT_S * (1 - place % 2)))
     assert [one.order_id for one in decisions.take(1, 1)] == order_ids[1:2]
     assert [one.order_id for one in decisions.take(1, 5)] == order_ids[3:4]
     assert (len(decisions), decisions.products) == (0, [])

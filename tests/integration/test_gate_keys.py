@@ -177,4 +177,4 @@ async def test_whatever_a_key_holds_no_unit_is_lost_and_none_is_sold_twice(short
     ]
     assert len(cases) > 150
     assert not wrong, wrong
-    await ReturnUnits(services.products, services.gate, limit=1000)()
+    await ReturnUnits(services.books, services.gate, limit=1000)()

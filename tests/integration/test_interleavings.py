@@ -34,7 +34,7 @@ def moves(services, order_id, product, user):
         "finish": lambda: payments.finish([declined]),
         "end": lambda: services.order_rows.end([order_id], OrderStatus.FAILED),
         "sweep": lambda: sweep(services),
-        "load": lambda: services.products.begin_gate_load(product.product_id, seen_epoch=product.epoch),
+        "load": lambda: services.books.begin_load(product.product_id, seen_epoch=product.epoch),
         "allotment": lambda: services.products.set_allotment(product.product_id, 5),
     }
 
@@ -162,7 +162,7 @@ async def test_a_pause_is_seen_whatever_isolation_the_server_gives_by_default(po
         await db.execute("SELECT pg_advisory_xact_lock(7000, $1)", product.product_id)
         await db.execute("UPDATE products SET paused = true")
         buying = asyncio.create_task(services.buy(ask(product, user)))
-        await until(lambda: services.buy.accepting.batches)
+        await until(lambda: services.buy.propose.lanes.batches)
         await transaction.commit()
         with pytest.raises(SalePaused):
             await buying
@@ -182,7 +182,7 @@ async def test_returns_are_forgotten_while_a_loading_forgets_them_too(services, 
     await transaction.start()
     await db.execute("SELECT 1 FROM gate_returns WHERE order_id = $1 FOR UPDATE", second)
     # Whoever holds a row drops it: there is nothing to wait for.
-    await asyncio.wait_for(services.products.drop_gate_returns([first, second]), 2)
+    await asyncio.wait_for(services.books.forget_returns([first, second]), 2)
     await transaction.rollback()
     assert await db.fetchval("SELECT count(*) FROM gate_returns") == 1
 
@@ -251,11 +251,11 @@ async def test_without_redis_the_reconciliation_leaves_the_epoch_alone(postgres_
     settings = make_settings(postgres_url, "redis://127.0.0.1:1/0")
     async with open_services(settings) as services, open_jobs(settings, name="test") as jobs:
         product = await add_product(services)
-        before = await services.products.epoch_and_free(product.product_id)
+        before = await services.books.epoch_and_free(product.product_id)
         assert before is not None
         for _ in range(3):
             await jobs.reconcile()
-        after = await services.products.epoch_and_free(product.product_id)
+        after = await services.books.epoch_and_free(product.product_id)
         assert after is not None
         assert after[0] == before[0]
 
@@ -273,7 +273,7 @@ async def test_requests_that_waited_while_the_gate_was_loaded_are_leased_under_t
         await until(lambda: gate.batches[0] == 1)
         queued = asyncio.create_task(services.buy(ask(old, users[1], key="b")))
         await until(lambda: gate._batcher.waiting == 1)
-        epoch, free = await services.products.begin_gate_load(old.product_id, seen_epoch=old.epoch)
+        epoch, free = await services.books.begin_load(old.product_id, seen_epoch=old.epoch)
         assert await other.load(old.product_id, epoch=epoch, stock=free)
         await services.catalog.refresh()
         newer = asyncio.create_task(services.buy(ask(old, users[2], key="c")))
@@ -311,7 +311,7 @@ async def test_a_buyer_for_whom_postgres_had_no_unit_has_not_used_his_limit(serv
         await services.buy(ask(product, second))
     await flushed(services, product, lambda found: (found.stock, found.leases) == (0, 0))
     await services.order_rows.end([order.order_id], OrderStatus.FAILED)
-    await ReturnUnits(services.products, services.gate, limit=10)()
+    await ReturnUnits(services.books, services.gate, limit=10)()
     assert await services.buy(ask(product, second))
 
 

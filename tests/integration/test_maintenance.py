@@ -99,9 +99,9 @@ async def test_a_gate_that_is_stuck_low_is_loaded_anew_also_while_stock_moves(se
     users = await add_buyers(services, 2)
     assert (await admit(services, product, users[0])).admission is Admission.SOLD_OUT
     await jobs.reconcile()
-    assert (await services.products.epoch_and_free(product.product_id))[0] == product.epoch, "one look is not enough"
+    assert (await services.books.epoch_and_free(product.product_id))[0] == product.epoch, "one look is not enough"
     async with asyncio.timeout(10):
-        while (await services.products.epoch_and_free(product.product_id))[0] == product.epoch:
+        while (await services.books.epoch_and_free(product.product_id))[0] == product.epoch:
             await db.execute("UPDATE product_live SET version = version + 1")
             await jobs.reconcile()
     await services.catalog.refresh()
@@ -125,10 +125,10 @@ async def test_a_gate_that_is_right_is_left_alone(services, jobs, monkeypatch):
     order = await services.buy(ask(product, (await add_buyers(services, 1))[0]))
     await services.order_rows.process([order.order_id], payment_due_s=30)
     await services.order_rows.end([order.order_id], S.CANCELLED)
-    assert await services.products.owed_to_gate([product.product_id]) == {product.product_id: 9}, "one is on its way"
+    assert await services.books.owed([product.product_id]) == {product.product_id: 9}, "one is on its way"
     for _ in range(4):
         await jobs.reconcile()
-    assert (await services.products.epoch_and_free(product.product_id))[0] == product.epoch
+    assert (await services.books.epoch_and_free(product.product_id))[0] == product.epoch
 
 
 async def test_an_unloaded_gate_is_loaded(services, jobs, redis):
@@ -154,8 +154,8 @@ async def test_returns_wait_for_a_gate_that_is_away_and_are_part_of_its_next_loa
 
 async def test_a_loading_that_lost_the_race_changes_nothing(services):
     product = await add_product(services)
-    assert await services.products.begin_gate_load(product.product_id, seen_epoch=product.epoch - 1) is None
-    assert await services.products.begin_gate_load(product.product_id, seen_epoch=product.epoch) == (
+    assert await services.books.begin_load(product.product_id, seen_epoch=product.epoch - 1) is None
+    assert await services.books.begin_load(product.product_id, seen_epoch=product.epoch) == (
         product.epoch + 1,
         10,
     )

@@ -24,7 +24,7 @@ EXCUSED = {
 
 SELDOM = {
     "acceptance.accepted": "after a lost COMMIT; looks orders up by id",
-    "products.owed_to_gate": "a gate that counts wrong; reads one product and its returns",
+    "gate_books.owed": "a gate that counts wrong; reads one product and its returns",
     "orders.postpone": "an order that Postgres refuses; looks it up by id",
     "users.set_password": "by hand",
     "users.buyers": "accounts that a load test makes",

@@ -107,14 +107,14 @@ async def test_reconciliations_never_overlap(services, jobs, redis, monkeypatch)
     for product in products:
         await redis.set(f"flashsale:{{{product.product_id}}}:stock", 0)
     runs = 0
-    live = jobs.reconcile._products.live
+    live = jobs.reconcile._books.live
 
     async def counted():
         nonlocal runs
         runs += 1
         return await live()
 
-    monkeypatch.setattr(jobs.reconcile._products, "live", counted)
+    monkeypatch.setattr(jobs.reconcile._books, "live", counted)
     await asyncio.gather(*(jobs.reconcile() for _ in range(4)))
     assert runs == 1
     await services.catalog.refresh()
@@ -148,9 +148,9 @@ async def test_returns_of_gates_that_take_none_keep_no_others_waiting(services, 
     stuck = [await returned(services, db, 2, unload=redis) for _ in range(6)]
     product = await returned(services, db, 3)
     limit = 5
-    first = await services.products.gate_returns(limit=limit)
+    first = await services.books.returns(limit=limit)
     assert {row.product_id for row in first} <= {one.product_id for one in stuck}, "they alone would fill each batch"
-    await ReturnUnits(services.products, services.gate, limit=limit)()
+    await ReturnUnits(services.books, services.gate, limit=limit)()
     await services.catalog.refresh()
     # The orders passed the gate by, so it counts their 3 units beside those that come back.
     assert (await state(services, await services.catalog.get(product.product_id))).stock == 6
@@ -160,13 +160,13 @@ async def test_returns_of_gates_that_take_none_keep_no_others_waiting(services, 
 
 async def test_products_take_turns_in_a_batch_of_returns(services, db):
     many, few = await returned(services, db, 40), await returned(services, db, 2)
-    rows = await services.products.gate_returns(limit=6, each=5)
+    rows = await services.books.returns(limit=6, each=5)
     assert [row.product_id for row in rows].count(few.product_id) == 2
     assert len(rows) == 6
-    assert {row.product_id for row in await services.products.gate_returns(limit=100, but={many.product_id})} == {
+    assert {row.product_id for row in await services.books.returns(limit=100, but={many.product_id})} == {
         few.product_id
     }
-    assert len(await services.products.gate_returns(limit=100)) == 42
+    assert len(await services.books.returns(limit=100)) == 42
 
 
 # --- slots ----------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ async def test_a_stampede_that_overfills_every_queue_hears_sold_out_only_when_it
 async def test_buyers_of_a_locked_product_are_told_to_come_back_and_then_get_its_units(services, db, monkeypatch):
     product = await add_product(services, allotment=10)
     users = await add_buyers(services, 40)
-    services.buy._busy_s = 0.3
+    services.buy.propose._busy_s = 0.3
     async with Held(db, product):
         _, first = await press(services, product, users[:10])
         _, others = await press(services, product, users[10:])
@@ -172,7 +172,7 @@ async def test_a_proposal_that_cannot_be_given_up_keeps_no_other_lease(postgres_
             await jobs.reconcile()
         else:
             for lease in leases:
-                services.buy.giving_up.soon(product.product_id, lease.order_id)
+                services.buy.propose.giving_up.soon(product.product_id, lease.order_id)
         await flushed(services, product, lambda found: found.leased_order_ids == (stuck,))
         assert (await services.gate.state(product.product_id, product.epoch)).stock == 8
         if how == "in flight":
@@ -187,7 +187,7 @@ async def test_a_proposal_that_waited_too_long_is_not_sent(postgres_url, valkey,
     async with open_services(settings) as services:
         product = await add_product(services, allotment=5)
         users = await add_buyers(services, 3)
-        async with services.buy._transactions:
+        async with services.buy.propose._transactions:
             pressing = [asyncio.create_task(services.buy(ask(product, user))) for user in users]
             await flushed(services, product, lambda found: found.leases == 3)
             # Half a lease, and nobody is overdue for the reconciliation.
@@ -292,7 +292,7 @@ async def test_a_key_under_way_in_another_process_is_refused_nothing(services, s
     product = await add_product(services, allotment=1)
     user = (await add_buyers(services, 1))[0]
     async with open_services(settings, name="other") as others:
-        others.buy._busy_s = 0.1
+        others.buy.propose._busy_s = 0.1
         await others.catalog.refresh()
         async with Held(db, product):
             first = asyncio.create_task(services.buy(ask(product, user, key="k")))
@@ -479,7 +479,7 @@ async def test_a_locked_product_delays_no_other(services, db):
 
 async def test_with_one_queue_and_waiting_locks_a_locked_product_delays_others(services, db):
     buy = buying(services, Waiting(services.database, order_due_s=10))
-    buy.accepting = OneLane(buy._accept, batch_max=64, queue_max=2000)
+    buy.propose.lanes = OneLane(buy.propose._accept, batch_max=64, queue_max=2000)
     _, beside_s = await beside_a_locked_product(services, db, buy)
     assert beside_s > LOCKED_S / 2
 
@@ -503,7 +503,7 @@ async def test_the_gate_remembers_buyers_and_returns_for_a_time_only(services, r
     await redis.hset(f"{name}buyers", mapping={f"somebody-{number}": 1 for number in range(100_000)})
     await services.buy(ask(product, (await add_buyers(services, 1))[0]))
     assert await redis.hlen(f"{name}buyers") == 0
-    await ReturnUnits(services.products, services.gate, limit=10)()
+    await ReturnUnits(services.books, services.gate, limit=10)()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -10,7 +10,7 @@ def buying(services, made, *, waiting_max=1000):
         gate=services.gate,
         acceptance=made,
         load_gate=services.load_gate,
-        return_units=ReturnUnits(services.products, services.gate, limit=100),
+        return_units=ReturnUnits(services.books, services.gate, limit=100),
         accept=services.settings.accept,
         gate_settings=services.settings.gate,
         waiting_max=waiting_max,

@@ -33,7 +33,7 @@ class Gateway:
 
 def charging(services, gateway, **changes):
     payments = services.settings.payments.model_copy(update=changes)
-    returning = ReturnUnits(services.products, services.gate, limit=100)
+    returning = ReturnUnits(services.books, services.gate, limit=100)
     postpone = Postpone(services.order_rows, pause_s=1, pause_max_s=1)
     return Charge(PostgresPayments(services.database), gateway, payments, returning, postpone, payment_due_s=30)
 

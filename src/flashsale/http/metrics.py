@@ -130,8 +130,8 @@ class MetricsFlusher:
         services = self._services
         now = Tally({f"answer:{name}": count for name, count in services.gate.answers.items()})
         now["gate_batches"], now["gate_batched"] = services.gate.batches
-        now["accept_batches"] = services.buy.accepting.batches
-        now["accept_batched"] = services.buy.accepting.items
+        now["accept_batches"] = services.buy.propose.lanes.batches
+        now["accept_batched"] = services.buy.propose.lanes.items
         now["loadings"] = services.load_gate.loadings
         for name, count in (now - self._last).items():
             if name.startswith("answer:"):

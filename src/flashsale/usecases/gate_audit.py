@@ -12,7 +12,7 @@ from flashsale.usecases.findings import Checked, found
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flashsale.usecases.ports import Acceptance, Gate, Products
+    from flashsale.usecases.ports import Acceptance, Gate, GateBooks
 
 PAUSE_S = 0.5
 """Between two looks."""
@@ -56,7 +56,7 @@ class GateAudit:
         self,
         *,
         truth: Returns,
-        products: Products,
+        books: GateBooks,
         gate: Gate,
         acceptance: Acceptance,
         lease_s: float,
@@ -64,7 +64,7 @@ class GateAudit:
     ) -> None:
         """Leases live `lease_s` seconds; `bypass_allowed`: a product on sale whose gate is not loaded is not wrong."""
         self._truth = truth
-        self._products = products
+        self._books = books
         self._gate = gate
         self._acceptance = acceptance
         self._lease_s = lease_s
@@ -86,7 +86,7 @@ class GateAudit:
         return found("I3", PROMISE, len(sales), [str(product_id) for product_id, _ in wrong], note=note)
 
     async def _look(self, product_id: int, on_sale: bool) -> _Seen:  # noqa: FBT001
-        at = await self._products.epoch_and_free(product_id)
+        at = await self._books.epoch_and_free(product_id)
         if at is None:
             return _Seen.WRONG
         epoch, live = at

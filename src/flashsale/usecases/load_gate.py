@@ -11,7 +11,7 @@ from flashsale.domain.errors import FlashSaleError
 
 if TYPE_CHECKING:
     from flashsale.usecases.catalog import Catalog
-    from flashsale.usecases.ports import Gate, Products
+    from flashsale.usecases.ports import Gate, GateBooks
 
 log = structlog.get_logger(__name__)
 
@@ -25,9 +25,9 @@ AT_ONCE = 4
 class LoadGate:
     """Loads the gate; in one process at most one loading of a product runs at a time, and callers share it."""
 
-    def __init__(self, products: Products, gate: Gate, catalog: Catalog | None) -> None:
+    def __init__(self, books: GateBooks, gate: Gate, catalog: Catalog | None) -> None:
         """Wire it; after a loading the product is read into the catalog, if there is one."""
-        self._products = products
+        self._books = books
         self._gate = gate
         self._catalog = catalog
         self._running: dict[int, asyncio.Task[bool]] = {}
@@ -81,7 +81,7 @@ class LoadGate:
 
     async def _load(self, product_id: int, seen_epoch: int | None) -> bool:
         if seen_epoch is None:
-            seen = await self._products.epoch_and_free(product_id)
+            seen = await self._books.epoch_and_free(product_id)
             if seen is None:
                 return False
             seen_epoch = seen[0]
@@ -90,7 +90,7 @@ class LoadGate:
         if self._gate.away:
             # Nothing can be installed; a new epoch would only unload what others still reach.
             return False
-        begun = await self._products.begin_gate_load(product_id, seen_epoch=seen_epoch)
+        begun = await self._books.begin_load(product_id, seen_epoch=seen_epoch)
         if begun is None:
             log.info("gate.loaded_elsewhere", product_id=product_id)
             return False

@@ -214,6 +214,34 @@ class LiveEpoch:
     version: int
 
 
+class GateBooks(Protocol):
+    """What Postgres keeps of the gate: epochs, free units, and the returns that it has not been told of."""
+
+    async def live(self) -> Sequence[LiveEpoch]:
+        """Read epoch and live stock of every product."""
+        ...
+
+    async def begin_load(self, product_id: int, *, seen_epoch: int) -> tuple[int, int] | None:
+        """Raise the epoch and read the free count; None if the epoch is another by now."""
+        ...
+
+    async def epoch_and_free(self, product_id: int) -> tuple[int, LiveStock] | None:
+        """Read the epoch and the live stock, now."""
+        ...
+
+    async def owed(self, product_ids: Sequence[int]) -> dict[int, int]:
+        """Count, per product, free units without those whose return is on its way."""
+        ...
+
+    async def returns(self, *, limit: int, each: int | None = None, but: Collection[int] = ()) -> Sequence[GateReturn]:
+        """Read returns that the gate has not been told of, at most `each` of a product, none of the products `but`."""
+        ...
+
+    async def forget_returns(self, order_ids: Sequence[UUID]) -> None:
+        """Forget returns that the gate has counted."""
+        ...
+
+
 class Products(Protocol):
     """Products and their live stock."""
 
@@ -225,10 +253,6 @@ class Products(Protocol):
 
     async def stocks(self, product_ids: Sequence[int] | None = None) -> Sequence[LiveStock]:
         """Read the free count and version of every product, or of some."""
-        ...
-
-    async def live(self) -> Sequence[LiveEpoch]:
-        """Read epoch and live stock of every product."""
         ...
 
     async def create(self, product: NewProduct) -> int:
@@ -259,28 +283,6 @@ class Products(Protocol):
 
     async def tend_units(self, product_id: int, *, most: int) -> int:
         """Make up to `most` rows that are missing, or delete as many that are too many: how many were made."""
-        ...
-
-    async def begin_gate_load(self, product_id: int, *, seen_epoch: int) -> tuple[int, int] | None:
-        """Raise the epoch and read the free count; None if the epoch is another by now."""
-        ...
-
-    async def epoch_and_free(self, product_id: int) -> tuple[int, LiveStock] | None:
-        """Read the epoch and the live stock, now."""
-        ...
-
-    async def owed_to_gate(self, product_ids: Sequence[int]) -> dict[int, int]:
-        """Count, per product, free units without those whose return is on its way."""
-        ...
-
-    async def gate_returns(
-        self, *, limit: int, each: int | None = None, but: Collection[int] = ()
-    ) -> Sequence[GateReturn]:
-        """Read returns that the gate has not been told of, at most `each` of a product, none of the products `but`."""
-        ...
-
-    async def drop_gate_returns(self, order_ids: Sequence[UUID]) -> None:
-        """Forget returns that the gate has counted."""
         ...
 
     async def waiting_orders(self) -> dict[int, int]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from flashsale.domain.gate import GateState
     from flashsale.usecases.load_gate import LoadGate
-    from flashsale.usecases.ports import Acceptance, Gate, LiveEpoch, Products
+    from flashsale.usecases.ports import Acceptance, Gate, GateBooks, LiveEpoch
     from flashsale.usecases.return_units import ReturnUnits
 
 log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ class Reconcile:
     def __init__(
         self,
         *,
-        products: Products,
+        books: GateBooks,
         gate: Gate,
         acceptance: Acceptance,
         load_gate: LoadGate,
@@ -51,7 +51,7 @@ class Reconcile:
         budget_s: float,
     ) -> None:
         """Take up to `limit` leases of a product at a time, `idle` idle products a run, and about `budget_s`."""
-        self._products = products
+        self._books = books
         self._gate = gate
         self._acceptance = acceptance
         self._load_gate = load_gate
@@ -82,7 +82,7 @@ class Reconcile:
 
     async def _run(self, *, ends_s: float) -> None:
         await self._return_units()
-        live = {one.product_id: one for one in await self._products.live()}
+        live = {one.product_id: one for one in await self._books.live()}
         for known in (self._right, self._looked_s, self._off_since_s):
             for product_id in known.keys() - live.keys():
                 del known[product_id]
@@ -147,7 +147,7 @@ class Reconcile:
                 except FlashSaleError as error:
                     # An accept in flight holds one of them: the other products are judged all the same.
                     log.warning("leases.not_given_up", product_id=one.product_id, reason=error.detail)
-        owed = await self._products.owed_to_gate([one.product_id for one, _ in unsure])
+        owed = await self._books.owed([one.product_id for one, _ in unsure])
         after = await self._gate.states({one.product_id: one.epoch for one, _ in unsure})
         for one, before in unsure:
             await self._judge(one, before, after[one.product_id], owed.get(one.product_id, 0))

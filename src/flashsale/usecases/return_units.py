@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from flashsale.domain.gate import GateReturn
-    from flashsale.usecases.ports import Gate, Products
+    from flashsale.usecases.ports import Gate, GateBooks
 
 log = structlog.get_logger(__name__)
 
@@ -32,9 +32,9 @@ PAUSE_S = 0.1
 class ReturnUnits:
     """The use case. The rows are the truth: whoever comes first carries them over, and the gate counts each once."""
 
-    def __init__(self, products: Products, gate: Gate, *, limit: int) -> None:
+    def __init__(self, books: GateBooks, gate: Gate, *, limit: int) -> None:
         """Take up to `limit` returns at a time."""
-        self._products = products
+        self._books = books
         self._gate = gate
         self._limit = limit
         self._running: asyncio.Task[None] | None = None
@@ -51,7 +51,7 @@ class ReturnUnits:
         seen: set[UUID] = set()
         for _ in range(ROUNDS_MAX):
             # Each product has its share of a round: the returns of one whose gate takes none keep no other's waiting.
-            rows = await self._products.gate_returns(limit=self._limit, each=EACH_MAX, but=unloaded)
+            rows = await self._books.returns(limit=self._limit, each=EACH_MAX, but=unloaded)
             groups: defaultdict[tuple[int, int], list[GateReturn]] = defaultdict(list)
             for row in rows:
                 groups[row.product_id, row.epoch].append(row)
@@ -64,7 +64,7 @@ class ReturnUnits:
                 else:
                     unloaded.add(product_id)
             if done:
-                await self._products.drop_gate_returns(done)
+                await self._books.forget_returns(done)
                 log.info("units.returned", orders=len(done))
             met = {row.order_id for row in rows}
             if met <= seen or self._gate.away:

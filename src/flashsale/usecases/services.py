@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.catalog import Catalog, CatalogFeed
     from flashsale.usecases.load_gate import LoadGate
     from flashsale.usecases.orders import BuyerOrders
-    from flashsale.usecases.ports import Orders, Products, Users
+    from flashsale.usecases.ports import GateBooks, Orders, Products, Users
     from flashsale.usecases.readiness import Readiness
 
 
@@ -54,6 +54,7 @@ class Services:
     orders: BuyerOrders
     order_rows: Orders
     products: Products
+    books: GateBooks
     users: Users
     accounts: Accounts
     administer: Administer

@@ -9,15 +9,12 @@ import asyncpg
 from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import InvalidInput, StaleChange
-from flashsale.domain.gate import GateReturn
 from flashsale.domain.money import Money
 from flashsale.domain.products import ALLOTMENT_MAX, LiveStock, NewProduct, PaymentMode, Product, ProductChange
-from flashsale.usecases.ports import LiveEpoch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from flashsale.adapters.postgres.database import Database
 
@@ -37,10 +34,6 @@ class PostgresProducts:
         """Read every product, or some, with seconds until start and end."""
         rows = await self._database.fetch(QUERIES["all_products"], product_ids)
         return [(_product(row), row["starts_in_s"], row["ends_in_s"]) for row in rows]
-
-    async def live(self) -> Sequence[LiveEpoch]:
-        """Read epoch and live stock of every product."""
-        return [LiveEpoch(**dict(row)) for row in await self._database.fetch(QUERIES["live"])]
 
     async def stocks(self, product_ids: Sequence[int] | None = None) -> Sequence[LiveStock]:
         """Read the free count and version of every product, or of some."""
@@ -119,34 +112,6 @@ class PostgresProducts:
         """Make rows of units that have none, or delete those that are too many: how many were made."""
         row = await self._database.fetch_row(QUERIES["tend_units"], product_id, most)
         return 0 if row is None else row[0]
-
-    async def begin_gate_load(self, product_id: int, *, seen_epoch: int) -> tuple[int, int] | None:
-        """Raise the epoch and read the free count; None if the epoch is another by now."""
-        row = await self._database.fetch_row(QUERIES["begin_gate_load"], product_id, seen_epoch)
-        return None if row is None else (row["epoch"], row["free"])
-
-    async def epoch_and_free(self, product_id: int) -> tuple[int, LiveStock] | None:
-        """Read the epoch and the live stock, now."""
-        row = await self._database.fetch_row(QUERIES["epoch_and_free"], product_id)
-        if row is None:
-            return None
-        return row["epoch"], LiveStock(product_id=product_id, free=row["free"], version=row["version"])
-
-    async def owed_to_gate(self, product_ids: Sequence[int]) -> dict[int, int]:
-        """Count, per product, free units without those whose return is on its way."""
-        rows = await self._database.fetch(QUERIES["owed_to_gate"], product_ids)
-        return {row["product_id"]: row["units"] for row in rows}
-
-    async def gate_returns(
-        self, *, limit: int, each: int | None = None, but: Collection[int] = ()
-    ) -> Sequence[GateReturn]:
-        """Read returns that the gate has not been told of, at most `each` of a product, none of the products `but`."""
-        rows = await self._database.fetch(QUERIES["gate_returns"], limit, limit if each is None else each, list(but))
-        return [GateReturn(**dict(row)) for row in rows]
-
-    async def drop_gate_returns(self, order_ids: Sequence[UUID]) -> None:
-        """Forget returns that the gate has counted."""
-        await self._database.fetch(QUERIES["drop_gate_returns"], order_ids)
 
     async def waiting_orders(self) -> dict[int, int]:
         """Count, per product, the orders that wait for a worker."""

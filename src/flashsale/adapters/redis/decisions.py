@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 WAITING_MAX = 100_000
 """Decisions that wait at most; further ones are left to the leases' deadlines."""
 
+KEPT_S = 10.0
+"""How long a decision is told again while the gate does not hear it; later it is left to the lease's deadline."""
+
 
 class Decision(NamedTuple):
     """How a lease ends. The gate takes the first decision about a lease only, so it may be told twice."""
@@ -24,8 +27,8 @@ class Decision(NamedTuple):
     end: LeaseEnd
     units: int
     """GIVEN_BACK: units that the buyer's orders hold. SHORT: units that are there."""
-    until_s: float
-    """When, by this process' monotonic clock, the lease's deadline is over."""
+    decided_s: float
+    """By this process' monotonic clock."""
 
 
 class Decisions:
@@ -52,7 +55,7 @@ class Decisions:
             self._count += 1
 
     def take(self, product_id: int, most: int) -> list[Decision]:
-        """Take up to `most` decisions about a product's leases out, and drop those of leases past their deadline."""
+        """Take up to `most` decisions about a product's leases out, and drop those that waited too long."""
         waiting = self._waiting.get(product_id)
         if waiting is None:
             return []
@@ -60,7 +63,7 @@ class Decisions:
         taken: list[Decision] = []
         while waiting and len(taken) < most:
             self._count -= 1
-            if (decision := waiting.popleft()).until_s > now_s:
+            if (decision := waiting.popleft()).decided_s > now_s - KEPT_S:
                 taken.append(decision)
         if not waiting:
             del self._waiting[product_id]

@@ -232,7 +232,7 @@ class RedisGate:
             return None
 
     def _decide(self, product_id: int, order_id: UUID, end: LeaseEnd, units: int = 0) -> None:
-        self._decided.add(Decision(product_id, order_id, end, units, time.monotonic() + self._settings.lease_s))
+        self._decided.add(Decision(product_id, order_id, end, units, time.monotonic()))
         self._send_decided_later()
 
     def _send_decided_later(self) -> None:
