@@ -196,31 +196,41 @@ FROM requests AS v
 WHERE v.kind IS NULL OR v.kind NOT IN ('order', 'void');
 
 -- name: I10_limits
--- No buyer held more units than the limit that was valid when an order was made. Only those are followed in time who
--- ordered more in all than the least limit that there ever was.
+-- No buyer held more units than the limit that was valid when an order was made; a buyer is an account, or all accounts
+-- with one e-mail root, as the product said then. Only those are followed in time who ordered more in all than the least
+-- limit that there ever was.
 WITH terms AS (
     SELECT
-        t.product_id, t.limit_per_buyer, t.valid_from,
+        t.product_id, t.limit_per_buyer, t.limit_per, t.valid_from,
         lead(t.valid_from, 1, 'infinity') OVER (PARTITION BY t.product_id ORDER BY t.valid_from) AS valid_until
     FROM product_terms AS t
 ),
 limited AS (
-    SELECT t.product_id, min(t.limit_per_buyer) AS least_limit FROM product_terms AS t
+    SELECT
+        t.product_id, min(t.limit_per_buyer) AS least_limit, bool_or(t.limit_per = 'email_root') AS by_root
+    FROM product_terms AS t
     WHERE t.limit_per_buyer IS NOT NULL
     GROUP BY t.product_id
 ),
-followed AS (
-    SELECT o.product_id, o.user_id, sum(o.quantity) > min(l.least_limit) AS closely
+bought AS (
+    SELECT
+        o.product_id, o.user_id, o.order_id, o.quantity, o.created_at, l.least_limit,
+        CASE WHEN l.by_root THEN limit_id_v1(u.email_key, u.email) ELSE o.user_id END AS buyer_id
     FROM orders AS o
     INNER JOIN limited AS l ON o.product_id = l.product_id
-    GROUP BY o.product_id, o.user_id
+    LEFT JOIN users AS u ON l.by_root AND o.user_id = u.user_id
+),
+followed AS (
+    SELECT b.product_id, b.buyer_id, sum(b.quantity) > min(b.least_limit) AS closely
+    FROM bought AS b
+    GROUP BY b.product_id, b.buyer_id
 ),
 changes AS (
     SELECT
-        o.product_id, o.user_id, o.order_id, o.created_at, e.version = 1 AS claims, e.at,
+        o.product_id, o.user_id, o.buyer_id, o.order_id, o.created_at, e.version = 1 AS claims, e.at,
         CASE WHEN e.version = 1 THEN o.quantity ELSE -o.quantity END AS units
     FROM followed AS f
-    INNER JOIN orders AS o ON f.product_id = o.product_id AND f.user_id = o.user_id
+    INNER JOIN bought AS o ON f.product_id = o.product_id AND f.buyer_id = o.buyer_id
     INNER JOIN order_events AS e
         ON o.order_id = e.order_id
         AND (e.version = 1 OR e.status IN ('payment_failed', 'expired', 'cancelled', 'failed'))
@@ -229,14 +239,17 @@ changes AS (
 holdings AS (
     SELECT
         c.product_id, c.user_id, c.order_id, c.created_at, c.claims,
-        sum(c.units) OVER (PARTITION BY c.product_id, c.user_id ORDER BY c.at, c.claims) AS units
+        sum(c.units) OVER (PARTITION BY c.product_id, c.user_id ORDER BY c.at, c.claims) AS of_account,
+        sum(c.units) OVER (PARTITION BY c.product_id, c.buyer_id ORDER BY c.at, c.claims) AS of_buyer
     FROM changes AS c
 )
-SELECT f.user_id::text AS id, false AS bad
+SELECT f.buyer_id::text AS id, false AS bad
 FROM followed AS f
 WHERE NOT f.closely
 UNION ALL
-SELECT h.user_id::text, coalesce(h.units > t.limit_per_buyer, false)
+SELECT
+    h.user_id::text,
+    coalesce(CASE t.limit_per WHEN 'account' THEN h.of_account ELSE h.of_buyer END > t.limit_per_buyer, false)
 FROM holdings AS h
 INNER JOIN terms AS t
     ON h.product_id = t.product_id AND h.created_at >= t.valid_from AND h.created_at < t.valid_until
@@ -324,8 +337,8 @@ SELECT
     (
         t.valid_from <= p.updated_at AND p.created_at <= t.kept_since AND p.epoch > 0
         AND p.updated_at <= clock_timestamp()
-        AND (t.name, t.price_minor, t.currency, t.allotment, t.payment_mode, t.payment_window_s, t.paused)
-        = (p.name, p.price_minor, p.currency, p.allotment, p.payment_mode, p.payment_window_s, p.paused)
+        AND (t.name, t.price_minor, t.currency, t.allotment, t.payment_mode, t.payment_window_s, t.limit_per, t.paused)
+        = (p.name, p.price_minor, p.currency, p.allotment, p.payment_mode, p.payment_window_s, p.limit_per, p.paused)
         AND (t.limit_per_buyer, t.starts_at, t.ends_at) IS NOT DISTINCT FROM (p.limit_per_buyer, p.starts_at, p.ends_at)
     ) IS NOT TRUE
 FROM products AS p
@@ -333,18 +346,26 @@ FULL JOIN (SELECT n.* FROM terms AS n WHERE n.valid_until = 'infinity') AS t ON 
 UNION ALL
 SELECT t.product_id::text, true
 FROM product_terms AS t
-WHERE (t.name, t.price_minor, t.currency, t.allotment, t.payment_mode, t.payment_window_s, t.paused) IS NOT NULL IS FALSE;
+WHERE (t.name, t.price_minor, t.currency, t.allotment, t.payment_mode, t.payment_window_s, t.limit_per, t.paused)
+    IS NOT NULL IS FALSE;
 
 -- name: I23_references
--- What a row refers to is there, and was there before it.
+-- What a row refers to is there, and was there before it. A buyer is counted as the product's limit says.
 SELECT o.order_id::text AS id, (u.created_at <= o.created_at) IS NOT TRUE AS bad
 FROM orders AS o
 LEFT JOIN users AS u ON o.user_id = u.user_id
 UNION ALL
-SELECT b.user_id::text, true
+SELECT
+    b.user_id::text,
+    (
+        CASE p.limit_per
+            WHEN 'account' THEN u.user_id IS NOT NULL AND b.limit_id IS NULL
+            WHEN 'email_root' THEN b.limit_id = limit_id_v1(u.email_key, u.email)
+        END
+    ) IS NOT TRUE
 FROM buyer_units AS b
-WHERE NOT EXISTS (SELECT 1 FROM users AS u WHERE u.user_id = b.user_id)
-    OR NOT EXISTS (SELECT 1 FROM products AS p WHERE p.product_id = b.product_id);
+LEFT JOIN users AS u ON b.user_id = u.user_id
+LEFT JOIN products AS p ON b.product_id = p.product_id;
 
 -- name: I24_keys_whole
 -- No two rows of a table have the same key.

@@ -27,7 +27,8 @@ WHERE l.product_id = ANY($1::integer []);
 
 -- name: returns
 -- Reads returns that the gate has not been told of: at most $2 of each product, none of the products $3, and each
--- product's first before any product's second. Finds the products one after the other by their index.
+-- product's first before any product's second. Finds the products one after the other by their index. user_id: as the gate
+-- knows the buyer.
 WITH RECURSIVE waiting AS (
     (SELECT min(r.product_id) AS product_id FROM gate_returns AS r)
     UNION ALL
@@ -38,8 +39,11 @@ WITH RECURSIVE waiting AS (
 SELECT f.order_id, f.product_id, f.user_id, f.quantity, f.epoch
 FROM waiting AS w
 CROSS JOIN LATERAL (
-    SELECT r.order_id, r.product_id, r.user_id, r.quantity, r.epoch, row_number() OVER () AS turn
+    SELECT
+        r.order_id, r.product_id, coalesce(b.limit_id, r.user_id) AS user_id, r.quantity, r.epoch,
+        row_number() OVER () AS turn
     FROM gate_returns AS r
+    LEFT JOIN buyer_units AS b ON r.product_id = b.product_id AND r.user_id = b.user_id
     WHERE r.product_id = w.product_id
     LIMIT $2
 ) AS f

@@ -2,7 +2,8 @@
 -- Reads every product, or those of $1, with seconds until its start and end by this server's clock.
 SELECT
     p.product_id, p.name, p.price_minor, p.currency, p.allotment, coalesce(o.unmade, 0) AS unmade, p.payment_mode,
-    p.payment_window_s, p.limit_per_buyer, p.starts_at, p.ends_at, p.paused, p.epoch, p.created_at, p.updated_at,
+    p.payment_window_s, p.limit_per_buyer, p.limit_per, p.starts_at, p.ends_at, p.paused, p.epoch, p.created_at,
+    p.updated_at,
     extract(EPOCH FROM p.starts_at - clock_timestamp())::float8 AS starts_in_s,
     extract(EPOCH FROM p.ends_at - clock_timestamp())::float8 AS ends_in_s
 FROM products AS p
@@ -18,7 +19,7 @@ WHERE $1::integer [] IS NULL OR product_id = ANY($1);
 
 -- name: create_product
 -- Creates a product; gives its id.
-SELECT create_product_v2($1, $2, $3, $4, $5, $6, $7, $8, $9);
+SELECT create_product_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: lock_product
 -- Takes the product's lock exclusively, until the end of the transaction: no accept or release is half way.
@@ -29,7 +30,7 @@ SELECT pg_advisory_xact_lock(7000, $1);
 UPDATE products
 SET
     name = $2, limit_per_buyer = $3, starts_at = $4, ends_at = $5, paused = $6, payment_window_s = $7,
-    updated_at = clock_timestamp()
+    limit_per = $8, updated_at = clock_timestamp()
 WHERE product_id = $1
 RETURNING pg_notify('flashsale_products', product_id::text);
 
@@ -37,9 +38,16 @@ RETURNING pg_notify('flashsale_products', product_id::text);
 -- Reads the fields that an administrator may change, and whether any was changed since $2 (never, if that is NULL).
 SELECT
     coalesce(updated_at <> $2::timestamptz, false) AS stale,
-    name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s
+    name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s, limit_per
 FROM products
 WHERE product_id = $1;
+
+-- name: recount_limits
+-- Writes what the product's limit counts to the buyers that it has, after that was changed.
+UPDATE buyer_units AS b
+SET limit_id = CASE WHEN p.limit_per = 'email_root' THEN limit_id_v1(u.email_key, u.email) END
+FROM products AS p, users AS u
+WHERE b.product_id = $1 AND p.product_id = $1 AND b.user_id = u.user_id;
 
 -- name: set_allotment
 -- Sets how many units exist.

@@ -34,13 +34,15 @@ NULLABLE = r"limit_per_buyer|starts_at|ends_at"
 
 EXCUSES: tuple[Excuse, ...] = (
     Excuse(
-        r"users\.(user_id|name|email|password_hash)", (), "who a person is, and the password, only that person knows"
+        r"users\.(user_id|name|email|email_key|password_hash)",
+        (),
+        "who a person is, and the password, only that person knows",
     ),
     Excuse(r"users\.role", (), "an administrator gave it; there is no second record"),
     Excuse(r"users\.created_at", ("aged", "swapped"), "an account only has to be older than its orders"),
     Excuse(r"products\.created_at", ("aged",), "a product only has to be older than its terms and orders"),
     Excuse(
-        rf"product_terms\.(name|price_minor|currency|allotment|payment_mode|payment_window_s|paused|{NULLABLE})",
+        rf"product_terms\.(name|price_minor|currency|allotment|payment_mode|payment_window_s|limit_per|paused|{NULLABLE})",
         ("changed", "aged", "ahead", "swapped", "missing"),
         "terms that are over, and that no order contradicts, have no second record; those of now are the product's",
     ),

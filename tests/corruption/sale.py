@@ -23,7 +23,7 @@ from flashsale.domain.errors import FlashSaleError, Unavailable
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeAnswer as Answer
 from flashsale.domain.payments import ChargeOutcome
-from flashsale.domain.products import PaymentMode, ProductChange
+from flashsale.domain.products import LimitPer, PaymentMode, ProductChange
 from flashsale.domain.requests import BuyRequest
 from flashsale.domain.users import Principal, Role
 from flashsale.simulator.ledger import Ledger
@@ -161,7 +161,14 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     """Sell: an order in every state, ordinary work of the merchant meanwhile, a lease and a return under way."""
     sale = SoundSale(services, Gateway())
     automatic = await add_product(services, name="Phone", allotment=10, limit_per_buyer=3)
-    by_buyer = await add_product(services, name="Case", allotment=7, payment_mode=PaymentMode.BY_BUYER)
+    by_buyer = await add_product(
+        services,
+        name="Case",
+        allotment=7,
+        payment_mode=PaymentMode.BY_BUYER,
+        limit_per_buyer=5,
+        limit_per=LimitPer.EMAIL_ROOT,
+    )
     sale.products = [automatic, by_buyer]
     users = await add_buyers(services, 7)
     process = services.order_rows.process

@@ -30,6 +30,14 @@ class PaymentMode(enum.StrEnum):
     BY_BUYER = "by_buyer"
 
 
+class LimitPer(enum.StrEnum):
+    """Whose units a product's limit counts together."""
+
+    ACCOUNT = "account"
+    # All accounts whose e-mail addresses differ only in a tag after a plus (`email_root_v1`).
+    EMAIL_ROOT = "email_root"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
     """A product as Postgres has it. `starts_at <= now < ends_at` is the sale window; None leaves that side open."""
@@ -44,6 +52,7 @@ class Product:
     payment_mode: PaymentMode
     payment_window_s: int
     """How long an order of a `by_buyer` product waits for its buyer."""
+    limit_per: LimitPer = LimitPer.ACCOUNT
     limit_per_buyer: int | None
     """Most units that one buyer's live and confirmed orders may hold; None for no limit."""
     starts_at: datetime | None
@@ -74,6 +83,7 @@ class NewProduct:
     payment_mode: PaymentMode
     payment_window_s: int
     limit_per_buyer: int | None
+    limit_per: LimitPer = LimitPer.ACCOUNT
     starts_at: datetime | None
     ends_at: datetime | None
 
@@ -83,4 +93,4 @@ class ProductChange:
     """What an administrator changes; a field left out stays. `None` opens a side of the window or the limit."""
 
     fields: dict[str, object]
-    """Among name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s."""
+    """Among name, limit_per_buyer, limit_per, starts_at, ends_at, paused, payment_window_s."""

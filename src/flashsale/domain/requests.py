@@ -50,7 +50,7 @@ class BuyRequest(NamedTuple):
 
 
 class AcceptOutcome(enum.StrEnum):
-    """What Postgres made of a proposed order. The values are those of `accept_orders_v2`."""
+    """What Postgres made of a proposed order. The values are those of `accept_orders_v3`."""
 
     ACCEPTED = "accepted"
     # The user's key, or the very order id, belongs to an order already: it is answered with that order.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from msgspec import Meta
 
-from flashsale.domain.products import ALLOTMENT_MAX, QUANTITY_MAX
+from flashsale.domain.products import ALLOTMENT_MAX, QUANTITY_MAX, LimitPer
 from flashsale.domain.requests import KEY_BYTES_MAX
 
 
@@ -50,6 +50,14 @@ PaymentWindow = Annotated[
     int, shown("How many seconds a buyer has to pay an order that waits for payment.", 300, ge=1, le=86_400)
 ]
 LimitPerBuyer = Annotated[Limit | None, shown("The most units that one buyer's orders may hold; null: no limit.", 2)]
+LimitPerOut = Annotated[
+    LimitPer,
+    shown(
+        "Whose units the limit counts together: those of an account, or of all accounts whose e-mail addresses have one"
+        " root (`a+1@example.com` and `a+2@example.com`).",
+        "account",
+    ),
+]
 StartsAt = Annotated[Aware | None, shown("When the sale opens; null: it is open.", MOMENT)]
 EndsAt = Annotated[Aware | None, shown("When the sale closes; null: it has no end.", LATER)]
 CreatedAt = Annotated[datetime, shown("When it was created.", MOMENT)]

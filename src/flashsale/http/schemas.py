@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from flashsale.domain.orders import Order, OrderStatus
-from flashsale.domain.products import LiveStock, PaymentMode, Product
+from flashsale.domain.products import LimitPer, LiveStock, PaymentMode, Product
 from flashsale.domain.requests import Accepted
 from flashsale.domain.users import Role
 from flashsale.http.fields import (
@@ -23,6 +23,7 @@ from flashsale.http.fields import (
     Currency,
     EndsAt,
     LimitPerBuyer,
+    LimitPerOut,
     LoginToken,
     OrderId,
     PaymentWindow,
@@ -166,6 +167,7 @@ class ProductOut(Out):
     updated_at: UpdatedAt
     starts_at: StartsAt
     ends_at: EndsAt
+    limit_per: LimitPerOut
 
 
 class AdminProductOut(ProductOut):
@@ -197,6 +199,7 @@ class NewProductIn(In, kw_only=True):
     payment_mode: Annotated[PaymentMode, shown("Who starts the payment.", "automatic")] = PaymentMode.AUTOMATIC
     payment_window_s: PaymentWindow = 300
     limit_per_buyer: LimitPerBuyer = None
+    limit_per: LimitPerOut = LimitPer.ACCOUNT
     starts_at: StartsAt = None
     ends_at: EndsAt = None
 
@@ -207,6 +210,7 @@ class ProductChangeIn(In):
     name: ProductName | msgspec.UnsetType = msgspec.UNSET
     payment_window_s: PaymentWindow | msgspec.UnsetType = msgspec.UNSET
     limit_per_buyer: LimitPerBuyer | msgspec.UnsetType = msgspec.UNSET
+    limit_per: LimitPerOut | msgspec.UnsetType = msgspec.UNSET
     starts_at: StartsAt | msgspec.UnsetType = msgspec.UNSET
     ends_at: EndsAt | msgspec.UnsetType = msgspec.UNSET
 
@@ -372,4 +376,5 @@ def _product_fields(product: Product, stock: LiveStock) -> dict[str, object]:
         "updated_at": product.updated_at,
         "starts_at": product.starts_at,
         "ends_at": product.ends_at,
+        "limit_per": product.limit_per,
     }

@@ -26,6 +26,7 @@ from flashsale.domain.products import QUANTITY_MAX
 from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, Proposal, Verdict, order_id_at
 from flashsale.usecases.batching import QUEUES_MAX
 from flashsale.usecases.confirm import Confirm
+from flashsale.usecases.limit_ids import LimitIds
 from flashsale.usecases.propose import Propose
 from flashsale.usecases.rates import Rate
 
@@ -97,6 +98,7 @@ class Buy:
             # Attempts are counted at the gate: who is not asked is not counted.
             remembers=not gate_settings.attempts_per_minute,
         )
+        self._limit_ids = LimitIds(acceptance, queue_max=accept.queue_max * QUEUES_MAX)
         self.propose = Propose(
             gate=gate, acceptance=acceptance, accept=accept, lease_s=gate_settings.lease_s, busy_s=busy_s
         )
@@ -155,7 +157,7 @@ class Buy:
             return await self.confirm.refuse(request, Unavailable("Too many orders wait; try again.", retry_after_s=2))
         # Before the gate is asked: what it leases can be taken to Postgres.
         with self.propose.lanes.place(product_id) as queue:
-            # The id of every proposal of this request says when it began (see accept_orders_v2).
+            # The id of every proposal of this request says when it began (see accept_orders_v3).
             began_ms = time.time_ns() // 1_000_000
             for _ in range(2):
                 proposal = await self._admit(request, product, order_id_at(began_ms, os.urandom(10)))
@@ -176,7 +178,7 @@ class Buy:
         A no of the gate is passed on only if Postgres confirms it.
         """
         asked_s = time.monotonic()
-        admitted = await self._gate.admit(product, order_id, request)
+        admitted = await self._gate.admit(product, order_id, await self._limit_ids.as_the_gate_knows(product, request))
         # Half of the lease is left for the transaction.
         send_by_s = asked_s + self._settings.lease_s / 2
         if admitted.admission is Admission.RATE_LIMITED:

@@ -124,7 +124,11 @@ class Acceptance(Protocol):
         ...
 
     async def held(self, buyers: Sequence[tuple[int, UUID]]) -> Sequence[int]:
-        """Read how many units of (product, user) the user's orders hold."""
+        """Read how many units of (product, user) count for the user's limit."""
+        ...
+
+    async def limit_ids(self, user_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+        """Give the identities that a limit per e-mail root counts, of the users that there are."""
         ...
 
     async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:

@@ -111,14 +111,19 @@ class PostgresAcceptance:
         return [free.get(product_id, 0) for product_id in product_ids]
 
     async def held(self, buyers: Sequence[tuple[int, UUID]]) -> Sequence[int]:
-        """Read how many units of a product a buyer's orders hold, now."""
+        """Read how many units of a product the orders of a buyer hold, as its limit counts them, now."""
         rows = await self._database.fetch(
             QUERIES["held"], [product_id for product_id, _ in buyers], [user_id for _, user_id in buyers]
         )
         units = [0] * len(buyers)
         for row in rows:
-            units[row["place"] - 1] = row["units"]
+            units[row["place"] - 1] += row["units"]
         return units
+
+    async def limit_ids(self, user_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+        """Give the identities that a limit per e-mail root counts, of the users that there are."""
+        rows = await self._database.fetch(QUERIES["limit_ids"], user_ids)
+        return {row["user_id"]: row["limit_id"] for row in rows}
 
     async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:
         """Give what the 202s of these orders said."""

@@ -10,7 +10,15 @@ from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import InvalidInput, StaleChange
 from flashsale.domain.money import Money
-from flashsale.domain.products import ALLOTMENT_MAX, LiveStock, NewProduct, PaymentMode, Product, ProductChange
+from flashsale.domain.products import (
+    ALLOTMENT_MAX,
+    LimitPer,
+    LiveStock,
+    NewProduct,
+    PaymentMode,
+    Product,
+    ProductChange,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +59,7 @@ class PostgresProducts:
             product.payment_mode.value,
             product.payment_window_s,
             product.limit_per_buyer,
+            product.limit_per.value,
             product.starts_at,
             product.ends_at,
         )
@@ -83,6 +92,8 @@ class PostgresProducts:
                     product_id,
                     *(fields[name] for name in names),
                 )
+                if fields["limit_per"] != row["limit_per"]:
+                    await connection.execute(QUERIES["recount_limits"].text, product_id)
         except asyncpg.CheckViolationError as error:
             raise InvalidInput(field="endsAt", problem="must be after startsAt") from error
         except AWAY as error:
@@ -129,6 +140,7 @@ def _product(row: asyncpg.Record) -> Product:
         payment_mode=PaymentMode(row["payment_mode"]),
         payment_window_s=row["payment_window_s"],
         limit_per_buyer=row["limit_per_buyer"],
+        limit_per=LimitPer(row["limit_per"]),
         starts_at=row["starts_at"],
         ends_at=row["ends_at"],
         paused=row["paused"],
