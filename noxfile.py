@@ -70,6 +70,13 @@ def tests_on(session: nox.Session) -> None:
 
 
 @nox.session
+def schema(session: nox.Session) -> None:
+    """Let schemathesis ask for minutes, as administrator, buyer and nobody; `-- --examples 200` asks longer."""
+    install(session)
+    session.run("python", "-m", "tests.contract", *session.posargs)
+
+
+@nox.session
 def mutations(session: nox.Session) -> None:
     """Take every guard away in turn and see that a test fails."""
     install(session)

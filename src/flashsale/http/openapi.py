@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from http import HTTPStatus
@@ -173,7 +174,7 @@ def _operation(template: str, method: str, operation: Operation, meanings: Meani
     if tagged:
         gives = (*(replace(given, headers=(*given.headers, "ETag")) for given in gives), UNCHANGED)
     shown["responses"] = {
-        **{str(given.status.value): _given(given, operation, limited) for given in gives},
+        **{str(given.status.value): _given(given, limited) for given in gives},
         **_problems(codes, meanings, limited),
     }
     return shown
@@ -190,7 +191,7 @@ def _parameter(one: Parameter) -> dict[str, Any]:
     }
 
 
-def _given(given: Given, operation: Operation, limited: Sequence[str]) -> dict[str, Any]:
+def _given(given: Given, limited: Sequence[str]) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "description": given.description,
         "headers": _headers(given.status, given.headers, (*given.may_have, *limited)),
@@ -198,17 +199,39 @@ def _given(given: Given, operation: Operation, limited: Sequence[str]) -> dict[s
     if given.model is not None:
         shown["content"] = {JSON: {"schema": _schema(given.model)}}
     if given.texts:
-        shown["content"] = {kind: _text(text, operation) for kind, text in given.texts.items()}
+        shown["content"] = {
+            kind: {"schema": {"type": "string"}, "example": example} for kind, example in given.texts.items()
+        }
+    if given.event is not None:
+        shown["content"] = {"text/event-stream": {"schema": _event(given.event)}}
     if given.links:
         shown["links"] = {name: _link(name, passed) for name, passed in given.links.items()}
     return shown
 
 
-def _text(example: str, operation: Operation) -> dict[str, Any]:
-    shown: dict[str, Any] = {"schema": {"type": "string"}, "example": example}
-    if operation.event is not None:
-        shown["x-event-data"] = _schema(operation.event)
-    return shown
+def _event(data: Any) -> dict[str, Any]:
+    """Describe one event of a stream, which is what a schema of `text/event-stream` means before OpenAPI 3.2."""
+    _, found = msgspec.json.schema_components((data,), ref_template=SCHEMAS)
+    example = {name: field["examples"][0] for name, field in found[data.__name__]["properties"].items()}
+    return {
+        "title": "Event",
+        "type": "object",
+        "required": ["id", "data"],
+        "properties": {
+            "id": {
+                "description": "The version in `data`; EventSource sends it as Last-Event-ID when it comes back.",
+                "examples": [str(example["version"])],
+                "type": "string",
+            },
+            "data": {
+                "description": _first_line(data),
+                "examples": [json.dumps(example, separators=(",", ":"))],
+                "type": "string",
+                "contentMediaType": JSON,
+                "contentSchema": _schema(data),
+            },
+        },
+    }
 
 
 def _link(name: str, passed: Mapping[str, object]) -> dict[str, Any]:
@@ -277,7 +300,8 @@ def _schemas(operations: Iterable[Operation], meanings: Meanings) -> dict[str, A
     models: list[Any] = [Problem, NotReadyProblem]
     for operation in operations:
         models += [given.model for given in operation.gives]
-        models += [operation.takes, operation.event]
+        models += [given.event for given in operation.gives]
+        models.append(operation.takes)
     _, found = msgspec.json.schema_components([one for one in models if one is not None], ref_template=SCHEMAS)
     codes = {"type": "string", "enum": sorted(meanings), "description": "The codes of this release.", "title": CODE}
     schemas = {name: _plain(schema) for name, schema in {**found, CODE: codes}.items()}

@@ -34,6 +34,8 @@ class Given:
     """What its JSON is; None: the body is of the types below, or there is none."""
     texts: Mapping[str, str] = field(default_factory=dict)
     """An example of the body for each media type that is not JSON."""
+    event: Any = None
+    """What the data of each event is, if it is a stream of events."""
     headers: tuple[str, ...] = ()
     """Names of headers, those aside that every answer has; `openapi.HEADERS` describes them."""
     may_have: tuple[str, ...] = ()
@@ -62,8 +64,6 @@ class Operation:
     """Whose token it asks for: a buyer's, an administrator's, or one that opens a stream; None: it is public."""
     limit: str | None = None
     """Name of the limit, an attribute of `limits.Limits`, under which its requests are counted."""
-    event: Any = None
-    """What the data of each event of a stream is."""
 
 
 SERVERS = ("unavailable", "other_schema", "internal")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flashsale.domain.errors import InvalidInput
+from flashsale.domain.orders import OrderStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -27,7 +28,7 @@ _KINDS = {"int": NUMBER, "uuid": UUID}
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 
 QUERIES: Mapping[str, Mapping[str, str]] = {
-    "/api/admin/orders": {"productId": NUMBER, "status": "[a-z_]+", "before": UUID, "limit": NUMBER},
+    "/api/admin/orders": {"productId": NUMBER, "status": "|".join(OrderStatus), "before": UUID, "limit": NUMBER},
     "/sse/orders/{order_id:uuid}": {"token": r"[A-Za-z0-9._~+/=-]*"},
 }
 """The query parameters of paths that take any, and what each looks like."""

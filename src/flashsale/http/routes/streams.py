@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, SkipValidation
 from litestar.types import ASGIApp
 
-from flashsale.http.fields import ORDER_ID, TOKEN
+from flashsale.http.fields import TOKEN
 from flashsale.http.limits import count
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
 from flashsale.http.schemas import OrderEvent, StockEvent
@@ -43,11 +43,10 @@ STOCK = Operation(
         Given(
             status=HTTPStatus.OK,
             description="A stream of events; the first tells what is.",
-            texts={"text/event-stream": 'retry: 1000\n\nid: 88\ndata: {"productId":7,"stock":412,"version":88}\n\n'},
+            event=StockEvent,
             headers=("X-Accel-Buffering",),
         ),
     ),
-    event=StockEvent,
     codes=("product_not_found", *SERVERS),
 )
 ORDER = Operation(
@@ -62,15 +61,11 @@ ORDER = Operation(
         Given(
             status=HTTPStatus.OK,
             description="A stream of events; the first tells what is, the last is the final state.",
-            texts={
-                "text/event-stream": f'retry: 1000\n\nid: 5\ndata: {{"orderId":"{ORDER_ID}","status":"confirmed",'
-                '"version":5}\n\n'
-            },
+            event=OrderEvent,
             headers=("X-Accel-Buffering",),
         ),
         Given(status=HTTPStatus.NO_CONTENT, description="The client knows the final state: do not come back."),
     ),
-    event=OrderEvent,
     caller="stream",
     limit="streams",
     codes=("order_not_found", *SERVERS),

@@ -1,0 +1,1 @@
+"""Schemathesis against a running stack: requests made from the OpenAPI document, each answer held to it."""
