@@ -77,6 +77,15 @@ def schema(session: nox.Session) -> None:
 
 
 @nox.session
+def clients(session: nox.Session) -> None:
+    """Generate a Python and a TypeScript client, check their types strictly, and buy with each."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        session.skip("npm and node are not on PATH")
+    install(session)
+    session.run("python", "-m", "tests.clients", *session.posargs)
+
+
+@nox.session
 def mutations(session: nox.Session) -> None:
     """Take every guard away in turn and see that a test fails."""
     install(session)

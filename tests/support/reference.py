@@ -11,6 +11,7 @@ import jsonschema_rs
 
 from flashsale.http.app import build_app
 from flashsale.http.messages import Request
+from flashsale.http.openapi import EVENT_DATA
 from flashsale.http.routes.reference import DOCUMENT_PATH
 from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases.rates import Rate
@@ -99,7 +100,14 @@ class Reference:
         kind = headers.get("content-type", "").partition(";")[0]
         if (content is None and (kind or body)) or (content is not None and kind not in content):
             raise Undocumented(f"{where}: content-type {kind!r} is none of {sorted(content or ())}; {body!r}")
-        if content is None or body is None or method == "HEAD" or not kind.endswith("json"):
+        if content is None or body is None or method == "HEAD":
+            return None
+        if EVENT_DATA in content[kind]:
+            for event in re.findall(rb"^data: (.*)\n", body, re.MULTILINE):
+                problem = self.first_error(content[kind][EVENT_DATA], json.loads(event))
+                if problem is not None:
+                    raise Undocumented(f"{where}: {problem}: {event!r}")
+        if not kind.endswith("json"):
             return None
         said = json.loads(body)
         problem = self.first_error(content[kind]["schema"], said)

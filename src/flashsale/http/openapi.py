@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     """By problem code: status, meaning, what to do."""
 
 REF = "#/components/{}/{}"
+EVENT_DATA = "x-event-data"
+"""Beside the media type of a stream: what is in `data` of each event."""
 SCHEMAS = "#/components/schemas/{name}"
 CODE = "ProblemCode"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -203,35 +205,21 @@ def _given(given: Given, limited: Sequence[str]) -> dict[str, Any]:
             kind: {"schema": {"type": "string"}, "example": example} for kind, example in given.texts.items()
         }
     if given.event is not None:
-        shown["content"] = {"text/event-stream": {"schema": _event(given.event)}}
+        shown["content"] = {"text/event-stream": _stream(given.event)}
     if given.links:
         shown["links"] = {name: _link(name, passed) for name, passed in given.links.items()}
     return shown
 
 
-def _event(data: Any) -> dict[str, Any]:
-    """Describe one event of a stream, which is what a schema of `text/event-stream` means before OpenAPI 3.2."""
+def _stream(data: Any) -> dict[str, Any]:
+    """Describe a stream of events with this data.
+
+    Without a schema: to some that means the whole text, to others each event, and generators then decode the text.
+    """
     _, found = msgspec.json.schema_components((data,), ref_template=SCHEMAS)
-    example = {name: field["examples"][0] for name, field in found[data.__name__]["properties"].items()}
-    return {
-        "title": "Event",
-        "type": "object",
-        "required": ["id", "data"],
-        "properties": {
-            "id": {
-                "description": "The version in `data`; EventSource sends it as Last-Event-ID when it comes back.",
-                "examples": [str(example["version"])],
-                "type": "string",
-            },
-            "data": {
-                "description": _first_line(data),
-                "examples": [json.dumps(example, separators=(",", ":"))],
-                "type": "string",
-                "contentMediaType": JSON,
-                "contentSchema": _schema(data),
-            },
-        },
-    }
+    event = {name: field["examples"][0] for name, field in found[data.__name__]["properties"].items()}
+    text = json.dumps(event, separators=(",", ":"))
+    return {"example": f"retry: 1000\n\nid: {event['version']}\ndata: {text}\n\n", EVENT_DATA: _schema(data)}
 
 
 def _link(name: str, passed: Mapping[str, object]) -> dict[str, Any]:

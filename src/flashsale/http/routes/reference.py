@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flashsale.http.messages import rendered
-from flashsale.http.openapi import document
+from flashsale.http.openapi import EVENT_DATA, document
 from flashsale.http.operations import Given, Operation
 from flashsale.http.routes.problem_pages import MEANINGS
 from flashsale.http.routing import Direct
@@ -116,7 +116,10 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[st
 
 
 def _content(part: dict[str, Any]) -> tuple[str, str]:
-    kinds = [f"{kind}: {_kind(one['schema'])}" for kind, one in part.get("content", {}).items()]
+    kinds = [
+        f"{kind}: {_kind(one['schema'] if 'schema' in one else one[EVENT_DATA])}"
+        for kind, one in part.get("content", {}).items()
+    ]
     return "; ".join(kinds), part["description"]
 
 
