@@ -103,10 +103,11 @@ class Reference:
         if content is None or body is None or method == "HEAD":
             return None
         if EVENT_DATA in content[kind]:
-            for event in re.findall(rb"^data: (.*)\n", body, re.MULTILINE):
-                problem = self.first_error(content[kind][EVENT_DATA], json.loads(event))
+            for name, event in re.findall(rb"^(?:event: (.*)\n)?data: (.*)\n", body, re.MULTILINE):
+                schema = content[kind][EVENT_DATA].get(name.decode() or "message", False)
+                problem = self.first_error(schema, json.loads(event)) if schema else "an event without a name"
                 if problem is not None:
-                    raise Undocumented(f"{where}: {problem}: {event!r}")
+                    raise Undocumented(f"{where}: {problem}: {name!r} {event!r}")
         if not kind.endswith("json"):
             return None
         said = json.loads(body)

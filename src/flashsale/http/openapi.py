@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REF = "#/components/{}/{}"
 EVENT_DATA = "x-event-data"
-"""Beside the media type of a stream: what is in `data` of each event."""
+"""Beside the media type of a stream: what is in `data`, by the name of the event."""
 SCHEMAS = "#/components/schemas/{name}"
 CODE = "ProblemCode"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -204,22 +204,26 @@ def _given(given: Given, limited: Sequence[str]) -> dict[str, Any]:
         shown["content"] = {
             kind: {"schema": {"type": "string"}, "example": example} for kind, example in given.texts.items()
         }
-    if given.event is not None:
-        shown["content"] = {"text/event-stream": _stream(given.event)}
+    if given.events:
+        shown["content"] = {"text/event-stream": _stream(given.events)}
     if given.links:
         shown["links"] = {name: _link(name, passed) for name, passed in given.links.items()}
     return shown
 
 
-def _stream(data: Any) -> dict[str, Any]:
-    """Describe a stream of events with this data.
+def _stream(events: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a stream of events with these data.
 
     Without a schema: to some that means the whole text, to others each event, and generators then decode the text.
     """
+    data = events["message"]
     _, found = msgspec.json.schema_components((data,), ref_template=SCHEMAS)
     event = {name: field["examples"][0] for name, field in found[data.__name__]["properties"].items()}
     text = json.dumps(event, separators=(",", ":"))
-    return {"example": f"retry: 1000\n\nid: {event['version']}\ndata: {text}\n\n", EVENT_DATA: _schema(data)}
+    return {
+        "example": f"retry: 1000\n\nid: {event['version']}\ndata: {text}\n\n",
+        EVENT_DATA: {name: _schema(one) for name, one in events.items()},
+    }
 
 
 def _link(name: str, passed: Mapping[str, object]) -> dict[str, Any]:
@@ -288,7 +292,7 @@ def _schemas(operations: Iterable[Operation], meanings: Meanings) -> dict[str, A
     models: list[Any] = [Problem, NotReadyProblem]
     for operation in operations:
         models += [given.model for given in operation.gives]
-        models += [given.event for given in operation.gives]
+        models += [one for given in operation.gives for one in given.events.values()]
         models.append(operation.takes)
     _, found = msgspec.json.schema_components([one for one in models if one is not None], ref_template=SCHEMAS)
     codes = {"type": "string", "enum": sorted(meanings), "description": "The codes of this release.", "title": CODE}

@@ -34,8 +34,8 @@ class Given:
     """What its JSON is; None: the body is of the types below, or there is none."""
     texts: Mapping[str, str] = field(default_factory=dict)
     """An example of the body for each media type that is not JSON."""
-    event: Any = None
-    """What the data of each event is, if it is a stream of events."""
+    events: Mapping[str, Any] = field(default_factory=dict)
+    """What the data of an event is, by the event's name, if it is a stream; one without a name is a `message`."""
     headers: tuple[str, ...] = ()
     """Names of headers, those aside that every answer has; `openapi.HEADERS` describes them."""
     may_have: tuple[str, ...] = ()

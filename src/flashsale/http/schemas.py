@@ -308,6 +308,13 @@ class OrderEvent(Out):
     version: Annotated[int, shown("Rises with every change of the order's state.", 5, ge=0)]
 
 
+class TokenExpiredEvent(Out):
+    """The data of the event that ends a stream whose token has expired."""
+
+    order_id: OrderId
+    renew_at: Annotated[str, shown("Where to get another token.", f"/api/order/{ORDER_ID}/stream-token")]
+
+
 def buy_out(accepted: Accepted) -> BuyOut:
     """Render a 202."""
     return BuyOut(

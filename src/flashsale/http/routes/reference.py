@@ -117,7 +117,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[st
 
 def _content(part: dict[str, Any]) -> tuple[str, str]:
     kinds = [
-        f"{kind}: {_kind(one['schema'] if 'schema' in one else one[EVENT_DATA])}"
+        f"{kind}: " + ", ".join(_kind(schema) for schema in one.get(EVENT_DATA, {"": one.get("schema")}).values())
         for kind, one in part.get("content", {}).items()
     ]
     return "; ".join(kinds), part["description"]

@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 from flashsale.http.fields import TOKEN
 from flashsale.http.limits import count
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
-from flashsale.http.schemas import OrderEvent, StockEvent
+from flashsale.http.schemas import OrderEvent, StockEvent, TokenExpiredEvent
 from flashsale.http.streams.held import Streams
 
 UseStreams = NamedDependency[SkipValidation[Streams]]
@@ -43,7 +43,7 @@ STOCK = Operation(
         Given(
             status=HTTPStatus.OK,
             description="A stream of events; the first tells what is.",
-            event=StockEvent,
+            events={"message": StockEvent},
             headers=("X-Accel-Buffering",),
         ),
     ),
@@ -61,7 +61,7 @@ ORDER = Operation(
         Given(
             status=HTTPStatus.OK,
             description="A stream of events; the first tells what is, the last is the final state.",
-            event=OrderEvent,
+            events={"message": OrderEvent, "token-expired": TokenExpiredEvent},
             headers=("X-Accel-Buffering",),
         ),
         Given(status=HTTPStatus.NO_CONTENT, description="The client knows the final state: do not come back."),
