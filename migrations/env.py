@@ -1,22 +1,32 @@
-"""Runs the migrations against the database named by FLASHSALE_POSTGRES__URL, or prints their SQL (`--sql`)."""
+"""Runs the migrations as the owner of the tables, then `sql/grants.sql`; or prints their SQL (`--sql`)."""
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 from alembic import context
+from psycopg import sql
 from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import OperationalError
 
 # The same forms of URLs as in every other process; the revisions themselves import nothing of the program.
-from flashsale.server_urls import check_postgres_url
+from flashsale.settings import read_settings
+
+if TYPE_CHECKING:
+    from flashsale.settings import PostgresSettings
 
 LOCK_CLASS = 7001
 """First key of the advisory lock that lets one migration run at a time."""
 
-VARIABLE = "FLASHSALE_POSTGRES__URL"
+GRANTS = Path(__file__).parents[1] / "sql" / "grants.sql"
+
+NAMED = "FLASHSALE_POSTGRES__OWNER_URL (or FLASHSALE_POSTGRES__URL)"
+
+ROLES = ("flashsale_api", "flashsale_worker")
+"""Under which processes run. They belong to the server, not to one of its databases; nothing is owned by them."""
 
 
 def run_offline() -> None:
@@ -24,6 +34,10 @@ def run_offline() -> None:
     context.configure(dialect_name="postgresql", literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
+    if context.get_revision_argument() == context.get_head_revision():
+        for role in ROLES:
+            print(f"-- Where it is missing: CREATE ROLE {role};")  # noqa: T201
+        print(GRANTS.read_text())  # noqa: T201
 
 
 def connect(url: str) -> psycopg.Connection:
@@ -32,29 +46,65 @@ def connect(url: str) -> psycopg.Connection:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         connection.close()
-        sys.exit(f"{VARIABLE}: the database's encoding is {encoding}: create it with ENCODING 'UTF8'.")
+        sys.exit(f"The database's encoding is {encoding}: create it with ENCODING 'UTF8'.")
     return connection
 
 
-def run_online(url: str) -> None:
+def run_online(settings: PostgresSettings) -> None:
     """Migrate in one transaction; another migration that starts meanwhile waits."""
-    engine = create_engine("postgresql+psycopg://", creator=lambda: connect(url), poolclass=pool.NullPool)
-    with engine.connect() as connection:
-        context.configure(connection=connection)
-        with context.begin_transaction():
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
-            context.run_migrations()
+    url = settings.owner_url.get_secret_value() or settings.url.get_secret_value()
+    with connect(url) as driver:
+        engine = create_engine("postgresql+psycopg://", creator=lambda: driver, poolclass=pool.StaticPool)
+        with engine.connect() as connection:
+            context.configure(connection=connection)
+            with context.begin_transaction():
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
+                context.run_migrations()
+                if context.get_context().get_current_revision() == context.get_head_revision():
+                    grant(driver, settings)
+
+
+def make_roles(connection: psycopg.Connection) -> None:
+    """Create the roles that are missing, if this user may."""
+    for role in missing_roles(connection):
+        try:
+            with connection.transaction():
+                connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+        except psycopg.errors.InsufficientPrivilege:
+            continue
+        except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+            continue  # a migration of another database was faster
+
+
+def grant(connection: psycopg.Connection, settings: PostgresSettings) -> None:
+    """Give the roles their rights, all of them each time: a restored database has none, and roles may be new.
+
+    Without CREATEROLE somebody else creates the roles once; until then processes can only run as the owner.
+    """
+    make_roles(connection)
+    if missing := missing_roles(connection):
+        commands = " ".join(f"CREATE ROLE {role};" for role in missing)
+        print(f"No rights were granted: let an administrator run {commands} Then migrate again.", file=sys.stderr)  # noqa: T201
+        return
+    connection.execute(GRANTS.read_bytes())
+    for role, password in zip(ROLES, (settings.api_password, settings.worker_password), strict=True):
+        if plain := password.get_secret_value():
+            # Hashed here: a statement may end up in a log.
+            hashed = connection.pgconn.encrypt_password(plain.encode(), role.encode(), b"scram-sha-256").decode()
+            connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), hashed))
+
+
+def missing_roles(connection: psycopg.Connection) -> list[str]:
+    """Name the roles that the server does not have."""
+    found = connection.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(ROLES)]).fetchall()
+    return [role for role in ROLES if (role,) not in found]
 
 
 if context.is_offline_mode():
     run_offline()
-elif url := os.environ.get(VARIABLE):
-    try:
-        check_postgres_url(url)
-        run_online(url)
-    except ValueError as error:
-        sys.exit(f"{VARIABLE}: {error}")
-    except OperationalError as error:
-        sys.exit(f"Postgres refused: {str(error.orig).splitlines()[0]}. Is it running, and {VARIABLE} right?")
 else:
-    sys.exit(f"Set {VARIABLE}, for example postgresql://user:password@127.0.0.1:5432/flashsale")
+    try:
+        run_online(read_settings("migrate").postgres)
+    except (OperationalError, psycopg.OperationalError) as error:
+        said = str(getattr(error, "orig", error)).splitlines()[0]
+        sys.exit(f"Postgres refused: {said}. Is it running, and {NAMED} right?")

@@ -1,7 +1,7 @@
 """Write down what the migrations make: `python tests/schema.py`.
 
-Writes `sql/schema.txt`, the digest of every object of a migrated database, which processes compare with theirs. With
-`--release` also adds the SQL files that are new to `sql/released.txt`: from then on they never change.
+Writes `sql/schema.txt`, the digest of every object of a migrated database, which processes compare with theirs, and
+`sql/grants.sql`, the rights of the roles under which they run (`tests/grants.py`). With `--release` also adds the SQL files that are new to `sql/released.txt`: from then on they never change.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import asyncpg
 
 from flashsale.adapters.postgres.schema import Expected, read_schema
 from flashsale.local.postgres_server import LocalPostgres
+from tests import grants
 from tests.conftest import ROOT, alembic
 
 SCHEMA = ROOT / "sql" / "schema.txt"
+GRANTS = ROOT / "sql" / "grants.sql"
 RELEASED = ROOT / "sql" / "released.txt"
 FROZEN = ("sql/functions/*.sql", "sql/vendor/*.sql", "migrations/versions/*.py")
 
@@ -42,6 +44,15 @@ async def schema_of(url: str) -> Expected:
     return found
 
 
+async def grants_of(url: str) -> str:
+    """Give the text of `sql/grants.sql` for a migrated database."""
+    connection = await asyncpg.connect(url)
+    try:
+        return grants.written(await grants.read_schema(connection))
+    finally:
+        await connection.close()
+
+
 def released() -> dict[str, str]:
     """Give the digest of each released file."""
     return {name: digest for digest, name in (line.split(" ", 1) for line in RELEASED.read_text().splitlines())}
@@ -59,10 +70,17 @@ async def main(*, release: bool) -> None:
         server = LocalPostgres(Path(folder))
         try:
             url = await server.start()
-            done = alembic(url, "upgrade", "head")
+            # Without the rights that are written down, which may name what is gone.
+            old = GRANTS.read_text()
+            GRANTS.write_text("")
+            try:
+                done = alembic(url, "upgrade", "head")
+            finally:
+                GRANTS.write_text(old)
             if done.returncode:
                 sys.exit(done.stderr)
             SCHEMA.write_text(written(await schema_of(url)))
+            GRANTS.write_text(await grants_of(url))
         finally:
             await server.stop()
     if release:

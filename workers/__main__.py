@@ -46,7 +46,7 @@ PAUSE_MAX_S = 1.0
 @click.option("--ready-fd", type=int, help="File descriptor that gets a line once the worker runs.")
 def main(role: str, fd: int | None, ready_fd: int | None) -> None:
     """Run workers, FLASHSALE_WORKERS__PROCESSES of them, until SIGTERM or SIGINT, which let running jobs finish."""
-    settings = read_settings()
+    settings = read_settings(role)
     configure_logs(settings.log)
     if role == "payments" and not settings.payments.gateway_url:
         sys.exit("FLASHSALE_PAYMENTS__GATEWAY_URL: name the payment gateway; see docs/reference/settings.md.")

@@ -51,5 +51,5 @@ def build_app(settings: Settings, *, roles: Iterable[str] = ROLES, concurrency: 
 
 def __getattr__(name: str) -> Any:
     if name == "app":
-        return build_app(read_settings())
+        return build_app(read_settings("maintenance"))
     raise AttributeError(name)

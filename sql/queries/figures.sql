@@ -56,7 +56,8 @@ FROM counted AS c;
 -- Reads the share of the server's notification queue in use, 0 to 1, and how many connections there are of how many.
 SELECT
     pg_notification_queue_usage() AS notify_queue_usage,
-    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+    -- Of the sessions of others an ordinary user sees no more than whose they are and in which database.
+    (SELECT count(*) FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datid IS NOT NULL) AS connections,
     current_setting('max_connections')::integer AS connections_max;
 
 -- name: counted_products

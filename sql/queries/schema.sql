@@ -52,7 +52,7 @@ objects AS (
         p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')',
         concat_ws(
             ' ', p.prokind::text, l.lanname, p.provolatile::text, p.proisstrict, p.prosecdef, p.proconfig::text,
-            pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), p.prosrc
+            pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), p.prosrc, pg_get_function_sqlbody(p.oid)
         )
     FROM pg_proc AS p
     INNER JOIN here AS h ON p.pronamespace = h.oid

@@ -101,6 +101,29 @@ async def _open_servers(opened: AsyncExitStack, settings: Settings, name: str) -
     return database, gate
 
 
+def as_owner(settings: Settings) -> Settings:
+    """Give the same settings with the database user who owns the tables, if one is named."""
+    postgres = settings.postgres
+    url = postgres.owner_url if postgres.owner_url.get_secret_value() else postgres.url
+    return settings.model_copy(update={"postgres": postgres.model_copy(update={"url": url})})
+
+
+@asynccontextmanager
+async def open_accounts(settings: Settings, *, name: str) -> AsyncIterator[tuple[Accounts, PostgresUsers]]:
+    """Wire what the commands about accounts need: Postgres alone."""
+    async with AsyncExitStack() as opened:
+        database = Database(settings.postgres, name=f"flashsale-{name}")
+        opened.push_async_callback(database.close)
+        await database.open()
+        auth = settings.auth
+        passwords = Argon2Passwords(
+            concurrency=auth.hash_concurrency, queue_max=auth.hash_queue_max, wait_s=auth.hash_wait_s
+        )
+        opened.push_async_callback(passwords.close)
+        users = PostgresUsers(database)
+        yield Accounts(users, passwords, None), users
+
+
 @asynccontextmanager
 async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterator[Services]:
     """Wire the services; servers that are away are no error here. Leaving the block closes everything."""

@@ -218,7 +218,7 @@ def audit(history: Path | None, overdue_s: float | None, bypass_ok: bool, machin
     from flashsale.usecases.findings import as_json, format_findings
     from flashsale.usecases.history import read_history
 
-    settings = _process_settings()
+    settings = _process_settings("audit")
     require_servers(settings)
 
     async def run() -> int:
@@ -254,7 +254,7 @@ def serve(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
     from flashsale.bootstrap import require_servers
     from flashsale.runtime.processes import run_processes
 
-    settings = _process_settings()
+    settings = _process_settings("api")
     require_servers(settings)
     sock = _listening(host, port, fd)
     run_processes(settings.http.processes, lambda: uvloop.run(run_serve(settings, sock=sock, ready_fd=ready_fd)), sock)
@@ -273,7 +273,7 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
     from flashsale.simulator.ledger import LedgerDamagedError, LedgerFailedError, LedgerLockedError
     from flashsale.simulator.service import run_simulator
 
-    settings = _process_settings()
+    settings = _process_settings("simulator")
     secret = settings.payments.gateway_secret.get_secret_value()
     if not secret:
         sys.exit("FLASHSALE_PAYMENTS__GATEWAY_SECRET: set the secret that callers send.")
@@ -299,15 +299,15 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
 @click.option("--if-missing", is_flag=True, help="Do not change the password of an existing administrator.")
 def admin(email: str, if_missing: bool) -> None:  # noqa: FBT001 - click passes it by name
     """Create an administrator or set the password of one, from standard input or typed at a terminal."""
-    from flashsale.bootstrap import open_services, require_servers
+    from flashsale.bootstrap import as_owner, open_accounts, require_servers
 
-    settings = _process_settings()
+    settings = as_owner(_process_settings("admin"))
     password = _read_password(email)
     require_servers(settings)
 
     async def run() -> None:
-        async with open_services(settings, name="admin") as services:
-            user = await services.accounts.ensure_admin(email=email, password=password, change=not if_missing)
+        async with open_accounts(settings, name="admin") as (accounts, _):
+            user = await accounts.ensure_admin(email=email, password=password, change=not if_missing)
         click.echo(f"administrator {user.email}: {user.user_id}")
 
     _run(run())
@@ -321,16 +321,16 @@ def admin(email: str, if_missing: bool) -> None:  # noqa: FBT001 - click passes 
 @click.option("--out", type=click.File("w"), default="-", help="File for one JSON line per buyer: user_id, token.")
 def buyers(count: int, prefix: str, out: IO[str]) -> None:
     """Create buyers without passwords, each with a token, for load tests."""
-    from flashsale.bootstrap import open_services, require_servers
+    from flashsale.bootstrap import open_accounts, require_servers
     from flashsale.domain.users import Principal, Role
     from flashsale.http.auth import Tokens
 
-    settings = _process_settings()
+    settings = _process_settings("accounts")
     require_servers(settings)
 
     async def run() -> None:
-        async with open_services(settings, name="buyers") as services:
-            user_ids = await services.users.create_buyers(count, prefix=prefix)
+        async with open_accounts(settings, name="buyers") as (_, users):
+            user_ids = await users.create_buyers(count, prefix=prefix)
         tokens = Tokens(settings.auth)
         for user_id in user_ids:
             token = tokens.issue(Principal(user_id=user_id, role=Role.BUYER))
@@ -344,16 +344,16 @@ def buyers(count: int, prefix: str, out: IO[str]) -> None:
 @click.argument("email")
 def token(email: str) -> None:
     """Print a login token for an existing account, for scripts and first steps."""
-    from flashsale.bootstrap import open_services, require_servers
+    from flashsale.bootstrap import open_accounts, require_servers
     from flashsale.domain.users import Principal
     from flashsale.http.auth import Tokens
 
-    settings = _process_settings()
+    settings = _process_settings("accounts")
     require_servers(settings)
 
     async def run() -> None:
-        async with open_services(settings, name="token") as services:
-            found = await services.users.credentials(email)
+        async with open_accounts(settings, name="token") as (_, users):
+            found = await users.credentials(email)
         if found is None:
             sys.exit(
                 f"flashsale: no account has the email {email}. Create one with `flashsale buyers` or `flashsale admin`."
@@ -401,8 +401,8 @@ def _print_result(text: str) -> None:
     sys.stdout.flush()
 
 
-def _process_settings() -> Settings:
-    settings = read_settings()
+def _process_settings(process: str) -> Settings:
+    settings = read_settings(process)
     configure_logs(settings.log)
     structlog.contextvars.clear_contextvars()
     return settings

@@ -5,19 +5,45 @@ Every setting is an environment variable `FLASHSALE_<GROUP>__<NAME>`, for exampl
 
 from __future__ import annotations
 
+import os
 import sys
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from flashsale.server_urls import check_gateway_url, check_postgres_url, check_redis_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
-PREFIX, DELIMITER = "FLASHSALE_", "__"
+    from pydantic.fields import FieldInfo
+
+PREFIX, DELIMITER, FILE = "FLASHSALE_", "__", "_FILE"
+
+SECRETS: Mapping[str, frozenset[str]] = {
+    "api": frozenset({"postgres.url", "redis.url", "auth.jwt_secret"}),
+    "orders": frozenset({"postgres.url", "redis.url"}),
+    "payments": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
+    "maintenance": frozenset({"postgres.url", "redis.url"}),
+    "simulator": frozenset({"payments.gateway_secret"}),
+    "migrate": frozenset({"postgres.owner_url", "postgres.api_password", "postgres.worker_password"}),
+    "admin": frozenset({"postgres.owner_url"}),
+    "accounts": frozenset({"postgres.url", "auth.jwt_secret"}),
+    "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
+}
+"""The secrets of each kind of process, which gets no others. `accounts`: `flashsale buyers` and `flashsale token`."""
+
+OPTIONAL = frozenset({"postgres.api_password", "postgres.worker_password", "payments.gateway_secret"})
+"""Secrets without which a process of such a kind may start."""
 
 
 EXAMPLE = "change-me"
@@ -67,8 +93,22 @@ class PostgresSettings(Group):
     """Connections to Postgres, per process."""
 
     url: Annotated[Secret, _url(check_postgres_url)] = Field(
+        SecretStr(""),
         description="URL of Postgres: postgresql://user:password@host:port/database. "
-        "Of several hosts a process uses the one that accepts writes."
+        "Of several hosts a process uses the one that accepts writes.",
+    )
+    owner_url: Annotated[Secret, _url(check_postgres_url)] = Field(
+        SecretStr(""),
+        description="The same URL with the user that owns the tables, for migrations and `flashsale admin`; "
+        "if empty, `FLASHSALE_POSTGRES__URL`.",
+    )
+    api_password: Secret = Field(
+        SecretStr(""),
+        description="Password that a migration sets for the role `flashsale_api`; if empty, it sets none.",
+    )
+    worker_password: Secret = Field(
+        SecretStr(""),
+        description="Password that a migration sets for the role `flashsale_worker`; if empty, it sets none.",
     )
     pool_min: int = Field(1, ge=1, le=100, description="Minimum number of open connections per process.")
     pool_max: int = Field(
@@ -88,7 +128,8 @@ class RedisSettings(Group):
     """The gate's server."""
 
     url: Annotated[Secret, _url(check_redis_url)] = Field(
-        description="URL of Redis or Valkey: redis://:password@host:port/0, rediss:// for TLS, unix:///path?db=0."
+        SecretStr(""),
+        description="URL of Redis or Valkey: redis://:password@host:port/0, rediss:// for TLS, unix:///path?db=0.",
     )
     timeout_s: float = Field(0.5, gt=0, description="Maximum wait for a reply; then Postgres decides without the gate.")
     reconnect_s: float = Field(0.25, gt=0, description="Pause between attempts to reconnect.")
@@ -98,7 +139,8 @@ class AuthSettings(Group):
     """Tokens and passwords."""
 
     jwt_secret: Annotated[Secret, Field(min_length=32)] = Field(
-        description="Secret key that signs the tokens (HS256): at least 32 bytes, the same in every API process."
+        SecretStr(""),
+        description="Secret key that signs the tokens (HS256): at least 32 bytes, the same in every API process.",
     )
     jwt_issuer: str = Field("flashsale", description="Value of the claim `iss` in every token.")
     jwt_audience: str = Field("flashsale-api", description="Value of the claim `aud` in every token.")
@@ -391,6 +433,25 @@ class LogSettings(Group):
     )
 
 
+class SecretFiles(PydanticBaseSettingsSource):
+    """Secrets in files that `<VARIABLE>_FILE` names, as Docker and Kubernetes mount them; a last newline is no part."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """Give nothing: all is read at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Read the files that are named."""
+        found: dict[str, Any] = {}
+        for name in secret_names():
+            if path := os.environ.get(variable(name) + FILE):
+                group, _, field = name.partition(".")
+                found.setdefault(group, {})[field] = (
+                    Path(path).read_text(encoding="utf-8", errors="replace").removesuffix("\n")
+                )
+        return found
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -402,9 +463,10 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    postgres: PostgresSettings
-    redis: RedisSettings
-    auth: AuthSettings
+    # Made when needed: values of a default would be checked like given ones, and a secret has none.
+    postgres: PostgresSettings = Field(default_factory=PostgresSettings)
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
     logins: LoginSettings = LoginSettings()
     gate: GateSettings = GateSettings()
     limits: LimitSettings = LimitSettings()
@@ -419,14 +481,58 @@ class Settings(BaseSettings):
     simulator: SimulatorSettings = SimulatorSettings()
     log: LogSettings = LogSettings()
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, then the files that it names."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
 
-def read_settings() -> Settings:
-    """Read the environment; ends the process with one line for each setting that is missing or wrong."""
+
+def secret_names() -> Iterator[str]:
+    """Give every setting that is a secret, or a URL with one: `group.name`."""
+    for group, field in Settings.model_fields.items():
+        for name, one in field.annotation.model_fields.items():  # type: ignore[union-attr]
+            if one.annotation is SecretStr:
+                yield f"{group}.{name}"
+
+
+def variable(name: str) -> str:
+    """Give the environment variable of a setting `group.name`."""
+    return PREFIX + name.upper().replace(".", DELIMITER)
+
+
+def secrets_for(process: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Give an environment without the secrets that a kind of process does not need, nor the names of their files."""
+    withheld = {variable(name) for name in secret_names() if name not in SECRETS[process]}
+    return {name: value for name, value in environment.items() if name.upper().removesuffix(FILE) not in withheld}
+
+
+def read_settings(process: str) -> Settings:
+    """Read the environment of a kind of process; ends it with one line for each setting that is missing or wrong."""
+    lines = []
+    settings = Settings.model_construct()
+    given: set[str] = set()
     try:
-        return Settings()
+        for source in (EnvSettingsSource(Settings)(), SecretFiles(Settings)()):
+            given |= {f"{group}.{name}" for group, names in source.items() for name in names}
+        settings = Settings()
+    except OSError as error:
+        lines.append(f"{error.filename}: {error.strerror}; a variable that ends in {FILE} names this file.")
     except ValidationError as error:
-        lines = []
         for problem in error.errors(include_input=False, include_url=False):
             name = PREFIX + DELIMITER.join(str(part) for part in problem["loc"]).upper()
             lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+    except SettingsError as error:
+        lines.append(f"{error}.")
+    if "postgres.url" in given:
+        given.add("postgres.owner_url")  # see its description
+    lines += [f"{variable(name)}: is missing" for name in sorted(SECRETS[process] - OPTIONAL - given)]
+    if lines:
         sys.exit("\n".join([*lines, "See docs/reference/settings.md; `flashsale up` sets what the local stack needs."]))
+    return settings

@@ -83,7 +83,7 @@ def resident(stack):
             environment = (folder / "environ").read_bytes()
         except OSError:
             continue
-        if b"serve" in command and stack.environment["FLASHSALE_POSTGRES__URL"].encode() in environment:
+        if b"serve" in command and stack.environment_of("api")["FLASHSALE_POSTGRES__URL"].encode() in environment:
             sizes.append(int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
     assert sizes
     return max(sizes)

@@ -118,7 +118,7 @@ class Exercise:
 
     def audit_command(self) -> str:
         """Give the command that holds a history, named last, against the database of this stack."""
-        audit = shlex.join([*COMPOSE, "exec", "-T", "api", "flashsale", "audit", "--history", "/dev/stdin"])
+        audit = shlex.join([*COMPOSE, "exec", "-T", "payments", "flashsale", "audit", "--history", "/dev/stdin"])
         return shlex.join(["sh", "-c", f'{audit} < "$2"', "audit"])
 
     def load(self, test: str, name: str, **options: object) -> subprocess.Popen[bytes]:

@@ -70,7 +70,7 @@ class Sale:
         summary: dict[str, float] = json.loads(self._summary.read_text())
         names = ("buys_sent", "accepted", "confirmed", "declined", "sold_out_answers", "answers_503", "no_answer")
         exercise.say(", ".join(f"{name.replace('_', ' ')} {summary[name]:,.0f}" for name in names))
-        audit = ("exec", "-T", "api", "flashsale", "audit", "--history", "/dev/stdin")
+        audit = ("exec", "-T", "payments", "flashsale", "audit", "--history", "/dev/stdin")
         said = exercise.compose(*audit, text=self.history.read_text(), check=False)
         violated = re.findall(r"(?m)^(\w+) +VIOLATED.*$", said)
         exercise.say(

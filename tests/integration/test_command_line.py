@@ -117,6 +117,6 @@ def test_missing_settings_are_one_line_each():
         cwd=ROOT,
     )
     assert done.returncode == 1
-    assert "FLASHSALE_POSTGRES: Field required" in done.stderr
+    assert "FLASHSALE_POSTGRES__URL: is missing" in done.stderr
     assert "FLASHSALE_AUTH__JWT_SECRET: Value should have at least 32" in done.stderr
     assert "short" not in done.stderr.replace("shorter", "")

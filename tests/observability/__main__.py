@@ -49,7 +49,7 @@ async def sse_process(stack: Stack, folder: Path):
             "sse 1",
             [*COMMANDS["api"], "--fd", str(listener.fileno())],
             log_path=stack.log_dir / "sse-1.log",
-            environment={**stack.environment, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics/sse")},
+            environment={**stack.environment_of("api"), "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics/sse")},
             inherited_fds=[listener.fileno()],
             cwd=ROOT,
         )

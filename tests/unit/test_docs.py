@@ -7,18 +7,19 @@ from pathlib import Path
 from flashsale.domain import errors
 from flashsale.http.problems import CODES
 from flashsale.http.routes.problem_pages import MEANINGS
-from flashsale.settings import DELIMITER, PREFIX, Settings
+from flashsale.settings import DELIMITER, OPTIONAL, PREFIX, SECRETS, Settings, secret_names, variable
 
 ROOT = Path(__file__).parents[2]
 
 
 def settings_rows():
+    required = frozenset().union(*SECRETS.values()) - OPTIONAL - {"postgres.owner_url"}
     for group_name, group in Settings.model_fields.items():
         for name, field in group.annotation.model_fields.items():
             variable = f"{PREFIX}{group_name.upper()}{DELIMITER}{name.upper()}"
             default = (
                 "required"
-                if field.is_required()
+                if f"{group_name}.{name}" in required
                 else str(getattr(field.default, "get_secret_value", lambda f=field: f.default)())
             )
             yield f"| `{variable}` | {f'`{default}`' if default else 'empty'} | {field.description} |"
@@ -30,8 +31,21 @@ def test_every_setting_is_documented_with_its_default_and_meaning():
     assert documented == set(settings_rows())
 
 
+def test_the_table_of_secrets_is_that_of_the_code():
+    text = (ROOT / "docs/reference/settings.md").read_text()
+    rows = re.findall(r"(?m)^\| `(\w+)` \| .* \| (`FLASHSALE_.*`) \|$", text)
+    documented = {process: set(re.findall(r"`(\w+)`", secrets)) for process, secrets in rows}
+    assert documented == {process: {variable(name) for name in names} for process, names in SECRETS.items()}
+
+
+def test_every_secret_is_some_processs():
+    assert set(secret_names()) == set().union(*SECRETS.values())
+
+
 def test_every_setting_is_read_somewhere():
-    code = "".join(path.read_text() for folder in ("src", "workers") for path in (ROOT / folder).rglob("*.py"))
+    code = "".join(
+        path.read_text() for folder in ("src", "workers", "migrations") for path in (ROOT / folder).rglob("*.py")
+    )
     code = code.replace((ROOT / "src/flashsale/settings.py").read_text(), "")
     for group in Settings.model_fields.values():
         for name in group.annotation.model_fields:

@@ -22,6 +22,7 @@ from flashsale.local.children import Child, ChildFailed, all_of, pss_bytes, run_
 from flashsale.local.logs import cut_logs
 from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.valkey_server import LocalValkey
+from flashsale.settings import secrets_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,14 @@ ROOT = Path(__file__).parents[3]
 BACKLOG = 4096
 ADMIN_EMAIL = "admin@flashsale.invalid"
 DATABASE = "flashsale"
-POSTGRES_URL, REDIS_URL = "FLASHSALE_POSTGRES__URL", "FLASHSALE_REDIS__URL"
+DATABASE_ROLES: Mapping[str, str] = {
+    "api": "flashsale_api",
+    **dict.fromkeys(("orders", "payments", "maintenance"), "flashsale_worker"),
+}
+"""The database user of each kind of process; the others are the owner of the tables."""
+
+POSTGRES_URL, OWNER_URL = "FLASHSALE_POSTGRES__URL", "FLASHSALE_POSTGRES__OWNER_URL"
+REDIS_URL = "FLASHSALE_REDIS__URL"
 
 ROLES = ("simulator", "api", "orders", "payments", "maintenance")
 """What runs beside the servers, in the order in which it is shown; all of it starts at once."""
@@ -96,7 +104,7 @@ class Stack:
         self._lock: IO[str] | None = None
         self._cutting: asyncio.Task[None] | None = None
         self.environment: dict[str, str] = {}
-        """What the processes get; complete once the stack runs."""
+        """The operator's settings, every secret among them; complete once the stack runs."""
         self.secrets: dict[str, str] = {}
 
     @property
@@ -113,6 +121,15 @@ class Stack:
     def gateway_url(self) -> str:
         """Where the payment gateway simulator is."""
         return self.url("simulator")
+
+    def environment_of(self, process: str) -> dict[str, str]:
+        """Give what a kind of process gets: of the secrets only its own, of the database its own user."""
+        environment = secrets_for(process, self.environment)
+        role = DATABASE_ROLES.get(process)
+        if role is not None and self.postgres is not None:
+            where = self._postgres_url().rpartition("@")[2]
+            environment[POSTGRES_URL] = f"postgresql://{role}:{self.secrets[role]}@{where}"
+        return environment
 
     def url(self, role: str) -> str:
         """Where a role answers; any of its processes does, and shows the metrics of all (the simulator has none)."""
@@ -229,7 +246,7 @@ class Stack:
             f"{role} {index + 1}",
             [*self._commands[role], "--fd", str(listener)],
             log_path=self.log_dir / f"{role}-{index + 1}.log",
-            environment={**self.environment, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_dir(role))},
+            environment={**self.environment_of(role), "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_dir(role))},
             inherited_fds=[listener],
             cwd=ROOT,
         )
@@ -271,7 +288,7 @@ class Stack:
             name,
             [*self._commands[name], *arguments],
             log_path=self.log_dir / f"{name}.log",
-            environment=self.environment,
+            environment=self.environment_of(name),
             cwd=ROOT,
             text=text,
         )
@@ -314,6 +331,12 @@ class Stack:
             "FLASHSALE_SIMULATOR__LEDGER_PATH": str(self.data_dir / "gateway-ledger.jsonl"),
         }
         environment[POSTGRES_URL] = self._postgres_url()
+        if self.postgres is None:
+            environment.setdefault(OWNER_URL, self._postgres_url())
+        else:
+            environment[OWNER_URL] = self._postgres_url()
+            environment["FLASHSALE_POSTGRES__API_PASSWORD"] = self.secrets["flashsale_api"]
+            environment["FLASHSALE_POSTGRES__WORKER_PASSWORD"] = self.secrets["flashsale_worker"]
         if self.valkey is not None:
             environment[REDIS_URL] = self.valkey.url
         return {**environment, **self._extra}
@@ -341,13 +364,18 @@ class Stack:
             "admin_email": ADMIN_EMAIL,
             "admin_password": secrets.token_urlsafe(18),
         }
+        # Not in the files of releases whose processes were all the owner of the tables.
+        added = {role: secrets.token_hex(16) for role in sorted(set(DATABASE_ROLES.values()))}
         if not path.exists():
-            write_secret(path, json.dumps(made, indent=2) + "\n")
+            write_secret(path, json.dumps({**made, **added}, indent=2) + "\n")
         try:
             loaded: dict[str, str] = json.loads(path.read_text())
-            return {name: loaded[name] for name in made}
+            known = {name: {**added, **loaded}[name] for name in (*made, *added)}
         except (ValueError, KeyError, TypeError):
             raise ChildFailed(f"{path} is damaged: delete it, and new secrets are made.") from None
+        if known != loaded:
+            write_secret(path, json.dumps(known, indent=2) + "\n")
+        return known
 
     def _take_lock(self) -> None:
         lock = (self.data_dir / "lock").open("w")

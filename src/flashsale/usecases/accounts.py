@@ -57,11 +57,12 @@ class Passwords(Protocol):
 class Accounts:
     """The use cases."""
 
-    def __init__(self, users: Users, passwords: Passwords, limits: LoginLimits) -> None:
-        """Wire it."""
+    def __init__(self, users: Users, passwords: Passwords, limits: LoginLimits | None) -> None:
+        """Wire it; without `limits` nobody logs in."""
         self._users = users
         self._passwords = passwords
-        self._limits = limits
+        if limits is not None:
+            self._limits = limits
         self._administrators: frozenset[str] = frozenset()
         self._administrators_read_s = float("-inf")
 

@@ -30,9 +30,8 @@ class PostgresUsers:
 
     async def create(self, *, name: str, email: str, password_hash: str | None, role: Role) -> User:
         """Create an account; `EmailTaken` if the email is in use."""
-        row = await self._database.fetch_row(
-            QUERIES["create_user"], uuid4(), name, email, password_hash, role.value, email_key(email)
-        )
+        query = QUERIES["create_admin"] if role is Role.ADMIN else QUERIES["create_buyer"]
+        row = await self._database.fetch_row(query, uuid4(), name, email, password_hash, email_key(email))
         if row is None:
             raise EmailTaken
         return _user(row)

@@ -1,0 +1,277 @@
+-- The rights of the roles under which processes run. `python tests/schema.py` writes this file from what their
+-- statements touch; each migration ends with it. The two roles own nothing.
+DO $$
+BEGIN
+    IF NOT has_schema_privilege('flashsale_api', current_schema(), 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO flashsale_api, flashsale_worker', current_schema());
+    END IF;
+    -- What belongs to the database's owner is left to them: with Postgres 15 or newer nobody else may create there.
+    IF (SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()) THEN
+        EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+        EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema());
+    END IF;
+END;
+$$;
+REVOKE ALL ON TABLE alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, payment_attempts, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, requests, stock_raises, timeline, unit_pools, units, users FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON FUNCTION
+    accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
+    accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
+    adopt_timeline_v1(),
+    begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
+    begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
+    begin_payments_v1(_order_ids uuid[], _due interval),
+    begin_payments_v2(_order_ids uuid[], _due interval),
+    begin_payments_v3(_order_ids uuid[], _due interval),
+    carry_orders_v1(_settled interval, _limit integer),
+    change_allotment_v1(_product_id integer, _change integer, _most integer),
+    change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
+    change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
+    claim_units_v1(_product_id integer, _wanted integer),
+    create_product_v1(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
+    create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
+    defer_order_job_v1(_order_ids uuid[]),
+    defer_payment_jobs_v1(_order_ids uuid[]),
+    email_key_v1(_email text),
+    end_orders_v1(_order_ids uuid[], _status text),
+    end_orders_v2(_order_ids uuid[], _status text),
+    finish_payments_v1(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
+    finish_payments_v2(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
+    first_order_id_v1(_at timestamp with time zone),
+    guard_order_transition_v1(),
+    keep_product_terms_v1(),
+    note_raised_stock_v1(),
+    note_raised_stock_v2(),
+    note_released_buyer_v1(),
+    note_reopened_order_v1(),
+    notify_orders_v1(_order_ids uuid[]),
+    notify_orders_v2(_order_ids uuid[]),
+    notify_rows_v1(_channel text, _rows text[]),
+    order_transition_allowed_v1(_from text, _to text),
+    password_hash_v1(_user_id uuid),
+    postpone_order_v1(_order_id uuid, _job text, _problem text, _pause interval, _pause_max interval),
+    process_orders_v1(_order_ids uuid[], _payment_due interval),
+    process_orders_v2(_order_ids uuid[], _payment_due interval),
+    procrastinate_cancel_job_v1(job_id bigint, abort boolean, delete_job boolean),
+    procrastinate_defer_jobs_v1(jobs procrastinate_job_to_defer_v1[]),
+    procrastinate_defer_periodic_job_v2(_queue_name character varying, _lock character varying, _queueing_lock character varying, _task_name character varying, _priority integer, _periodic_id character varying, _defer_timestamp bigint, _args jsonb),
+    procrastinate_fetch_job_v2(target_queue_names character varying[], p_worker_id bigint),
+    procrastinate_finish_job_v1(job_id bigint, end_status procrastinate_job_status, delete_job boolean),
+    procrastinate_notify_queue_abort_job_v1(),
+    procrastinate_notify_queue_job_inserted_v1(),
+    procrastinate_prune_stalled_workers_v1(seconds_since_heartbeat double precision),
+    procrastinate_register_worker_v1(),
+    procrastinate_retry_job_v1(job_id bigint, retry_at timestamp with time zone, new_priority integer, new_queue_name character varying, new_lock character varying),
+    procrastinate_retry_job_v2(job_id bigint, retry_at timestamp with time zone, new_priority integer, new_queue_name character varying, new_lock character varying),
+    procrastinate_trigger_abort_requested_events_procedure_v1(),
+    procrastinate_trigger_function_scheduled_events_v1(),
+    procrastinate_trigger_function_status_events_insert_v1(),
+    procrastinate_trigger_function_status_events_update_v1(),
+    procrastinate_unlink_periodic_defers_v1(),
+    procrastinate_unregister_worker_v1(worker_id bigint),
+    procrastinate_update_heartbeat_v1(worker_id bigint),
+    release_units_v1(_order_ids uuid[]),
+    release_units_v2(_order_ids uuid[]),
+    request_payment_v1(_order_id uuid, _due interval),
+    set_allotment_v1(_product_id integer, _allotment integer),
+    set_allotment_v2(_product_id integer, _allotment integer),
+    sweep_orders_v1(_limit integer, _due interval),
+    sweep_orders_v2(_order_ids uuid[], _due interval, _patience interval),
+    tend_units_v1(_product_id integer, _most integer),
+    void_requests_v1(_order_ids uuid[]),
+    void_requests_v2(_order_ids uuid[]),
+    void_requests_v3(_order_ids uuid[], _patience interval)
+FROM PUBLIC, flashsale_api, flashsale_worker;
+
+GRANT SELECT ON alembic_version TO flashsale_api;
+GRANT INSERT (product_id, user_id, units) ON buyer_units TO flashsale_api;
+GRANT SELECT ON buyer_units TO flashsale_api;
+GRANT UPDATE (units) ON buyer_units TO flashsale_api;
+GRANT DELETE ON gate_returns TO flashsale_api;
+GRANT INSERT ON gate_returns TO flashsale_api;
+GRANT SELECT ON gate_returns TO flashsale_api;
+GRANT UPDATE (quantity) ON gate_returns TO flashsale_api;
+GRANT INSERT ON order_events TO flashsale_api;
+GRANT SELECT ON order_mark TO flashsale_api;
+GRANT INSERT ON order_stragglers TO flashsale_api;
+GRANT INSERT (order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, payment_mode, status, due_at, job_id, created_at, updated_at) ON orders TO flashsale_api;
+GRANT SELECT ON orders TO flashsale_api;
+GRANT UPDATE (status, pay_requested_at, due_at, job_id) ON orders TO flashsale_api;
+GRANT INSERT (job_id, type, at) ON procrastinate_events TO flashsale_api;
+GRANT USAGE ON SEQUENCE procrastinate_events_id_seq TO flashsale_api;
+GRANT INSERT (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at) ON procrastinate_jobs TO flashsale_api;
+GRANT SELECT ON procrastinate_jobs TO flashsale_api;
+GRANT USAGE ON SEQUENCE procrastinate_jobs_id_seq TO flashsale_api;
+GRANT SELECT ON procrastinate_periodic_defers TO flashsale_api;
+GRANT UPDATE (job_id) ON procrastinate_periodic_defers TO flashsale_api;
+GRANT INSERT (product_id, free) ON product_live TO flashsale_api;
+GRANT SELECT ON product_live TO flashsale_api;
+GRANT UPDATE (free, version, claim_hand) ON product_live TO flashsale_api;
+GRANT INSERT ON product_terms TO flashsale_api;
+GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at) ON products TO flashsale_api;
+GRANT SELECT ON products TO flashsale_api;
+GRANT UPDATE (name, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at) ON products TO flashsale_api;
+GRANT DELETE ON requests TO flashsale_api;
+GRANT INSERT (order_id, kind, user_id, key, fingerprint) ON requests TO flashsale_api;
+GRANT SELECT ON requests TO flashsale_api;
+GRANT UPDATE (kind) ON requests TO flashsale_api;
+GRANT INSERT ON stock_raises TO flashsale_api;
+GRANT SELECT ON stock_raises TO flashsale_api;
+GRANT UPDATE (raised_at) ON stock_raises TO flashsale_api;
+GRANT SELECT ON timeline TO flashsale_api;
+GRANT UPDATE (base, life) ON timeline TO flashsale_api;
+GRANT INSERT ON unit_pools TO flashsale_api;
+GRANT SELECT ON unit_pools TO flashsale_api;
+GRANT UPDATE (unmade) ON unit_pools TO flashsale_api;
+GRANT DELETE ON units TO flashsale_api;
+GRANT INSERT (product_id, unit_no) ON units TO flashsale_api;
+GRANT SELECT ON units TO flashsale_api;
+GRANT UPDATE (order_id) ON units TO flashsale_api;
+GRANT INSERT (user_id, name, email, password_hash, email_key) ON users TO flashsale_api;
+GRANT SELECT (user_id, name, email, role, created_at, email_key) ON users TO flashsale_api;
+GRANT UPDATE (password_hash) ON users TO flashsale_api;
+GRANT EXECUTE ON FUNCTION
+    accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
+    accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
+    adopt_timeline_v1(),
+    begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
+    begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
+    change_allotment_v1(_product_id integer, _change integer, _most integer),
+    change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
+    change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
+    claim_units_v1(_product_id integer, _wanted integer),
+    create_product_v1(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
+    create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
+    defer_order_job_v1(_order_ids uuid[]),
+    defer_payment_jobs_v1(_order_ids uuid[]),
+    end_orders_v1(_order_ids uuid[], _status text),
+    end_orders_v2(_order_ids uuid[], _status text),
+    first_order_id_v1(_at timestamp with time zone),
+    notify_orders_v1(_order_ids uuid[]),
+    notify_orders_v2(_order_ids uuid[]),
+    notify_rows_v1(_channel text, _rows text[]),
+    order_transition_allowed_v1(_from text, _to text),
+    password_hash_v1(_user_id uuid),
+    procrastinate_defer_jobs_v1(jobs procrastinate_job_to_defer_v1[]),
+    release_units_v1(_order_ids uuid[]),
+    release_units_v2(_order_ids uuid[]),
+    request_payment_v1(_order_id uuid, _due interval),
+    set_allotment_v1(_product_id integer, _allotment integer),
+    set_allotment_v2(_product_id integer, _allotment integer),
+    tend_units_v1(_product_id integer, _most integer),
+    void_requests_v1(_order_ids uuid[]),
+    void_requests_v2(_order_ids uuid[]),
+    void_requests_v3(_order_ids uuid[], _patience interval)
+TO flashsale_api;
+
+GRANT SELECT ON alembic_version TO flashsale_worker;
+GRANT SELECT ON buyer_units TO flashsale_worker;
+GRANT UPDATE (units) ON buyer_units TO flashsale_worker;
+GRANT DELETE ON gate_returns TO flashsale_worker;
+GRANT INSERT ON gate_returns TO flashsale_worker;
+GRANT SELECT ON gate_returns TO flashsale_worker;
+GRANT UPDATE (quantity) ON gate_returns TO flashsale_worker;
+GRANT INSERT ON order_events TO flashsale_worker;
+GRANT SELECT ON order_events TO flashsale_worker;
+GRANT SELECT ON order_mark TO flashsale_worker;
+GRANT UPDATE (order_id) ON order_mark TO flashsale_worker;
+GRANT DELETE ON order_stragglers TO flashsale_worker;
+GRANT INSERT ON order_stragglers TO flashsale_worker;
+GRANT SELECT ON order_stragglers TO flashsale_worker;
+GRANT INSERT ON order_totals TO flashsale_worker;
+GRANT SELECT ON order_totals TO flashsale_worker;
+GRANT UPDATE (orders, units, value_minor) ON order_totals TO flashsale_worker;
+GRANT SELECT ON orders TO flashsale_worker;
+GRANT UPDATE (status, attempt, due_at, job_id) ON orders TO flashsale_worker;
+GRANT DELETE ON payment_attempts TO flashsale_worker;
+GRANT INSERT (order_id, attempt, gateway_key, amount_minor, currency) ON payment_attempts TO flashsale_worker;
+GRANT SELECT ON payment_attempts TO flashsale_worker;
+GRANT UPDATE (outcome, reference, finished_at, sent) ON payment_attempts TO flashsale_worker;
+GRANT DELETE ON postponed_orders TO flashsale_worker;
+GRANT INSERT (order_id, version, job, problem, until) ON postponed_orders TO flashsale_worker;
+GRANT SELECT ON postponed_orders TO flashsale_worker;
+GRANT UPDATE (version, job, problem, times, until, first_at, last_at) ON postponed_orders TO flashsale_worker;
+GRANT INSERT (job_id, type, at) ON procrastinate_events TO flashsale_worker;
+GRANT SELECT ON procrastinate_events TO flashsale_worker;
+GRANT UPDATE (at) ON procrastinate_events TO flashsale_worker;
+GRANT USAGE ON SEQUENCE procrastinate_events_id_seq TO flashsale_worker;
+GRANT DELETE ON procrastinate_jobs TO flashsale_worker;
+GRANT INSERT (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at) ON procrastinate_jobs TO flashsale_worker;
+GRANT SELECT ON procrastinate_jobs TO flashsale_worker;
+GRANT UPDATE (queue_name, priority, lock, status, scheduled_at, attempts, abort_requested, worker_id) ON procrastinate_jobs TO flashsale_worker;
+GRANT USAGE ON SEQUENCE procrastinate_jobs_id_seq TO flashsale_worker;
+GRANT DELETE ON procrastinate_periodic_defers TO flashsale_worker;
+GRANT INSERT (task_name, defer_timestamp, periodic_id) ON procrastinate_periodic_defers TO flashsale_worker;
+GRANT SELECT ON procrastinate_periodic_defers TO flashsale_worker;
+GRANT UPDATE (job_id) ON procrastinate_periodic_defers TO flashsale_worker;
+GRANT USAGE ON SEQUENCE procrastinate_periodic_defers_id_seq TO flashsale_worker;
+GRANT DELETE ON procrastinate_workers TO flashsale_worker;
+GRANT INSERT ON procrastinate_workers TO flashsale_worker;
+GRANT SELECT ON procrastinate_workers TO flashsale_worker;
+GRANT UPDATE (last_heartbeat) ON procrastinate_workers TO flashsale_worker;
+GRANT SELECT ON product_live TO flashsale_worker;
+GRANT UPDATE (free, version, claim_hand) ON product_live TO flashsale_worker;
+GRANT INSERT ON product_terms TO flashsale_worker;
+GRANT SELECT ON product_terms TO flashsale_worker;
+GRANT SELECT ON products TO flashsale_worker;
+GRANT UPDATE (epoch) ON products TO flashsale_worker;
+GRANT DELETE ON requests TO flashsale_worker;
+GRANT INSERT (order_id, kind) ON requests TO flashsale_worker;
+GRANT SELECT ON requests TO flashsale_worker;
+GRANT UPDATE (created_at) ON requests TO flashsale_worker;
+GRANT INSERT ON stock_raises TO flashsale_worker;
+GRANT SELECT ON stock_raises TO flashsale_worker;
+GRANT UPDATE (raised_at) ON stock_raises TO flashsale_worker;
+GRANT SELECT ON timeline TO flashsale_worker;
+GRANT UPDATE (base, life) ON timeline TO flashsale_worker;
+GRANT SELECT ON unit_pools TO flashsale_worker;
+GRANT UPDATE (unmade) ON unit_pools TO flashsale_worker;
+GRANT DELETE ON units TO flashsale_worker;
+GRANT INSERT (product_id, unit_no) ON units TO flashsale_worker;
+GRANT SELECT ON units TO flashsale_worker;
+GRANT UPDATE (order_id) ON units TO flashsale_worker;
+GRANT SELECT (user_id, created_at) ON users TO flashsale_worker;
+GRANT EXECUTE ON FUNCTION
+    adopt_timeline_v1(),
+    begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
+    begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
+    begin_payments_v1(_order_ids uuid[], _due interval),
+    begin_payments_v2(_order_ids uuid[], _due interval),
+    begin_payments_v3(_order_ids uuid[], _due interval),
+    carry_orders_v1(_settled interval, _limit integer),
+    change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
+    change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
+    defer_order_job_v1(_order_ids uuid[]),
+    defer_payment_jobs_v1(_order_ids uuid[]),
+    end_orders_v1(_order_ids uuid[], _status text),
+    end_orders_v2(_order_ids uuid[], _status text),
+    finish_payments_v1(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
+    finish_payments_v2(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
+    first_order_id_v1(_at timestamp with time zone),
+    notify_orders_v1(_order_ids uuid[]),
+    notify_orders_v2(_order_ids uuid[]),
+    notify_rows_v1(_channel text, _rows text[]),
+    order_transition_allowed_v1(_from text, _to text),
+    postpone_order_v1(_order_id uuid, _job text, _problem text, _pause interval, _pause_max interval),
+    process_orders_v1(_order_ids uuid[], _payment_due interval),
+    process_orders_v2(_order_ids uuid[], _payment_due interval),
+    procrastinate_cancel_job_v1(job_id bigint, abort boolean, delete_job boolean),
+    procrastinate_defer_jobs_v1(jobs procrastinate_job_to_defer_v1[]),
+    procrastinate_defer_periodic_job_v2(_queue_name character varying, _lock character varying, _queueing_lock character varying, _task_name character varying, _priority integer, _periodic_id character varying, _defer_timestamp bigint, _args jsonb),
+    procrastinate_fetch_job_v2(target_queue_names character varying[], p_worker_id bigint),
+    procrastinate_finish_job_v1(job_id bigint, end_status procrastinate_job_status, delete_job boolean),
+    procrastinate_prune_stalled_workers_v1(seconds_since_heartbeat double precision),
+    procrastinate_register_worker_v1(),
+    procrastinate_retry_job_v1(job_id bigint, retry_at timestamp with time zone, new_priority integer, new_queue_name character varying, new_lock character varying),
+    procrastinate_retry_job_v2(job_id bigint, retry_at timestamp with time zone, new_priority integer, new_queue_name character varying, new_lock character varying),
+    procrastinate_unregister_worker_v1(worker_id bigint),
+    procrastinate_update_heartbeat_v1(worker_id bigint),
+    release_units_v1(_order_ids uuid[]),
+    release_units_v2(_order_ids uuid[]),
+    sweep_orders_v1(_limit integer, _due interval),
+    sweep_orders_v2(_order_ids uuid[], _due interval, _patience interval),
+    tend_units_v1(_product_id integer, _most integer),
+    void_requests_v1(_order_ids uuid[]),
+    void_requests_v2(_order_ids uuid[]),
+    void_requests_v3(_order_ids uuid[], _patience interval)
+TO flashsale_worker;
