@@ -28,6 +28,7 @@ FILES = {
     "queries/acceptance.sql": ROLES,
     "queries/audit.sql": (WORKER,),
     "queries/figures.sql": (WORKER,),
+    "queries/gate_books.sql": ROLES,
     "queries/health.sql": ROLES,
     "queries/jobs.sql": (WORKER,),
     "queries/orders.sql": ROLES,

@@ -1,23 +1,18 @@
-"""Write down nginx' own problem documents: `python tests/nginx_problems.py` makes `docker/nginx/problems.conf`.
+"""Write down nginx' own problem documents: `python -m tests.nginx_problems` makes `docker/nginx/problems.conf`.
 
 They come from the same place as the API's, so that a client cannot tell who refused it.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
 from http import HTTPStatus
+from pathlib import Path
 
 from flashsale.domain import errors
 from flashsale.http import problems
 from flashsale.http.messages import Answer
 
-FILE = ROOT / "docker" / "nginx" / "problems.conf"
+FILE = Path(__file__).parents[1] / "docker" / "nginx" / "problems.conf"
 
 RETRY = (b"retry-after", b"1")
 
