@@ -17,6 +17,7 @@ REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, p
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
+    accept_orders_v3(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     adopt_timeline_v1(),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
     begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
@@ -30,16 +31,22 @@ REVOKE ALL ON FUNCTION
     claim_units_v1(_product_id integer, _wanted integer),
     create_product_v1(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
+    create_product_v3(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     defer_order_job_v1(_order_ids uuid[]),
     defer_payment_jobs_v1(_order_ids uuid[]),
     email_key_v1(_email text),
+    email_root_v1(_email_key text),
     end_orders_v1(_order_ids uuid[], _status text),
     end_orders_v2(_order_ids uuid[], _status text),
     finish_payments_v1(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
     finish_payments_v2(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
     first_order_id_v1(_at timestamp with time zone),
     guard_order_transition_v1(),
+    hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
     keep_product_terms_v1(),
+    keep_product_terms_v2(),
+    limit_id_v1(_email_key text, _email text),
+    limit_older_accepts_v1(),
     note_raised_stock_v1(),
     note_raised_stock_v2(),
     note_released_buyer_v1(),
@@ -84,9 +91,9 @@ REVOKE ALL ON FUNCTION
 FROM PUBLIC, flashsale_api, flashsale_worker;
 
 GRANT SELECT ON alembic_version TO flashsale_api;
-GRANT INSERT (product_id, user_id, units) ON buyer_units TO flashsale_api;
+GRANT INSERT (product_id, user_id, units, limit_id) ON buyer_units TO flashsale_api;
 GRANT SELECT ON buyer_units TO flashsale_api;
-GRANT UPDATE (units) ON buyer_units TO flashsale_api;
+GRANT UPDATE (units, limit_id) ON buyer_units TO flashsale_api;
 GRANT DELETE ON gate_returns TO flashsale_api;
 GRANT INSERT ON gate_returns TO flashsale_api;
 GRANT SELECT ON gate_returns TO flashsale_api;
@@ -108,9 +115,9 @@ GRANT INSERT (product_id, free) ON product_live TO flashsale_api;
 GRANT SELECT ON product_live TO flashsale_api;
 GRANT UPDATE (free, version, claim_hand) ON product_live TO flashsale_api;
 GRANT INSERT ON product_terms TO flashsale_api;
-GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at) ON products TO flashsale_api;
+GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at, limit_per) ON products TO flashsale_api;
 GRANT SELECT ON products TO flashsale_api;
-GRANT UPDATE (name, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at) ON products TO flashsale_api;
+GRANT UPDATE (name, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at, limit_per) ON products TO flashsale_api;
 GRANT DELETE ON requests TO flashsale_api;
 GRANT INSERT (order_id, kind, user_id, key, fingerprint) ON requests TO flashsale_api;
 GRANT SELECT ON requests TO flashsale_api;
@@ -133,6 +140,7 @@ GRANT UPDATE (password_hash) ON users TO flashsale_api;
 GRANT EXECUTE ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
+    accept_orders_v3(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     adopt_timeline_v1(),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
     begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
@@ -142,11 +150,16 @@ GRANT EXECUTE ON FUNCTION
     claim_units_v1(_product_id integer, _wanted integer),
     create_product_v1(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
+    create_product_v3(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     defer_order_job_v1(_order_ids uuid[]),
     defer_payment_jobs_v1(_order_ids uuid[]),
+    email_key_v1(_email text),
+    email_root_v1(_email_key text),
     end_orders_v1(_order_ids uuid[], _status text),
     end_orders_v2(_order_ids uuid[], _status text),
     first_order_id_v1(_at timestamp with time zone),
+    hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
+    limit_id_v1(_email_key text, _email text),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),
     notify_rows_v1(_channel text, _rows text[]),
@@ -166,7 +179,7 @@ TO flashsale_api;
 
 GRANT SELECT ON alembic_version TO flashsale_worker;
 GRANT SELECT ON buyer_units TO flashsale_worker;
-GRANT UPDATE (units) ON buyer_units TO flashsale_worker;
+GRANT UPDATE (units, limit_id) ON buyer_units TO flashsale_worker;
 GRANT DELETE ON gate_returns TO flashsale_worker;
 GRANT INSERT ON gate_returns TO flashsale_worker;
 GRANT SELECT ON gate_returns TO flashsale_worker;
@@ -230,7 +243,7 @@ GRANT DELETE ON units TO flashsale_worker;
 GRANT INSERT (product_id, unit_no) ON units TO flashsale_worker;
 GRANT SELECT ON units TO flashsale_worker;
 GRANT UPDATE (order_id) ON units TO flashsale_worker;
-GRANT SELECT (user_id, created_at) ON users TO flashsale_worker;
+GRANT SELECT (user_id, email, created_at, email_key) ON users TO flashsale_worker;
 GRANT EXECUTE ON FUNCTION
     adopt_timeline_v1(),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
@@ -243,11 +256,15 @@ GRANT EXECUTE ON FUNCTION
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
     defer_order_job_v1(_order_ids uuid[]),
     defer_payment_jobs_v1(_order_ids uuid[]),
+    email_key_v1(_email text),
+    email_root_v1(_email_key text),
     end_orders_v1(_order_ids uuid[], _status text),
     end_orders_v2(_order_ids uuid[], _status text),
     finish_payments_v1(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
     finish_payments_v2(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
     first_order_id_v1(_at timestamp with time zone),
+    hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
+    limit_id_v1(_email_key text, _email text),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),
     notify_rows_v1(_channel text, _rows text[]),

@@ -325,6 +325,7 @@ def buyers(count: int, prefix: str, out: IO[str]) -> None:
     from flashsale.domain.users import Principal, Role
     from flashsale.http.auth import Tokens
 
+    os.umask(0o077)  # the file with the tokens is made at its first line
     settings = _process_settings("accounts")
     require_servers(settings)
 

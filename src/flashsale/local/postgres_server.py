@@ -35,6 +35,11 @@ SETTINGS: Mapping[str, str] = {
     "wal_compression": "on",
     "log_min_messages": "warning",
     "log_checkpoints": "off",
+    # No row reaches the log: no DETAIL (which shows rows), no statement with its values, no parameter.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
 }
 """Differences from Postgres' defaults; fsync and synchronous_commit are never among them."""
 

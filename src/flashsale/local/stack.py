@@ -174,6 +174,7 @@ class Stack:
     async def _start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._take_lock()
+        self._close_to_others()
         self.secrets = self._read_secrets()
         self._clear_metrics()
         self._listen()
@@ -348,6 +349,16 @@ class Stack:
 
     def _metrics_dir(self, role: str) -> Path:
         return self.data_dir / "metrics" / role
+
+    def _close_to_others(self) -> None:
+        """Let no other user of the machine read what the stack writes; Postgres may be another, and passes through."""
+        self.data_dir.chmod(0o711)
+        for folder in (self.log_dir, self.data_dir / "metrics"):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)
+        ledger = self.data_dir / "gateway-ledger.jsonl"
+        ledger.touch()
+        ledger.chmod(0o600)
 
     def _clear_metrics(self) -> None:
         for role in ROLES:

@@ -44,6 +44,7 @@ class LocalValkey:
             MissingBinary: if there is no server to start.
         """
         self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._data_dir.chmod(0o700)
         binary = redis_server(self._binary, copies=self._data_dir / "binaries")
         await self._clear_dead_server(binary.name)
         port, password = read_access(self._data_dir, self._port, keep=self.child is not None)
