@@ -23,8 +23,8 @@ from tests.bench.bench import Bench
 from tests.bench.figures import as_json, as_table
 from tests.bench.jobs import held, jobs
 from tests.bench.sale import memory, sale
-from tests.bench.sold_out import latency, sold_out
-from tests.bench.streams import streams, streams_100k
+from tests.bench.sold_out import crowded, latency, sold_out
+from tests.bench.streams import streams, streams_100k, streams_most
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 MEASURES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "sold-out": sold_out,
     "latency": latency,
+    "crowded": crowded,
     "accepts": accepts,
     "jobs": jobs,
     "payments-held": held,
     "sale": sale,
     "memory": memory,
     "streams": streams,
+    "streams-19k": streams_most,
     "streams-100k": streams_100k,
 }
 

@@ -14,6 +14,9 @@ from tests.bench.plots import Plot
 from tests.bench.press import Pressed, press
 from tests.support.api import buyer_tokens
 
+CROWD = 2_000
+"""Connections of a crowd."""
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -107,6 +110,28 @@ async def latency(bench: Bench) -> None:
                     aims=(at_most(3, of="ratio"),),
                 )
             )
+
+
+async def crowded(bench: Bench) -> None:
+    """The same over 2,000 connections to one process."""
+    async with bench.stack("crowded", api=1, orders=1, payments=1) as stack, bench.hello(1) as hello:
+        empty = await create_product(stack, {"name": "Phone", "price": "1", "stock": 0})
+        requests = buys(stack, empty, buyer_tokens(stack, USERS))
+        await press(stack.base_url, itertools.islice(requests, 2 * USERS), connections=CONNECTIONS, seconds=60)
+        runs, control = await bench.alternate(
+            lambda: press(stack.base_url, requests, connections=CROWD, seconds=bench.seconds),
+            lambda: press(hello[0].url, requests, connections=CROWD, seconds=bench.seconds),
+        )
+    bench.figures.append(
+        Figure(
+            name=f"sold-out buys, one process, {CROWD:,} connections",
+            unit="/s",
+            runs=[only(run, b"409").rate for run in runs],
+            control="bare ASGI hello",
+            control_runs=[run.rate for run in control],
+            aims=(at_least(0.5, of="ratio"),),
+        )
+    )
 
 
 async def _one_order(stack: Stack) -> str:

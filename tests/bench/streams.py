@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from flashsale.adapters.postgres.timeline import adopt_timeline
 from flashsale.demo.sale import create_product
 from flashsale.local.children import pss_bytes
 from tests.bench.bench import Bench, Server, buys, only
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 KIB = 2**10
 HELD = 100_000
+MOST = 19_000
+"""Streams of one process: it may open 20,000 files."""
 PROCESSES = 6
 """Of servers and of clients, for the most streams: a process may open 20,000 files."""
 PAUSE_S = 0.05
@@ -52,7 +55,8 @@ class Changes:
         version: int = await self._database.fetchval(
             "SELECT version FROM product_live WHERE product_id = $1", self._product_id
         )
-        return version
+        # Streams show it on the time line of the database.
+        return await adopt_timeline(self._database) + version
 
     @asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
@@ -85,13 +89,21 @@ async def _changes(bench: Bench, stack: Stack) -> AsyncIterator[Changes]:
 
 async def streams(bench: Bench) -> None:
     """10,000 streams of a stock on one process."""
-    count = 10_000
+    await _streams(bench, 10_000)
+
+
+async def streams_most(bench: Bench) -> None:
+    """As many streams as one process may open files for."""
+    await _streams(bench, MOST)
+
+
+async def _streams(bench: Bench, count: int) -> None:
     async with bench.stack("streams", api=1, orders=1, payments=1) as stack, _changes(bench, stack) as changes:
         servers = [Server(stack.base_url, stack.children["api"][0].pid)]
         seen = await _watch(bench, servers, changes.path, count, changes.buy)
     async with bench.hello(1) as hello:
         control = await _watch(bench, hello, "/stream", count, _bare_change(hello))
-    _note(bench, f"{count:,} streams, one process", seen, control, most_ms=300)
+    _note(bench, f"{count:,} streams, one process", seen, control, most_ms=300 * count / 10_000)
 
 
 async def streams_100k(bench: Bench) -> None:
@@ -116,6 +128,8 @@ class _Watched:
 
     kib: float
     seconds: list[float] = field(default_factory=list)
+    waits_s: list[float] = field(default_factory=list)
+    """The longest wait of another client, for each change."""
 
 
 async def _watch(
@@ -137,9 +151,23 @@ async def _watch(
         async with meanwhile():
             for _ in range(bench.rounds):
                 began_s = time.monotonic()
+                asking = asyncio.create_task(_ask(servers[0].url))
                 version = await change()
                 watched.seconds.append(await opened.all_have(version) - began_s)
+                asking.cancel()
+                watched.waits_s.append(await asking)
     return watched
+
+
+async def _ask(url: str) -> float:
+    """Ask for something small again and again until cancelled; gives the longest time that an answer took."""
+    longest_s, request = 0.0, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    try:
+        while True:
+            one = await press(url, iter([request]), connections=1, seconds=30)
+            longest_s = max(longest_s, *one.seconds)
+    except asyncio.CancelledError:
+        return longest_s
 
 
 def _bare_change(hello: Sequence[Server]) -> Callable[[], Awaitable[int]]:
@@ -176,5 +204,14 @@ def _note(bench: Bench, what: str, seen: _Watched, control: _Watched, *, most_ms
             control=bare,
             control_runs=[1000 * seconds for seconds in control.seconds],
             aims=(at_most(most_ms),),
+        )
+    )
+    bench.figures.append(
+        Figure(
+            name=f"{what}: longest wait of another client meanwhile",
+            unit="ms",
+            runs=[1000 * seconds for seconds in seen.waits_s],
+            control=bare,
+            control_runs=[1000 * seconds for seconds in control.waits_s],
         )
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.fuzz.target import Echo
 
 PATIENCE_S = 8.0
-OLD = re.compile(rb"(?:^|\n)\s*[A-Z-]+ [^ \r\n]* *\r?\n")
+OLD = re.compile(rb"[A-Z-]+ [^ \r\n]* *\r?\n")
 """A request line without a version."""
 HONEST = b"GET /honest%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -224,6 +224,6 @@ def _names(method: bytes, target: bytes, body: bytes) -> list[bytes]:
     if absolute is not None:
         target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
     path, mark, query = target.partition(b"?")
-    path = unquote_to_bytes(path).decode("utf-8", "replace").encode()
+    path = unquote_to_bytes(re.sub(rb"%(?=2[fF])", b"%25", path)).decode("utf-8", "replace").encode()
     target = path + (mark + query if query else b"")
     return [echo(one, target, body) for one in ({method, b"GET"} if method == b"HEAD" else {method})]

@@ -20,6 +20,7 @@ ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)")
 QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t !-~\x80-\xff])*"'
 CHUNK = re.compile(rb"([0-9A-Fa-f]+)(?:;" + TOKEN + rb"(?:=(?:" + TOKEN + rb"|" + QUOTED + rb"))?)*\r\n")
 METHODS = frozenset(b"GET HEAD POST PUT DELETE OPTIONS TRACE PATCH QUERY PROPFIND SEARCH M-SEARCH SOURCE".split())
+SINGLE = (b"authorization", b"idempotency-key", b"origin")
 FRAMING = {b"content-length", b"transfer-encoding"}
 SIZE_MAX = 2**64
 
@@ -49,10 +50,12 @@ def judge(sent: bytes, *, head_max: int, body_max: int) -> Verdict:
         start = sent
         while sent.startswith(b"\r\n"):
             sent = sent[2:]
+        # What comes after the limit is not looked at.
+        is_head = sent.startswith(b"HEAD ") and len(start) - len(sent) + 5 <= head_max
         end = sent.find(b"\r\n\r\n")
         if end < 0:
             too_long = len(start) > head_max
-            verdict.head_only = sent.startswith(b"HEAD ")
+            verdict.head_only = is_head
             verdict.end, verdict.rule = ("refused", "5: the head is too long") if too_long else ("unfinished", "")
             return verdict if start else _open(verdict)
         try:
@@ -60,11 +63,11 @@ def judge(sent: bytes, *, head_max: int, body_max: int) -> Verdict:
             one = _request(sent, sent[:end], body_max)
         except Refused as refused:
             verdict.end, verdict.rule = "refused", str(refused)
-            verdict.head_only = sent.startswith(b"HEAD ")
+            verdict.head_only = is_head
             return verdict
         if one is None:
             verdict.end = "unfinished"
-            verdict.head_only = sent.startswith(b"HEAD ")
+            verdict.head_only = is_head
             return verdict
         method, target, body, keep, sent = one
         if len(start) - len(sent) - len(body) > head_max:
@@ -93,12 +96,14 @@ def _request(sent: bytes, head: bytes, body_max: int) -> tuple[bytes, bytes, byt
     for one in lines:
         found = _match(FIELD, one, "5, 2.2: a field is a token, a colon and a value without controls, on one line")
         fields.append((found[1].lower(), found[2]))
+    names = [name for name, _ in fields]
+    _hold(not any(names.count(name) > 1 for name in SINGLE), "RFC 9110, 5.3: a field that has one value comes once")
     _check_target(method, target)
     _check_host([value for name, value in fields if name == b"host"], minor)
     lengths = [value for name, value in fields if name == b"content-length"]
-    # The parser takes a tab for a part of the coding; 5.6.3 of RFC 9110 has it as white space.
-    tabs = any(re.match(rb"(?i)transfer-encoding:[^\t]*\t", one) for one in lines)
-    _hold(not tabs, "choice: no tab beside a coding")
+    # The parser takes a tab after the coding for a part of it; 5.6.3 of RFC 9110 has it as white space.
+    tabs = any(re.match(rb"(?i)transfer-encoding:[ \t]*[^ \t].*\t", one) for one in lines)
+    _hold(not tabs, "choice: no tab after a coding")
     codings = [value.lower() for name, value in fields if name == b"transfer-encoding"]
     # 6.3 lets a server take a list of equal lengths; 6.1 lets it take a length beside a coding, closing after it.
     _hold(len(lengths) <= 1, "choice: one Content-Length")

@@ -57,7 +57,7 @@ async def sends_and_reads(reader, writer):
 
 
 WAYS = {
-    "8 MB of requests, and reads nothing": (5, GET * (8_000_000 // len(GET)), nothing),
+    "8 MB of requests, and reads nothing": (2, GET * (8_000_000 // len(GET)), nothing),
     "64 MB of requests, and reads nothing": (1, GET * (64_000_000 // len(GET)), nothing),
     "64 MB of requests for long answers, and reads nothing": (1, LARGE * (64_000_000 // len(LARGE)), nothing),
     "requests without end, and reads slowly": (2, b"", sends_and_reads),
@@ -139,7 +139,7 @@ def test_a_client_that_holds_on_costs_little_and_is_let_go(server, way):
         await asyncio.sleep(0.2)
         while held > 1 or loop.time() - began_s < 0.4:
             asking_s = loop.time()
-            assert asking_s - began_s < 8 * (REQUEST_TIMEOUT_S + KEEP_ALIVE_S), f"{held - 1} are still there"
+            assert asking_s - began_s < 30 * (REQUEST_TIMEOUT_S + KEEP_ALIVE_S), f"{held - 1} are still there"
             answer = await ask(port)
             asked += 1
             if answer is None:

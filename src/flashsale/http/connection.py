@@ -220,6 +220,7 @@ class Connection(asyncio.BufferedProtocol):
         parsed = parse_head(head, self._headers)
         self._head = b""
         self._request, self._chunked, self._left = parsed.request, parsed.chunked, parsed.length
+        self._keep = self._keep and not parsed.closes
         if self._left > self._server.body_bytes_max:
             raise _Refused(problems.BODY_TOO_LARGE)
         if self._upgrade:

@@ -23,6 +23,9 @@ STREAM = b"text/event-stream"
 _CONNECTION_S = {b"connection", b"date", b"keep-alive", b"transfer-encoding"}
 """Fields that the connection writes, or which have no meaning on it."""
 
+_WITHOUT_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+"""Statuses whose answers end with their heads."""
+
 
 class Exchange:
     """One request, on its way through an ASGI app."""
@@ -93,7 +96,7 @@ class Exchange:
         elif more and (b"content-type", STREAM) in start["headers"]:
             more = False
         if not more:
-            body = b"".join(self._parts)
+            body = b"" if start["status"] in _WITHOUT_BODY else b"".join(self._parts)
             length = None if request.method == "HEAD" else len(body)
             answer = Answer(start["status"], _head(start["status"], start["headers"], length), body)
             self._request = None
@@ -127,17 +130,13 @@ def asgi_scope(request: Request, transport: asyncio.Transport) -> dict[str, Any]
 
 
 def _head(status: int, headers: Headers, length: int | None) -> bytes:
-    named = {name for name, _ in headers}
+    """Render a head. The length is that of the body, whatever the app says; None where there is no body to measure."""
     lines = [STATUS_LINES[status]]
     for name, value in headers:
-        if name.lower() not in _CONNECTION_S:
+        if name.lower() not in _CONNECTION_S and (length is None or name.lower() != b"content-length"):
             if b"\n" in value or b"\r" in value:
                 raise ValueError(name)
             lines.append(b"%b: %b\r\n" % (name, value))
-    if (
-        length is not None
-        and b"content-length" not in named
-        and status not in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
-    ):
+    if length is not None and status not in _WITHOUT_BODY:
         lines.append(b"content-length: %d\r\n" % length)
     return b"".join(lines)

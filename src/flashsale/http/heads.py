@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _LINE = re.compile(rb"(?:\r\n)*([A-Z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})*+)(?::[0-9]*)?")
+_SINGLE = frozenset({b"host", b"authorization", b"idempotency-key", b"origin"})
+"""Fields that a request has once at most: of two, a proxy might take the one and this server the other."""
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
@@ -28,6 +30,8 @@ class Head(NamedTuple):
     length: int
     chunked: bool
     expects_continue: bool
+    closes: bool
+    """Whether the client asks for the end of the connection after this request."""
 
     @property
     def framing(self) -> bytes:
@@ -63,13 +67,20 @@ def parse_head(head: bytes, headers: Headers) -> Head:
             raise Malformed
     else:
         _check_host(host)
-    if len(fields) != len(headers) and len(request.all(b"host")) > 1:
-        raise Malformed
+    if len(fields) != len(headers):
+        _check_single(headers)
     chunked = b"transfer-encoding" in fields
     if chunked and (minor == b"0" or [value.lower() for value in request.all(b"transfer-encoding")] != [b"chunked"]):
         raise Malformed
     length = int(fields.get(b"content-length", b"0"))
-    return Head(request, length, chunked, minor == b"1" and fields.get(b"expect", b"").lower() == b"100-continue")
+    expects_continue = minor == b"1" and fields.get(b"expect", b"").lower() == b"100-continue"
+    return Head(request, length, chunked, expects_continue, b"connection" in fields and _closes(request))
+
+
+def _closes(request: Request) -> bool:
+    """Say whether `close` is among the options; llhttp prefers `keep-alive` in HTTP/1.0."""
+    options = b",".join(request.all(b"connection")).lower().split(b",")
+    return any(option.strip(b" \t") == b"close" for option in options)
 
 
 def method_of(head: bytes) -> bytes:
@@ -97,7 +108,19 @@ def _target(method: bytes, target: bytes) -> tuple[str, bytes]:
         raise Malformed
     path, _, query = target.partition(b"?")
     text = path.decode("ascii")
-    return (unquote(text) if "%" in text else text), query
+    if "%" in text:
+        # A slash that is escaped separates nothing (RFC 3986, 2.2), so it stays as it is.
+        text = unquote(re.sub("%(?=2[fF])", "%25", text))
+    return text, query
+
+
+def _check_single(headers: Headers) -> None:
+    seen = set()
+    for name, _ in headers:
+        if name in _SINGLE:
+            if name in seen:
+                raise Malformed
+            seen.add(name)
 
 
 def _check_host(host: bytes) -> None:
