@@ -527,3 +527,16 @@ async def test_each_quantity_knows_when_so_many_units_came_free_last(services, d
         began, ended = rises.get(quantity, never)
         assert began <= instant <= ended, quantity
     assert len(noted) == QUANTITY_MAX
+
+
+@pytest.mark.parametrize("quantity", [1, 2, 9, 10])
+async def test_units_that_come_back_void_only_what_may_have_been_refused(services, db, quantity):
+    product = await add_product(services)
+    first, user = await add_buyers(services, 2)
+    released = await accept_one(services, product, first)
+    order_id = new_id()
+    await asyncio.sleep(0.002)
+    await services.order_rows.end([released], OrderStatus.FAILED)
+    # Nine units were free all along.
+    outcome = Outcome.ACCEPTED if quantity <= 9 else Outcome.VOIDED
+    assert await accept(services, propose(product, user, key="k", quantity=quantity, order_id=order_id)) == [outcome]

@@ -217,6 +217,12 @@ class Unavailable(FlashSaleError):
         self.retry_after_s = retry_after_s
 
 
+class OutcomeUnknown(Unavailable):
+    """A change may have been made or not, and to send it again would make it twice; the detail says where to look."""
+
+    code = "outcome_unknown"
+
+
 class OtherSchema(Unavailable):
     """The schema of the database is not that of this release."""
 

@@ -46,6 +46,7 @@ class Administer:
 
         Raises:
             InvalidInput: if a field does not hold what it must.
+            OutcomeUnknown: if nobody can tell whether it was created.
         """
         if "\x00" in product.name or not product.name.strip():
             raise InvalidInput(field="name", problem="must have visible characters")
@@ -53,8 +54,14 @@ class Administer:
         _check_instant("endsAt", product.ends_at)
         if product.starts_at is not None and product.ends_at is not None and product.ends_at <= product.starts_at:
             raise InvalidInput(field="endsAt", problem="must be after startsAt")
-        product_id = await self._products.create(product)
-        return await self._allotted(product_id)
+        created = await self._products.create(product)
+        try:
+            return await self._allotted(created.product_id)
+        except Unavailable as error:
+            # It exists, and a 503 would have it created twice. The sale and maintenance do what is missing.
+            log.info("product.not_ready", product_id=created.product_id, reason=error.detail)
+            self._load_gate.soon(created.product_id)
+            return created
 
     async def change(
         self, product_id: int, change: ProductChange, *, unless_changed_since: datetime | None = None

@@ -259,8 +259,13 @@ class Products(Protocol):
         """Read the free count and version of every product, or of some."""
         ...
 
-    async def create(self, product: NewProduct) -> int:
-        """Create a product whose units have no rows yet; gives its id."""
+    async def create(self, product: NewProduct) -> Product:
+        """Create a product whose units have no rows yet.
+
+        Raises:
+            OutcomeUnknown: if nobody can tell whether it was created.
+            Unavailable: if it certainly was not.
+        """
         ...
 
     async def change(

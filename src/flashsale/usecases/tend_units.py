@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,7 +23,10 @@ POOLS_MAX = 1000
 
 
 class TendUnits:
-    """Makes and deletes rows of units in chunks, each its own transaction, in turn over the products that want it."""
+    """Makes and deletes rows of units in chunks, each its own transaction, in turn over the products that want it.
+
+    After each chunk it rests as long as the chunk took, so that a large allotment leaves Postgres to the sales.
+    """
 
     def __init__(self, products: Products, *, chunk: int, ahead: int) -> None:
         """Keep `ahead` rows ready behind each last claim."""
@@ -38,6 +43,7 @@ class TendUnits:
             if not wanting:
                 return
             for product_id in wanting:
+                began_s = time.monotonic()
                 try:
                     made = await self._products.tend_units(product_id, most=self._chunk)
                 except FlashSaleError as error:
@@ -46,3 +52,4 @@ class TendUnits:
                     failed.add(product_id)
                 else:
                     log.debug("units.tended", product_id=product_id, made=made)
+                await asyncio.sleep(time.monotonic() - began_s)

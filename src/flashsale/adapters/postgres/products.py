@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from flashsale.adapters.postgres.failures import AWAY
+from flashsale.adapters.postgres.failures import AWAY, OTHER_SCHEMA, READ_ONLY, SLOW
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.errors import InvalidInput, StaleChange
+from flashsale.domain.errors import InvalidInput, OutcomeUnknown, StaleChange, Unavailable
 from flashsale.domain.money import Money
 from flashsale.domain.products import (
     ALLOTMENT_MAX,
@@ -48,25 +48,48 @@ class PostgresProducts:
         rows = await self._database.fetch(QUERIES["stocks"], product_ids)
         return [LiveStock(product_id=row["product_id"], free=row["free"], version=row["version"]) for row in rows]
 
-    async def create(self, product: NewProduct) -> int:
-        """Create a product whose units have no rows yet; gives its id."""
-        row = await self._database.fetch_row(
-            QUERIES["create_product"],
-            product.name,
-            product.price.minor,
-            product.price.currency,
-            product.allotment,
-            product.payment_mode.value,
-            product.payment_window_s,
-            product.limit_per_buyer,
-            product.limit_per.value,
-            product.starts_at,
-            product.ends_at,
-        )
-        if row is None:
-            raise AssertionError
-        product_id: int = row[0]
-        return product_id
+    async def create(self, product: NewProduct) -> Product:
+        """Create a product whose units have no rows yet; see the port."""
+        created: Product | None = None
+        try:
+            async with self._database.connection() as connection, connection.transaction():
+                product_id = await connection.fetchval(
+                    QUERIES["create_product"].text,
+                    product.name,
+                    product.price.minor,
+                    product.price.currency,
+                    product.allotment,
+                    product.payment_mode.value,
+                    product.payment_window_s,
+                    product.limit_per_buyer,
+                    product.limit_per.value,
+                    product.starts_at,
+                    product.ends_at,
+                )
+                # Until the COMMIT is done or gone: who looks for the product under its lock sees what became of it.
+                await connection.execute(QUERIES["lock_product"].text, product_id)
+                [row] = await connection.fetch(QUERIES["all_products"].text, [product_id])
+                created = _product(row)
+        except (*AWAY, *OTHER_SCHEMA) as error:
+            away = self._database.away("create_product", error)
+            if created is None or isinstance(error, (*SLOW, *READ_ONLY)):
+                raise away from error
+            return await self._look_for(created.product_id)
+        return created
+
+    async def _look_for(self, product_id: int) -> Product:
+        """Give a product whose COMMIT was lost."""
+        try:
+            async with self._database.connection() as connection, connection.transaction():
+                await connection.execute(QUERIES["lock_product"].text, product_id)
+                rows = await connection.fetch(QUERIES["all_products"].text, [product_id])
+        except (Unavailable, *AWAY) as error:
+            raise OutcomeUnknown(
+                f"Product {product_id} may have been created: look at the list of products before you send this again."
+            ) from error
+        if not rows:
+            raise Unavailable("Nothing was created; send the same request again.")
+        return _product(rows[0])
 
     async def change(
         self, product_id: int, change: ProductChange, *, unless_changed_since: datetime | None = None

@@ -67,7 +67,7 @@ CREATE = Operation(
             },
         ),
     ),
-    codes=SERVERS,
+    codes=(*SERVERS, "outcome_unknown"),
 )
 LOOK = Operation(
     name="getAdminProduct",

@@ -76,6 +76,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "a queue is full, a server is down, leases hold the last units, or another request under your key is in progress; nothing was refused",
         "send the same request again, under the same key",
     ),
+    "outcome_unknown": (
+        503,
+        "the database went away while it made the change, which may have been made",
+        "look at the list of products; send the request again only if the product is not there",
+    ),
     "other_schema": (
         503,
         "the database does not have the schema of this release",
