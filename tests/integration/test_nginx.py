@@ -45,9 +45,7 @@ class Edge:
             text = text.replace("8080 backlog=8192", f"127.0.0.1:{self.port}").replace(
                 "127.0.0.1:8081", f"127.0.0.1:{self.health}"
             )
-            text = text.replace("/run/nginx.pid", str(folder / "pid")).replace(
-                "worker_processes auto", "worker_processes 1"
-            )
+            text = text.replace("/run/flashsale", str(made)).replace("worker_processes auto", "worker_processes 1")
             text = text.replace("/dev/stderr", str(folder / "error.log")).replace(
                 "/dev/stdout", str(folder / "access.log")
             )
