@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, payment_attempts, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, requests, stock_raises, timeline, unit_pools, units, users FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, payment_attempts, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, requests, stock_raises, timeline, unit_pools, units, users FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -90,6 +90,9 @@ REVOKE ALL ON FUNCTION
     void_requests_v3(_order_ids uuid[], _patience interval)
 FROM PUBLIC, flashsale_api, flashsale_worker;
 
+GRANT INSERT (user_id, key, fingerprint) ON admin_requests TO flashsale_api;
+GRANT SELECT ON admin_requests TO flashsale_api;
+GRANT UPDATE (product_id, status, tag, body) ON admin_requests TO flashsale_api;
 GRANT SELECT ON alembic_version TO flashsale_api;
 GRANT INSERT (product_id, user_id, units, limit_id) ON buyer_units TO flashsale_api;
 GRANT SELECT ON buyer_units TO flashsale_api;
@@ -177,6 +180,9 @@ GRANT EXECUTE ON FUNCTION
     void_requests_v3(_order_ids uuid[], _patience interval)
 TO flashsale_api;
 
+GRANT DELETE ON admin_requests TO flashsale_worker;
+GRANT SELECT ON admin_requests TO flashsale_worker;
+GRANT UPDATE (created_at) ON admin_requests TO flashsale_worker;
 GRANT SELECT ON alembic_version TO flashsale_worker;
 GRANT SELECT ON buyer_units TO flashsale_worker;
 GRANT UPDATE (units, limit_id) ON buyer_units TO flashsale_worker;

@@ -26,6 +26,7 @@ ROLES = (API, WORKER)
 
 FILES = {
     "queries/acceptance.sql": ROLES,
+    "queries/administration.sql": (API,),
     "queries/audit.sql": (WORKER,),
     "queries/figures.sql": (WORKER,),
     "queries/gate_books.sql": ROLES,

@@ -35,9 +35,10 @@ WHERE product_id = $1
 RETURNING pg_notify('flashsale_products', product_id::text);
 
 -- name: changeable_fields
--- Reads the fields that an administrator may change, and whether any was changed since $2 (never, if that is NULL).
+-- Reads the fields that an administrator may change, and whether the product was changed since: its instant is none of $2
+-- (NULL: any is right).
 SELECT
-    coalesce(updated_at <> $2::timestamptz, false) AS stale,
+    coalesce(updated_at <> ALL($2::timestamptz []), false) AS stale,
     name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s, limit_per
 FROM products
 WHERE product_id = $1;

@@ -18,6 +18,22 @@ WITH deleted AS (
 )
 SELECT count(*)::integer AS voids FROM deleted;
 
+-- name: delete_admin_keys
+-- Deletes up to $2 keys of administrators that are older than $1. Gives how many.
+WITH deleted AS (
+    DELETE FROM admin_requests
+    WHERE (user_id, key) IN (
+        SELECT a.user_id, a.key
+        FROM admin_requests AS a
+        WHERE a.created_at < now() - $1::interval
+        ORDER BY a.created_at
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING key
+)
+SELECT count(*)::integer AS keys FROM deleted;
+
 -- name: delete_jobs
 -- Deletes up to $2 jobs that ended without success and were deferred longer ago than $1. Gives how many.
 WITH deleted AS (

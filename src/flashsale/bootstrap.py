@@ -12,6 +12,7 @@ from flashsale.adapters.passwords import Argon2Passwords
 from flashsale.adapters.payments.observed import ObservedGateway
 from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
+from flashsale.adapters.postgres.administration import PostgresAdminAnswers
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.failures import Misconfigured
 from flashsale.adapters.postgres.feed import PostgresFeed
@@ -174,7 +175,14 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             books=books,
             users=users,
             accounts=Accounts(users, passwords, login_limits),
-            administer=Administer(products, order_rows, catalog, load_gate, chunk=settings.units.chunk),
+            administer=Administer(
+                products,
+                order_rows,
+                catalog,
+                load_gate,
+                PostgresAdminAnswers(database),
+                chunk=settings.units.chunk,
+            ),
             load_gate=load_gate,
             readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
         )

@@ -48,6 +48,7 @@ MATRIX = {
     "POST /api/admin/products": (401, 403, 403, 201),
     "POST /api/admin/products/{product_id}/pause": ADMINS,
     "POST /api/admin/products/{product_id}/resume": ADMINS,
+    "POST /api/admin/products/{product_id}/stock": ADMINS,
     "POST /api/admin/stock": ADMINS,
 }
 """The answers to anonymous, another buyer, the order's owner, an administrator."""
@@ -100,6 +101,7 @@ async def test_everybody_may_do_what_the_matrix_says_and_no_more(api, product, t
         "PATCH /api/admin/products/{product_id}": {"name": "renamed"},
         "POST /api/admin/products": {"name": "x", "price": "1", "stock": 1},
         "POST /api/admin/stock": {"productId": product_id, "stock": 5},
+        "POST /api/admin/products/{product_id}/stock": {"change": 1},
         "POST /api/auth/login": account,
     }
     state = "SELECT p.*, l.free, o.status, o.version FROM products p JOIN product_live l USING (product_id) "

@@ -67,6 +67,18 @@ async def test_several_maintenance_workers_tidy_at_once(services, db):
     assert await db.fetchval("SELECT count(*) FROM requests") == 0
 
 
+async def test_administrators_keys_are_kept_for_a_day(jobs, db, monkeypatch):
+    monkeypatch.setattr(tidy, "BATCH", 4)
+    kept_s = tidy.ADMIN_KEYS_KEPT_S
+    await db.executemany(
+        "INSERT INTO admin_requests (user_id, key, fingerprint, created_at) "
+        "VALUES (gen_random_uuid(), 'k', decode(repeat('00', 16), 'hex'), now() - $1 * interval '1 second')",
+        [(kept_s + age_s,) for age_s in (-60, -5, *range(5, 15))],
+    )
+    await jobs.tidy()
+    assert await db.fetchval("SELECT count(*) FROM admin_requests") == 2
+
+
 async def test_an_outage_leaves_a_bounded_number_of_failed_jobs(settings, db, monkeypatch):
     monkeypatch.setattr(job_queue, "FAILED_KEPT", 10)
     ids = await put(db, 60)

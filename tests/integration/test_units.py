@@ -315,9 +315,9 @@ async def test_two_administrators_who_add_units_at_once_add_both(services, db):
 async def test_a_change_of_what_somebody_else_has_changed_is_refused(services):
     product = await add_product(services)
     first = ProductChange(fields={"name": "First"})
-    changed = await services.administer.change(product.product_id, first, unless_changed_since=product.updated_at)
+    changed = await services.administer.change(product.product_id, first, unless_changed_since=[product.updated_at])
     with pytest.raises(StaleChange):
-        await services.administer.change(product.product_id, first, unless_changed_since=product.updated_at)
+        await services.administer.change(product.product_id, first, unless_changed_since=[product.updated_at])
     assert (
-        await services.administer.change(product.product_id, first, unless_changed_since=changed.updated_at)
+        await services.administer.change(product.product_id, first, unless_changed_since=[changed.updated_at])
     ).name == "First"

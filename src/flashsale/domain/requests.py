@@ -49,6 +49,25 @@ class BuyRequest(NamedTuple):
         return hashlib.blake2b(b"%d:%d" % (self.product_id, self.quantity), digest_size=16).digest()
 
 
+class AdminRequest(NamedTuple):
+    """An administrator's request under an idempotency key."""
+
+    user_id: UUID
+    key: str
+    """Scoped to the administrator."""
+    fingerprint: bytes
+    """16 bytes that differ for requests of another path or with another body."""
+
+
+class KeptAnswer(NamedTuple):
+    """The answer to such a request, which a repetition gets byte for byte."""
+
+    status: int
+    tag: str
+    """Its entity tag."""
+    body: bytes
+
+
 class AcceptOutcome(enum.StrEnum):
     """What Postgres made of a proposed order. The values are those of `accept_orders_v3`."""
 

@@ -35,6 +35,9 @@ Limit = Annotated[int, Meta(ge=1, le=1_000_000)]
 ProductId = Annotated[int, shown("The product's id.", ID, ge=1, le=2**31 - 1)]
 ProductName = Annotated[str, shown("The product's name, as buyers see it.", "Phone X", min_length=1, max_length=200)]
 Allotment = Annotated[int, shown("How many units exist.", 1000, ge=0, le=ALLOTMENT_MAX)]
+AllotmentChange = Annotated[
+    int, shown("How many units are added; negative: taken away.", 50, ge=-ALLOTMENT_MAX, le=ALLOTMENT_MAX)
+]
 Price = Annotated[str, shown("The price of one unit, as a decimal number.", "999.99")]
 Currency = Annotated[
     str, shown("The currency, by its ISO 4217 code.", "USD", extra_json_schema={"pattern": "^[A-Z]{3}$"})

@@ -19,6 +19,7 @@ from flashsale.http.fields import (
     PRICE_SCHEMA,
     TOKEN,
     Allotment,
+    AllotmentChange,
     CreatedAt,
     Currency,
     EndsAt,
@@ -220,6 +221,12 @@ class StockIn(In):
 
     product_id: ProductId
     stock: Allotment
+
+
+class StockChangeIn(In):
+    """By how much a product's allotment changes."""
+
+    change: AllotmentChange
 
 
 class AliveOut(Out):

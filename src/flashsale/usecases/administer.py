@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound, Unavailable
-from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX, NewProduct, ProductChange
+from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX, LiveStock, NewProduct, ProductChange
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from uuid import UUID
 
     from flashsale.domain.orders import Order, OrderStatus
     from flashsale.domain.products import Product
+    from flashsale.domain.requests import AdminRequest
     from flashsale.usecases.catalog import Catalog
     from flashsale.usecases.load_gate import LoadGate
-    from flashsale.usecases.ports import Orders, Products
+    from flashsale.usecases.ports import AdminAnswers, Orders, Products
 
 log = structlog.get_logger(__name__)
 
@@ -32,16 +33,24 @@ class Administer:
     """The use cases; who may call them is the caller's affair."""
 
     def __init__(
-        self, products: Products, orders: Orders, catalog: Catalog, load_gate: LoadGate, *, chunk: int
+        self,
+        products: Products,
+        orders: Orders,
+        catalog: Catalog,
+        load_gate: LoadGate,
+        answers: AdminAnswers,
+        *,
+        chunk: int,
     ) -> None:
         """Wire it; `chunk`: rows of units to make or delete before an answer."""
         self._products = products
         self._orders = orders
         self._catalog = catalog
         self._load_gate = load_gate
+        self.answers = answers
         self._chunk = chunk
 
-    async def create(self, product: NewProduct) -> Product:
+    async def create(self, product: NewProduct, request: AdminRequest | None = None) -> Product:
         """Create a product, load its gate and make the first rows of its units; the others follow beside the sale.
 
         Raises:
@@ -54,24 +63,31 @@ class Administer:
         _check_instant("endsAt", product.ends_at)
         if product.starts_at is not None and product.ends_at is not None and product.ends_at <= product.starts_at:
             raise InvalidInput(field="endsAt", problem="must be after startsAt")
-        created = await self._products.create(product)
+        created = await self._products.create(product, request)
         try:
             return await self._allotted(created.product_id)
         except Unavailable as error:
             # It exists, and a 503 would have it created twice. The sale and maintenance do what is missing.
             log.info("product.not_ready", product_id=created.product_id, reason=error.detail)
             self._load_gate.soon(created.product_id)
+            self._catalog.take_stock(LiveStock(product_id=created.product_id, free=created.allotment, version=0))
             return created
 
     async def change(
-        self, product_id: int, change: ProductChange, *, unless_changed_since: datetime | None = None
+        self,
+        product_id: int,
+        change: ProductChange,
+        *,
+        unless_changed_since: Collection[datetime] | None = None,
+        request: AdminRequest | None = None,
     ) -> Product:
         """Change a product; accepts that are half way are waited for, so it holds from now on.
 
         Raises:
             ProductNotFound: if there is none.
             InvalidInput: if a field does not hold what it must.
-            StaleChange: if its `updated_at` is not `unless_changed_since` any more.
+            StaleChange: if its `updated_at` is none of `unless_changed_since`.
+            KeyReused: if the key belongs to another request, here and below.
         """
         name = change.fields.get("name")
         if isinstance(name, str) and ("\x00" in name or not name.strip()):
@@ -80,11 +96,13 @@ class Administer:
         _check_instant("endsAt", change.fields.get("ends_at"))
         if not 1 <= product_id <= PRODUCT_ID_MAX:
             raise ProductNotFound(product_id)
-        if not await self._products.change(product_id, change, unless_changed_since=unless_changed_since):
+        if not await self._products.change(
+            product_id, change, unless_changed_since=unless_changed_since, request=request
+        ):
             raise ProductNotFound(product_id)
         return await self._fresh(product_id)
 
-    async def set_allotment(self, product_id: int, allotment: int) -> Product:
+    async def set_allotment(self, product_id: int, allotment: int, request: AdminRequest | None = None) -> Product:
         """Set how many units of a product exist and load its gate; the same number again changes nothing.
 
         It holds from now on: rows of units are made and deleted beside the sale, which waits for neither.
@@ -95,19 +113,21 @@ class Administer:
         """
         if not 0 <= allotment <= ALLOTMENT_MAX:
             raise InvalidInput(field="stock", problem=f"must be 0 to {ALLOTMENT_MAX}")
-        return await self._allotted(product_id, *await self._products.set_allotment(product_id, allotment))
+        return await self._allotted(product_id, *await self._products.set_allotment(product_id, allotment, request))
 
-    async def change_allotment(self, product_id: int, change: int) -> Product:
-        """Add to how many units of a product exist, or take some away; a repetition does it again.
+    async def change_allotment(self, product_id: int, by: int, request: AdminRequest | None = None) -> Product:
+        """Add to how many units of a product exist, or take some away; without a key a repetition does it again.
 
         Raises:
             ProductNotFound: if there is none.
             AllotmentTooSmall: if orders hold more units.
             InvalidInput: if there would be more than a product can have.
         """
-        if not -ALLOTMENT_MAX <= change <= ALLOTMENT_MAX:
+        if not -ALLOTMENT_MAX <= by <= ALLOTMENT_MAX:
             raise InvalidInput(field="change", problem=f"must be {-ALLOTMENT_MAX} to {ALLOTMENT_MAX}")
-        return await self._allotted(product_id, *await self._products.change_allotment(product_id, change))
+        if not 1 <= product_id <= PRODUCT_ID_MAX:
+            raise ProductNotFound(product_id)
+        return await self._allotted(product_id, *await self._products.change_allotment(product_id, by, request))
 
     async def list_orders(
         self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int

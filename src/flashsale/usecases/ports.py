@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flashsale.domain.orders import Order, OrderStatus
     from flashsale.domain.payments import ChargeAnswer, LedgerEntry, PaymentAttempt, PaymentResult
     from flashsale.domain.products import LiveStock, NewProduct, Product, ProductChange
-    from flashsale.domain.requests import Accepted, BuyRequest, Proposal, Verdict
+    from flashsale.domain.requests import Accepted, AdminRequest, BuyRequest, KeptAnswer, Proposal, Verdict
     from flashsale.domain.users import Role, User
 
 
@@ -259,30 +259,40 @@ class Products(Protocol):
         """Read the free count and version of every product, or of some."""
         ...
 
-    async def create(self, product: NewProduct) -> Product:
+    async def create(self, product: NewProduct, request: AdminRequest | None = None) -> Product:
         """Create a product whose units have no rows yet.
 
+        This and the next three, under the key of a `request`, are carried out once; refusals are not kept.
+
         Raises:
+            KeyReused: if the key belongs to another request.
             OutcomeUnknown: if nobody can tell whether it was created.
             Unavailable: if it certainly was not.
         """
         ...
 
     async def change(
-        self, product_id: int, change: ProductChange, *, unless_changed_since: datetime | None = None
+        self,
+        product_id: int,
+        wanted: ProductChange,
+        *,
+        unless_changed_since: Collection[datetime] | None = None,
+        request: AdminRequest | None = None,
     ) -> bool:
         """Change a product under its exclusive lock; False if there is none.
 
         Raises:
-            StaleChange: if it was changed after the instant.
+            StaleChange: if it was changed after each of the instants.
         """
         ...
 
-    async def set_allotment(self, product_id: int, allotment: int) -> tuple[str, int]:
+    async def set_allotment(
+        self, product_id: int, allotment: int, request: AdminRequest | None = None
+    ) -> tuple[str, int]:
         """Set how many units exist: `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
         ...
 
-    async def change_allotment(self, product_id: int, change: int) -> tuple[str, int]:
+    async def change_allotment(self, product_id: int, by: int, request: AdminRequest | None = None) -> tuple[str, int]:
         """Add to how many units exist: as `set_allotment`, or `too_large`."""
         ...
 
@@ -296,6 +306,22 @@ class Products(Protocol):
 
     async def waiting_orders(self) -> dict[int, int]:
         """Count, per product, the orders that wait for a worker (any non-final state but waiting for the buyer)."""
+        ...
+
+
+class AdminAnswers(Protocol):
+    """Answers to administrators' requests under a key, for a day."""
+
+    async def kept(self, request: AdminRequest) -> KeptAnswer | None:
+        """Give the answer that is kept; None if none is.
+
+        Raises:
+            KeyReused: if the key belongs to another request.
+        """
+        ...
+
+    async def keep(self, request: AdminRequest, answer: KeptAnswer) -> KeptAnswer:
+        """Keep an answer unless one is there; gives the one that is."""
         ...
 
 

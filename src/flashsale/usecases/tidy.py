@@ -18,6 +18,9 @@ that ended stays in view of the minute audit before only the totals count it."""
 VOIDS_KEPT_S = 3600.0
 """Age at which a void request goes: no accept takes an id of that age, so nothing has to be held off any more."""
 
+ADMIN_KEYS_KEPT_S = 86_400.0
+"""How long an administrator's request that is repeated under its key gets the first answer; then it is a new one."""
+
 JOBS_KEPT_S = 86_400.0
 """How long jobs that failed are kept for people who look into them; of each queue only the newest stay that long."""
 
@@ -42,6 +45,10 @@ class Upkeep(Protocol):
         """Delete void requests with ids older than that."""
         ...
 
+    async def delete_admin_keys(self, *, older_s: float, limit: int) -> int:
+        """Delete administrators' keys, and the answers under them, older than that."""
+        ...
+
     async def delete_jobs(self, *, older_s: float, limit: int) -> int:
         """Delete jobs that ended without success longer ago than that."""
         ...
@@ -63,9 +70,10 @@ class Tidy:
         upkeep = self._upkeep
         carried = await _until_done(lambda: upkeep.carry(settled_s=SETTLED_S, limit=CARRIED), CARRIED)
         voids = await _until_done(lambda: upkeep.delete_voids(older_s=VOIDS_KEPT_S, limit=BATCH), BATCH)
+        keys = await _until_done(lambda: upkeep.delete_admin_keys(older_s=ADMIN_KEYS_KEPT_S, limit=BATCH), BATCH)
         jobs = await _until_done(lambda: upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH), BATCH)
-        if carried or voids or jobs:
-            log.info("tables.tidied", orders=carried, voids=voids, jobs=jobs)
+        if carried or voids or keys or jobs:
+            log.info("tables.tidied", orders=carried, voids=voids, admin_keys=keys, jobs=jobs)
 
 
 async def _until_done(work: Callable[[], Awaitable[int]], limit: int) -> int:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from flashsale.adapters.postgres.administration import Change, change
 from flashsale.adapters.postgres.failures import AWAY, OTHER_SCHEMA, READ_ONLY, SLOW
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.errors import InvalidInput, OutcomeUnknown, StaleChange, Unavailable
+from flashsale.domain.errors import InvalidInput, OutcomeUnknown, ProductNotFound, StaleChange, Unavailable
 from flashsale.domain.money import Money
 from flashsale.domain.products import (
     ALLOTMENT_MAX,
@@ -21,12 +22,26 @@ from flashsale.domain.products import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from flashsale.adapters.postgres.database import Database
+    from flashsale.adapters.postgres.queries import Query
+    from flashsale.domain.requests import AdminRequest
 
 QUERIES = load("queries/products.sql")
+
+
+MADE = ("changed", "unchanged")
+"""What a change of the allotment gives if it is made."""
+
+
+class _NotMade(Exception):
+    """A change of the allotment is refused: its transaction keeps no key."""
+
+    def __init__(self, result: str, claimed: int) -> None:
+        self.result = result
+        self.claimed = claimed
 
 
 class PostgresProducts:
@@ -48,24 +63,29 @@ class PostgresProducts:
         rows = await self._database.fetch(QUERIES["stocks"], product_ids)
         return [LiveStock(product_id=row["product_id"], free=row["free"], version=row["version"]) for row in rows]
 
-    async def create(self, product: NewProduct) -> Product:
+    async def create(self, product: NewProduct, request: AdminRequest | None = None) -> Product:
         """Create a product whose units have no rows yet; see the port."""
         created: Product | None = None
         try:
             async with self._database.connection() as connection, connection.transaction():
-                product_id = await connection.fetchval(
-                    QUERIES["create_product"].text,
-                    product.name,
-                    product.price.minor,
-                    product.price.currency,
-                    product.allotment,
-                    product.payment_mode.value,
-                    product.payment_window_s,
-                    product.limit_per_buyer,
-                    product.limit_per.value,
-                    product.starts_at,
-                    product.ends_at,
-                )
+                changing = Change(connection, request)
+                await changing.claim()
+                product_id = changing.done
+                if product_id is None:
+                    product_id = await connection.fetchval(
+                        QUERIES["create_product"].text,
+                        product.name,
+                        product.price.minor,
+                        product.price.currency,
+                        product.allotment,
+                        product.payment_mode.value,
+                        product.payment_window_s,
+                        product.limit_per_buyer,
+                        product.limit_per.value,
+                        product.starts_at,
+                        product.ends_at,
+                    )
+                    await changing.concerns(product_id)
                 # Until the COMMIT is done or gone: who looks for the product under its lock sees what became of it.
                 await connection.execute(QUERIES["lock_product"].text, product_id)
                 [row] = await connection.fetch(QUERIES["all_products"].text, [product_id])
@@ -92,24 +112,33 @@ class PostgresProducts:
         return _product(rows[0])
 
     async def change(
-        self, product_id: int, change: ProductChange, *, unless_changed_since: datetime | None = None
+        self,
+        product_id: int,
+        wanted: ProductChange,
+        *,
+        unless_changed_since: Collection[datetime] | None = None,
+        request: AdminRequest | None = None,
     ) -> bool:
         """Change a product under its exclusive lock; False if there is none.
 
         Raises:
             InvalidInput: if the sale would end before it starts.
-            StaleChange: if the product was changed after the instant.
+            StaleChange: if the product was changed after each of the instants.
         """
         try:
-            async with self._database.connection() as connection, connection.transaction():
+            async with change(self._database, "change_product", request) as changing:
+                if changing.done is not None:
+                    return True
+                connection = changing.connection
                 await connection.execute(QUERIES["lock_product"].text, product_id)
-                row = await connection.fetchrow(QUERIES["changeable_fields"].text, product_id, unless_changed_since)
+                since = None if unless_changed_since is None else list(unless_changed_since)
+                row = await connection.fetchrow(QUERIES["changeable_fields"].text, product_id, since)
                 if row is None:
-                    return False
+                    raise ProductNotFound(product_id)  # noqa: TRY301 - undoes the key
                 stale, *names = row.keys()
                 if row[stale]:
                     raise StaleChange
-                fields = {**dict(row), **change.fields}
+                fields = {**dict(row), **wanted.fields}
                 await connection.execute(
                     QUERIES["change_product"].text,
                     product_id,
@@ -117,25 +146,39 @@ class PostgresProducts:
                 )
                 if fields["limit_per"] != row["limit_per"]:
                     await connection.execute(QUERIES["recount_limits"].text, product_id)
+                await changing.concerns(product_id)
         except asyncpg.CheckViolationError as error:
             raise InvalidInput(field="endsAt", problem="must be after startsAt") from error
-        except AWAY as error:
-            raise self._database.away("change_product", error) from error
+        except ProductNotFound:
+            return False
         return True
 
-    async def set_allotment(self, product_id: int, allotment: int) -> tuple[str, int]:
+    async def set_allotment(
+        self, product_id: int, allotment: int, request: AdminRequest | None = None
+    ) -> tuple[str, int]:
         """Set how many units exist: `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
-        row = await self._database.fetch_row(QUERIES["set_allotment"], product_id, allotment)
-        if row is None:
-            raise AssertionError
-        return row["result"], row["claimed"]
+        return await self._allot(request, product_id, QUERIES["set_allotment"], allotment)
 
-    async def change_allotment(self, product_id: int, change: int) -> tuple[str, int]:
+    async def change_allotment(self, product_id: int, by: int, request: AdminRequest | None = None) -> tuple[str, int]:
         """Add to how many units exist, like `set_allotment`; `too_large` above what a product can have."""
-        row = await self._database.fetch_row(QUERIES["change_allotment"], product_id, change, ALLOTMENT_MAX)
-        if row is None:
-            raise AssertionError
-        return row["result"], row["claimed"]
+        return await self._allot(request, product_id, QUERIES["change_allotment"], by, ALLOTMENT_MAX)
+
+    async def _allot(
+        self, request: AdminRequest | None, product_id: int, query: Query, *arguments: int
+    ) -> tuple[str, int]:
+        try:
+            async with change(self._database, query.name, request) as changing:
+                if changing.done is not None:
+                    return "unchanged", 0
+                row = await changing.connection.fetchrow(query.text, product_id, *arguments)
+                if row is None:
+                    raise AssertionError
+                if row["result"] not in MADE:
+                    raise _NotMade(row["result"], row["claimed"])  # noqa: TRY301 - undoes the key
+                await changing.concerns(product_id)
+                return row["result"], row["claimed"]
+        except _NotMade as refused:
+            return refused.result, refused.claimed
 
     async def open_pools(self, *, ahead: int, limit: int) -> Sequence[int]:
         """List products that want rows of units made or deleted, the most urgent first."""

@@ -30,6 +30,11 @@ class PostgresUpkeep:
         row = await self._database.fetch_row(QUERIES["delete_voids"], timedelta(seconds=older_s), limit)
         return 0 if row is None else row["voids"]
 
+    async def delete_admin_keys(self, *, older_s: float, limit: int) -> int:
+        """Delete administrators' keys older than that; gives how many."""
+        row = await self._database.fetch_row(QUERIES["delete_admin_keys"], timedelta(seconds=older_s), limit)
+        return 0 if row is None else row["keys"]
+
     async def delete_jobs(self, *, older_s: float, limit: int) -> int:
         """Delete jobs that ended without success longer ago than that; gives how many."""
         row = await self._database.fetch_row(QUERIES["delete_jobs"], timedelta(seconds=older_s), limit)

@@ -15,25 +15,30 @@ from flashsale.domain.money import parse_money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import NewProduct, PaymentMode, ProductChange
 from flashsale.http import problems
-from flashsale.http.auth import admin_only
+from flashsale.http.auth import UseTokens, admin_only
 from flashsale.http.bodies import body_of
 from flashsale.http.fields import ORDER_ID
 from flashsale.http.limits import limited
 from flashsale.http.messages import Request as Received
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
+from flashsale.http.routes.changes import IF_MATCH, KEY, answered, rendered_product, response_of, terms_seen
 from flashsale.http.schemas import (
     AdminProductOut,
     NewProductIn,
     OrderOut,
     ProductChangeIn,
+    StockChangeIn,
     StockIn,
-    admin_product_out,
     order_out,
 )
 from flashsale.http.services import UseServices
 
+Asked = Request[Any, Any, Any]
+
 _OF_PRODUCT = {"product_id": "$response.body#/id"}
-_CHANGED = Given(status=HTTPStatus.OK, description="The product as it is now.", model=AdminProductOut)
+_CHANGED = Given(
+    status=HTTPStatus.OK, description="The product as it is now.", model=AdminProductOut, headers=("ETag",)
+)
 SET_STOCK = Operation(
     name="setStock",
     summary="Set a product's allotment",
@@ -42,8 +47,22 @@ SET_STOCK = Operation(
     caller="admin",
     limit="administration",
     takes=StockIn,
+    parameters=(KEY,),
     gives=(_CHANGED,),
-    codes=("product_not_found", "allotment_below_claimed", *SERVERS),
+    codes=("product_not_found", "allotment_below_claimed", "idempotency_key_reused", *SERVERS),
+)
+CHANGE_STOCK = Operation(
+    name="changeStock",
+    summary="Add units to a product, or take some away",
+    description="Change the allotment by a number, never below what orders hold: two administrators who add 50 each "
+    "add 100. Without an idempotency key, a repetition does it again.",
+    tag="administration",
+    caller="admin",
+    limit="administration",
+    takes=StockChangeIn,
+    parameters=(KEY,),
+    gives=(_CHANGED,),
+    codes=("product_not_found", "allotment_below_claimed", "idempotency_key_reused", *SERVERS),
 )
 CREATE = Operation(
     name="createProduct",
@@ -53,21 +72,24 @@ CREATE = Operation(
     caller="admin",
     limit="administration",
     takes=NewProductIn,
+    parameters=(KEY,),
     gives=(
         Given(
             status=HTTPStatus.CREATED,
             description="The new product.",
             model=AdminProductOut,
+            headers=("ETag", "Location"),
             links={
                 **dict.fromkeys(("getProduct", "getAdminProduct", "changeProduct"), _OF_PRODUCT),
                 **dict.fromkeys(("pauseSale", "resumeSale", "watchStock"), _OF_PRODUCT),
+                "changeStock": {**_OF_PRODUCT, "body": {"change": 10}},
                 "setStock": {"body": {"productId": "$response.body#/id", "stock": 10}},
                 "buy": {"body": {"productId": "$response.body#/id"}},
                 "listOrders": {"productId": "$response.body#/id"},
             },
         ),
     ),
-    codes=(*SERVERS, "outcome_unknown"),
+    codes=("idempotency_key_reused", "outcome_unknown", *SERVERS),
 )
 LOOK = Operation(
     name="getAdminProduct",
@@ -87,8 +109,9 @@ CHANGE = Operation(
     caller="admin",
     limit="administration",
     takes=ProductChangeIn,
+    parameters=(KEY, IF_MATCH),
     gives=(_CHANGED,),
-    codes=("product_not_found", *SERVERS),
+    codes=("product_not_found", "stale", "idempotency_key_reused", *SERVERS),
 )
 PAUSE = Operation(
     name="pauseSale",
@@ -97,8 +120,9 @@ PAUSE = Operation(
     tag="administration",
     caller="admin",
     limit="administration",
+    parameters=(KEY, IF_MATCH),
     gives=(_CHANGED,),
-    codes=("product_not_found", *SERVERS),
+    codes=("product_not_found", "stale", "idempotency_key_reused", *SERVERS),
 )
 RESUME = Operation(
     name="resumeSale",
@@ -107,8 +131,9 @@ RESUME = Operation(
     tag="administration",
     caller="admin",
     limit="administration",
+    parameters=(KEY, IF_MATCH),
     gives=(_CHANGED,),
-    codes=("product_not_found", *SERVERS),
+    codes=("product_not_found", "stale", "idempotency_key_reused", *SERVERS),
 )
 LIST_ORDERS = Operation(
     name="listOrders",
@@ -153,57 +178,76 @@ LIST_ORDERS = Operation(
 
 
 @post("/stock", status_code=200, opt={"operation": SET_STOCK})
-async def set_stock(data: JSONBody[StockIn], services: UseServices) -> AdminProductOut:
+async def set_stock(
+    request: Asked, data: JSONBody[StockIn], services: UseServices, tokens: UseTokens
+) -> Response[bytes]:
     """Set how many units exist, never below what orders hold; repeating it changes nothing."""
-    product = await services.administer.set_allotment(data.product_id, data.stock)
-    return admin_product_out(product, services.catalog.stock(product.product_id))
+    administer = services.administer
+    return await answered(
+        request, data, services, tokens, lambda key: administer.set_allotment(data.product_id, data.stock, key)
+    )
+
+
+@post("/products/{product_id:int}/stock", status_code=200, opt={"operation": CHANGE_STOCK})
+async def change_stock(
+    request: Asked, product_id: FromPath[int], data: JSONBody[StockChangeIn], services: UseServices, tokens: UseTokens
+) -> Response[bytes]:
+    """Add units, or take some away, whatever others do meanwhile."""
+    administer = services.administer
+    return await answered(
+        request, data, services, tokens, lambda key: administer.change_allotment(product_id, data.change, key)
+    )
 
 
 @post("/products", status_code=201, opt={"operation": CREATE})
-async def create_product(data: JSONBody[NewProductIn], services: UseServices) -> AdminProductOut:
+async def create_product(
+    request: Asked, data: JSONBody[NewProductIn], services: UseServices, tokens: UseTokens
+) -> Response[bytes]:
     """Create a product with its units; `stock` is the allotment."""
-    product = await services.administer.create(
-        NewProduct(
-            name=data.name,
-            price=parse_money(data.price, data.currency),
-            allotment=data.stock,
-            payment_mode=PaymentMode(data.payment_mode),
-            payment_window_s=data.payment_window_s,
-            limit_per_buyer=data.limit_per_buyer,
-            limit_per=data.limit_per,
-            starts_at=data.starts_at,
-            ends_at=data.ends_at,
-        )
+    product = NewProduct(
+        name=data.name,
+        price=parse_money(data.price, data.currency),
+        allotment=data.stock,
+        payment_mode=PaymentMode(data.payment_mode),
+        payment_window_s=data.payment_window_s,
+        limit_per_buyer=data.limit_per_buyer,
+        limit_per=data.limit_per,
+        starts_at=data.starts_at,
+        ends_at=data.ends_at,
     )
-    return admin_product_out(product, services.catalog.stock(product.product_id))
+    administer = services.administer
+    return await answered(
+        request, data, services, tokens, lambda key: administer.create(product, key), status=HTTPStatus.CREATED
+    )
 
 
 @get("/products/{product_id:int}", opt={"operation": LOOK})
-async def admin_product(product_id: FromPath[int], services: UseServices) -> AdminProductOut:
+async def admin_product(product_id: FromPath[int], services: UseServices) -> Response[bytes]:
     """Give a product with everything that can be set."""
-    product = await services.catalog.get(product_id)
-    return admin_product_out(product, services.catalog.stock(product_id))
+    return response_of(rendered_product(await services.catalog.get(product_id), services, HTTPStatus.OK))
 
 
 @patch("/products/{product_id:int}", opt={"operation": CHANGE})
 async def change_product(
-    product_id: FromPath[int], data: JSONBody[ProductChangeIn], services: UseServices
-) -> AdminProductOut:
+    request: Asked, product_id: FromPath[int], data: JSONBody[ProductChangeIn], services: UseServices, tokens: UseTokens
+) -> Response[bytes]:
     """Change what is sent; a field left out stays."""
     fields = {name: value for name in data.__struct_fields__ if (value := getattr(data, name)) is not msgspec.UNSET}
-    return await _change(product_id, fields, services)
+    return await _change(request, product_id, fields, services, tokens, data)
 
 
 @post("/products/{product_id:int}/pause", status_code=200, opt={"operation": PAUSE})
-async def pause(product_id: FromPath[int], services: UseServices) -> AdminProductOut:
+async def pause(request: Asked, product_id: FromPath[int], services: UseServices, tokens: UseTokens) -> Response[bytes]:
     """Accept nothing more until the sale is resumed."""
-    return await _change(product_id, {"paused": True}, services)
+    return await _change(request, product_id, {"paused": True}, services, tokens)
 
 
 @post("/products/{product_id:int}/resume", status_code=200, opt={"operation": RESUME})
-async def resume(product_id: FromPath[int], services: UseServices) -> AdminProductOut:
+async def resume(
+    request: Asked, product_id: FromPath[int], services: UseServices, tokens: UseTokens
+) -> Response[bytes]:
     """Go on selling."""
-    return await _change(product_id, {"paused": False}, services)
+    return await _change(request, product_id, {"paused": False}, services, tokens)
 
 
 @get("/orders", opt={"operation": LIST_ORDERS})
@@ -219,13 +263,28 @@ async def list_orders(
     return [order_out(order) for order in orders]
 
 
-async def _change(product_id: int, fields: dict[str, object], services: UseServices) -> AdminProductOut:
-    product = await services.administer.change(product_id, ProductChange(fields=fields))
-    return admin_product_out(product, services.catalog.stock(product.product_id))
+async def _change(
+    request: Asked,
+    product_id: int,
+    fields: dict[str, object],
+    services: UseServices,
+    tokens: UseTokens,
+    data: object = None,
+) -> Response[bytes]:
+    since = terms_seen(request)
+    change = ProductChange(fields=fields)
+    return await answered(
+        request,
+        data,
+        services,
+        tokens,
+        lambda key: services.administer.change(product_id, change, unless_changed_since=since, request=key),
+    )
 
 
 _STRICT: dict[tuple[str, str], msgspec.json.Decoder[Any]] = {
     ("POST", "/api/admin/stock"): msgspec.json.Decoder(StockIn),
+    ("POST", "/api/admin/products/{product_id}/stock"): msgspec.json.Decoder(StockChangeIn),
     ("POST", "/api/admin/products"): msgspec.json.Decoder(NewProductIn),
     ("PATCH", "/api/admin/products/{product_id}"): msgspec.json.Decoder(ProductChangeIn),
 }
@@ -252,6 +311,7 @@ routes = Router(
     "/api/admin",
     route_handlers=[
         set_stock,
+        change_stock,
         create_product,
         admin_product,
         change_product,

@@ -46,7 +46,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "email_taken": (409, "an account with this email exists", "log in"),
     "order_state_forbids": (409, "the state of the order does not allow the action", "read the order"),
     "allotment_below_claimed": (409, "orders hold more units than the new allotment", "choose a larger allotment"),
-    "stale": (412, "the product changed after you read it", "read it again"),
+    "stale": (
+        412,
+        "the product changed after you read it: none of the tags in `If-Match` is that of its terms",
+        "read it again",
+    ),
     "too_slow": (
         408,
         "the request did not arrive within `FLASHSALE_HTTP__REQUEST_TIMEOUT_S`; the connection is closed",
@@ -59,7 +63,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "send a shorter request target",
     ),
     "unsupported_media_type": (415, "the API does not accept this content type", "send JSON"),
-    "idempotency_key_reused": (422, "an accepted request with another body used this key", "send a new key"),
+    "idempotency_key_reused": (
+        422,
+        "an accepted request with another body, or an administrator's with another path, used this key",
+        "send a new key",
+    ),
     "rate_limited": (429, "you sent more requests than the limit allows", "wait as long as `Retry-After` says"),
     "too_many_logins": (
         429,

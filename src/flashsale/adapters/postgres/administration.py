@@ -1,0 +1,99 @@
+"""Administrators' requests under an idempotency key: `sql/queries/administration.sql`."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from flashsale.adapters.postgres.failures import AWAY, OTHER_SCHEMA, REPEATED
+from flashsale.adapters.postgres.queries import load
+from flashsale.domain.errors import KeyReused, Unavailable
+from flashsale.domain.requests import AdminRequest, KeptAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+    from flashsale.adapters.postgres.database import Database
+
+QUERIES = load("queries/administration.sql")
+
+
+class Change:
+    """A change of a product on its way, in a transaction."""
+
+    def __init__(
+        self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], request: AdminRequest | None
+    ) -> None:
+        """Keep the connection; without a request there is no key."""
+        self.connection = connection
+        self._request = request
+        self.done: int | None = None
+        """The product that the same request changed before: nothing is to be done then."""
+
+    async def claim(self) -> None:
+        """Claim the key, if there is one.
+
+        Raises:
+            KeyReused: if it belongs to another request.
+        """
+        if self._request is None:
+            return
+        user_id, key, fingerprint = self._request
+        if await self.connection.fetchrow(QUERIES["claim_key"].text, user_id, key, fingerprint) is not None:
+            return
+        # In a new statement: the one that waited does not see what it waited for.
+        row = await self.connection.fetchrow(QUERIES["kept"].text, user_id, key)
+        if row is None or row["fingerprint"] != fingerprint:
+            raise KeyReused
+        self.done = row["product_id"]
+
+    async def concerns(self, product_id: int) -> None:
+        """Note, under the key, which product was changed."""
+        if self._request is not None:
+            user_id, key, _ = self._request
+            await self.connection.execute(QUERIES["set_product"].text, user_id, key, product_id)
+
+
+@asynccontextmanager
+async def change(database: Database, what: str, request: AdminRequest | None) -> AsyncIterator[Change]:
+    """Open a transaction for a change, which keeps the key only if the change is made: an exception undoes both.
+
+    Raises:
+        KeyReused: if the key belongs to another request.
+        Unavailable: if Postgres is away; the same request again finds out whether it was carried out.
+    """
+    try:
+        async with database.connection() as connection, connection.transaction():
+            changing = Change(connection, request)
+            await changing.claim()
+            yield changing
+    except REPEATED as error:
+        raise Unavailable from error
+    except (*AWAY, *OTHER_SCHEMA) as error:
+        raise database.away(what, error) from error
+
+
+class PostgresAdminAnswers:
+    """Implements `ports.AdminAnswers`."""
+
+    def __init__(self, database: Database) -> None:
+        """Work through this pool."""
+        self._database = database
+
+    async def kept(self, request: AdminRequest) -> KeptAnswer | None:
+        """Give the answer that is kept under a key; None if none is."""
+        row = await self._database.fetch_row(QUERIES["kept"], request.user_id, request.key)
+        if row is not None and row["fingerprint"] != request.fingerprint:
+            raise KeyReused
+        return None if row is None or row["status"] is None else _answer(row)
+
+    async def keep(self, request: AdminRequest, answer: KeptAnswer) -> KeptAnswer:
+        """Keep an answer unless one is there; gives the one that is."""
+        row = await self._database.fetch_row(QUERIES["keep"], request.user_id, request.key, *answer)
+        return answer if row is None else _answer(row)
+
+
+def _answer(row: asyncpg.Record) -> KeptAnswer:
+    return KeptAnswer(status=row["status"], tag=row["tag"], body=row["body"])

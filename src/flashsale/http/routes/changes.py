@@ -1,0 +1,111 @@
+"""Changes of products: carried out once under a key, and only if the product is as the administrator saw it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from litestar import Response
+
+from flashsale.domain.requests import AdminRequest, KeptAnswer
+from flashsale.http.conditions import tag_of, wanted_tags
+from flashsale.http.fields import SENT_KEY_SCHEMA
+from flashsale.http.keys import sent_key
+from flashsale.http.operations import Parameter
+from flashsale.http.schemas import admin_product_out
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from litestar import Request
+
+    from flashsale.domain.products import Product
+    from flashsale.http.auth import Tokens
+    from flashsale.usecases.services import Services
+
+KEY = Parameter(
+    name="Idempotency-Key",
+    place="header",
+    schema=SENT_KEY_SCHEMA,
+    description="Names this request, for its administrator: sent again under its key within a day, a request that was "
+    "carried out gets the same answer; refusals are not kept.",
+    example="restock-4711",
+)
+IF_MATCH = Parameter(
+    name="If-Match",
+    place="header",
+    schema={"type": "string"},
+    description="Tags of the product as it was seen: 412 if its terms were changed since. Units that were sold since "
+    "are no change of its terms.",
+    example='"642a52c27fce8-97f1c04b2d6e8a35"',
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TAG = re.compile(rb'"([0-9a-f]{1,16})-[0-9a-f]{16}"')
+_encode = msgspec.json.Encoder().encode
+
+
+def rendered_product(product: Product, services: Services, status: HTTPStatus) -> KeptAnswer:
+    """Render a product for administrators. Its tag begins with the instant of its terms, for If-Match."""
+    body = _encode(admin_product_out(product, services.catalog.stock(product.product_id)))
+    terms = b"%x-" % ((product.updated_at - _EPOCH) // _MICROSECOND)
+    return KeptAnswer(status=status.value, tag=tag_of(body, terms=terms).decode("ascii"), body=body)
+
+
+def terms_seen(request: Request[Any, Any, Any]) -> list[datetime] | None:
+    """Give the instants of the terms of which one must hold still, by If-Match; None: any.
+
+    Raises:
+        InvalidInput: if the header is no list of tags.
+    """
+    wanted = wanted_tags([value for name, value in request.scope["headers"] if name == b"if-match"])
+    if wanted is None:
+        return None
+    found = [_TAG.fullmatch(tag) for tag in wanted]
+    # One beyond the years of datetime is none of ours.
+    micros = [int(tag[1], 16) for tag in found if tag is not None]
+    return [_EPOCH + one * _MICROSECOND for one in micros if one < 2**57]
+
+
+def response_of(answer: KeptAnswer) -> Response[bytes]:
+    """Give an answer to Litestar."""
+    headers = {"content-type": "application/json", "etag": answer.tag}
+    if answer.status == HTTPStatus.CREATED:
+        headers["location"] = f"/api/admin/products/{msgspec.json.decode(answer.body)['id']}"
+    return Response(answer.body, status_code=answer.status, headers=headers)
+
+
+async def answered(
+    request: Request[Any, Any, Any],
+    data: object,
+    services: Services,
+    tokens: Tokens,
+    act: Callable[[AdminRequest | None], Awaitable[Product]],
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+) -> Response[bytes]:
+    """Carry a request out, or answer it as it was answered before under its key.
+
+    Raises:
+        KeyReused: if the key belongs to a request of another path or with another body.
+    """
+    sent = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    if not sent:
+        return response_of(rendered_product(await act(None), services, status))
+    what = f"{request.method} {request.scope['path']}\n".encode() + _encode(data)
+    wanted = AdminRequest(
+        user_id=tokens.principal(request.scope).user_id,
+        key=sent_key(sent),
+        fingerprint=hashlib.blake2b(what, digest_size=16).digest(),
+    )
+    answers = services.administer.answers
+    kept = await answers.kept(wanted)
+    if kept is None:
+        # Of requests under the key at the same time one is carried out; all of them give the answer that is kept first.
+        kept = await answers.keep(wanted, rendered_product(await act(wanted), services, status))
+    return response_of(kept)
