@@ -361,6 +361,19 @@ async def test_no_order_is_made_of_a_key_that_was_refused_since_it_began(service
     assert await accept(services, began(product, user, time.time(), quantity=quantity)) == [Outcome.ACCEPTED]
 
 
+@pytest.mark.parametrize("quantity", [2, 59])
+async def test_a_key_for_several_units_gets_them_though_others_come_back_if_enough_were_free_all_along(
+    services, quantity
+):
+    product = await add_product(services, allotment=61)
+    other, user = await add_buyers(services, 2)
+    order_id = await accept_one(services, product, other)
+    began_s = time.time()
+    await asyncio.sleep(0.01)
+    await services.order_rows.end([order_id], OrderStatus.FAILED)
+    assert await accept(services, began(product, user, began_s, quantity=quantity)) == [Outcome.ACCEPTED]
+
+
 # --- the accept transaction -----------------------------------------------------------------------------------------
 
 
