@@ -41,7 +41,7 @@ with `Allow`; any other method as the response `MethodNotAllowed` says, any othe
 parameter that an operation does not name is refused. Answers carry the fields of CORS if a setting allows the origin
 that asks."""
 
-CONNECTION = {400, 408, 413, 431}
+CONNECTION = {400, 408, 413, 414, 431}
 """Statuses that may be given before a request is complete; it then has no id."""
 EVERY = ("invalid_input", "invalid_request", "too_slow", "body_too_large", "target_too_long", "head_too_large")
 """Codes that every path gives: another parameter than its own, no HTTP, too slow, too long."""
@@ -78,7 +78,7 @@ SOMETIMES = ".sometimes"
 """Ends the name of a header that not each answer of its kind has."""
 OF_STATUS = {
     401: ("WWW-Authenticate",),
-    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    429: ("Retry-After",),
     503: ("Retry-After",),
 }
 """Headers of problems by status."""
@@ -240,10 +240,14 @@ def _problems(codes: Iterable[str], meanings: Meanings, limited: Sequence[str]) 
     by_status: dict[int, list[str]] = {}
     for code in sorted(codes):
         by_status.setdefault(meanings[code][0], []).append(code)
-    return {
-        str(status): _problem(status, found, meanings, OF_STATUS.get(status, ()), limited)
-        for status, found in sorted(by_status.items())
-    }
+    shown = {}
+    for status, found in sorted(by_status.items()):
+        headers = OF_STATUS.get(status, ())
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            # Those who wait after wrong logins are told when, not how often they may try.
+            headers = (*headers, *limited)
+        shown[str(status)] = _problem(status, found, meanings, headers, limited)
+    return shown
 
 
 def _problem(

@@ -1,0 +1,234 @@
+"""Every answer that the OpenAPI document names is given: by routes that work, are limited, broken, or have no database."""
+
+import asyncio
+import dataclasses
+import json
+import socket
+import uuid
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+import httpx
+
+from flashsale.bootstrap import open_services
+from flashsale.domain.users import Principal, Role
+from flashsale.http.app import build_app
+from flashsale.http.auth import Tokens
+from flashsale.http.server import Server
+from flashsale.http.streams.hub import LiveHub
+from tests.conftest import make_settings
+from tests.support.reference import Reference
+
+TIMEOUT_S = 3.0
+BODIES: dict[str, dict[str, object]] = {
+    "register": {"name": "Ada", "email": "EMAIL", "password": "unlikely 4711 horse"},
+    "logIn": {"email": "EMAIL", "password": "unlikely 4711 horse"},
+    "buy": {"productId": 1},
+    "createProduct": {"name": "Phone", "price": "1", "stock": 5},
+    "changeProduct": {"name": "Phone"},
+    "setStock": {"productId": 1, "stock": 50},
+}
+
+
+@asynccontextmanager
+async def serving(settings, change=None):
+    """Serve from real servers; gives the client and what it serves from."""
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(open_services(settings, name="test"))
+        hub = LiveHub(services)
+        edge = build_app(change(services) if change else services, hub)
+        server = Server(edge, settings.http)
+        await stack.enter_async_context(edge.lifespan())
+        sock = socket.create_server(("127.0.0.1", 0))
+        await server.listen(sock)
+        client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{sock.getsockname()[1]}", timeout=30)
+        try:
+            yield await stack.enter_async_context(client), services
+        finally:
+            hub.close()
+            await server.stop(leave_s=0, finish_s=1)
+
+
+class Broken:
+    """A defect: whatever is asked of it."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+    def __call__(self, *_arguments, **_named):
+        raise RuntimeError
+
+
+class BrokenBuy(Broken):
+    def __init__(self, rate):
+        self.rate = rate
+
+
+def break_all(services):
+    broken = dict.fromkeys(("catalog", "orders", "accounts", "administer", "readiness", "users"), Broken())
+    return dataclasses.replace(services, **broken, buy=BrokenBuy(services.buy.rate))
+
+
+class Caller:
+    """Asks for each operation, and lets the document judge each answer."""
+
+    def __init__(self, client, reference, ids):
+        self.client, self.reference, self.ids = client, reference, ids
+        self.operations = {
+            operation["operationId"]: (method.upper(), path, operation)
+            for path, item in reference.document["paths"].items()
+            for method, operation in item.items()
+        }
+
+    async def __call__(self, name, headers=None, *, expect=None, query="", last=None, **more):
+        method, path, operation = self.operations[name]
+        url = path.format(**{**self.ids, **(last or {})}) + query
+        if "requestBody" in operation and not more:
+            sent = json.dumps(BODIES[name]).replace("EMAIL", f"{uuid.uuid4().hex}@example.com")
+            more = {"content": sent, "headers": {"Content-Type": "application/json"}}
+        more["headers"] = {**more.get("headers", {}), **(headers or {})}
+        async with self.client.stream(method, url, **more) as answer:
+            stream = answer.headers.get("content-type", "").startswith("text/event-stream")
+            body = b"" if stream else await answer.aread()
+        self.reference.check(method, answer.url.path, answer.status_code, answer.headers, body)
+        if expect is not None:
+            assert answer.status_code == expect, (name, answer.status_code, body)
+        return answer
+
+    async def raw(self, name, head, *, wait=False):
+        """Send a head that the connection refuses, with this operation's method and path."""
+        method, path, _ = self.operations[name]
+        reader, writer = await asyncio.open_connection(self.client.base_url.host, self.client.base_url.port)
+        writer.write(head.replace(b"LINE", f"{method} {path.format(**self.ids)}".encode()))
+        answer = await asyncio.wait_for(reader.read(), 3 * TIMEOUT_S if wait else 30)
+        writer.close()
+        lines, _, body = answer.partition(b"\r\n\r\n")
+        fields = (line.split(": ", 1) for line in lines.decode().split("\r\n")[1:])
+        headers = {key.lower(): value for key, value in fields}
+        self.reference.check(method, path.format(**self.ids), int(lines.split()[1]), headers, body)
+
+
+RAW = (
+    b"LINE HTTP/1.1\r\n\r\n",
+    b"LINE HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n",
+    b"LINE?" + b"a" * 20_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+    b"LINE HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 20_000 + b"\r\n\r\n",
+)
+
+
+async def refusals(call, buyer, admin):
+    """What each operation refuses before it does anything."""
+    for name, (_, path, operation) in call.operations.items():
+        answers = operation["responses"]
+        await call(name, query="?nonsense=1", expect=400)
+        if "401" in answers and operation["security"]:
+            await call(name, expect=401)
+        if "403" in answers:
+            await call(name, buyer, expect=403)
+        if "415" in answers:
+            await call(
+                name, content="{}", headers={"Content-Type": "text/plain", **whose(path, buyer, admin)}, expect=415
+            )
+        if "{" in path:
+            await call(name, last=dict.fromkeys(call.ids, "A-"), expect=404)
+        for head in RAW:
+            await call.raw(name, head)
+    await asyncio.gather(*(call.raw(name, b"LINE HTTP/1.1\r\nhos", wait=True) for name in call.operations))
+
+
+def whose(path, buyer, admin):
+    return admin if path.startswith("/api/admin") else buyer
+
+
+async def accounts(call, settings, db):
+    """Make a buyer and an administrator; gives their headers."""
+    account = {"email": "ada@example.com", "password": "unlikely 4711 horse"}
+    await call("register", json={**account, "name": "Ada"}, expect=201)
+    await call("register", json={**account, "name": "Ada"}, expect=409)
+    await call("logIn", json={**account, "password": "another 4711 horse"}, expect=401)
+    buyer = {"Authorization": f"Bearer {(await call('logIn', json=account, expect=200)).json()['token']}"}
+    user_id = uuid.UUID((await call("register", expect=201)).json()["user"]["id"])
+    await db.execute("UPDATE users SET role = 'admin' WHERE user_id = $1", user_id)
+    token = Tokens(settings.auth).issue(Principal(user_id=user_id, role=Role.ADMIN))
+    return buyer, {"Authorization": f"Bearer {token}"}
+
+
+async def sale(call, services, buyer, admin):
+    """Sell, look, pay and cancel."""
+    new = {"name": "Phone", "price": "1", "stock": 5, "paymentMode": "by_buyer"}
+    product_id = (await call("createProduct", admin, json=new, expect=201)).json()["id"]
+    none = (await call("createProduct", admin, json={**new, "stock": 0}, expect=201)).json()["id"]
+    BODIES["buy"]["productId"] = BODIES["setStock"]["productId"] = call.ids["product_id"] = product_id
+    key = {"Idempotency-Key": "k", **buyer}
+    orders = [(await call("buy", key, expect=202)).json()["orderId"], (await call("buy", buyer)).json()["orderId"]]
+    await call("buy", buyer, json={"productId": none}, expect=409)
+    await call("buy", buyer, json={"productId": 999_999}, expect=404)
+    await call("buy", key, json={"productId": product_id, "quantity": 2}, expect=422)
+    await services.order_rows.process([uuid.UUID(one) for one in orders], payment_due_s=30)
+    call.ids["order_id"] = orders[0]
+    for name, (_, path, operation) in call.operations.items():
+        if "304" in operation["responses"]:
+            tag = (await call(name, whose(path, buyer, admin), expect=200)).headers["etag"]
+            await call(name, {**whose(path, buyer, admin), "If-None-Match": tag}, expect=304)
+    for name in ("watchOrder", "watchStock", "isAlive", "isReady", "getMetrics"):
+        await call(name, buyer, expect=200)
+    await call("createStreamToken", buyer, expect=201)
+    await call("payOrder", buyer, expect=202)
+    await call("cancelOrder", buyer, expect=409)
+    call.ids["order_id"] = orders[1]
+    version = (await call("cancelOrder", buyer, expect=200)).json()["version"]
+    await call("payOrder", buyer, expect=409)
+    await call("watchOrder", {**buyer, "Last-Event-ID": str(version)}, expect=204)
+    for name in ("changeProduct", "pauseSale", "resumeSale", "listOrders"):
+        await call(name, admin, expect=200)
+    await call("setStock", admin, json={"productId": product_id, "stock": 0}, expect=409)
+    await call("setStock", admin, expect=200)
+    await call("setStock", admin, json={"productId": 999_999, "stock": 1}, expect=404)
+
+
+async def ask_all(call, status, buyer, admin, *, times=1):
+    """Ask for each operation that names a status, this often."""
+    wrong = {"json": {"email": "ada@example.com", "password": "another 4711 horse"}}
+    for name, (_, path, operation) in call.operations.items():
+        for _ in range(times if status in operation["responses"] else 0):
+            await call(name, whose(path, buyer, admin), **(wrong if name == "logIn" else {}))
+
+
+@asynccontextmanager
+async def no_database(server, url, spared):
+    """End every connection to a database but one, and let none begin."""
+    outside, database = await asyncpg.connect(server.url), url.rpartition("/")[2]
+    others = "datname = $1 AND pid <> $2"
+    await outside.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
+    await outside.execute(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}", database, spared.get_server_pid()
+    )
+    try:
+        yield
+    finally:
+        await outside.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
+        await outside.close()
+
+
+async def test_every_answer_that_the_document_names_is_given(postgres, postgres_url, valkey, redis, db):
+    settings = make_settings(postgres_url, valkey.url, http={"request_timeout_s": TIMEOUT_S})
+    async with serving(settings) as (client, services):
+        reference = Reference((await client.get("/schema/openapi.json")).json())
+        call = Caller(client, reference, {"code": "sold_out", "product_id": 1, "order_id": str(uuid.uuid4())})
+        buyer, admin = await accounts(call, settings, db)
+        await sale(call, services, buyer, admin)
+        await refusals(call, buyer, admin)
+    ones = {"orders": 1, "streams": 1, "administration": 1}
+    strict = {"limits": ones, "gate": {"rate_limit": 1}, "logins": {"free_tries": 1}}
+    async with serving(make_settings(postgres_url, valkey.url, **strict)) as (call.client, _):
+        await ask_all(call, "429", buyer, admin, times=4)
+    async with serving(settings, break_all) as (call.client, _):
+        await ask_all(call, "500", buyer, admin)
+    away = make_settings(postgres_url, valkey.url, postgres={"url": postgres_url, "acquire_timeout_s": 0.5})
+    async with serving(away) as (call.client, _), no_database(postgres, postgres_url, db):
+        call.ids["product_id"] += 1_000
+        await ask_all(call, "503", buyer, admin)
+    seen = {(name, status) for name, status, _ in reference.seen}
+    named = {(name, status) for name, status, _ in reference.named()}
+    assert len(named) > 250
+    assert named - seen == set()
