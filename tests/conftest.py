@@ -115,7 +115,7 @@ def make_settings(postgres_url: str, redis_url: str, **groups: dict[str, object]
     given: dict[str, dict[str, object]] = {
         "postgres": {"url": postgres_url},
         "redis": {"url": redis_url},
-        "auth": {"jwt_secret": "only-for-tests-" * 4},
+        "auth": {"jwt_secret": "only-for-tests: 0123456789 abcdefgh"},
         "payments": {"gateway_url": "http://127.0.0.1:9", "gateway_secret": "unused"},
     }
     for name, group in groups.items():

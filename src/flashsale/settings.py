@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from ipaddress import ip_network
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -30,29 +31,50 @@ if TYPE_CHECKING:
 PREFIX, DELIMITER, FILE = "FLASHSALE_", "__", "_FILE"
 
 SECRETS: Mapping[str, frozenset[str]] = {
-    "api": frozenset({"postgres.url", "redis.url", "auth.jwt_secret"}),
+    "api": frozenset({"postgres.url", "redis.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
     "orders": frozenset({"postgres.url", "redis.url"}),
     "payments": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
     "maintenance": frozenset({"postgres.url", "redis.url"}),
     "simulator": frozenset({"payments.gateway_secret"}),
     "migrate": frozenset({"postgres.owner_url", "postgres.api_password", "postgres.worker_password"}),
     "admin": frozenset({"postgres.owner_url"}),
-    "accounts": frozenset({"postgres.url", "auth.jwt_secret"}),
+    "accounts": frozenset({"postgres.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
     "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
 }
 """The secrets of each kind of process, which gets no others. `accounts`: `flashsale buyers` and `flashsale token`."""
 
-OPTIONAL = frozenset({"postgres.api_password", "postgres.worker_password", "payments.gateway_secret"})
+OPTIONAL = frozenset(
+    {"postgres.api_password", "postgres.worker_password", "payments.gateway_secret", "auth.jwt_second_secret"}
+)
 """Secrets without which a process of such a kind may start."""
 
+KEY_CHARS_MIN = 32
+"""Shortest key of the tokens: RFC 7518 asks HS256 for 256 bits."""
+
+PAIRS_MIN = 16
+"""How many different pairs of neighbouring characters it holds at least: half of those of 32 random digits."""
 
 EXAMPLE = "change-me"
 """The placeholder for secrets in docker/.env.example."""
 
 
 def _replaced(secret: SecretStr) -> SecretStr:
-    if EXAMPLE in secret.get_secret_value():
+    letters = "".join(character for character in secret.get_secret_value().lower() if character.isalpha())
+    if EXAMPLE.replace("-", "") in letters:
         raise ValueError(f"still holds the example's {EXAMPLE}; set a secret of your own")
+    return secret
+
+
+def _varied(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if text and len(set(pairwise(text))) < PAIRS_MIN:
+        raise ValueError("repeats too few different characters; make one with `openssl rand -hex 32`")
+    return secret
+
+
+def _long_or_empty(secret: SecretStr) -> SecretStr:
+    if 0 < len(secret.get_secret_value()) < KEY_CHARS_MIN:
+        raise ValueError(f"should have at least {KEY_CHARS_MIN} characters, or be empty")
     return secret
 
 
@@ -138,9 +160,12 @@ class RedisSettings(Group):
 class AuthSettings(Group):
     """Tokens and passwords."""
 
-    jwt_secret: Annotated[Secret, Field(min_length=32)] = Field(
+    jwt_secret: Annotated[Secret, Field(min_length=KEY_CHARS_MIN), AfterValidator(_varied)] = Field(
         SecretStr(""),
         description="Secret key that signs the tokens (HS256): at least 32 bytes, the same in every API process.",
+    )
+    jwt_second_secret: Annotated[Secret, AfterValidator(_long_or_empty), AfterValidator(_varied)] = Field(
+        SecretStr(""), description="Second key: its tokens are accepted too, while the secret is rotated."
     )
     jwt_issuer: str = Field("flashsale", description="Value of the claim `iss` in every token.")
     jwt_audience: str = Field("flashsale-api", description="Value of the claim `aud` in every token.")

@@ -124,7 +124,7 @@ async def test_a_worker_lives_while_it_writes_heartbeats(postgres_url, valkey, d
                 "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",
                 "FLASHSALE_POSTGRES__URL": postgres_url,
                 "FLASHSALE_REDIS__URL": valkey.url,
-                "FLASHSALE_AUTH__JWT_SECRET": "only-for-tests-" * 4,
+                "FLASHSALE_AUTH__JWT_SECRET": "only-for-tests: 0123456789 abcdefgh",
                 "FLASHSALE_PAYMENTS__GATEWAY_URL": "http://127.0.0.1:9",
                 "FLASHSALE_WORKERS__HEARTBEAT_S": "0.1",
                 "FLASHSALE_WORKERS__STALLED_S": "1",

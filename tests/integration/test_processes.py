@@ -20,7 +20,7 @@ def served(postgres_url, valkey, redis, tmp_path):
             **os.environ,
             "FLASHSALE_POSTGRES__URL": postgres_url,
             "FLASHSALE_REDIS__URL": valkey.url,
-            "FLASHSALE_AUTH__JWT_SECRET": "x" * 32,
+            "FLASHSALE_AUTH__JWT_SECRET": "only-for-tests: 0123456789 abcdefgh",
             "FLASHSALE_HTTP__PROCESSES": "2",
             "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
         }

@@ -154,7 +154,7 @@ def run(command, url, **more):
         **os.environ,
         "FLASHSALE_POSTGRES__URL": url,
         "FLASHSALE_REDIS__URL": "redis://127.0.0.1:1/0",
-        "FLASHSALE_AUTH__JWT_SECRET": "only-for-tests-" * 4,
+        "FLASHSALE_AUTH__JWT_SECRET": "only-for-tests: 0123456789 abcdefgh",
         **more,
     }
     return subprocess.Popen(

@@ -57,7 +57,7 @@ def stopped(settings):
             "FLASHSALE_POSTGRES__URL": settings.postgres.url.get_secret_value(),
             "FLASHSALE_POSTGRES__IDLE_TRANSACTION_TIMEOUT_S": str(LIMIT_S),
             "FLASHSALE_REDIS__URL": settings.redis.url.get_secret_value(),
-            "FLASHSALE_AUTH__JWT_SECRET": "only-for-tests-" * 4,
+            "FLASHSALE_AUTH__JWT_SECRET": "only-for-tests: 0123456789 abcdefgh",
         }
         command = [sys.executable, "-c", CHANGE, str(product_id)]
         child = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)

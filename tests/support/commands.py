@@ -28,7 +28,7 @@ def environment(postgres_url, redis_url, name="", **more):
         **of_this_checkout(),
         "FLASHSALE_POSTGRES__URL": postgres_url,
         "FLASHSALE_REDIS__URL": redis_url,
-        "FLASHSALE_AUTH__JWT_SECRET": "x" * 32,
+        "FLASHSALE_AUTH__JWT_SECRET": "only-for-tests: 0123456789 abcdefgh",
         "FLASHSALE_PAYMENTS__GATEWAY_URL": "http://127.0.0.1:9",
         "FLASHSALE_PAYMENTS__GATEWAY_SECRET": "secret",
         "FLASHSALE_HTTP__PROCESSES": "2" if "two" in name else "1",

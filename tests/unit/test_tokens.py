@@ -1,17 +1,20 @@
 import base64
 import json
+import re
 import time
 from uuid import uuid4
 
 import jwt
 import pytest
 
-from flashsale.domain.errors import Unauthenticated
+from flashsale.domain.errors import FlashSaleError, Forbidden, Unauthenticated
 from flashsale.domain.users import Principal, Role
 from flashsale.http.auth import Tokens
+from flashsale.http.messages import Request
+from flashsale.http.problems import problem_of
 from flashsale.settings import AuthSettings
 
-KEY = "k" * 40
+KEY = "only-for-tests: 0123456789 abcdefgh"
 BUYER = Principal(user_id=uuid4(), role=Role.BUYER)
 
 
@@ -35,7 +38,7 @@ def unsigned(header, payload):
 
 def test_a_token_says_who_it_was_made_for():
     made = tokens()
-    token = made.issue(BUYER)
+    token = made.issue(BUYER).encode()
     assert made.verify(token) == BUYER
     assert made.verify(token) == BUYER, "remembered"
     assert tokens().verify(token) == BUYER, "in another process"
@@ -63,18 +66,18 @@ def test_a_token_says_who_it_was_made_for():
 )
 def test_a_token_that_does_not_hold_is_refused(token):
     with pytest.raises(Unauthenticated):
-        tokens().verify(token)
+        tokens().verify(token if isinstance(token, bytes) else token.encode())
 
 
 def test_a_remembered_token_expires():
     made = tokens(jwt_ttl_s=1)
-    token = made.issue(BUYER)
+    token = made.issue(BUYER).encode()
     made.verify(token)
     made._verified[token] = (BUYER, time.time() - 1)
     later = jwt.decode(token, options={"verify_signature": False})["exp"]
     assert later
     assert made.verify(token) == BUYER
-    expired = jwt.encode(claims(exp=int(time.time()) - 1), KEY, algorithm="HS256")
+    expired = jwt.encode(claims(exp=int(time.time()) - 1), KEY, algorithm="HS256").encode()
     made._verified[expired] = (BUYER, time.time() - 1)
     with pytest.raises(Unauthenticated):
         made.verify(expired)
@@ -83,7 +86,7 @@ def test_a_remembered_token_expires():
 def test_the_memory_of_tokens_is_bounded():
     made = tokens(verified_tokens_max=3)
     for _ in range(10):
-        made.verify(made.issue(Principal(user_id=uuid4(), role=Role.BUYER)))
+        made.verify(made.issue(Principal(user_id=uuid4(), role=Role.BUYER)).encode())
     assert len(made._verified) == 3
 
 
@@ -94,13 +97,53 @@ def test_a_stream_token_opens_one_order_and_nothing_else():
     with pytest.raises(Unauthenticated):
         made.read_stream(token, uuid4())
     with pytest.raises(Unauthenticated):
-        made.verify(token)
+        made.verify(token.encode())
     with pytest.raises(Unauthenticated):
         made.read_stream(made.issue(BUYER), order_id)
 
 
-@pytest.mark.parametrize("header", [None, b"", b"Basic x", b"Bearer", b"Bearer " + b"x" * 5000])
-def test_a_request_without_a_bearer_token_is_anonymous(header):
-    headers = [] if header is None else [(b"authorization", header)]
-    with pytest.raises(Unauthenticated):
-        tokens().principal({"headers": headers})
+NOTHING_SENT = 'Bearer realm="flashsale"'
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "challenge"),
+    [
+        pytest.param([], 401, NOTHING_SENT, id="nothing"),
+        pytest.param([b""], 401, NOTHING_SENT, id="an empty header"),
+        pytest.param([b"Basic dTpw"], 401, NOTHING_SENT, id="another scheme"),
+        pytest.param([b"Bearerx y"], 401, NOTHING_SENT, id="nearly the scheme"),
+        pytest.param([b"Bearer"], 400, "invalid_request", id="no token"),
+        pytest.param([b"Bearer   "], 400, "invalid_request", id="blanks"),
+        pytest.param([b"Bearer " + b"x" * 5000], 400, "invalid_request", id="far too long"),
+        pytest.param([b"Bearer a b"], 400, "invalid_request", id="two words"),
+        pytest.param([b"Bearer \xff\xfe.a.b"], 400, "invalid_request", id="no ASCII"),
+        pytest.param([b"Bearer a.b.c\xa0"], 400, "invalid_request", id="a blank of another alphabet"),
+        pytest.param([b"Bearer a.b.c", b"Bearer a.b.c"], 400, "invalid_request", id="two headers"),
+        pytest.param([b"Bearer a.b.c"], 401, "invalid_token", id="no token of ours"),
+        pytest.param([b"bearer " + tokens(jwt_issuer="x").issue(BUYER).encode()], 401, "invalid_token", id="foreign"),
+    ],
+)
+def test_what_is_sent_as_credentials_is_answered_as_rfc_6750_says(sent, status, challenge):
+    headers = [(b"authorization", value) for value in sent]
+    request = Request(method="GET", path="/", query=b"", headers=headers)
+    made = tokens()
+    for ask in (lambda: made.principal({"headers": headers}), lambda: made.sender(request)):
+        with pytest.raises(FlashSaleError) as refused:
+            ask()
+        answer = problem_of(refused.value)
+        said = dict(answer.headers)[b"www-authenticate"].decode()
+        assert answer.status == status
+        if challenge == NOTHING_SENT:
+            assert said == NOTHING_SENT
+        else:
+            assert re.fullmatch(
+                rf'Bearer realm="flashsale", error="{challenge}", error_description="[ !#-\[\]-~]+"', said
+            )
+    good = [(b"authorization", b"bEARER  " + made.issue(BUYER).encode())]
+    assert made.principal({"headers": good}) == BUYER
+
+
+def test_who_may_not_is_told_that_more_is_needed():
+    answer = problem_of(Forbidden("Administrators only."))
+    assert answer.status == 403
+    assert b'error="insufficient_scope"' in dict(answer.headers)[b"www-authenticate"]

@@ -59,6 +59,11 @@ class Unauthenticated(FlashSaleError):
 
     code = "unauthenticated"
 
+    def __init__(self, detail: str, *, refused: bool = False) -> None:
+        """Keep the sentence; `refused`: a token was sent, and it is forged, expired, revoked or for something else."""
+        super().__init__(detail)
+        self.refused = refused
+
 
 class BadCredentials(Unauthenticated):
     """Email or password is wrong."""

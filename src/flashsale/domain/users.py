@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+GENERATION_MAX = 2**31 - 1
+
 
 class Role(enum.StrEnum):
     """What a user may do."""
@@ -35,3 +37,5 @@ class Principal:
 
     user_id: UUID
     role: Role
+    generation: int = 0
+    """That of the account when the token was issued; the token ends when the account's rises."""

@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import jwt
 from litestar.di import NamedDependency
 from litestar.exceptions import ImproperlyConfiguredException
 from litestar.params import SkipValidation
 
-from flashsale.domain.errors import Forbidden, Unauthenticated
-from flashsale.domain.users import Principal, Role
+from flashsale.domain.errors import Forbidden, InvalidInput, Unauthenticated
+from flashsale.domain.users import GENERATION_MAX, Principal, Role
+from flashsale.http.token_keys import Keys
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
     from litestar.handlers import BaseRouteHandler
     from litestar.types import Scope
 
+    from flashsale.http.messages import Request
     from flashsale.settings import AuthSettings
 
-ALGORITHM = "HS256"
-REQUIRED = ["exp", "iat", "iss", "aud", "sub", "use"]
 TOKEN_BYTES_MAX = 2048
+TOKEN_CHARS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=")
+"""What RFC 6750 lets a bearer token hold."""
 
 
 class Tokens:
     """Issues and verifies tokens. Verified login tokens are remembered until they expire."""
 
     def __init__(self, settings: AuthSettings) -> None:
-        """Keep the key."""
-        # As a JWK the key is prepared once; given as text, PyJWT looks at it anew for each token that it verifies.
-        secret = base64.urlsafe_b64encode(settings.jwt_secret.get_secret_value().encode()).decode()
-        self._key = jwt.PyJWK({"kty": "oct", "k": secret}, algorithm=ALGORITHM)
+        """Keep the keys."""
+        self._keys = Keys(settings)
         self._settings = settings
-        self._verified: dict[str, tuple[Principal, float]] = {}
+        self._verified: dict[bytes, tuple[Principal, int]] = {}
 
     def issue(self, principal: Principal) -> str:
         """Make a login token."""
-        return self._sign({"sub": str(principal.user_id), "role": principal.role.value, "use": "login"}, None)
+        return self._sign(principal, int(time.time()) + self._settings.jwt_ttl_s, use="login")
 
     def issue_stream(self, principal: Principal, order_id: UUID) -> tuple[str, int]:
         """Make a token that opens the stream of one order; gives it and when it expires, in Unix seconds."""
         expires_at = int(time.time()) + self._settings.stream_token_ttl_s
-        claims = {"sub": str(principal.user_id), "role": principal.role.value, "use": "stream", "order": str(order_id)}
-        return self._sign(claims, expires_at), expires_at
+        return self._sign(principal, expires_at, use="stream", order=str(order_id)), expires_at
 
-    def verify(self, token: str) -> Principal:
+    def verify(self, token: bytes) -> Principal:
         """Give whom a login token speaks for; `Unauthenticated` if it does not hold."""
         known = self._verified.get(token)
         if known is not None:
             if time.time() < known[1]:
                 return known[0]
             del self._verified[token]
-        claims = self._claims(token, use="login")
-        principal = _principal(claims)
+        principal, expires_at = self._read(token)
         if self._settings.verified_tokens_max:
             if len(self._verified) >= self._settings.verified_tokens_max:
                 del self._verified[next(iter(self._verified))]
-            self._verified[token] = (principal, float(claims["exp"]))
+            self._verified[token] = (principal, expires_at)
         return principal
 
     def read_stream(self, token: str, order_id: UUID) -> tuple[Principal, bool]:
@@ -69,63 +65,87 @@ class Tokens:
         Raises:
             Unauthenticated: if it is not genuine, or for something else; nothing is said of its time then.
         """
-        claims = self._claims(token, use="stream", timed=False)
+        claims = self._keys.claims(token, use="stream", timed=False)
         if claims.get("order") != str(order_id):
-            raise Unauthenticated("This stream token is for another order.")
+            raise Unauthenticated("This stream token is for another order.", refused=True)
         if not isinstance(claims["exp"], int):
-            raise Unauthenticated("The token does not hold; log in again.")
+            raise Unauthenticated("The token does not hold; log in again.", refused=True)
         return _principal(claims), claims["exp"] <= time.time()
 
+    def sender(self, request: Request) -> Principal:
+        """Give who sends a request, by its Authorization header; raises as `bearer` does."""
+        return self.bearer(request.all(b"authorization"))
+
     def principal(self, scope: Scope) -> Principal:
-        """Give who sends a request, by its Authorization header; `Unauthenticated` without a token that holds."""
-        return self.bearer(next((value for name, value in scope["headers"] if name == b"authorization"), None))
+        """Give who sends a request, by its Authorization header; raises as `bearer` does."""
+        return self.bearer([value for name, value in scope["headers"] if name == b"authorization"])
 
-    def bearer(self, authorization: bytes | None) -> Principal:
-        """Give whom the value of an Authorization header speaks for; `Unauthenticated` if it does not hold."""
-        kind, _, token = (authorization or b"").partition(b" ")
-        if kind.lower() != b"bearer" or not token or len(token) > TOKEN_BYTES_MAX:
-            raise Unauthenticated("Send a token: Authorization: Bearer <token>.")
-        return self.verify(token.decode("latin-1").strip())
+    def bearer(self, sent: list[bytes]) -> Principal:
+        """Give whom the values of a request's Authorization headers speak for.
 
-    def _sign(self, claims: dict[str, Any], expires_at: int | None) -> str:
-        now = int(time.time())
-        claims |= {
-            "iss": self._settings.jwt_issuer,
-            "aud": self._settings.jwt_audience,
-            "iat": now,
-            "exp": expires_at or now + self._settings.jwt_ttl_s,
-        }
-        return jwt.encode(claims, self._key, algorithm=ALGORITHM)
-
-    def _claims(self, token: str, *, use: str, timed: bool = True) -> dict[str, Any]:
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                self._key,
-                algorithms=[ALGORITHM],
-                issuer=self._settings.jwt_issuer,
-                audience=self._settings.jwt_audience,
-                # `iat` must be there, but another machine's clock may be ahead of this one's; `exp` alone ends a token.
-                options={"require": REQUIRED, "verify_iat": False, "verify_exp": timed},
+        Raises:
+            Unauthenticated: if there is none, or one of another scheme; if the token does not hold.
+            InvalidInput: if there are several, or if the token is none that RFC 6750 allows.
+        """
+        if len(sent) != 1:
+            if sent:
+                raise InvalidInput(field="Authorization", problem="was sent twice")
+            raise Unauthenticated(SEND_A_TOKEN)
+        scheme, _, rest = sent[0].partition(b" ")
+        if scheme != b"Bearer" and scheme.lower() != b"bearer":
+            raise Unauthenticated(SEND_A_TOKEN)
+        token = rest.strip(b" \t")
+        if not token or len(token) > TOKEN_BYTES_MAX:
+            raise InvalidInput(
+                field="Authorization", problem=f"must hold a token of 1 to {TOKEN_BYTES_MAX} bytes after `Bearer`"
             )
-        except jwt.ExpiredSignatureError as error:
-            raise Unauthenticated("The token has expired; log in again.") from error
-        except jwt.InvalidTokenError as error:
-            raise Unauthenticated("The token does not hold; log in again.") from error
-        if claims["use"] != use:
-            raise Unauthenticated("This token is for something else.")
-        return claims
+        try:
+            return self.verify(token)
+        except Unauthenticated:
+            if not TOKEN_CHARS.issuperset(token):
+                raise InvalidInput(field="Authorization", problem="holds characters that no token has") from None
+            raise
 
+    def _read(self, token: bytes) -> tuple[Principal, int]:
+        """Give principal and end of a login token."""
+        read = self._keys.login(token, now_s=time.time())
+        if read is not None:
+            return Principal(user_id=read.sub, role=read.role, generation=read.gen), read.exp
+        claims = self._keys.claims(token.decode("latin-1"), use="login")
+        return _principal(claims), int(claims["exp"])
+
+    def _sign(self, principal: Principal, expires_at: int, *, use: str, **more: str) -> str:
+        return self._keys.sign(
+            {
+                "sub": str(principal.user_id),
+                "role": principal.role.value,
+                "gen": principal.generation,
+                "use": use,
+                **more,
+                "iss": self._settings.jwt_issuer,
+                "aud": self._settings.jwt_audience,
+                "iat": int(time.time()),
+                "exp": expires_at,
+            }
+        )
+
+
+SEND_A_TOKEN = "Send a token: Authorization: Bearer <token>."  # noqa: S105 - says how
 
 UseTokens = NamedDependency[SkipValidation[Tokens]]
 """How a route asks for them."""
 
 
 def _principal(claims: dict[str, Any]) -> Principal:
+    # A token without a generation is of a release that did not have them: of the first.
+    generation = claims.get("gen", 0)
     try:
-        return Principal(user_id=UUID(claims["sub"]), role=Role(claims["role"]))
+        principal = Principal(user_id=UUID(claims["sub"]), role=Role(claims["role"]), generation=generation)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Unauthenticated("The token does not hold; log in again.") from error
+        raise Unauthenticated("The token does not hold; log in again.", refused=True) from error
+    if type(generation) is not int or not 0 <= generation <= GENERATION_MAX:
+        raise Unauthenticated("The token does not hold; log in again.", refused=True)
+    return principal
 
 
 def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

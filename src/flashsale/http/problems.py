@@ -37,6 +37,8 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
 }
 """Status by error class; a class that is not named has its nearest base's."""
 
+REALM = b'Bearer realm="flashsale"'
+
 CODES = {
     HTTPStatus.BAD_REQUEST: "invalid_request",
     HTTPStatus.UNAUTHORIZED: "unauthenticated",
@@ -78,10 +80,11 @@ def problem_of(error: errors.FlashSaleError, **more: object) -> Answer:
     status = next((STATUS[base] for base in type(error).__mro__ if base in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
     headers: Headers = []
     extra: dict[str, Any] = dict(more)
+    challenge = _challenge(error)
+    if challenge is not None:
+        headers.append((b"www-authenticate", challenge))
     if isinstance(error, errors.InvalidInput):
         extra["field"] = error.field
-    elif isinstance(error, errors.Unauthenticated):
-        headers.append((b"www-authenticate", b"Bearer"))
     elif isinstance(error, errors.RateLimited):
         headers += [
             (b"retry-after", b"%d" % error.retry_after_s),
@@ -91,6 +94,19 @@ def problem_of(error: errors.FlashSaleError, **more: object) -> Answer:
     elif isinstance(error, errors.Unavailable | errors.TooManyLogins):
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
     return problem(status, error.code, error.detail, headers, **extra)
+
+
+def _challenge(error: errors.FlashSaleError) -> bytes | None:
+    """Say which credentials are asked for, and what is wrong with those that were sent, as RFC 6750 does."""
+    if isinstance(error, errors.Unauthenticated):
+        code = "invalid_token" if error.refused else ""
+    elif isinstance(error, errors.Forbidden):
+        code = "insufficient_scope"
+    elif isinstance(error, errors.InvalidInput) and error.field == "Authorization":
+        code = "invalid_request"
+    else:
+        return None
+    return REALM + (f', error="{code}", error_description="{error.detail}"'.encode("ascii") if code else b"")
 
 
 SOLD_OUT = problem_of(errors.SoldOut())

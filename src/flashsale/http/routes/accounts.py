@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from flashsale.domain.errors import Unauthenticated
+from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.users import Principal
 from flashsale.http.addresses import Addresses
 from flashsale.http.bodies import body_of
@@ -71,8 +71,8 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
     def session(request: Request) -> UUID | None:
         """Give whose token a login shows, if any: a token is no condition here."""
         try:
-            return tokens.bearer(request.fields.get(b"authorization")).user_id
-        except Unauthenticated:
+            return tokens.sender(request).user_id
+        except FlashSaleError:
             return None
 
     def token(user: User) -> str:

@@ -132,7 +132,7 @@ def direct_routes(services: Services, tokens: Tokens, meter: Meter, limits: Limi
 
     async def buy(request: Received) -> Answer:
         try:
-            principal = tokens.bearer(request.fields.get(b"authorization"))
+            principal = tokens.sender(request)
             wanted = body_of(request, _buy_in, what="a buy")
             key = _key(request.all(b"idempotency-key"), wanted.request_id)
             try:
@@ -153,7 +153,7 @@ def direct_routes(services: Services, tokens: Tokens, meter: Meter, limits: Limi
 
     async def status(request: Received) -> Answer:
         order_id = UUID(request.path.split("/")[_ORDER_ID_AT])
-        principal = tokens.bearer(request.fields.get(b"authorization"))
+        principal = tokens.sender(request)
         request.beside = limits.orders.take(principal.user_id.int)
         order = await services.orders.get(order_id, principal)
         return rendered(HTTPStatus.OK, _encode(order_out(order)))
