@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, payment_attempts, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, requests, stock_raises, timeline, unit_pools, units, users FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, payment_attempts, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, requests, revocations, stock_raises, timeline, unit_pools, units, users FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -51,6 +51,7 @@ REVOKE ALL ON FUNCTION
     note_raised_stock_v2(),
     note_released_buyer_v1(),
     note_reopened_order_v1(),
+    note_revocation_v1(),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),
     notify_rows_v1(_channel text, _rows text[]),
@@ -77,6 +78,7 @@ REVOKE ALL ON FUNCTION
     procrastinate_unlink_periodic_defers_v1(),
     procrastinate_unregister_worker_v1(worker_id bigint),
     procrastinate_update_heartbeat_v1(worker_id bigint),
+    raise_generation_v1(),
     release_units_v1(_order_ids uuid[]),
     release_units_v2(_order_ids uuid[]),
     request_payment_v1(_order_id uuid, _due interval),
@@ -125,6 +127,9 @@ GRANT DELETE ON requests TO flashsale_api;
 GRANT INSERT (order_id, kind, user_id, key, fingerprint) ON requests TO flashsale_api;
 GRANT SELECT ON requests TO flashsale_api;
 GRANT UPDATE (kind) ON requests TO flashsale_api;
+GRANT INSERT ON revocations TO flashsale_api;
+GRANT SELECT ON revocations TO flashsale_api;
+GRANT UPDATE (generation, revoked_at) ON revocations TO flashsale_api;
 GRANT INSERT ON stock_raises TO flashsale_api;
 GRANT SELECT ON stock_raises TO flashsale_api;
 GRANT UPDATE (raised_at) ON stock_raises TO flashsale_api;
@@ -138,8 +143,8 @@ GRANT INSERT (product_id, unit_no) ON units TO flashsale_api;
 GRANT SELECT ON units TO flashsale_api;
 GRANT UPDATE (order_id) ON units TO flashsale_api;
 GRANT INSERT (user_id, name, email, password_hash, email_key) ON users TO flashsale_api;
-GRANT SELECT (user_id, name, email, role, created_at, email_key) ON users TO flashsale_api;
-GRANT UPDATE (password_hash) ON users TO flashsale_api;
+GRANT SELECT (user_id, name, email, role, created_at, email_key, generation) ON users TO flashsale_api;
+GRANT UPDATE (password_hash, generation) ON users TO flashsale_api;
 GRANT EXECUTE ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -238,6 +243,9 @@ GRANT DELETE ON requests TO flashsale_worker;
 GRANT INSERT (order_id, kind) ON requests TO flashsale_worker;
 GRANT SELECT ON requests TO flashsale_worker;
 GRANT UPDATE (created_at) ON requests TO flashsale_worker;
+GRANT DELETE ON revocations TO flashsale_worker;
+GRANT SELECT ON revocations TO flashsale_worker;
+GRANT UPDATE (revoked_at) ON revocations TO flashsale_worker;
 GRANT INSERT ON stock_raises TO flashsale_worker;
 GRANT SELECT ON stock_raises TO flashsale_worker;
 GRANT UPDATE (raised_at) ON stock_raises TO flashsale_worker;

@@ -50,6 +50,7 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("process", "sweep", "due", "postpone", "forget_postponed", "count_postponed"), (WORKER,)),
     **dict.fromkeys(("open_pools", "tend_units"), (WORKER,)),
     "create_admin": (),
+    "set_role": (),
 }
 """Who runs a statement, where it is not everybody who runs those of its file; nobody: the owner of the tables."""
 

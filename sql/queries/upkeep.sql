@@ -50,3 +50,19 @@ WITH deleted AS (
     RETURNING id
 )
 SELECT count(*)::integer AS jobs FROM deleted;
+
+-- name: delete_revocations
+-- Deletes up to $2 revocations that are older than $1: no token is. Gives how many.
+WITH deleted AS (
+    DELETE FROM revocations
+    WHERE user_id IN (
+        SELECT r.user_id
+        FROM revocations AS r
+        WHERE r.revoked_at < clock_timestamp() - $1::interval
+        ORDER BY r.revoked_at
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING user_id
+)
+SELECT count(*)::integer AS revocations FROM deleted;

@@ -3,18 +3,18 @@
 INSERT INTO users (user_id, name, email, password_hash, email_key)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT DO NOTHING
-RETURNING user_id, name, email, role, created_at;
+RETURNING user_id, name, email, role, created_at, generation;
 
 -- name: create_admin
 -- Creates an administrator's account, unless the email is in use. Only the owner of the tables may.
 INSERT INTO users (user_id, name, email, password_hash, email_key, role)
 VALUES ($1, $2, $3, $4, $5, 'admin')
 ON CONFLICT DO NOTHING
-RETURNING user_id, name, email, role, created_at;
+RETURNING user_id, name, email, role, created_at, generation;
 
 -- name: credentials
 -- Reads an account and its password hash by email as it was typed ($1) or by its key ($2): the first of them that there is.
-SELECT user_id, name, email, role, created_at, password_hash_v1(user_id) AS password_hash
+SELECT user_id, name, email, role, created_at, generation, password_hash_v1(user_id) AS password_hash
 FROM users
 WHERE coalesce(email_key, lower(email)) IN (lower($1), $2)
 ORDER BY lower(email) = lower($1) DESC
@@ -24,9 +24,39 @@ LIMIT 1;
 -- Reads the emails of the administrators.
 SELECT email FROM users WHERE role = 'admin' LIMIT 1000;
 
+-- name: account
+-- Reads an account by id.
+SELECT user_id, name, email, role, created_at, generation FROM users WHERE user_id = $1;
+
 -- name: set_password
--- Replaces an account's password hash.
-UPDATE users SET password_hash = $2 WHERE user_id = $1;
+-- Replaces the password hash of an account of generation $3, or of any if that is null. A trigger raises the generation.
+UPDATE users SET password_hash = $2
+WHERE user_id = $1 AND ($3::integer IS NULL OR generation = $3)
+RETURNING generation;
+
+-- name: set_role
+-- Gives an account a role. A trigger raises the generation.
+UPDATE users SET role = $2 WHERE user_id = $1;
+
+-- name: generations
+-- Reads the generations of accounts, those that are 0 aside.
+SELECT user_id, generation FROM users WHERE user_id = any($1::uuid []) AND generation > 0;
+
+-- name: raise_generation
+-- Ends the tokens of an account of generation $2, or of any if that is null.
+UPDATE users SET generation = generation + 1
+WHERE user_id = $1 AND ($2::integer IS NULL OR generation = $2)
+RETURNING generation;
+
+-- name: revocations
+-- Reads the revocations of the last $1, oldest first. There are no more than passwords were hashed in that time.
+SELECT
+    user_id,
+    generation,
+    extract(epoch FROM clock_timestamp() - revoked_at)::double precision AS age_s
+FROM revocations
+WHERE revoked_at > clock_timestamp() - $1::interval
+ORDER BY revoked_at;
 
 -- name: create_buyers
 -- Creates buyers $1-1 to $1-$2 without passwords, those that do not exist yet.

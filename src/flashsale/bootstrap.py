@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.adapters.redis.logins import RedisLoginLimits
-from flashsale.domain.errors import NotReady
+from flashsale.domain.errors import FlashSaleError, NotReady
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
 from flashsale.usecases.audit import Audit
@@ -44,7 +44,9 @@ from flashsale.usecases.process_orders import ProcessOrders
 from flashsale.usecases.readiness import Readiness
 from flashsale.usecases.reconcile import Reconcile
 from flashsale.usecases.return_units import ReturnUnits
+from flashsale.usecases.revocations import RevocationFeed, Revocations
 from flashsale.usecases.services import Services
+from flashsale.usecases.sessions import Sessions
 from flashsale.usecases.tend_units import TendUnits
 from flashsale.usecases.tidy import Tidy
 
@@ -147,7 +149,8 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
         gate.on_unloaded = load_gate.soon
         return_units = ReturnUnits(books, gate, limit=settings.workers.sweep_limit)
         opened.push_async_callback(return_units.close)
-        feed = CatalogFeed(PostgresFeed(database), catalog)
+        revocations = Revocations(users, token_s=settings.auth.jwt_ttl_s, poll_s=settings.live.poll_s)
+        feed = CatalogFeed(RevocationFeed(PostgresFeed(database), revocations), catalog)
         buy = Buy(
             catalog=catalog,
             gate=gate,
@@ -160,8 +163,12 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             busy_s=settings.postgres.lock_timeout_s,
         )
         opened.push_async_callback(buy.close)
-        polling = asyncio.create_task(catalog.poll())
-        opened.callback(polling.cancel)
+        with suppress(FlashSaleError):
+            await revocations.refresh()
+        for polling in (asyncio.create_task(catalog.poll()), asyncio.create_task(revocations.poll())):
+            opened.callback(polling.cancel)
+        accounts = Accounts(users, passwords, login_limits)
+        sessions = Sessions(users, accounts, revocations)
         yield Services(
             settings=settings,
             database=database,
@@ -169,12 +176,16 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             catalog=catalog,
             feed=feed,
             buy=buy,
-            orders=BuyerOrders(order_rows, return_units, payment_due_s=settings.orders.payment_due_s),
+            orders=BuyerOrders(
+                order_rows, return_units, sessions.require_admin, payment_due_s=settings.orders.payment_due_s
+            ),
             order_rows=order_rows,
             products=products,
             books=books,
             users=users,
-            accounts=Accounts(users, passwords, login_limits),
+            accounts=accounts,
+            sessions=sessions,
+            revocations=revocations,
             administer=Administer(
                 products,
                 order_rows,

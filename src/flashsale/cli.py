@@ -22,7 +22,11 @@ from flashsale.runtime.outputs import guard_errors, progress
 from flashsale.settings import LogSettings, Settings, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
+
+    from flashsale.adapters.postgres.users import PostgresUsers
+    from flashsale.domain.users import User
+    from flashsale.usecases.accounts import Accounts
 
 # Each command imports its modules when it runs, so `--help` starts fast.
 
@@ -297,20 +301,27 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
 @main.command(epilog='Example: printf %s "$PASSWORD" | flashsale admin --email admin@example.com')
 @click.option("--email", required=True, help="The administrator's email.")
 @click.option("--if-missing", is_flag=True, help="Do not change the password of an existing administrator.")
-def admin(email: str, if_missing: bool) -> None:  # noqa: FBT001 - click passes it by name
-    """Create an administrator or set the password of one, from standard input or typed at a terminal."""
-    from flashsale.bootstrap import as_owner, open_accounts, require_servers
+@click.option("--demote", is_flag=True, help="Make an administrator a buyer; needs no password.")
+def admin(email: str, if_missing: bool, demote: bool) -> None:  # noqa: FBT001 - click passes it by name
+    """Create an administrator or set the password of one, from standard input or typed at a terminal.
 
+    A new password, and --demote, end every token of the account at once.
+    """
+    from flashsale.bootstrap import as_owner
+
+    if demote and if_missing:
+        sys.exit("flashsale: --demote and --if-missing exclude each other.")
     settings = as_owner(_process_settings("admin"))
-    password = _read_password(email)
-    require_servers(settings)
+    password = "" if demote else _read_password(email)
 
-    async def run() -> None:
-        async with open_accounts(settings, name="admin") as (accounts, _):
-            user = await accounts.ensure_admin(email=email, password=password, change=not if_missing)
-        click.echo(f"administrator {user.email}: {user.user_id}")
+    async def run(accounts: Accounts, _: PostgresUsers) -> str:
+        if demote:
+            user = await accounts.demote(email)
+            return f"buyer {user.email}: {user.user_id}"
+        user = await accounts.ensure_admin(email=email, password=password, change=not if_missing)
+        return f"administrator {user.email}: {user.user_id}"
 
-    _run(run())
+    _with_accounts("admin", settings, run)
 
 
 @main.command(epilog="Example: flashsale buyers --count 10000 --out buyers.jsonl")
@@ -332,9 +343,10 @@ def buyers(count: int, prefix: str, out: IO[str]) -> None:
     async def run() -> None:
         async with open_accounts(settings, name="buyers") as (_, users):
             user_ids = await users.create_buyers(count, prefix=prefix)
+            risen = await users.generations(user_ids)
         tokens = Tokens(settings.auth)
         for user_id in user_ids:
-            token = tokens.issue(Principal(user_id=user_id, role=Role.BUYER))
+            token = tokens.issue(Principal(user_id=user_id, role=Role.BUYER, generation=risen.get(user_id, 0)))
             out.write(json.dumps({"user_id": str(user_id), "token": token}) + "\n")
         out.flush()
 
@@ -345,24 +357,70 @@ def buyers(count: int, prefix: str, out: IO[str]) -> None:
 @click.argument("email")
 def token(email: str) -> None:
     """Print a login token for an existing account, for scripts and first steps."""
-    from flashsale.bootstrap import open_accounts, require_servers
-    from flashsale.domain.users import Principal
     from flashsale.http.auth import Tokens
 
     settings = _process_settings("accounts")
+
+    async def run(_: Accounts, users: PostgresUsers) -> str:
+        return Tokens(settings.auth).issue((await _account(users, email)).principal)
+
+    _with_accounts("token", settings, run)
+
+
+@main.command(epilog="Example: flashsale password-reset ada@example.com")
+@click.argument("email")
+def password_reset(email: str) -> None:
+    """Print a token with which the owner of an account sets a new password, once.
+
+    Send it to the owner: POST /api/auth/reset {"token": ..., "password": ...}. It expires after
+    FLASHSALE_AUTH__RESET_TOKEN_TTL_S, and with the next change of the password.
+    """
+    from flashsale.http.auth import Tokens
+
+    settings = _process_settings("accounts")
+
+    async def run(_: Accounts, users: PostgresUsers) -> str:
+        return Tokens(settings.auth).issue_reset((await _account(users, email)).principal)
+
+    _with_accounts("password-reset", settings, run)
+
+
+@main.command(epilog="Example: flashsale sign-out ada@example.com")
+@click.argument("email")
+def sign_out(email: str) -> None:
+    """End every token of an account; its password stays."""
+
+    async def run(_: Accounts, users: PostgresUsers) -> str:
+        user = await _account(users, email)
+        await users.raise_generation(user.user_id)
+        return f"signed out {user.email}: {user.user_id}"
+
+    _with_accounts("sign-out", _process_settings("accounts"), run)
+
+
+def _with_accounts(
+    name: str, settings: Settings, use: Callable[[Accounts, PostgresUsers], Coroutine[object, object, str]]
+) -> None:
+    """Print what a command makes of the accounts."""
+    from flashsale.bootstrap import open_accounts, require_servers
+
     require_servers(settings)
 
     async def run() -> None:
-        async with open_accounts(settings, name="token") as (_, users):
-            found = await users.credentials(email)
-        if found is None:
-            sys.exit(
-                f"flashsale: no account has the email {email}. Create one with `flashsale buyers` or `flashsale admin`."
-            )
-        user, _ = found
-        _print_result(Tokens(settings.auth).issue(Principal(user_id=user.user_id, role=user.role)))
+        async with open_accounts(settings, name=name) as (accounts, users):
+            result = await use(accounts, users)
+        _print_result(result)
 
     _run(run())
+
+
+async def _account(users: PostgresUsers, email: str) -> User:
+    found = await users.credentials(email)
+    if found is None:
+        sys.exit(
+            f"flashsale: no account has the email {email}. Create one with `flashsale buyers` or `flashsale admin`."
+        )
+    return found[0]
 
 
 def _read_password(email: str) -> str:

@@ -41,7 +41,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "accounts": frozenset({"postgres.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
     "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
 }
-"""The secrets of each kind of process, which gets no others. `accounts`: `flashsale buyers` and `flashsale token`."""
+"""The secrets of each kind of process, which gets no others. `accounts`: `flashsale buyers`, `token` and the like."""
 
 OPTIONAL = frozenset(
     {"postgres.api_password", "postgres.worker_password", "payments.gateway_secret", "auth.jwt_second_secret"}
@@ -171,6 +171,7 @@ class AuthSettings(Group):
     jwt_audience: str = Field("flashsale-api", description="Value of the claim `aud` in every token.")
     jwt_ttl_s: int = Field(3600, ge=1, le=86_400, description="Lifetime of a login token.")
     stream_token_ttl_s: int = Field(300, ge=1, le=3600, description="Lifetime of a stream token.")
+    reset_token_ttl_s: int = Field(3600, ge=1, le=86_400, description="Lifetime of a token that resets a password.")
     verified_tokens_max: int = Field(
         20_000, ge=0, description="Maximum number of verified tokens that a process caches until they expire."
     )

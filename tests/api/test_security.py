@@ -17,6 +17,7 @@ from flashsale.domain.users import Principal, Role
 from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens
 from flashsale.http.streams.hub import LiveHub
+from flashsale.settings import AuthSettings
 from tests.conftest import add_buyers, add_product, make_settings
 from tests.support.api import waiting_order
 
@@ -36,6 +37,9 @@ MATRIX = {
     "GET /sse/stock/{product_id}": EVERYBODY,
     "POST /api/auth/login": EVERYBODY,
     "POST /api/auth/register": (201, 201, 201, 201),
+    "POST /api/auth/logout": (401, 204, 204, 204),
+    "POST /api/auth/password": (401, 200, 200, 200),
+    "POST /api/auth/reset": (204, 204, 204, 204),
     "POST /api/order/buy-flash": (401, 202, 202, 202),
     "GET /api/order/{order_id}/status": (401, 404, 200, 200),
     "GET /sse/orders/{order_id}": (401, 404, 200, 200),
@@ -88,8 +92,24 @@ async def test_the_matrix_names_every_route_and_the_document_who_needs_a_token(a
     assert found == {route: answers[0] == 401 for route, answers in MATRIX.items()}
 
 
+async def new_caller(api, stack, path, *, anonymous):
+    """Register; gives headers and the body for a route that ends tokens."""
+    account = {"name": "Ada", "email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse"}
+    made = (await api.post("/api/auth/register", json=account)).json()
+    principal = Principal(user_id=uuid.UUID(made["user"]["id"]), role=Role.BUYER)
+    tokens = Tokens(AuthSettings(jwt_secret=stack.secrets["jwt_secret"]))
+    bodies = {
+        "/api/auth/logout": None,
+        "/api/auth/password": {"oldPassword": account["password"], "newPassword": "another horse"},
+        "/api/auth/reset": {"token": tokens.issue_reset(principal), "password": "another horse"},
+    }
+    return {} if anonymous else {"Authorization": f"Bearer {made['token']}"}, bodies[path]
+
+
 @pytest.mark.parametrize("route", MATRIX)
-async def test_everybody_may_do_what_the_matrix_says_and_no_more(api, product, two_buyers, admin, database, route):
+async def test_everybody_may_do_what_the_matrix_says_and_no_more(
+    api, product, two_buyers, admin, database, stack, route
+):
     owner, other = two_buyers
     product_id = await product(paymentMode="by_buyer")
     order_id = await waiting_order(api, product_id, owner) if "{order_id}" in route else None
@@ -114,6 +134,9 @@ async def test_everybody_may_do_what_the_matrix_says_and_no_more(api, product, t
         body = bodies.get(route)
         if route == "POST /api/auth/register":
             body = {"name": "Ada", "email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse"}
+        if path in {"/api/auth/logout", "/api/auth/password", "/api/auth/reset"}:
+            # These end the caller's tokens: each caller is new.
+            headers, body = await new_caller(api, stack, path, anonymous=not headers)  # noqa: PLW2901
         assert await status_of(api, method, path, json=body, headers=headers) == expected, headers
         if expected >= 400:
             assert await database.fetch(state, product_id) == before

@@ -60,6 +60,8 @@ def ask(
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(config), "run", document,
         "--max-examples", str(examples), "--phases", phases, "--seed", str(seed),
         *(["--url", base_url] if base_url else []),
+        # It would end the token that all the other requests carry.
+        *(["--exclude-path", "/api/auth/logout"] if headers else []),
     ]  # fmt: skip
     nobody = {} if headers else {"NOBODY": "1"}
     environment = of_this_checkout(

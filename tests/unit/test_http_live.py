@@ -13,13 +13,14 @@ from flashsale.domain.errors import OrderNotFound, ProductNotFound, Unavailable
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import LiveStock, PaymentMode, Product
-from flashsale.domain.users import Principal, Role
+from flashsale.domain.users import Principal, Revocation, Role
 from flashsale.http.auth import Tokens
 from flashsale.http.streams.channel import Stream
 from flashsale.http.streams.held import Streams, StreamsOutlast
 from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases.catalog import Catalog, CatalogFeed
 from flashsale.usecases.ports import Connected, OrderChanged
+from flashsale.usecases.revocations import Revocations
 from tests.conftest import make_settings
 
 OWNER = Principal(user_id=uuid4(), role=Role.BUYER)
@@ -84,6 +85,11 @@ class OrderRows:
         return self.rows[order_id]
 
 
+class NoRevocations:
+    async def revocations(self, *, since_s):
+        return []
+
+
 class World:
     """A hub, its streams and what feeds them."""
 
@@ -91,6 +97,7 @@ class World:
         settings = make_settings("postgresql://x@127.0.0.1:9/x", "redis://127.0.0.1:9", live=live)
         self.products, self.feed, self.orders = Products(), Feed(), OrderRows()
         self.catalog = Catalog(self.products, poll_s=60)
+        self.revocations = Revocations(NoRevocations(), token_s=60, poll_s=60)
         services = SimpleNamespace(
             settings=settings,
             products=self.products,
@@ -98,6 +105,7 @@ class World:
             feed=CatalogFeed(self.feed, self.catalog),
             order_rows=self.orders,
             orders=self.orders,
+            revocations=self.revocations,
         )
         self.hub = LiveHub(services)
         self.streams = Streams(services, Tokens(settings.auth), self.hub)
@@ -144,6 +152,7 @@ class Client:
 @asynccontextmanager
 async def world(**live):
     made = World(**{"poll_s": 60, **live})
+    await made.revocations.refresh()
     running = asyncio.create_task(made.hub.run())
     yield made
     running.cancel()
@@ -425,3 +434,21 @@ async def test_streams_of_a_stopping_process_do_not_all_end_at_once(monkeypatch)
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         assert sum(client.ended for client in clients) < len(clients)
         await asyncio.gather(*ends)
+
+
+async def test_a_stream_ends_when_its_watcher_is_signed_out():
+    async with world() as made:
+        ending = asyncio.create_task(made.streams.end_revoked())
+        order_id = uuid4()
+        made.orders.put(order_id, OrderStatus.AWAITING_PAYMENT, 2)
+        async with (
+            watching(await made.streams.order(order_id, OWNER, 0)) as client,
+            watching(await made.streams.stock(1, 0)) as other,
+        ):
+            await client.until(lambda: client.events)
+            made.revocations.take(Revocation(user_id=uuid4(), generation=9))
+            made.revocations.take(Revocation(user_id=OWNER.user_id, generation=OWNER.generation + 1))
+            await client.until(lambda: client.ended)
+            assert not other.ended
+        ending.cancel()
+        assert not made.streams._private

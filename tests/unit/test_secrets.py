@@ -41,7 +41,7 @@ def environment(monkeypatch):
 def test_a_weak_key_is_refused_in_one_line_that_names_it_and_does_not_show_it(environment, variable, secret):
     environment.setenv(variable, secret)
     with pytest.raises(SystemExit) as refused:
-        read_settings()
+        read_settings("api")
     line, *rest = str(refused.value).splitlines()
     assert line.startswith(f"{variable}: ")
     assert secret not in line
@@ -62,9 +62,9 @@ def test_random_keys_of_every_usual_recipe_are_taken(environment, make):
     for _ in range(50):
         environment.setenv(FIRST, make())
         environment.setenv(SECOND, make())
-        read_settings()
+        read_settings("api")
 
 
 def test_an_empty_second_key_is_none(environment):
     environment.setenv(SECOND, "")
-    assert not read_settings().auth.jwt_second_secret.get_secret_value()
+    assert not read_settings("api").auth.jwt_second_secret.get_secret_value()

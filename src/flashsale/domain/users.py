@@ -29,6 +29,13 @@ class User:
     email: str
     role: Role
     created_at: datetime
+    generation: int = 0
+    """Rises with a new password, another role and a sign-out; tokens of a lower one end."""
+
+    @property
+    def principal(self) -> Principal:
+        """Give whom a token that is issued now speaks for."""
+        return Principal(user_id=self.user_id, role=self.role, generation=self.generation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +46,11 @@ class Principal:
     role: Role
     generation: int = 0
     """That of the account when the token was issued; the token ends when the account's rises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """An account's tokens of a lower generation have ended; all of them, if the account was deleted."""
+
+    user_id: UUID
+    generation: int

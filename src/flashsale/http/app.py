@@ -44,7 +44,7 @@ class JsonRequest(Request[Any, Any, Any]):
 def build_app(services: Services, hub: LiveHub) -> Edge:
     """Make the ASGI app that serves from `services`; its lifespan runs the live hub and the metrics' flusher."""
     settings = services.settings
-    tokens = Tokens(settings.auth)
+    tokens = Tokens(settings.auth, services.revocations)
     held = Streams(services, tokens, hub)
     meter = Meter()
     limits = Limits(settings.limits, settings.gate, services.buy.rate)
@@ -52,7 +52,11 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
 
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(hub.run()), asyncio.create_task(flusher.run())]
+        tasks = [
+            asyncio.create_task(hub.run()),
+            asyncio.create_task(flusher.run()),
+            asyncio.create_task(held.end_revoked()),
+        ]
         try:
             yield
         finally:
@@ -87,7 +91,7 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
         },
         # Each route declares its operation; see `reference`.
         openapi_config=None,
-        state=State({"tokens": tokens, "limits": limits}),
+        state=State({"tokens": tokens, "sessions": services.sessions, "limits": limits}),
         lifespan=[running],
         request_class=JsonRequest,
         request_max_body_size=settings.http.body_bytes_max,

@@ -10,9 +10,10 @@ from litestar.di import NamedDependency
 from litestar.exceptions import ImproperlyConfiguredException
 from litestar.params import SkipValidation
 
-from flashsale.domain.errors import Forbidden, InvalidInput, Unauthenticated
+from flashsale.domain.errors import InvalidInput, Unauthenticated
 from flashsale.domain.users import GENERATION_MAX, Principal, Role
 from flashsale.http.token_keys import Keys
+from flashsale.usecases.sessions import Sessions, ended
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from flashsale.http.messages import Request
     from flashsale.settings import AuthSettings
+    from flashsale.usecases.revocations import Revocations
 
 TOKEN_BYTES_MAX = 2048
 TOKEN_CHARS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=")
@@ -30,9 +32,10 @@ TOKEN_CHARS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 class Tokens:
     """Issues and verifies tokens. Verified login tokens are remembered until they expire."""
 
-    def __init__(self, settings: AuthSettings) -> None:
-        """Keep the keys."""
+    def __init__(self, settings: AuthSettings, revocations: Revocations | None = None) -> None:
+        """Keep the keys; `revocations`: what has ended before it expires, which a mere issuer need not know."""
         self._keys = Keys(settings)
+        self._revocations = revocations
         self._settings = settings
         self._verified: dict[bytes, tuple[Principal, int]] = {}
 
@@ -45,19 +48,22 @@ class Tokens:
         expires_at = int(time.time()) + self._settings.stream_token_ttl_s
         return self._sign(principal, expires_at, use="stream", order=str(order_id)), expires_at
 
+    def issue_reset(self, principal: Principal) -> str:
+        """Make a token that sets a new password, once."""
+        return self._sign(principal, int(time.time()) + self._settings.reset_token_ttl_s, use="reset")
+
     def verify(self, token: bytes) -> Principal:
         """Give whom a login token speaks for; `Unauthenticated` if it does not hold."""
         known = self._verified.get(token)
-        if known is not None:
-            if time.time() < known[1]:
-                return known[0]
-            del self._verified[token]
+        if known is not None and time.time() < known[1]:
+            return self._standing(known[0])
         principal, expires_at = self._read(token)
         if self._settings.verified_tokens_max:
+            self._verified.pop(token, None)
             if len(self._verified) >= self._settings.verified_tokens_max:
                 del self._verified[next(iter(self._verified))]
             self._verified[token] = (principal, expires_at)
-        return principal
+        return self._standing(principal)
 
     def read_stream(self, token: str, order_id: UUID) -> tuple[Principal, bool]:
         """Give whom a stream token of this order speaks for, and whether its time is over.
@@ -70,7 +76,11 @@ class Tokens:
             raise Unauthenticated("This stream token is for another order.", refused=True)
         if not isinstance(claims["exp"], int):
             raise Unauthenticated("The token does not hold; log in again.", refused=True)
-        return _principal(claims), claims["exp"] <= time.time()
+        return self._standing(_principal(claims)), claims["exp"] <= time.time()
+
+    def verify_reset(self, token: str) -> Principal:
+        """Give whose password a reset token sets; `Unauthenticated` if it does not hold, but for its use."""
+        return _principal(self._keys.claims(token, use="reset"))
 
     def sender(self, request: Request) -> Principal:
         """Give who sends a request, by its Authorization header; raises as `bearer` does."""
@@ -105,6 +115,11 @@ class Tokens:
             if not TOKEN_CHARS.issuperset(token):
                 raise InvalidInput(field="Authorization", problem="holds characters that no token has") from None
             raise
+
+    def _standing(self, principal: Principal) -> Principal:
+        if self._revocations is not None and not self._revocations.holds(principal):
+            raise ended()
+        return principal
 
     def _read(self, token: bytes) -> tuple[Principal, int]:
         """Give principal and end of a login token."""
@@ -148,10 +163,9 @@ def _principal(claims: dict[str, Any]) -> Principal:
     return principal
 
 
-def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Litestar guard: administrators only."""
-    tokens = connection.app.state.get("tokens")
-    if not isinstance(tokens, Tokens):
-        raise ImproperlyConfiguredException("no tokens in the app's state")
-    if tokens.principal(connection.scope).role is not Role.ADMIN:
-        raise Forbidden("Administrators only.")
+async def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Litestar guard: administrators only, as their accounts are now."""
+    tokens, sessions = connection.app.state.get("tokens"), connection.app.state.get("sessions")
+    if not isinstance(tokens, Tokens) or not isinstance(sessions, Sessions):
+        raise ImproperlyConfiguredException("no tokens or no sessions in the app's state")
+    await sessions.require_admin(tokens.principal(connection.scope))

@@ -48,6 +48,9 @@ Quantity = Annotated[
 OrderId = Annotated[UUID, shown("The order's id.", ORDER_ID)]
 UserId = Annotated[UUID, shown("The account's id.", USER_ID)]
 PersonName = Annotated[str, shown("The buyer's name.", "Ada Lovelace", min_length=1, max_length=200)]
+NewPassword = Annotated[
+    str, shown("A password of 8 characters or more.", "correct horse", min_length=8, max_length=128)
+]
 LoginToken = Annotated[str, shown("A login token (JWT) for `Authorization: Bearer <token>`.", TOKEN)]
 PaymentWindow = Annotated[
     int, shown("How many seconds a buyer has to pay an order that waits for payment.", 300, ge=1, le=86_400)

@@ -57,7 +57,11 @@ HEADERS: Mapping[str, tuple[str, object, dict[str, object]]] = {
     "RateLimit-Policy": ("The limits: requests per window, in seconds.", '"buys";q=20;w=1', {}),
     "ETag": ("Names these bytes; a poll with it gets 304 until there are others.", '"97f1c04b2d6e8a35"', {}),
     "Allow": ("The methods that the path takes.", "GET, HEAD", {"pattern": "^[A-Z]+(, [A-Z]+)*$"}),
-    "WWW-Authenticate": ("Which kind of token to send.", "Bearer", {}),
+    "WWW-Authenticate": (
+        "Which kind of token to send, and what is wrong with the one sent.",
+        'Bearer realm="flashsale"',
+        {},
+    ),
     "Content-Security-Policy": ("The page loads nothing.", "default-src 'none'", {}),
     "X-Accel-Buffering": ("Proxies must not hold events back.", "no", {"const": "no"}),
 }
@@ -78,6 +82,7 @@ SOMETIMES = ".sometimes"
 """Ends the name of a header that not each answer of its kind has."""
 OF_STATUS = {
     401: ("WWW-Authenticate",),
+    403: ("WWW-Authenticate",),
     429: ("Retry-After",),
     503: ("Retry-After",),
 }
@@ -242,11 +247,14 @@ def _problems(codes: Iterable[str], meanings: Meanings, limited: Sequence[str]) 
         by_status.setdefault(meanings[code][0], []).append(code)
     shown = {}
     for status, found in sorted(by_status.items()):
-        headers = OF_STATUS.get(status, ())
+        headers, sometimes = OF_STATUS.get(status, ()), tuple(limited)
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             # Those who wait after wrong logins are told when, not how often they may try.
             headers = (*headers, *limited)
-        shown[str(status)] = _problem(status, found, meanings, headers, limited)
+        elif status == HTTPStatus.BAD_REQUEST:
+            # A malformed Authorization is challenged too.
+            sometimes = (*limited, "WWW-Authenticate")
+        shown[str(status)] = _problem(status, found, meanings, headers, sometimes)
     return shown
 
 

@@ -26,6 +26,7 @@ from flashsale.http.fields import (
     LimitPerBuyer,
     LimitPerOut,
     LoginToken,
+    NewPassword,
     OrderId,
     PaymentWindow,
     PersonName,
@@ -62,9 +63,7 @@ class RegisterIn(In):
             extra_json_schema={"format": "email"},
         ),
     ]
-    password: Annotated[
-        str, shown("A password of 8 characters or more.", "correct horse", min_length=8, max_length=128)
-    ]
+    password: NewPassword
 
 
 class LoginIn(In):
@@ -72,6 +71,20 @@ class LoginIn(In):
 
     email: Annotated[str, shown("The account's e-mail address.", "ada@example.com", min_length=1, max_length=254)]
     password: Annotated[str, shown("The account's password.", "correct horse", min_length=1, max_length=128)]
+
+
+class PasswordChangeIn(In):
+    """A new password, and the one that it replaces."""
+
+    old_password: Annotated[str, shown("The account's password.", "correct horse", min_length=1, max_length=128)]
+    new_password: NewPassword
+
+
+class PasswordResetIn(In):
+    """A new password, and a token in place of the old one."""
+
+    token: Annotated[str, shown("A token from `flashsale password-reset`.", TOKEN, min_length=1, max_length=2048)]
+    password: NewPassword
 
 
 class UserOut(Out):

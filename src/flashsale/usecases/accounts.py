@@ -78,8 +78,7 @@ class Accounts:
         if not 1 <= len(name) <= NAME_MAX or "\x00" in name:
             raise InvalidInput(field="name", problem=f"must have 1 to {NAME_MAX} characters")
         check_email(email)
-        check_password(password, email=email)
-        hashed = await self._passwords.hash(normalised(password))
+        hashed = await self.hashed(password, email=email)
         return await self._users.create(name=name, email=email, password_hash=hashed, role=role)
 
     async def log_in(self, *, email: str, password: str, address: str, session: UUID | None = None) -> User:
@@ -134,8 +133,30 @@ class Accounts:
         if user.role is not Role.ADMIN:
             raise InvalidInput(field="email", problem="belongs to a buyer")
         if change and not await self._matches(password, hashed, Lane.KNOWN):
-            await self._users.set_password(user.user_id, await self._passwords.hash(normalised(password)))
+            await self._users.set_password(user.user_id, await self.hashed(password, email=email))
         return user
+
+    async def demote(self, email: str) -> User:
+        """Make an administrator a buyer; gives the account.
+
+        Raises:
+            InvalidInput: if no administrator has this email.
+        """
+        found = await self._found(email)
+        if found is None or found[0].role is not Role.ADMIN:
+            raise InvalidInput(field="email", problem="belongs to no administrator")
+        await self._users.set_role(found[0].user_id, Role.BUYER)
+        return found[0]
+
+    async def hashed(self, password: str, *, email: str) -> str:
+        """Give the hash of a new password.
+
+        Raises:
+            InvalidInput: if the password does not hold what it must.
+            Unavailable: if too many passwords wait to be hashed.
+        """
+        check_password(password, email=email)
+        return await self._passwords.hash(normalised(password))
 
     async def _found(self, email: str) -> tuple[User, str | None] | None:
         return await self._users.credentials(email) if "\x00" not in email else None

@@ -25,7 +25,7 @@ from flashsale.usecases.ports import Connected, ProductChanged
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from flashsale.usecases.ports import LiveFeed, OrderChanged, Products
+    from flashsale.usecases.ports import Change, LiveFeed, Products
 
 log = structlog.get_logger(__name__)
 
@@ -197,7 +197,7 @@ class CatalogFeed:
         """Seconds since the catalog's values were last read."""
         return self._catalog.age_s
 
-    async def changes(self) -> AsyncIterator[Connected | OrderChanged | ProductChanged | LiveStock]:
+    async def changes(self) -> AsyncIterator[Change]:
         """Give the feed's changes, each after the catalog knows it."""
         async for change in self._feed.changes():
             if isinstance(change, LiveStock):

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from structlog.contextvars import bind_contextvars
 
-from flashsale.domain.errors import OrderNotFound, StateForbids
+from flashsale.domain.errors import Forbidden, OrderNotFound, StateForbids
 from flashsale.domain.orders import Order, OrderStatus
-from flashsale.domain.users import Role
 from flashsale.usecases.batching import Batcher
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
     from flashsale.domain.users import Principal
@@ -29,9 +28,17 @@ PAYING = frozenset({OrderStatus.AWAITING_PAYMENT, OrderStatus.PROCESSING_PAYMENT
 class BuyerOrders:
     """What buyers, and support for them, do with orders; reads of one process share a round trip."""
 
-    def __init__(self, orders: Orders, return_units: ReturnUnits, *, payment_due_s: float) -> None:
+    def __init__(
+        self,
+        orders: Orders,
+        return_units: ReturnUnits,
+        require_admin: Callable[[Principal], Awaitable[None]],
+        *,
+        payment_due_s: float,
+    ) -> None:
         """A payment whose job is lost is due again after `payment_due_s`."""
         self._orders = orders
+        self._require_admin = require_admin
         self._return_units = return_units
         self._payment_due_s = payment_due_s
         self._reading: Batcher[UUID, Order | None] = Batcher(
@@ -43,10 +50,16 @@ class BuyerOrders:
 
         Raises:
             OrderNotFound: for everybody else, whether it exists or not.
+            Unauthenticated: if it is another's, and the token says administrator and has ended.
         """
         order = await self._reading.submit(order_id)
-        if order is None or (order.user_id != principal.user_id and principal.role is not Role.ADMIN):
+        if order is None:
             raise OrderNotFound
+        if order.user_id != principal.user_id:
+            try:
+                await self._require_admin(principal)
+            except Forbidden:
+                raise OrderNotFound from None
         return order
 
     async def pay(self, order_id: UUID, principal: Principal) -> Order:

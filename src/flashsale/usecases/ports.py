@@ -6,7 +6,7 @@ An adapter raises `Unavailable` when its server is away or too slow, and nothing
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flashsale.domain.payments import ChargeAnswer, LedgerEntry, PaymentAttempt, PaymentResult
     from flashsale.domain.products import LiveStock, NewProduct, Product, ProductChange
     from flashsale.domain.requests import Accepted, AdminRequest, BuyRequest, KeptAnswer, Proposal, Verdict
-    from flashsale.domain.users import Role, User
+    from flashsale.domain.users import Revocation, Role, User
 
 
 # --- the gate -------------------------------------------------------------------------------------------------------
@@ -344,8 +344,24 @@ class Users(Protocol):
         """Read the emails of the administrators, the first thousand."""
         ...
 
-    async def set_password(self, user_id: UUID, password_hash: str) -> None:
-        """Replace an account's password hash."""
+    async def account(self, user_id: UUID) -> User | None:
+        """Read an account by id."""
+        ...
+
+    async def set_password(self, user_id: UUID, password_hash: str, *, generation: int | None = None) -> int | None:
+        """Replace an account's password hash, if it is of this generation; gives the new generation, None if not."""
+        ...
+
+    async def set_role(self, user_id: UUID, role: Role) -> None:
+        """Give an account a role."""
+        ...
+
+    async def generations(self, user_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """Read the generations of accounts, those that are 0 aside."""
+        ...
+
+    async def raise_generation(self, user_id: UUID, *, generation: int | None = None) -> int | None:
+        """End the tokens of an account, if it is of this generation; gives the new generation, None if not."""
         ...
 
     async def create_buyers(self, count: int, *, prefix: str) -> Sequence[UUID]:
@@ -377,10 +393,13 @@ class ProductChanged:
     product_id: int
 
 
+Change: TypeAlias = "Connected | OrderChanged | ProductChanged | LiveStock | Revocation"
+
+
 class LiveFeed(Protocol):
     """What Postgres notifies, as it comes; never ends, connects again by itself."""
 
-    def changes(self) -> AsyncIterator[Connected | OrderChanged | ProductChanged | LiveStock]:
+    def changes(self) -> AsyncIterator[Change]:
         """Give changes; a `Connected` comes first and after every loss of the connection."""
         ...
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from flashsale.usecases.orders import BuyerOrders
     from flashsale.usecases.ports import GateBooks, Orders, Products, Users
     from flashsale.usecases.readiness import Readiness
+    from flashsale.usecases.revocations import Revocations
+    from flashsale.usecases.sessions import Sessions
 
 
 class Database(Protocol):
@@ -57,6 +59,8 @@ class Services:
     books: GateBooks
     users: Users
     accounts: Accounts
+    sessions: Sessions
+    revocations: Revocations
     administer: Administer
     load_gate: LoadGate
     readiness: Readiness

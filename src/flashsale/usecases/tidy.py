@@ -24,6 +24,9 @@ ADMIN_KEYS_KEPT_S = 86_400.0
 JOBS_KEPT_S = 86_400.0
 """How long jobs that failed are kept for people who look into them; of each queue only the newest stay that long."""
 
+REVOCATIONS_KEPT_S = 2 * 86_400.0
+"""How long a revocation is kept: twice the longest life that `auth.jwt_ttl_s` can give a token."""
+
 BATCH = 5_000
 """Most rows that one transaction deletes."""
 
@@ -53,6 +56,10 @@ class Upkeep(Protocol):
         """Delete jobs that ended without success longer ago than that."""
         ...
 
+    async def delete_revocations(self, *, older_s: float, limit: int) -> int:
+        """Delete revocations older than that."""
+        ...
+
 
 class Tidy:
     """The use case."""
@@ -72,8 +79,11 @@ class Tidy:
         voids = await _until_done(lambda: upkeep.delete_voids(older_s=VOIDS_KEPT_S, limit=BATCH), BATCH)
         keys = await _until_done(lambda: upkeep.delete_admin_keys(older_s=ADMIN_KEYS_KEPT_S, limit=BATCH), BATCH)
         jobs = await _until_done(lambda: upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH), BATCH)
-        if carried or voids or keys or jobs:
-            log.info("tables.tidied", orders=carried, voids=voids, admin_keys=keys, jobs=jobs)
+        revoked = await _until_done(lambda: upkeep.delete_revocations(older_s=REVOCATIONS_KEPT_S, limit=BATCH), BATCH)
+        if carried or voids or keys or jobs or revoked:
+            log.info(
+                "tables.tidied", orders=carried, voids=voids, admin_keys=keys, jobs=jobs, revocations=revoked
+            )
 
 
 async def _until_done(work: Callable[[], Awaitable[int]], limit: int) -> int:

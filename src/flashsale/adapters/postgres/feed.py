@@ -15,14 +15,17 @@ from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.timeline import adopt_timeline, takes_writes
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import LiveStock
+from flashsale.domain.users import Revocation
 from flashsale.usecases.ports import Connected, OrderChanged, ProductChanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from flashsale.usecases.ports import Change
+
 log = structlog.get_logger(__name__)
 
-CHANNELS = ("flashsale_stock", "flashsale_orders", "flashsale_products")
+CHANNELS = ("flashsale_stock", "flashsale_orders", "flashsale_products", "flashsale_accounts")
 
 HEARTBEAT_S = 5.0
 """How often the listening connection is asked whether it lives, takes writes, and is of the same time line."""
@@ -31,8 +34,6 @@ RECONNECT_S = 0.5
 
 QUEUE_MAX = 10_000
 """Undelivered notifications after which the connection counts as lost and everything is read again."""
-
-Change = Connected | OrderChanged | ProductChanged | LiveStock
 
 
 class PostgresFeed:
@@ -121,6 +122,9 @@ def _parse(channel: str, payload: str, *, base: int) -> list[Change]:
         if channel == "flashsale_products":
             return [ProductChanged(product_id=int(payload))]
         rows = json.loads(payload)
+        if channel == "flashsale_accounts":
+            user_id, generation = rows
+            return [Revocation(user_id=UUID(user_id), generation=int(generation))]
         if channel == "flashsale_stock":
             return [LiveStock(product_id=row[0], free=row[1], version=base + row[2]) for row in rows]
         return [OrderChanged(order_id=UUID(row[0]), status=OrderStatus(row[1]), version=base + row[2]) for row in rows]

@@ -39,3 +39,8 @@ class PostgresUpkeep:
         """Delete jobs that ended without success longer ago than that; gives how many."""
         row = await self._database.fetch_row(QUERIES["delete_jobs"], timedelta(seconds=older_s), limit)
         return 0 if row is None else row["jobs"]
+
+    async def delete_revocations(self, *, older_s: float, limit: int) -> int:
+        """Delete revocations older than that; gives how many."""
+        row = await self._database.fetch_row(QUERIES["delete_revocations"], timedelta(seconds=older_s), limit)
+        return 0 if row is None else row["revocations"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.emails import email_key
 from flashsale.domain.errors import EmailTaken
-from flashsale.domain.users import Role, User
+from flashsale.domain.users import Revocation, Role, User
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,9 +46,34 @@ class PostgresUsers:
         """Read the emails of the administrators, the first thousand."""
         return [row["email"] for row in await self._database.fetch(QUERIES["administrators"])]
 
-    async def set_password(self, user_id: UUID, password_hash: str) -> None:
-        """Replace an account's password hash."""
-        await self._database.fetch(QUERIES["set_password"], user_id, password_hash)
+    async def account(self, user_id: UUID) -> User | None:
+        """Read an account by id."""
+        row = await self._database.fetch_row(QUERIES["account"], user_id)
+        return None if row is None else _user(row)
+
+    async def set_password(self, user_id: UUID, password_hash: str, *, generation: int | None = None) -> int | None:
+        """Replace an account's password hash, if it is of this generation; gives the new generation, None if not."""
+        row = await self._database.fetch_row(QUERIES["set_password"], user_id, password_hash, generation)
+        return None if row is None else row["generation"]
+
+    async def set_role(self, user_id: UUID, role: Role) -> None:
+        """Give an account a role."""
+        await self._database.fetch(QUERIES["set_role"], user_id, role.value)
+
+    async def generations(self, user_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """Read the generations of accounts, those that are 0 aside."""
+        rows = await self._database.fetch(QUERIES["generations"], user_ids)
+        return {row["user_id"]: row["generation"] for row in rows}
+
+    async def raise_generation(self, user_id: UUID, *, generation: int | None = None) -> int | None:
+        """End the tokens of an account, if it is of this generation; gives the new generation, None if not."""
+        row = await self._database.fetch_row(QUERIES["raise_generation"], user_id, generation)
+        return None if row is None else row["generation"]
+
+    async def revocations(self, *, since_s: float) -> Sequence[tuple[Revocation, float]]:
+        """Read the revocations of the last `since_s` seconds, with their age in seconds, oldest first."""
+        rows = await self._database.fetch(QUERIES["revocations"], timedelta(seconds=since_s))
+        return [(Revocation(user_id=row["user_id"], generation=row["generation"]), row["age_s"]) for row in rows]
 
     async def create_buyers(self, count: int, *, prefix: str) -> Sequence[UUID]:
         """Create buyers without a password in bulk; a repetition gives the same ones."""
@@ -62,4 +88,5 @@ def _user(row: asyncpg.Record) -> User:
         email=row["email"],
         role=Role(row["role"]),
         created_at=row["created_at"],
+        generation=row["generation"],
     )

@@ -1,4 +1,4 @@
-"""Accounts: register and log in."""
+"""Accounts: register, log in, sign out, and new passwords."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flashsale.domain.errors import FlashSaleError
-from flashsale.domain.users import Principal
 from flashsale.http.addresses import Addresses
-from flashsale.http.bodies import body_of
-from flashsale.http.messages import rendered
+from flashsale.http.bodies import body_of, no_body
+from flashsale.http.messages import empty, rendered
 from flashsale.http.operations import SERVERS, Given, Operation
 from flashsale.http.routing import Direct
-from flashsale.http.schemas import LoginIn, RegisteredOut, RegisterIn, TokenOut, UserOut
+from flashsale.http.schemas import (
+    LoginIn,
+    PasswordChangeIn,
+    PasswordResetIn,
+    RegisteredOut,
+    RegisterIn,
+    TokenOut,
+    UserOut,
+)
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -26,6 +33,9 @@ if TYPE_CHECKING:
 
 REGISTER_PATH = "/api/auth/register"
 LOGIN_PATH = "/api/auth/login"
+LOGOUT_PATH = "/api/auth/logout"
+PASSWORD_PATH = "/api/auth/password"  # noqa: S105 - a path
+RESET_PATH = "/api/auth/reset"
 
 REGISTER = Operation(
     name="register",
@@ -45,9 +55,39 @@ LOG_IN = Operation(
     gives=(Given(status=HTTPStatus.OK, description="A login token.", model=TokenOut),),
     codes=("bad_credentials", "too_many_logins", *SERVERS),
 )
+LOG_OUT = Operation(
+    name="logOut",
+    summary="Sign out everywhere",
+    description="End every token of the account, this one too, and the streams that they opened.",
+    tag="accounts",
+    caller="buyer",
+    gives=(Given(status=HTTPStatus.NO_CONTENT, description="No token of the account holds any more."),),
+    codes=SERVERS,
+)
+CHANGE_PASSWORD = Operation(
+    name="changePassword",
+    summary="Change the password",
+    description="Replace the password, and end every token of the account.",
+    tag="accounts",
+    caller="buyer",
+    takes=PasswordChangeIn,
+    gives=(Given(status=HTTPStatus.OK, description="A new login token.", model=TokenOut),),
+    codes=("too_many_logins", *SERVERS),
+)
+RESET_PASSWORD = Operation(
+    name="resetPassword",
+    summary="Set a password by a reset token",
+    description="Set the password by a token that `flashsale password-reset` printed. It holds once.",
+    tag="accounts",
+    takes=PasswordResetIn,
+    gives=(Given(status=HTTPStatus.NO_CONTENT, description="The password is set; log in with it."),),
+    codes=("unauthenticated", *SERVERS),
+)
 
 _register_in = msgspec.json.Decoder(RegisterIn)
 _login_in = msgspec.json.Decoder(LoginIn)
+_change_in = msgspec.json.Decoder(PasswordChangeIn)
+_reset_in = msgspec.json.Decoder(PasswordResetIn)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -68,6 +108,22 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
         )
         return rendered(HTTPStatus.OK, _encode(TokenOut(token=token(user))))
 
+    async def log_out(request: Request) -> Answer:
+        no_body(request)
+        await services.sessions.sign_out(tokens.sender(request))
+        return empty(HTTPStatus.NO_CONTENT)
+
+    async def change_password(request: Request) -> Answer:
+        principal = tokens.sender(request)
+        wanted = body_of(request, _change_in, what="a change of the password")
+        user = await services.sessions.change_password(principal, old=wanted.old_password, new=wanted.new_password)
+        return rendered(HTTPStatus.OK, _encode(TokenOut(token=token(user))))
+
+    async def reset_password(request: Request) -> Answer:
+        wanted = body_of(request, _reset_in, what="a reset of the password")
+        await services.sessions.reset_password(tokens.verify_reset(wanted.token), password=wanted.password)
+        return empty(HTTPStatus.NO_CONTENT)
+
     def session(request: Request) -> UUID | None:
         """Give whose token a login shows, if any: a token is no condition here."""
         try:
@@ -76,9 +132,12 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
             return None
 
     def token(user: User) -> str:
-        return tokens.issue(Principal(user_id=user.user_id, role=user.role))
+        return tokens.issue(user.principal)
 
     return [
         Direct(template=REGISTER_PATH, method="POST", serve=register, operation=REGISTER),
         Direct(template=LOGIN_PATH, method="POST", serve=log_in, operation=LOG_IN),
+        Direct(template=LOGOUT_PATH, method="POST", serve=log_out, operation=LOG_OUT),
+        Direct(template=PASSWORD_PATH, method="POST", serve=change_password, operation=CHANGE_PASSWORD),
+        Direct(template=RESET_PATH, method="POST", serve=reset_password, operation=RESET_PASSWORD),
     ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from litestar.types import ASGIApp
 
-from flashsale.domain.errors import Unavailable
+from flashsale.domain.errors import FlashSaleError, Unavailable
 from flashsale.http import metrics
 from flashsale.http.streams.channel import Stream
 
@@ -50,6 +52,8 @@ class Streams:
         self._hub = hub
         self._settings = services.settings.live
         self._open = 0
+        self._private: dict[Stream, Principal] = {}
+        """Streams of orders, and who watches."""
 
     async def stock(self, product_id: int, last: int) -> ASGIApp:
         """Give the answer to a request for a product's stream, by a client that has version `last`.
@@ -91,9 +95,22 @@ class Streams:
                 await send({"type": "http.response.start", "status": 204, "headers": []})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
-                await self._begin("order", channel, last, scope, send)
+                await self._begin("order", channel, last, scope, send, principal)
 
         return answer
+
+    async def end_revoked(self) -> None:
+        """End the streams whose watcher's tokens end, for ever."""
+        revocations = self._services.revocations
+        while True:
+            await revocations.risen.wait()
+            revocations.risen.clear()
+            for stream, principal in tuple(self._private.items()):
+                with suppress(FlashSaleError):
+                    if not revocations.holds(principal):
+                        stream.end()
+            # One look for all revocations of a while, however many there are.
+            await asyncio.sleep(self._settings.interval_s)
 
     def principal(self, request: Request[Any, Any, Any], order_id: UUID) -> tuple[Principal, bool]:
         """Give who asks, and whether the time of the token is over: by a stream token of this order in the query, which
@@ -110,7 +127,9 @@ class Streams:
         if self._open >= self._settings.streams_max:
             raise Unavailable("Too many streams here; try again.")
 
-    async def _begin(self, kind: str, channel: Channel, last: int, scope: Scope, send: Send) -> None:
+    async def _begin(
+        self, kind: str, channel: Channel, last: int, scope: Scope, send: Send, principal: Principal | None = None
+    ) -> None:
         """Send the head of a stream, and let `StreamsOutlast` hold it from then on."""
         # Again, for those who came in while this stream was being prepared; nothing is awaited before it is counted.
         self._check_room()
@@ -122,18 +141,25 @@ class Streams:
         except BaseException:
             self._count(kind, -1)
             raise
-        cast("dict[str, Any]", scope)[BEGUN] = partial(self._hold, kind, channel, last)
+        cast("dict[str, Any]", scope)[BEGUN] = partial(self._hold, kind, channel, last, principal)
 
-    async def _hold(self, kind: str, channel: Channel, last: int, receive: Receive, send: Send) -> None:
+    async def _hold(
+        self, kind: str, channel: Channel, last: int, principal: Principal | None, receive: Receive, send: Send
+    ) -> None:
         """Let a stream follow its channel until its client is gone, or it has ended: then, too, a disconnect comes."""
         # What the client has of another time line, or made up, is nothing: it must not wait until versions get there.
         stream = Stream(channel, last if last <= channel.version else 0, send)
         try:
             self._hub.join(channel, stream)
+            if principal is not None:
+                self._private[stream] = principal
+                if not self._services.revocations.holds(principal):
+                    stream.end()
             while (await receive())["type"] != "http.disconnect":
                 pass
         finally:
             channel.streams.discard(stream)
+            self._private.pop(stream, None)
             stream.forget()
             self._count(kind, -1)
 

@@ -1,0 +1,108 @@
+"""What ends tokens before they expire: a sign-out, a new password, another role; and who is an administrator now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flashsale.domain.errors import BadCredentials, Forbidden, InvalidInput, Unauthenticated
+from flashsale.domain.users import Revocation, Role, User
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from flashsale.domain.users import Principal
+    from flashsale.usecases.accounts import Accounts
+    from flashsale.usecases.ports import Users
+    from flashsale.usecases.revocations import Revocations
+
+log = structlog.get_logger(__name__)
+
+
+class Sessions:
+    """The use cases. What they raise is known in this process at once, in the others within `live.poll_s`."""
+
+    def __init__(self, users: Users, accounts: Accounts, revocations: Revocations) -> None:
+        """Wire it."""
+        self._users = users
+        self._accounts = accounts
+        self._revocations = revocations
+
+    async def require_admin(self, principal: Principal) -> None:
+        """Make sure that a token's bearer is an administrator now, whatever the token says.
+
+        Raises:
+            Unauthenticated: if the token has ended: another password, a sign-out, no such account any more.
+            Forbidden: if the account is no administrator's.
+        """
+        # A buyer's token costs no look.
+        if principal.role is Role.ADMIN:
+            user = await self._standing(principal)
+            if user.role is Role.ADMIN:
+                return
+        raise Forbidden("Administrators only.")
+
+    async def sign_out(self, principal: Principal) -> None:
+        """End all tokens of an account.
+
+        Raises:
+            Unauthenticated: if this one has ended already.
+        """
+        raised = await self._users.raise_generation(principal.user_id, generation=principal.generation)
+        self._note(principal.user_id, raised)
+
+    async def change_password(self, principal: Principal, *, old: str, new: str) -> User:
+        """Replace a password, and end all tokens; gives the account, for which a new one can be issued.
+
+        Raises:
+            Unauthenticated: if this token has ended.
+            InvalidInput: if the old password is wrong, or the new one is none that is taken.
+            TooManyLogins: after too many wrong ones.
+        """
+        user = await self._standing(principal)
+        try:
+            # Counted and limited as a login of this session is.
+            await self._accounts.log_in(email=user.email, password=old, address="", session=user.user_id)
+        except BadCredentials:
+            raise InvalidInput(field="oldPassword", problem="is wrong") from None
+        return await self._replace(user, new, field="newPassword")
+
+    async def reset_password(self, principal: Principal, *, password: str) -> None:
+        """Set a password by a reset token, which ends with it, as every other token of the account.
+
+        Raises:
+            Unauthenticated: if the token was used, or the account's password changed since it was issued.
+            InvalidInput: if the password is none that is taken.
+        """
+        user = await self._standing(principal)
+        await self._replace(user, password, field="password")
+
+    async def _replace(self, user: User, password: str, *, field: str) -> User:
+        try:
+            hashed = await self._accounts.hashed(password, email=user.email)
+        except InvalidInput as error:
+            raise InvalidInput(field=field, problem=error.detail.removeprefix(f"{error.field} ")) from error
+        raised = await self._users.set_password(user.user_id, hashed, generation=user.generation)
+        generation = self._note(user.user_id, raised)
+        log.info("account.password_changed", user_id=str(user.user_id))
+        return replace(user, generation=generation)
+
+    async def _standing(self, principal: Principal) -> User:
+        """Read the account of a token that has not ended."""
+        user = await self._users.account(principal.user_id)
+        if user is None or user.generation != principal.generation:
+            raise ended()
+        return user
+
+    def _note(self, user_id: UUID, generation: int | None) -> int:
+        if generation is None:
+            raise ended()
+        self._revocations.take(Revocation(user_id=user_id, generation=generation))
+        return generation
+
+
+def ended() -> Unauthenticated:
+    """Say that a token has ended before it expired."""
+    return Unauthenticated("The token has been revoked; log in again.", refused=True)
