@@ -186,6 +186,13 @@ def loadtest(session: nox.Session) -> None:
 
 
 @nox.session
+def analysis(session: nox.Session) -> None:
+    """Sell the same drop with other architectures and judge all by one oracle: `nox -s analysis -- --help`."""
+    install(session)
+    session.run("python", "-m", "analysis", *session.posargs, env={"PYTHONPATH": "loadtest"})
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Pin the newest allowed dependencies with their hashes into requirements/."""
     if shutil.which("uv") is None:

@@ -39,7 +39,7 @@ if tonumber(redis.call('GET', KEYS[1]) or '0') < 1 then return {'sold_out', ''} 
 local left = redis.call('DECR', KEYS[1])
 redis.call('SET', KEYS[2], ARGV[1], 'EX', 3600)
 redis.call('ZADD', KEYS[4], ARGV[6], ARGV[1] .. ':' .. ARGV[3])
-redis.call('XADD', KEYS[5], '*', 'order', ARGV[1], 'user', ARGV[2], 'product', ARGV[3], 'key', ARGV[4])
+redis.call('XADD', KEYS[5], '*', 'order', ARGV[1], 'user', ARGV[2], 'product', ARGV[3], 'key', ARGV[4], 'at', ARGV[5])
 redis.call('PUBLISH', KEYS[1], left)
 return {'reserved', ARGV[1]}
 """
@@ -122,12 +122,13 @@ class Lua(Shop):
         member = f"{order_id}:{product_id}"
         try:
             await self.pool.execute(
-                "INSERT INTO orders (order_id, user_id, product_id, quantity, key, status) "
-                "VALUES ($1, $2, $3, 1, $4, 'paying') ON CONFLICT DO NOTHING",
+                "INSERT INTO orders (order_id, user_id, product_id, quantity, key, status, created_at) "
+                "VALUES ($1, $2, $3, 1, $4, 'paying', to_timestamp($5)) ON CONFLICT DO NOTHING",
                 order_id,
                 fields["user"],
                 product_id,
                 fields["key"] or None,
+                float(fields["at"]),
             )
             paid = await self.charge(order_id, await self.price(product_id))
             if paid and await self.redis.zrem("reservations", member):

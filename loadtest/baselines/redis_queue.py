@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class RedisQueue(Shop):
             await self.redis.incr(f"stock:{product_id}")
             await self.redis.delete(name)
             raise Refused(*SOLD_OUT)
-        order = {"order_id": str(order_id), "user_id": user_id, "product_id": product_id, "key": key}
+        order = {"order_id": str(order_id), "user_id": user_id, "product_id": product_id, "key": key, "at": time.time()}
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.lpush("orders", json.dumps(order))
             pipe.publish(f"stock:{product_id}", left)
@@ -76,12 +77,13 @@ class RedisQueue(Shop):
                 continue
             order = json.loads(popped[1])
             await self.pool.execute(
-                "INSERT INTO orders (order_id, user_id, product_id, quantity, key, status) "
-                "VALUES ($1, $2, $3, 1, $4, 'accepted')",
+                "INSERT INTO orders (order_id, user_id, product_id, quantity, key, status, created_at) "
+                "VALUES ($1, $2, $3, 1, $4, 'accepted', to_timestamp($5))",
                 uuid.UUID(order["order_id"]),
                 order["user_id"],
                 order["product_id"],
                 order["key"],
+                order["at"],
             )
             await self.redis.lpush("payments", popped[1])
 

@@ -28,7 +28,7 @@ from flashsale.settings import HttpSettings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from litestar.types import Receive, Scope, Send
 
@@ -287,24 +287,26 @@ class Served:
         """Count nothing."""
 
 
-async def serve(shop: Shop, sock: socket.socket) -> None:
-    """Serve a shop until SIGTERM or SIGINT."""
+async def serve(shop: Shop, sock: socket.socket, *, ready: Callable[[], None]) -> None:
+    """Serve a shop until SIGTERM or SIGINT; `ready` is called once it takes requests."""
     stopping = _stopping()
     await shop.open()
     app = Surface(shop).app()
     server = Server(Served(app), HttpSettings())
     async with app.lifespan():
         await server.listen(sock)
+        ready()
         await stopping.wait()
         await server.stop(leave_s=0.0, finish_s=5.0)
     await shop.close()
 
 
-async def run_worker(shop: Shop, kind: str) -> None:
-    """Run a worker until SIGTERM or SIGINT."""
+async def run_worker(shop: Shop, kind: str, *, ready: Callable[[], None]) -> None:
+    """Run a worker until SIGTERM or SIGINT; `ready` is called once it takes work."""
     stopping = _stopping()
     await shop.open()
     working = asyncio.create_task(shop.work(kind))
+    ready()
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
     working.cancel()

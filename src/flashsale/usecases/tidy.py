@@ -81,9 +81,7 @@ class Tidy:
         jobs = await _until_done(lambda: upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH), BATCH)
         revoked = await _until_done(lambda: upkeep.delete_revocations(older_s=REVOCATIONS_KEPT_S, limit=BATCH), BATCH)
         if carried or voids or keys or jobs or revoked:
-            log.info(
-                "tables.tidied", orders=carried, voids=voids, admin_keys=keys, jobs=jobs, revocations=revoked
-            )
+            log.info("tables.tidied", orders=carried, voids=voids, admin_keys=keys, jobs=jobs, revocations=revoked)
 
 
 async def _until_done(work: Callable[[], Awaitable[int]], limit: int) -> int:
