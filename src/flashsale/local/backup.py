@@ -71,7 +71,7 @@ async def backup(data_dir: Path, file: Path) -> str:
     data_dir = data_dir.resolve()
     if not (data_dir / "postgres" / "cluster").exists():
         raise ChildFailed(
-            f"{data_dir} has no database of its own: back up the server that it names; docs/how-to/deploy.md."
+            f"{data_dir} contains no database: back up the server that it names, see docs/how-to/back-up.md."
         )
     if file.exists():
         raise ChildFailed(f"{file} exists: name another file.")
