@@ -130,3 +130,13 @@ def test_each_test_that_a_document_names_exists():
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         unknown = set(re.findall(r"\btest_\w+", path.read_text())) - defined
         assert not unknown, f"{path.name} names {unknown}"
+
+
+def test_each_decision_has_a_date_and_a_status_and_its_title_is_in_the_index():
+    index = (ROOT / "docs/adr/README.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| \[(.*?)\]\((.*?)\) \| ([\d-]+) \| (.*?) \|$", index, re.MULTILINE)
+    assert {row[2] for row in rows} == {path.name for path in (ROOT / "docs/adr").glob("0*.md")}
+    for number, title, name, date, status in rows:
+        head = (ROOT / "docs/adr" / name).read_text().splitlines()[:3]
+        dated = f"**Date.** {date}. **Status.** {status[0].upper()}{status[1:]}."
+        assert head == [f"# {number}. {title}", "", dated], name
