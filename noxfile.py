@@ -129,14 +129,14 @@ def pressure(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed beside controls, with the invariants of the same run; arguments go to the command."""
+    """Measure speed against controls, with the invariants of the same run; arguments go to the command."""
     install(session)
     session.run("python", "-m", "tests.bench", *session.posargs)
 
 
 @nox.session
 def history(session: nox.Session) -> None:
-    """Measure all regular work beside 3,000,000 old orders (about 10 minutes); arguments go to the command."""
+    """Measure all periodic work with 3,000,000 old orders (about 10 minutes); arguments go to the command."""
     install(session)
     session.run("python", "-m", "tests.growth", *session.posargs)
 

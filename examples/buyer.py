@@ -38,7 +38,7 @@ def call(request: urllib.request.Request) -> tuple[int, dict[str, str], float]:
 
 
 def buy(host: str, token: str, product: int, *, key: str, patience_s: float) -> str:
-    """Give the order's id.
+    """Return the order's id.
 
     Raises:
         SystemExit: if the shop says no, or says nothing definite for `patience_s` seconds.
@@ -67,7 +67,7 @@ def buy(host: str, token: str, product: int, *, key: str, patience_s: float) -> 
 
 
 def follow(host: str, token: str, order_id: str, *, patience_s: float) -> str:
-    """Poll until the order is final; gives its last status."""
+    """Poll until the order is final; returns its last status."""
     until = time.monotonic() + patience_s
     state = "queued"
     while state not in FINAL and time.monotonic() < until:

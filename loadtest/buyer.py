@@ -184,7 +184,7 @@ def watch_stock(
 def events(
     host: str, path: str, headers: dict[str, str], report: Report, *, until: float | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Read one connection's events until it ends, whoever ends it."""
+    """Read the events of one connection until either side closes it."""
     place = urlsplit(host)
     longest_s = 60.0 if until is None else max(1.0, until - time.time())
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=longest_s)
@@ -213,7 +213,7 @@ def _seen(report: Report, reader: str, seen: dict[str, Any], bought: Bought) -> 
 
 
 def _bought(answer: dict[str, Any]) -> dict[str, Any]:
-    """Give what a 202 says of the product, as a history has it."""
+    """Return what a 202 says of the product, as a history has it."""
     product = answer["product"]
     return {"product": product["id"], **{name: product[name] for name in ("name", "price", "currency", "quantity")}}
 

@@ -85,7 +85,7 @@ class Ramp(LoadTestShape):
     """The ramp, in straight lines."""
 
     def tick(self) -> tuple[int, float] | None:
-        """Give how many users there should be now, and how many may come in a second; None at the end."""
+        """Return how many users there should be now, and how many may come in a second; None at the end."""
         given: Any = self.runner.environment.parsed_options if self.runner else None
         at, before = self.get_run_time() / given.factor, 0
         for seconds, users in RAMP:

@@ -85,11 +85,11 @@ class Report:
         self.milliseconds.setdefault(what, []).append(seconds * 1000)
 
     def unexpected(self) -> int:
-        """Give how many buys were answered what no buy may be."""
+        """Return how many buys were answered what no buy may be."""
         return sum(count for status, count in self.statuses.items() if status and status not in ANSWERS)
 
     def summarise(self) -> dict[str, float | int]:
-        """Give the figures of the run."""
+        """Return the figures of the run."""
         statuses = self.statuses
         summary: dict[str, float | int] = {
             "buys_sent": sum(statuses.values()),
@@ -183,6 +183,6 @@ class Report:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Give the value that `share` of the values do not exceed; 0.0 without values."""
+    """Return the value that `share` of the values do not exceed; 0.0 without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

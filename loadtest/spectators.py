@@ -1,7 +1,7 @@
 """The spectators: many streams of one product's stock, held for a while; how stale they get and how often they break.
 
 Staleness of an event is the time between the first stream that has a version and each other one. Ends by itself.
-Example, beside a sale:
+Example, during a sale:
 
     locust --headless -f loadtest/spectators.py --host http://127.0.0.1:8000 -u 1000 -r 200 --product 1 --hold-s 60
 """

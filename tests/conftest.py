@@ -40,7 +40,7 @@ def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def of_this_checkout(**more: str) -> dict[str, str]:
-    """Give an environment in which a process of its own imports this checkout's code, whatever is installed."""
+    """Return an environment in which a process of its own imports this checkout's code, whatever is installed."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), **more}
 
 
@@ -151,7 +151,7 @@ async def assert_invariants(database: Database) -> None:
 
 
 async def add_product(services, **changes):
-    """Create a product and load its gate; gives the product."""
+    """Create a product and load its gate; returns the product."""
     wanted = {
         "name": "Phone",
         "price": Money(minor=99_999, currency="USD"),

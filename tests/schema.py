@@ -28,7 +28,7 @@ FROZEN = ("sql/functions/*.sql", "sql/vendor/*.sql", "migrations/versions/*.py")
 
 
 def written(schema: Expected) -> str:
-    """Give the text of `sql/schema.txt`."""
+    """Return the text of `sql/schema.txt`."""
     lines = [f"{digest} {name}" for name, digest in sorted(schema.objects.items())]
     return "\n".join([f"revision {schema.revision}", *lines, ""])
 
@@ -54,12 +54,12 @@ async def grants_of(url: str) -> str:
 
 
 def released() -> dict[str, str]:
-    """Give the digest of each released file."""
+    """Return the digest of each released file."""
     return {name: digest for digest, name in (line.split(" ", 1) for line in RELEASED.read_text().splitlines())}
 
 
 def digests() -> dict[str, str]:
-    """Give the digest of each file that cannot change once it is released."""
+    """Return the digest of each file that cannot change once it is released."""
     paths = [path for pattern in FROZEN for path in ROOT.glob(pattern)]
     return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in sorted(paths)}
 

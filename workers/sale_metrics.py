@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PRODUCTS_MAX = 100
-"""Products that have metrics of their own, the newest ones, so that label values stay bounded."""
+"""Number of products, the newest, with separate metrics; it bounds the label values."""
 
 JOB_STATUSES = ("todo", "doing", "failed")
 """Those that stay for a while: a job that succeeded is deleted."""
@@ -38,7 +38,7 @@ class SaleMetrics:
         self._acceptance = acceptance
 
     async def read(self) -> list[Metric]:
-        """Give every family; with Postgres away only `flashsale_truth_up 0`."""
+        """Return every family; with Postgres away only `flashsale_truth_up 0`."""
         try:
             figures = await self._figures.read()
             gates = await compare_gate(self._figures, self._gate, self._acceptance, limit=PRODUCTS_MAX)

@@ -1,6 +1,6 @@
 """A reservation by a Lua script, a stream as the broker, and a time limit after which an unpaid unit goes back.
 
-No AMQP broker comes as a package of Python's or runs without a server of its own; a Redis stream with a consumer
+No AMQP broker comes as a package of Python's or runs without a separate server; a Redis stream with a consumer
 group stands for it: messages are acknowledged, and those of a dead worker are claimed by another.
 """
 
@@ -92,11 +92,11 @@ class Lua(Shop):
         return uuid.UUID(order)
 
     async def stock(self, product_id: int) -> int:
-        """Give what the counter says."""
+        """Return what the counter says."""
         return int(await self.redis.get(f"stock:{product_id}") or 0)
 
     async def stocks(self, product_id: int) -> AsyncIterator[int]:
-        """Give what is published."""
+        """Return what is published."""
         yield await self.stock(product_id)
         async with self.redis.pubsub() as channel:
             await channel.subscribe(f"stock:{product_id}")

@@ -1,4 +1,4 @@
-"""A lock per product in Redis (SET NX with an expiry); whoever does not get the lock is told to come back."""
+"""A lock per product in Redis (SET NX with an expiry); a request that does not get the lock is told to come back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the stock, then write it: the shop of whoever has not thought of two buyers at once. It must oversell."""
+"""Read the stock, then write it: the shop of a developer who forgot concurrent buyers. It must oversell."""
 
 from __future__ import annotations
 

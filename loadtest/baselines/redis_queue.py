@@ -51,11 +51,11 @@ class RedisQueue(Shop):
         return order_id
 
     async def stock(self, product_id: int) -> int:
-        """Give what the counter says."""
+        """Return what the counter says."""
         return max(0, int(await self.redis.get(f"stock:{product_id}") or 0))
 
     async def stocks(self, product_id: int) -> AsyncIterator[int]:
-        """Give what is published."""
+        """Return what is published."""
         yield await self.stock(product_id)
         async with self.redis.pubsub() as channel:
             await channel.subscribe(f"stock:{product_id}")

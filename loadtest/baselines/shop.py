@@ -85,7 +85,7 @@ class Shop(ABC):
     """One approach: subclasses decide how a buy is decided, and what works in the background."""
 
     workers: tuple[str, ...] = ()
-    """Kinds of worker processes beside the API processes."""
+    """Kinds of worker processes besides the API processes."""
 
     def __init__(self, servers: Servers) -> None:
         """Keep where the servers are; `open` connects."""
@@ -115,7 +115,7 @@ class Shop(ABC):
 
     @abstractmethod
     async def buy(self, user_id: str, product_id: int, key: str | None) -> uuid.UUID:
-        """Sell one unit; gives the order's id.
+        """Sell one unit; returns the order's id.
 
         Raises:
             Refused: if it is not sold.
@@ -126,17 +126,17 @@ class Shop(ABC):
         raise NotImplementedError(kind)
 
     async def stock(self, product_id: int) -> int:
-        """Give the units that buyers are shown."""
+        """Return the units that buyers are shown."""
         return int(await self.pool.fetchval("SELECT stock FROM products WHERE product_id = $1", product_id) or 0)
 
     async def stocks(self, product_id: int) -> AsyncIterator[int]:
-        """Give the stock again and again, as a stream shows it."""
+        """Return the stock again and again, as a stream shows it."""
         while True:
             yield await self.stock(product_id)
             await asyncio.sleep(STREAM_S)
 
     async def price(self, product_id: int) -> Money:
-        """Give a product's price; it does not change while a shop is open."""
+        """Return a product's price; it does not change while a shop is open."""
         if product_id not in self._prices:
             row = await self.pool.fetchrow(
                 "SELECT price_minor, currency FROM products WHERE product_id = $1", product_id
@@ -169,7 +169,7 @@ class Shop(ABC):
         return done == "UPDATE 1"
 
     async def known(self, user_id: str, key: str | None) -> uuid.UUID | None:
-        """Give the order that an idempotency key has already made."""
+        """Return the order that an idempotency key has already made."""
         if key is None:
             return None
         found = await self.pool.fetchval("SELECT order_id FROM orders WHERE user_id = $1 AND key = $2", user_id, key)

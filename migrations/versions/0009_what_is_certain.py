@@ -41,7 +41,7 @@ EXECUTE FUNCTION {function}();
 
 
 def upgrade() -> None:
-    """Add what is noted, what notes it, and the functions that read it, beside those of before."""
+    """Add the new columns, triggers and functions; the old functions stay."""
     op.execute(TABLES)
     for name in FUNCTIONS:
         op.execute((SQL / "functions" / f"{name}.sql").read_text())

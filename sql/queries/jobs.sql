@@ -41,7 +41,7 @@ FROM taken AS t
 ORDER BY t.priority DESC, t.id ASC;
 
 -- name: delete
--- Deletes finished jobs. One that is gone already is no error: whoever deleted it had the same in mind.
+-- Deletes finished jobs. A job that is already deleted is no error.
 DELETE FROM procrastinate_jobs WHERE id = ANY($1::bigint []) AND status IN ('todo', 'doing');
 
 -- name: give_back

@@ -75,7 +75,7 @@ class Jobs:
 
 
 def require_servers(settings: Settings) -> None:
-    """End the process with one line if Postgres refuses it for good; to be called before there is an event loop.
+    """End the process with one line if Postgres refuses it permanently. Call it before an event loop exists.
 
     Or if the schema is not this release's. A server that is away may come: readiness, and the workers before their
     first job, look again. A gate that refuses is only bypassed, and the log says so.

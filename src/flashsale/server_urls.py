@@ -119,7 +119,7 @@ def check_gateway_url(url: str) -> None:
 
 
 def _split(url: str, schemes: tuple[str, ...], example: str) -> tuple[str, str, str, str]:
-    """Give scheme, authority, path (with its slash) and query."""
+    """Return scheme, authority, path (with its slash) and query."""
     if url[:1] in {"'", '"', "`"} or url[-1:] in {"'", '"', "`"}:
         raise ValueError("is quoted; take the quotes away")
     if not url.isascii() or not url.isprintable() or " " in url:

@@ -43,7 +43,7 @@ def admin(stack):
 
 @pytest.fixture(scope="session")
 def make_buyers(stack):
-    """Make buyers in bulk; gives their headers."""
+    """Make buyers in bulk; returns their headers."""
     return lambda count: buyer_headers(stack, count)
 
 
@@ -65,7 +65,7 @@ def buyer(buyers):
 
 @pytest.fixture
 def product(api, admin):
-    """Create a product; gives its id."""
+    """Create a product; returns its id."""
 
     async def create(**changes) -> int:
         body = {"name": "Phone", "price": "999.99", "stock": 10, **changes}

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH; o
 
 @pytest.fixture(scope="module")
 def site():
-    """A web server that has the examples; gives its origin."""
+    """A web server that has the examples; returns its origin."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=ROOT / "examples")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -39,7 +39,7 @@ def site():
 
 @pytest.fixture(scope="module")
 def host(stack, site):
-    """An API process of the stack that allows the origin of the page; gives its address."""
+    """An API process of the stack that allows the origin of the page; returns its address."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]

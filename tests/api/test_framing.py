@@ -75,7 +75,7 @@ async def test_a_token_in_a_trailer_opens_nothing(stack, buyer):
 
 
 def resident(stack):
-    """Give the largest resident memory of the API's processes, in MB."""
+    """Return the largest resident memory of the API's processes, in MB."""
     sizes = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

@@ -12,7 +12,7 @@ BUY = "/api/order/buy-flash"
 
 
 async def logged(stack, log, event, order_id):
-    """Wait until an order's event is in a log, which is all JSON; gives the jobs that wrote it."""
+    """Wait until an order's event is in a log, which is all JSON; returns the jobs that wrote it."""
     for _ in range(200):
         events = [json.loads(line) for line in (stack.log_dir / f"{log}.log").read_text().splitlines()]
         if jobs := [one["job_id"] for one in events if (one["event"], one.get("order_id")) == (event, order_id)]:
@@ -44,7 +44,7 @@ async def test_logs_name_requests_and_orders_but_neither_secrets_nor_people(api,
     assert (await api.get(f"/sse/orders/{order_id}?token={stream}")).status_code == 200
 
     (job_id,) = await logged(stack, "payments-1", "payment.finished", order_id)
-    assert isinstance(job_id, int), "the job is named beside the order"
+    assert isinstance(job_id, int), "the line names job and order"
 
     text = {path.name: path.read_text(errors="replace") for path in stack.log_dir.glob("*.log")}
     assert {"api-1.log", "payments-1.log", "postgres.log"} <= set(text)

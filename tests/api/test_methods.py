@@ -27,7 +27,7 @@ async def paths(api, product, buyer):
 
 
 async def head_of(api, method, path, headers):
-    """Give status and headers without waiting for the end of a stream."""
+    """Return status and headers without waiting for the end of a stream."""
     async with api.stream(method, path, headers=headers) as answer:
         body = b"" if answer.headers.get("content-type") == "text/event-stream" else await answer.aread()
         return answer.status_code, answer.headers, body

@@ -24,7 +24,7 @@ def crowd(make_buyers):
 
 
 async def press(stack, crowd, product_id):
-    """Send all buys at once; gives the answers."""
+    """Send all buys at once; returns the answers."""
     limits = httpx.Limits(max_connections=BUYERS)
     async with httpx.AsyncClient(base_url=stack.base_url, limits=limits, timeout=60) as client:
         return await asyncio.gather(
@@ -33,7 +33,7 @@ async def press(stack, crowd, product_id):
 
 
 async def oversell(database, product_id):
-    """Give how many units are held by orders beyond those that exist."""
+    """Return how many units are held by orders beyond those that exist."""
     held = await database.fetchval(
         "SELECT coalesce(sum(quantity), 0) FROM orders WHERE product_id = $1"
         " AND status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed')",

@@ -81,7 +81,7 @@ async def routes(api):
 
 
 async def status_of(api, method, path, **request):
-    """Give a status without waiting for the end of a stream."""
+    """Return a status without waiting for the end of a stream."""
     async with api.stream(method, path, **request) as answer:
         return answer.status_code
 
@@ -281,7 +281,7 @@ async def test_a_hostile_name_is_kept_as_it_came(api, admin, product):
 
 
 async def raw(stack, request):
-    """Send bytes as they are; gives the status line and the headers of the answer."""
+    """Send bytes as they are; returns the status line and the headers of the answer."""
     host, port = stack.base_url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

@@ -18,7 +18,7 @@ class EventSource:
         self.last_id, self.closed, self.events = None, False, []
 
     async def connect(self, events):
-        """Read up to so many events over one connection; gives them as (type, data)."""
+        """Read up to so many events over one connection; returns them as (type, data)."""
         sent = {} if self.last_id is None else {"Last-Event-ID": self.last_id}
         headers = {**self.request.get("headers", {}), **sent, "Accept": "text/event-stream"}
         seen, kind, data = [], "message", ""

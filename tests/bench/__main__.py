@@ -1,4 +1,4 @@
-"""Speed, each figure beside a control in the same minute and with the invariants that held: `nox -s bench`.
+"""Speed, each figure with a control of the same minute and the invariants that held: `nox -s bench`.
 
 The client that presses (press.py) runs in this process, those that watch (watchers.py) and the servers in others; all share
 the machine.
@@ -51,10 +51,10 @@ MEASURES: dict[str, Callable[[Bench], Awaitable[None]]] = {
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the figures to this file (JSON), and plots beside it (SVG).",
+    help="Write the figures to this file (JSON), and plots to the same directory (SVG).",
 )
 def main(names: tuple[str, ...], rounds: int, seconds: float, out: Path | None) -> None:
-    """Measure speed beside controls in the same run; exit code 0 only if the invariants held."""
+    """Measure speed against controls in the same run; exit code 0 only if the invariants held."""
     configure_logs(LogSettings(level="error"))
     console = Console(width=None if sys.stdout.isatty() else 170)
     with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as folder:

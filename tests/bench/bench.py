@@ -105,7 +105,7 @@ class Bench:
         return self.serve("hello", command, processes, sockets=sockets, environment=environment)
 
     async def alternate(self, *measures: Callable[[], Awaitable[Pressed]]) -> list[list[Pressed]]:
-        """Measure in turn, `rounds` times; gives the runs of each."""
+        """Measure in turn, `rounds` times; returns the runs of each."""
         runs: list[list[Pressed]] = [[] for _ in measures]
         for _ in range(self.rounds):
             for place, measure in enumerate(measures):
@@ -114,7 +114,7 @@ class Bench:
 
 
 def buys(stack: Stack, product_id: int, tokens: list[str], *, keyed: bool = False) -> Iterator[bytes]:
-    """Give buy requests for ever, user after user."""
+    """Return buy requests for ever, user after user."""
     body = json.dumps({"productId": product_id}).encode()
     place = stack.base_url.removeprefix("http://")
     heads = [
@@ -132,7 +132,7 @@ def buys(stack: Stack, product_id: int, tokens: list[str], *, keyed: bool = Fals
 
 
 def only(pressed: Pressed, *statuses: bytes) -> Pressed:
-    """Give it back if it was answered nothing else.
+    """Return it back if it was answered nothing else.
 
     Raises:
         AssertionError: with what it was answered.

@@ -30,7 +30,7 @@ class Aim:
         return got >= self.bound if self.sign == ">=" else got <= self.bound
 
     def text(self, unit: str) -> str:
-        """Give it as the table shows it."""
+        """Return it as the table shows it."""
         bound = f"{self.bound:.2f} of control" if self.of == "ratio" else f"{self.bound:,g} {unit}".replace(" /s", "/s")
         return f"{self.sign} {bound}"
 
@@ -99,7 +99,7 @@ def _spread(runs: list[float], unit: str) -> str:
 
 
 def as_json(bench: Bench) -> dict[str, Any]:
-    """Give everything that was measured, and on what."""
+    """Return everything that was measured, and on what."""
     return {
         "machine": machine(),
         "client": "tests/bench/press.py",
@@ -122,7 +122,7 @@ def as_json(bench: Bench) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Give what the figures depend on: processors, memory, versions."""
+    """Return what the figures depend on: processors, memory, versions."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "processors": len(os.sched_getaffinity(0)),

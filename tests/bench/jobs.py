@@ -32,22 +32,22 @@ PATIENT = {
 
 
 async def jobs(bench: Bench) -> None:
-    """From queued to confirmed, with a gateway that answers at once: the workers alone, and beside the accepts."""
+    """From queued to confirmed, with a gateway that answers at once: the workers alone, and during accepts."""
     orders = 3_000
     environment = {**PATIENT, "FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0"}
-    beside, alone = [], []
+    together, alone = [], []
     async with bench.stack("jobs", environment=environment, api=2, orders=1, payments=2) as stack:
         tokens = buyer_tokens(stack, orders)
         for _ in range(bench.rounds):
             product_id = await _sell(stack, orders, tokens)
-            beside.append(orders / await _confirmed_s(stack, product_id, orders, "min(created_at)"))
+            together.append(orders / await _confirmed_s(stack, product_id, orders, "min(created_at)"))
             _signal_workers(stack, signal.SIGSTOP)
             product_id = await _sell(stack, orders, tokens)
             _signal_workers(stack, signal.SIGCONT)
             alone.append(orders / await _confirmed_s(stack, product_id, orders, "max(created_at)"))
     for name, runs in (
         ("orders from queued to confirmed, two payment workers", alone),
-        ("the same, while they are still being accepted", beside),
+        ("the same, while they are still being accepted", together),
     ):
         bench.figures.append(Figure(name=name, unit="/s", runs=runs, aims=(at_least(1_000),)))
 
@@ -78,7 +78,7 @@ async def held(bench: Bench) -> None:
 
 
 async def _sell(stack: Stack, orders: int, tokens: list[str]) -> int:
-    """Have so many orders accepted; gives their product."""
+    """Have so many orders accepted; returns their product."""
     product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": orders})
     requests = itertools.islice(buys(stack, product_id, tokens), orders)
     only(await press(stack.base_url, requests, connections=CONNECTIONS, seconds=60), b"202")
@@ -96,7 +96,7 @@ def _authorization(stack: Stack) -> dict[str, str]:
 
 
 async def _confirmed_s(stack: Stack, product_id: int, orders: int, since: str) -> float:
-    """Wait until all are confirmed; gives the seconds from the accept that `since` says to the last confirmation."""
+    """Wait until all are confirmed; returns the seconds from the accept that `since` says to the last confirmation."""
     confirmed = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'confirmed'"
     took = f"SELECT extract(EPOCH FROM max(updated_at) - {since})::float8 FROM orders WHERE product_id = $1"
     connection = await asyncpg.connect(stack.environment["FLASHSALE_POSTGRES__URL"])

@@ -36,7 +36,7 @@ class Pressed:
         return len(self.seconds) / self.lasted_s
 
     def percentile_ms(self, share: float) -> float:
-        """Give the latency that `share` of the answers did not exceed."""
+        """Return the latency that `share` of the answers did not exceed."""
         ordered = sorted(self.seconds)
         return ordered[int(share * (len(ordered) - 1))] * 1000
 

@@ -50,7 +50,7 @@ class Changes:
         self._database = database
 
     async def buy(self) -> int:
-        """Buy a unit; gives the version that the stock has then."""
+        """Buy a unit; returns the version that the stock has then."""
         only(await press(self._stack.base_url, itertools.islice(self._requests, 1), connections=1, seconds=30), b"202")
         version: int = await self._database.fetchval(
             "SELECT version FROM product_live WHERE product_id = $1", self._product_id
@@ -171,7 +171,7 @@ async def _ask(url: str) -> float:
 
 
 def _bare_change(hello: Sequence[Server]) -> Callable[[], Awaitable[int]]:
-    """Give what changes the control's streams: a message like those of a stock, posted to each process."""
+    """Return what changes the control's streams: a message like those of a stock, posted to each process."""
     versions = itertools.count(2)
 
     async def change() -> int:

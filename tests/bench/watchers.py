@@ -128,7 +128,7 @@ class Crowd:
         self._processes = processes
 
     async def all_have(self, version: int) -> float:
-        """Give the instant at which the last stream had a version.
+        """Return the instant at which the last stream had a version.
 
         Raises:
             AssertionError: if a process ended, as it does when it loses a stream.

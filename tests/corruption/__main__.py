@@ -23,7 +23,7 @@ from tests.corruption.judge import judge
 async def main() -> int:
     """Start servers, make the sale, try everything."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    # Nothing is waited for: what a look finds wrong is not going to mend itself.
+    # No wait: a wrong value does not correct itself.
     gate_audit.LAG_S, gate_audit.RETURN_S = -1e9, 1e9
     with tempfile.TemporaryDirectory(prefix="flashsale-") as folder:
         postgres, valkey = LocalPostgres(Path(folder) / "pg"), LocalValkey(Path(folder) / "valkey")

@@ -72,7 +72,7 @@ class Table:
             self.used.add(excuse)
 
     def summary(self) -> str:
-        """Give one line per field and the totals."""
+        """Return one line per field and the totals."""
         lines = [f"{'field':<40} {'tried':>5} {'caught':>6} {'excused':>7}  by"]
         for field, tried in self.tried.items():
             by = ", ".join(sorted(self.by.get(field, ()), key=lambda name: (len(name), name)))

@@ -247,7 +247,7 @@ async def sound_sale(settings: Settings) -> AsyncIterator[SoundSale]:
 
 @asynccontextmanager
 async def auditing(sale: SoundSale, session: asyncpg.Connection[Any]) -> AsyncIterator[Any]:
-    """Wire the audit over one session of Postgres; gives a function that audits once, without patience."""
+    """Wire the audit over one session of Postgres; returns a function that audits once, without patience."""
     settings = sale.services.settings
     database = OneSession(settings, session)
     truth, products = PostgresInvariants(database, timeout_s=60), PostgresProducts(database)
@@ -262,7 +262,7 @@ async def auditing(sale: SoundSale, session: asyncpg.Connection[Any]) -> AsyncIt
     audit = Audit(truth=truth, products=products, gate=gate, gateway=sale.gateway, lease_s=LEASE_S)
 
     async def run(part: str = "all", lines: Sequence[str] | None = None) -> set[str]:
-        """Give the invariants that are violated; `refused` for what cannot be read. A part is what reads a source."""
+        """Return the invariants that are violated; `refused` for what cannot be read. A part is what reads a source."""
         try:
             history = read_history(sale.lines() if lines is None else lines)
             results: Sequence[Checked]

@@ -114,7 +114,7 @@ async def wrong_rows(
 def _statements(
     table: str, columns: Sequence[tuple[str, str]], rows: Sequence[Any], victims_max: int
 ) -> Iterator[tuple[tuple[str, str], Any, list[tuple[Any, ...]]]]:
-    """Give each wrong (column, how), its row, and the statements that bring it about."""
+    """Return each wrong (column, how), its row, and the statements that bring it about."""
     for column, kind in columns:
         update = f"UPDATE {table} SET {column} = {{}} WHERE ctid = $1"
         for how, expression in _expressions(column, kind):
@@ -171,7 +171,7 @@ async def _undone(session: asyncpg.Connection[Any]) -> AsyncIterator[None]:
 def wrong_lines(
     lines: Sequence[dict[str, Any]], name: Callable[[dict[str, Any]], str], victims_max: int
 ) -> Iterator[tuple[Wrong, list[dict[str, Any]]]]:
-    """Falsify each field of each kind of line, and whole lines; gives all lines with the wrong one among them."""
+    """Falsify each field of each kind of line, and whole lines; returns all lines with the wrong one among them."""
     kinds: dict[str, list[int]] = {}
     for place, line in enumerate(lines):
         kinds.setdefault(name(line), []).append(place)
@@ -309,7 +309,7 @@ async def everything(
     *,
     victims_max: int,
 ) -> AsyncIterator[tuple[Wrong, set[str]]]:
-    """Try every wrong value; gives each with the invariants that it violates."""
+    """Try every wrong value; returns each with the invariants that it violates."""
     async for tried in wrong_rows(session, audit, victims_max):
         yield tried
     for wrong, lines in wrong_lines(sale.history, lambda line: line["kind"], victims_max):

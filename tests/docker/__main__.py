@@ -1,6 +1,6 @@
 """The stack in containers, exercised for real: `nox -s docker`.
 
-It runs as a Compose project of its own, beside whatever else runs, on a free loopback port, and is taken down with its
+It runs as a separate Compose project, on a free loopback port, and is taken down with its
 volumes at the end.
 """
 

@@ -60,7 +60,7 @@ class Usage:
         self._thread.join()
 
     def table(self) -> Table:
-        """Give a row for each service and one for all; `Failed` if the engine could not be asked."""
+        """Return a row for each service and one for all; `Failed` if the engine could not be asked."""
         if self._failed is not None or not self._samples:
             raise Failed(f"The containers could not be measured: {self._failed}")
         title = f"cost of the containers, {len(self._samples)} samples"

@@ -57,7 +57,7 @@ class Exercise:
         click.echo(f"[{time.monotonic() - self.began_s:5.1f} s] {step}")
 
     def run(self, *command: str, text: str | None = None, check: bool = True) -> str:
-        """Run a command to its end; gives what it printed."""
+        """Run a command to its end; returns what it printed."""
         done = subprocess.run(
             command, env=self.environment, input=text, capture_output=True, text=True, check=False, cwd=ROOT
         )
@@ -77,7 +77,7 @@ class Exercise:
         self.say(f"docker/deploy {' '.join(arguments)}: {time.monotonic() - began_s:.0f} s")
 
     def containers(self, service: str) -> list[str]:
-        """Give the ids of the running containers of a service."""
+        """Return the ids of the running containers of a service."""
         return self.compose("ps", "-q", service).split()
 
     def sql(self, query: str) -> str:
@@ -98,7 +98,7 @@ class Exercise:
             connection.close()
 
     def product(self, name: str, units: int) -> int:
-        """Give the id of the product of that name; it is made if there is none."""
+        """Return the id of the product of that name; it is made if there is none."""
         products = {one["name"]: one["id"] for one in json.loads(self.request("/api/products")[2])}
         if name not in products:
             secrets = dict(re.findall(r"(?m)^(\w+)=(.*)$", (self.folder / "env").read_text()))
@@ -110,7 +110,7 @@ class Exercise:
         return int(products[name])
 
     def buyers(self, prefix: str, count: int) -> Path:
-        """Make buyers; gives the file that holds them."""
+        """Make buyers; returns the file that holds them."""
         command = ("exec", "-T", "api", "flashsale", "buyers", "--count", str(count), "--prefix", prefix)
         path = self.folder / f"{prefix}-buyers.jsonl"
         path.write_text(self.compose(*command))

@@ -35,7 +35,7 @@ coproc UP {{ exec flashsale up --port {port} 2>&1; }}
 while read -r line <&"${{UP[0]}}"; do case $line in *Ctrl-C*) break ;; esac; done
 trap 'kill -INT $UP_PID; wait $UP_PID || true' EXIT
 """
-"""What `flashsale up` becomes: it runs beside the blocks below it, and ends with them."""
+"""What `flashsale up` becomes: it runs in the background of the blocks below it, and ends with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Block:
 
 
 def blocks(document: str) -> list[Block]:
-    """Give the shell blocks of a document, in order."""
+    """Return the shell blocks of a document, in order."""
     return [
         Block(line=document.count("\n", 0, found.start("text")), text=found["text"], not_run=found["reason"])
         for found in BLOCK.finditer(document)
@@ -77,7 +77,7 @@ def checkout(folder: Path) -> None:
 
 
 def fresh_environment(folder: Path) -> dict[str, str]:
-    """Make a new virtual environment, so that nothing of this one is found; gives the environment that finds it."""
+    """Make a new virtual environment, so that nothing of this one is found; returns the environment that finds it."""
     venv.create(folder / ".venv", with_pip=True)
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_ENV", "FLASHSALE_", "NOX_"))
@@ -86,7 +86,7 @@ def fresh_environment(folder: Path) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

@@ -189,7 +189,7 @@ async def run_cell(cell: Cell, seed: int, *, units: int, buyers: int, keep: Path
 
 
 def demand(units: int, buyers: int, seed: int) -> Sale:
-    """Give a sale whose demand lasts until every unit is confirmed."""
+    """Return a sale whose demand lasts until every unit is confirmed."""
     return Sale(units=units, buyers=buyers, seconds=6, seed=seed, players=150, persistence=0.2, persist_s=120)
 
 

@@ -43,7 +43,7 @@ INSERT INTO units (product_id, unit_no) SELECT m.product_id, n FROM made AS m CR
 
 
 async def many_products(folder: Path, say: Callable[[str | Table], None], counts: tuple[int, ...] = COUNTS) -> bool:
-    """Flush the gate of many idle products beside an order that must expire; true if it does in time."""
+    """Flush the gate of many idle products while an order must expire; true if it does in time."""
     table = Table(
         *("products", "idle: statements/s", "scripts/s", "maintenance CPU", "API CPU"),
         *("after FLUSHALL: expiry late by s", "all loaded after s"),
@@ -74,7 +74,7 @@ async def many_products(folder: Path, say: Callable[[str | Table], None], counts
 
 
 async def _until_loaded(redis: Redis, count: int) -> float:
-    """Wait until so many gates are loaded; gives how long that took, at most LOADED_WITHIN_S."""
+    """Wait until so many gates are loaded; returns how long that took, at most LOADED_WITHIN_S."""
     began_s = time.monotonic()
     while time.monotonic() - began_s < LOADED_WITHIN_S:
         if len([key async for key in redis.scan_iter("flashsale:*:epoch", count=5000)]) >= count:
@@ -100,7 +100,7 @@ async def _idle(stack: Stack, connection: asyncpg.Connection[asyncpg.Record], re
 
 
 def _cpu_s(stack: Stack, role: str) -> float:
-    """Give the processor time of a role's processes."""
+    """Return the processor time of a role's processes."""
     ticks = 0
     for child in stack.children[role]:
         fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
@@ -109,7 +109,7 @@ def _cpu_s(stack: Stack, role: str) -> float:
 
 
 async def _expiry(stack: Stack, connection: asyncpg.Connection[asyncpg.Record], product_id: int, token: str) -> float:
-    """Buy and do not pay; gives how long after its window the order expires."""
+    """Buy and do not pay; returns how long after its window the order expires."""
     async with aiohttp.ClientSession(stack.base_url, raise_for_status=True) as session:
         headers = {"Authorization": f"Bearer {token}"}
         async with session.post("/api/order/buy-flash", json={"productId": product_id}, headers=headers) as response:

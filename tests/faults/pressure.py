@@ -1,4 +1,4 @@
-"""More than it can take: buys beyond capacity, and a flood of logins beside a sale."""
+"""Overload: buys beyond capacity, and a flood of logins during a sale."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Press:
     lasted_s: float = 0.0
 
     def row(self, name: str) -> list[str]:
-        """Give a table row: who, requests a second, answers, p50, p99."""
+        """Return a table row: who, requests a second, answers, p50, p99."""
         ordered = sorted(self.seconds)
         accepted, gone, busy = (self.statuses[status] for status in (202, 409, 503))
         other = sum(self.statuses.values()) - accepted - gone - busy
@@ -155,9 +155,9 @@ async def flood(folder: Path, say: Callable[[str | Table], None]) -> bool:
                 p99_ms[with_flood].append(run.summary()["buy_from_sent_ms_p99"])
     ratio = statistics.median(p99_ms[True]) / statistics.median(p99_ms[False])
     table = Table(
-        "sale", "buy p99 ms, each run", "median", title="a flood of logins beside a sale", title_justify="left"
+        "sale", "buy p99 ms, each run", "median", title="a flood of logins during a sale", title_justify="left"
     )
-    for with_flood, name in ((False, "alone"), (True, f"beside {FLOOD_PER_S} logins and registrations/s")):
+    for with_flood, name in ((False, "alone"), (True, f"with {FLOOD_PER_S} logins and registrations/s")):
         runs = p99_ms[with_flood]
         table.add_row(name, ", ".join(f"{one:.0f}" for one in runs), f"{statistics.median(runs):.0f}")
     say(table)
@@ -248,7 +248,7 @@ async def _free(stack: Stack, product_id: int) -> int:
 async def _press_once(
     session: aiohttp.ClientSession, product_id: int, lines: TextIO, tokens: list[str], seconds: float
 ) -> dict[str, str]:
-    """Let each buyer press once within `seconds`, writing the history; gives what each was told."""
+    """Let each buyer press once within `seconds`, writing the history; returns what each was told."""
     told: dict[str, str] = {}
     began_s = time.monotonic()
 

@@ -25,7 +25,7 @@ class Wire(Protocol):
     """Cuts what a client sends into parts, each with the text that traps are compared with."""
 
     def parts(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give (what to forward, what it says)."""
+        """Return (what to forward, what it says)."""
         ...
 
 
@@ -33,7 +33,7 @@ class PlainWire:
     """Redis and HTTP: a client waits for its answer before it sends again, so what arrives is compared as it is."""
 
     def parts(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give everything as one part."""
+        """Return everything as one part."""
         yield data, data
 
 
@@ -47,7 +47,7 @@ class PostgresWire:
         self._statements: dict[bytes, bytes] = {}
 
     def parts(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give whole messages."""
+        """Return whole messages."""
         self._left += data
         while (message := self._take()) is not None:
             yield message, self._says(message)
@@ -190,7 +190,7 @@ class Proxy:
         self.up()
 
     def freeze(self, what: bytes) -> int:
-        """Let nothing more through on connections that began by saying `what`; gives how many there are."""
+        """Let nothing more through on connections that began by saying `what`; returns how many there are."""
         frozen = [link for link in self._links if what in link.said]
         for link in frozen:
             link.moving.clear()

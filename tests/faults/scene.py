@@ -94,7 +94,7 @@ class Scene:
 
     @asynccontextmanager
     async def redis(self) -> AsyncIterator[Redis]:
-        """Give a client of the gate's server."""
+        """Return a client of the gate's server."""
         client = Redis.from_url(self.stack.environment["FLASHSALE_REDIS__URL"])
         try:
             yield client
@@ -233,7 +233,7 @@ async def _disturb(cell: Cell, scene: Scene) -> None:
 
 
 def _unavailable(history: Path) -> list[tuple[float, str]]:
-    """Give when, in seconds after the first request, and under which code buys were answered 503 or not at all."""
+    """Return when, in seconds after the first request, and under which code buys were answered 503 or not at all."""
     buys = [line for line in map(json.loads, history.read_text().splitlines()) if line["kind"] == "buy"]
     began = min(buy["sent_at"] for buy in buys)
     return [
@@ -242,7 +242,7 @@ def _unavailable(history: Path) -> list[tuple[float, str]]:
 
 
 def _recovery(history: Path, scene: Scene) -> tuple[float | None, float | None]:
-    """Give the time from the fault, and from its end, to the next 202 that a client got."""
+    """Return the time from the fault, and from its end, to the next 202 that a client got."""
     accepted_at = sorted(
         entry["answered_at"]
         for entry in map(json.loads, history.read_text().splitlines())

@@ -132,7 +132,7 @@ class Rig:
         await self.start("api", "orders", "payments", "maintenance")
 
     async def audit(self) -> str:
-        """Check the invariants; gives the findings, empty if all hold."""
+        """Check the invariants; returns the findings, empty if all hold."""
         async with open_audit(self.settings) as run_audit:
             findings = await run_audit(history=None, overdue_s=30, stuck_s=3600)
         return format_findings(findings) if any(finding.violations for finding in findings) else ""
@@ -159,7 +159,7 @@ class SmallSale:
             return answer
 
     async def orders(self) -> list[str]:
-        """Give the ids of the orders that are durable."""
+        """Return the ids of the orders that are durable."""
         rows = await self.rig.database.fetch("SELECT order_id FROM orders WHERE product_id = $1", self.product_id)
         return [str(row["order_id"]) for row in rows]
 
@@ -169,7 +169,7 @@ class SmallSale:
         assert await final(self.rig.http, answer.json()["orderId"], self.buyer) == "confirmed"
 
     async def gate_stock(self) -> int:
-        """Give what the gate counts."""
+        """Return what the gate counts."""
         return int(await self.rig.gate.get(f"flashsale:{{{self.product_id}}}:stock") or -1)
 
     async def until_gate_stock(self, stock: int) -> None:
@@ -395,7 +395,7 @@ async def test_the_gateway_charges_and_its_answer_is_lost_or_never_comes(rig, sa
 
 
 @pytest.mark.parametrize("lost", ["request", "reply"])
-async def test_whoever_returns_units_to_the_gate_dies_and_each_order_is_counted_once(rig, sale, lost):
+async def test_the_process_that_returns_units_dies_and_each_order_is_counted_once(rig, sale, lost):
     await rig.set_gateway_faults(declineRate=1)
     trap = rig.redis.hold_request(script("return")) if lost == "request" else rig.redis.hold_reply(script("return"))
     answer = await sale.buying()

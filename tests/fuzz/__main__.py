@@ -34,7 +34,7 @@ def _resident_mb() -> float:
 
 
 async def fuzz(*, seed: int, seconds: float, cases: int | None, say: Console, behind: bool) -> tuple[Tally, float]:
-    """Try cases until the time or their number is up; gives what happened and how many MB the process grew."""
+    """Try cases until the time or their number is up; returns what happened and how many MB the process grew."""
     async with serving() as (app, port):
         with (
             tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as folder,

@@ -219,7 +219,7 @@ def _wrong(verdict: Verdict, answers: list[Answered]) -> str | None:  # noqa: PL
 
 
 def _names(method: bytes, target: bytes, body: bytes) -> list[bytes]:
-    """Give how the app may name a request: the path is decoded, and HEAD may look like GET."""
+    """Return how the app may name a request: the path is decoded, and HEAD may look like GET."""
     absolute = ABSOLUTE.fullmatch(target)
     if absolute is not None:
         target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]

@@ -89,7 +89,7 @@ class Draft:
     end_at: int = -1
 
     def rendered(self) -> bytes:
-        """Give its bytes."""
+        """Return its bytes."""
         lines = [b"%b %b %b" % (self.method, self.target or self.path, self.version), b"Host: %b" % self.host]
         lines += [b"%b: %b" % one for one in (*self.fields, *self.framing)]
         lines += [self.other] if self.other else []
@@ -107,7 +107,7 @@ class Grammar:
         self._number = 0
 
     def case(self) -> tuple[str, bytes]:
-        """Give a kind and bytes: one to four requests, of which at most one is spoilt, seldom twice."""
+        """Return a kind and bytes: one to four requests, of which at most one is spoilt, seldom twice."""
         random_ = self._random
         count = random_.choice((1, 2, 2, 3, 4))
         spoilt = random_.randrange(count)

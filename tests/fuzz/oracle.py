@@ -85,7 +85,7 @@ def _open(verdict: Verdict) -> Verdict:
 
 
 def _request(sent: bytes, head: bytes, body_max: int) -> tuple[bytes, bytes, bytes, bool, bytes] | None:
-    """Give method, target, body, whether the connection goes on and what follows; None if the body is not all there."""
+    """Return method, target, body, whether the connection goes on and what follows; None if the body is not all there."""
     first, *lines = head.split(b"\r\n")
     line = _match(LINE, first, "3: a request line is a method, a target and a version, with single spaces")
     method, target, major, minor = line.groups()
@@ -105,10 +105,10 @@ def _request(sent: bytes, head: bytes, body_max: int) -> tuple[bytes, bytes, byt
     tabs = any(re.match(rb"(?i)transfer-encoding:[ \t]*[^ \t].*\t", one) for one in lines)
     _hold(not tabs, "choice: no tab after a coding")
     codings = [value.lower() for name, value in fields if name == b"transfer-encoding"]
-    # 6.3 lets a server take a list of equal lengths; 6.1 lets it take a length beside a coding, closing after it.
+    # 6.3 lets a server take a list of equal lengths; 6.1 lets it take a length with a coding, closing after it.
     _hold(len(lengths) <= 1, "choice: one Content-Length")
     _hold(not lengths or re.fullmatch(rb"[0-9]+", lengths[0]) is not None, "6.3: a length is digits")
-    _hold(not (lengths and codings), "choice: no length beside a coding")
+    _hold(not (lengths and codings), "choice: no length with a coding")
     _hold(codings in ([], [b"chunked"]), "choice, 6.1: no other coding than chunked, once")
     _hold(not (codings and minor == b"0"), "6.1: no coding in HTTP/1.0")
     _hold(not lengths or int(lengths[0]) <= body_max, "RFC 9110, 15.5.14: the body is too long")
@@ -156,7 +156,7 @@ def _check_host(hosts: list[bytes], minor: bytes) -> None:
 
 
 def _chunks(sent: bytes, place: int, body_max: int) -> tuple[bytes | None, int]:
-    """Give a chunked body and where it ends; None if it does not."""
+    """Return a chunked body and where it ends; None if it does not."""
     body = b""
     while True:
         end = sent.find(b"\n", place)

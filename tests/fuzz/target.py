@@ -113,7 +113,7 @@ def _target(path: str, query: bytes) -> bytes:
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[tuple[Echo, int]]:
-    """Give the app and its port; what is logged as an error is a fault."""
+    """Return the app and its port; what is logged as an error is a fault."""
     app = Echo()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(app.note)
@@ -137,7 +137,7 @@ async def serving() -> AsyncIterator[tuple[Echo, int]]:
 
 @contextmanager
 def nginx(folder: Path, app: int) -> Iterator[tuple[int, int]]:
-    """Give the ports of an nginx that forwards to the app: bodies whole, and as they come."""
+    """Return the ports of an nginx that forwards to the app: bodies whole, and as they come."""
     ports = []
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -1,4 +1,4 @@
-"""What an old shop costs: each piece of regular work without old orders and beside millions of them. `nox -s history`."""
+"""The cost of an old shop: each periodic job without old orders and with millions of them. `nox -s history`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def timed(young, old):
 
 @asynccontextmanager
 async def opened_shop(postgres, valkey, number, *, products_of, orders, console):
-    """Open a shop in a database of its own, with so many old orders; gives its regular work, each done once.
+    """Open a shop in a database of its own, with so many old orders; returns its regular work, each done once.
 
     Without old orders it has as many products as `products_of` orders would have.
     """
@@ -85,7 +85,7 @@ async def opened_shop(postgres, valkey, number, *, products_of, orders, console)
 
 
 async def measure(folder: Path, orders: int, console: Console) -> bool:
-    """Measure two shops in turn, one of them with old orders; gives whether every aim is met."""
+    """Measure two shops in turn, one of them with old orders; returns whether every aim is met."""
     postgres = LocalPostgres(folder / "postgres", settings={"fsync": "off"})
     valkey = LocalValkey(folder / "valkey")
     await asyncio.gather(postgres.start(), valkey.start())

@@ -122,7 +122,7 @@ FROM (VALUES
 
 
 async def add_old_products(db: asyncpg.Connection, count: int) -> list[int]:
-    """Add the products of so many old orders, without units yet; gives their ids."""
+    """Add the products of so many old orders, without units yet; returns their ids."""
     rows = await db.fetch(NEW_PRODUCTS, -(-count // ORDERS_PER_PRODUCT))
     return [row["product_id"] for row in rows]
 

@@ -24,7 +24,7 @@ def statements():
 
 @contextmanager
 def counting_pages():
-    """Inside the block, note what each statement of this process reads; gives the most pages by its name.
+    """Inside the block, note what each statement of this process reads; returns the most pages by its name.
 
     Each is explained with its arguments first, in a transaction that is rolled back, and then run.
     """

@@ -51,7 +51,7 @@ class Shop:
         await self.jobs.reconcile()
 
     def work(self) -> dict[str, Callable[[], Awaitable[object]]]:
-        """Give each piece of work by its name."""
+        """Return each piece of work by its name."""
         rare = OrderStatus(RARE[0])
         return {
             "scrape": SaleMetrics(self.jobs.figures, self.jobs.gate, self.jobs.acceptance).read,

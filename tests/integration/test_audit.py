@@ -46,7 +46,7 @@ async def test_a_sale_that_is_right_violates_nothing(sold):
 
 
 def two_lines(sale, **fields):
-    """Give the history with the first two lines of a 202 changed."""
+    """Return the history with the first two lines of a 202 changed."""
     lines = copy.deepcopy(sale.history)
     for line in lines[:2]:
         line.update(fields)
@@ -54,7 +54,7 @@ def two_lines(sale, **fields):
 
 
 def order_of(sale, name, **fields):
-    """Give the history with all lines about an order changed."""
+    """Return the history with all lines about an order changed."""
     lines = copy.deepcopy(sale.history)
     for line in lines:
         if line.get("order_id") == str(sale.orders[name]) and line["kind"] == "buy":
@@ -70,7 +70,7 @@ def answers(sale, **fields):
 
 
 def one_answer(sale):
-    """Give the history with three requests that were answered with one order."""
+    """Return the history with three requests that were answered with one order."""
     lines = copy.deepcopy(sale.history)
     for key in ("x", "y"):
         lines.append({**lines[0], "key": key})

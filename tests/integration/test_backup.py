@@ -33,7 +33,7 @@ async def statuses(stack):
 
 
 async def at_rest(stack):
-    """Wait until every order is final, or waits for its buyer; gives their states."""
+    """Wait until every order is final, or waits for its buyer; returns their states."""
     async with asyncio.timeout(60):
         while True:
             found = await statuses(stack)
@@ -54,7 +54,7 @@ async def buy_and_pay(api, ids, buyer):
 
 
 async def sell_and_back_up(stack, file):
-    """Sell before, during and after a backup; gives the products and what became of the orders."""
+    """Sell before, during and after a backup; returns the products and what became of the orders."""
     async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as api:
         made = {"name": "Phone", "price": "999.99", "stock": 1000}
         headers = admin_headers(stack)

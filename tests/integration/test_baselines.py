@@ -52,7 +52,7 @@ async def until_final(shop, orders):
 
 
 async def buy(shop, user_id):
-    """Buy until there is a definite answer; gives the order, or nothing."""
+    """Buy until there is a definite answer; returns the order, or nothing."""
     async with asyncio.timeout(20):
         while True:
             try:

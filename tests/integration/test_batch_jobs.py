@@ -103,7 +103,7 @@ async def test_five_hundred_products_expire_in_one_sweep(services, db):
 
 
 async def spoil_count(db, order_id):
-    """Make the release of an order's units break a CHECK; gives what undoes it."""
+    """Make the release of an order's units break a CHECK; returns what undoes it."""
     spoil = (
         "UPDATE buyer_units AS b SET units = {} FROM orders AS o WHERE o.order_id = '{}' AND b.user_id = o.user_id"
         " AND b.product_id = o.product_id"
@@ -233,7 +233,7 @@ async def test_a_product_whose_lock_is_held_holds_no_others_orders_up(services, 
     async with db.transaction():
         await db.execute(HOLDS[hold], busy.product_id)
         if hold == "product wanted":
-            # A change waits for the lock: whoever comes behind it waits too.
+            # A change waits for the lock, and every later transaction waits behind it.
             waiting = asyncio.create_task(waiter.execute("SELECT pg_advisory_lock(7000, $1)", busy.product_id))
             await asyncio.wait({waiting}, timeout=0.05)
         began_s = time.monotonic()

@@ -12,7 +12,7 @@ from tests.corruption.wrongs import UNGUARDED, wrong_rows
 
 
 async def test_every_wrong_value_is_reported_or_excused(settings, redis, monkeypatch):
-    # Nothing is waited for: what a look finds wrong is not going to mend itself.
+    # No wait: a wrong value does not correct itself.
     monkeypatch.setattr("flashsale.usecases.gate_audit.LAG_S", -1e9)
     monkeypatch.setattr("flashsale.usecases.gate_audit.RETURN_S", 1e9)
     table = await judge(settings, victims_max=1)

@@ -35,7 +35,7 @@ def samples(page):
 
 @asynccontextmanager
 async def exported(read):
-    """An exporter in this process; gives its address."""
+    """An exporter in this process; returns its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with (

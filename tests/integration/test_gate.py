@@ -103,7 +103,7 @@ async def test_requests_per_window_and_attempts_per_minute_are_limited(postgres_
     ],
     ids=" ".join,
 )
-async def test_foreign_contents_are_not_believed_and_the_gate_is_loaded_anew(services, redis, meddle):
+async def test_foreign_contents_are_not_believed_and_the_gate_is_reloaded(services, redis, meddle):
     product = await add_product(services)
     users = await add_buyers(services, 2)
     command, *rest = meddle

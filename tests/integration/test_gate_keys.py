@@ -1,4 +1,4 @@
-"""Every key of the gate with every wrong type and value: healed, or loaded anew within seconds; nothing lost, nothing oversold.
+"""Every key of the gate with every wrong type and value: corrected, or reloaded within seconds; nothing lost, nothing oversold.
 
 Each case is a product of its own with one sale in progress; the cases are generated, and run at the same time.
 """
@@ -53,7 +53,7 @@ KINDS = {
 
 
 def generate():
-    """Give (name, what is done to a product's keys), where `of` names a key and `seen` knows what is there."""
+    """Return (name, what is done to a product's keys), where `of` names a key and `seen` knows what is there."""
     for name, kind in KINDS.items():
         yield f"{name} missing", lambda of, seen, name=name: [("DEL", of(name))]
         for other, make in TYPES.items():
@@ -134,7 +134,7 @@ async def meddle(services, redis, case, product):
 
 
 async def sell(services, product, buyers):
-    """Let buyers press until every unit is sold and the others are told so; gives how long that took."""
+    """Let buyers press until every unit is sold and the others are told so; returns how long that took."""
     began_s = time.monotonic()
     left = list(buyers)
     while time.monotonic() - began_s < GIVEN_UP_S:

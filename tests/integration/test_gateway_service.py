@@ -119,7 +119,7 @@ async def test_a_cancel_after_the_capture_changes_nothing_and_says_captured(serv
     assert (await service.ask("GET", "/v1/charges/key"))[1]["status"] == "captured"
 
 
-async def test_whoever_wins_the_race_of_cancel_and_capture_everyone_hears_the_same(service: Service) -> None:
+async def test_cancel_and_capture_race_and_every_caller_gets_the_same_answer(service: Service) -> None:
     await service.set_faults(latencyMeanS=0.05, latencySigma=0.5)
 
     async def race(number: int) -> bool:

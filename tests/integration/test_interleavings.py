@@ -181,7 +181,7 @@ async def test_returns_are_forgotten_while_a_loading_forgets_them_too(services, 
     transaction = db.transaction()
     await transaction.start()
     await db.execute("SELECT 1 FROM gate_returns WHERE order_id = $1 FOR UPDATE", second)
-    # Whoever holds a row drops it: there is nothing to wait for.
+    # The holder of a row deletes it, so the drop waits for none.
     await asyncio.wait_for(services.books.forget_returns([first, second]), 2)
     await transaction.rollback()
     assert await db.fetchval("SELECT count(*) FROM gate_returns") == 1

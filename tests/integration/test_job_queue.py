@@ -45,7 +45,7 @@ async def registered(db):
 
 
 async def until(db, query, *arguments):
-    """Wait until a query gives something; gives it."""
+    """Wait until a query gives something; returns it."""
     async with asyncio.timeout(SOON_S):
         while not (found := await db.fetchval(query, *arguments)):
             await asyncio.sleep(0.01)
@@ -242,7 +242,7 @@ async def test_a_request_to_abort_is_passed_on_for_each_job(settings, db):
 
 @asynccontextmanager
 async def announced_during_a_fetch(queue, db, holder):
-    """Announce jobs while a fetch waits for their table; gives the fetch, which goes on afterwards."""
+    """Announce jobs while a fetch waits for their table; returns the fetch, which goes on afterwards."""
     async with holder.transaction():
         await holder.execute("LOCK TABLE procrastinate_jobs")
         fetching = asyncio.create_task(fetch(queue, None))

@@ -168,7 +168,7 @@ async def test_valkey_keeps_its_port_and_starts_on_a_snapshot_that_was_made(tmp_
 
 
 async def save_slowly(server):
-    """Let a Valkey write a snapshot, for many seconds; gives the child that does it."""
+    """Let a Valkey write a snapshot, for many seconds; returns the child that does it."""
     async with Redis.from_url(server.url) as client:
         await client.mset({f"k{number}": "x" * 100 for number in range(20_000)})
         await client.config_set("rdb-key-save-delay", 1000)

@@ -1,4 +1,4 @@
-"""The one-machine stack, with small stand-ins for the processes beside the servers."""
+"""The one-machine stack, with small stand-ins for the processes other than the servers."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_connections_wait_for_a_killed_process_to_come_back(tmp_path, post
         again = await stack.restart("api")
         assert child.returncode == 0
         assert int(await get(stack.base_url)) == again.pid
-        # Whoever comes second gets the one that runs.
+        # The second caller gets the running process.
         assert await stack.start_child("api", 0) is again
 
 

@@ -38,7 +38,7 @@ def quick(monkeypatch):
 
 @asynccontextmanager
 async def api(services):
-    """Give a function that makes a client at an address."""
+    """Return a function that makes a client at an address."""
     app = build_app(services, LiveHub(services))
     clients = []
 

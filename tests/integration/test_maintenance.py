@@ -92,7 +92,7 @@ async def test_a_lease_past_its_deadline_is_given_back_only_if_no_order_stands(p
         await flushed(services, product, lambda found: (found.stock, found.leases) == (9, 0))
 
 
-async def test_a_gate_that_is_stuck_low_is_loaded_anew_also_while_stock_moves(services, jobs, redis, db, monkeypatch):
+async def test_a_gate_that_counts_too_few_is_reloaded_also_while_stock_moves(services, jobs, redis, db, monkeypatch):
     monkeypatch.setattr("flashsale.usecases.reconcile.OFF_S", 0.1)
     product = await add_product(services)
     await redis.set(f"flashsale:{{{product.product_id}}}:stock", 0)
@@ -110,7 +110,7 @@ async def test_a_gate_that_is_stuck_low_is_loaded_anew_also_while_stock_moves(se
     assert (await admit(services, product, users[1])).admission is Admission.ADMITTED
 
 
-async def test_a_gate_that_counts_too_many_at_rest_is_loaded_anew(services, jobs, redis, monkeypatch):
+async def test_a_gate_that_counts_too_many_at_rest_is_reloaded(services, jobs, redis, monkeypatch):
     monkeypatch.setattr("flashsale.usecases.reconcile.OFF_S", 0)
     product = await add_product(services)
     await redis.set(f"flashsale:{{{product.product_id}}}:stock", 15)
@@ -162,7 +162,7 @@ async def test_a_loading_that_lost_the_race_changes_nothing(services):
 
 
 class RefusingOrders(PostgresOrders):
-    """Refuses every order for good, as Postgres does if a statement cannot work."""
+    """Refuses every order permanently, as Postgres does if a statement cannot work."""
 
     async def process(self, order_ids, *, payment_due_s):
         raise PoisonBatch("refused", unknown_user=False)

@@ -34,7 +34,7 @@ def served(postgres_url, valkey, redis, tmp_path):
 
 
 def answering(address):
-    """Give the processes that answer connections: a request's id begins with its process' own."""
+    """Return the processes that answer connections: a request's id begins with its process' own."""
     ids = [httpx.get(f"{address}/health/live", timeout=60).headers["x-request-id"] for _ in range(20)]
     return {one.partition("-")[0] for one in ids}
 

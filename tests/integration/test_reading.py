@@ -1,4 +1,4 @@
-"""Nothing that is done again and again reads history: pages are counted beside a shop without any, not time."""
+"""No periodic work reads history: the tests compare pages, not time, with a shop without old orders."""
 
 from flashsale.bootstrap import open_jobs, open_services
 from tests.growth.old_orders import add_old_orders
@@ -10,7 +10,7 @@ ORDERS = 20_000
 
 AIM = 2
 DEPTH_PAGES = 40
-"""What larger indexes may cost beside the aim: each look-up of a statement reads a page more, or two."""
+"""What larger indexes may cost in addition to the aim: one or two more pages per look-up."""
 
 EXCUSED = {
     "audit": "`flashsale audit` reads everything",

@@ -135,7 +135,7 @@ async def test_a_lease_whose_process_died_before_postgres_knew_is_given_back(ser
 
 
 async def returned(services, db, count, *, unload=None):
-    """End orders of one product whose returns nobody carries; gives the product."""
+    """End orders of one product whose returns nobody carries; returns the product."""
     product, orders = await unpaid(services, count)
     await due(db, orders)
     await services.order_rows.sweep(orders, due_s=30, patience_s=None)
@@ -152,7 +152,7 @@ async def test_returns_of_gates_that_take_none_keep_no_others_waiting(services, 
     assert {row.product_id for row in first} <= {one.product_id for one in stuck}, "they alone would fill each batch"
     await ReturnUnits(services.books, services.gate, limit=limit)()
     await services.catalog.refresh()
-    # The orders passed the gate by, so it counts their 3 units beside those that come back.
+    # The orders bypassed the gate, so it counts their 3 units and the released ones.
     assert (await state(services, await services.catalog.get(product.product_id))).stock == 6
     left = await db.fetch("SELECT product_id, count(*) AS n FROM gate_returns GROUP BY product_id ORDER BY product_id")
     assert [tuple(row) for row in left] == [(one.product_id, 2) for one in stuck]

@@ -1,4 +1,4 @@
-"""What Postgres refuses for good is one line and an exit, in every process; what passes is waited for, and told apart."""
+"""A permanent refusal of Postgres is one line and an exit, in every process; a temporary one is waited for."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def run(command, url, **more):
 
 
 def ended(process):
-    """Give exit code and what it said, without log lines."""
+    """Return exit code and what it said, without log lines."""
     out, err = process.communicate("a long password\n", timeout=60)
     lines = [line for line in (out + err).splitlines() if not line.startswith("{") and "[warning" not in line]
     return process.returncode, lines

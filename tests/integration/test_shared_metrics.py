@@ -39,7 +39,7 @@ with open(sys.argv[1] + "/filler", "wb", buffering=0) as filler:
 
 
 def count(folder, *, tmpfs_kib=None, before="", after=""):
-    """Count 2,000 series in a process of its own; gives how many it kept to itself, and the sum that it shows."""
+    """Count 2,000 series in a process of its own; returns how many it kept to itself, and the sum that it shows."""
     command = [sys.executable, "-c", COUNTS.replace("BEFORE", before).replace("AFTER", after), str(folder)]
     if tmpfs_kib is not None:
         mount = f'mount -t tmpfs -o size={tmpfs_kib}k tmpfs "$0" && exec "$@"'

@@ -25,7 +25,7 @@ LOGIN = {"email": "ada@example.com", "password": "long enough"}
 
 
 def launch(kind, sink, urls):
-    """Start a process; gives it, the pipe that says when it is ready, its port and the other end of its sink."""
+    """Start a process; returns it, the pipe that says when it is ready, its port and the other end of its sink."""
     command = [part for part in COMMANDS[kind] if part not in {"--port", "0"}]
     listener = socket.create_server(("127.0.0.1", 0))
     ready, telling = os.pipe()

@@ -116,7 +116,7 @@ class Crowd:
 
 
 async def begin_sale(url, valkey):
-    """Make a product of ten units and sell one; gives both, nobody is connected afterwards."""
+    """Make a product of ten units and sell one; returns both, nobody is connected afterwards."""
     async with open_services(make_settings(url, valkey.url)) as services:
         product = await add_product(services)
         return product, await accept_one(services, product, (await add_buyers(services, 1))[0])

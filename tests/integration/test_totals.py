@@ -102,7 +102,7 @@ async def test_figures_are_exact_after_every_step_of_orders_and_totals(services,
 
 
 async def confirmed(services, db, count):
-    """Confirmed orders; gives their ids."""
+    """Confirmed orders; returns their ids."""
     product = await add_product(services, payment_mode=PaymentMode.AUTOMATIC, allotment=count)
     order_ids = [await accept_one(services, product, user) for user in await add_buyers(services, count)]
     await services.order_rows.process(order_ids, payment_due_s=30)

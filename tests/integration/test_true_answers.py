@@ -27,7 +27,7 @@ Outcome = AcceptOutcome
 
 
 async def press(services, product, users, **kwargs):
-    """Let every user press once, at the same time; gives the results and the kinds of them."""
+    """Let every user press once, at the same time; returns the results and the kinds of them."""
     results = await asyncio.gather(
         *(services.buy(ask(product, user, **kwargs)) for user in users), return_exceptions=True
     )
@@ -35,7 +35,7 @@ async def press(services, product, users, **kwargs):
 
 
 async def press_until_decided(services, product, users):
-    """Press again for everybody who was told to come back; gives what they were told in the end."""
+    """Press again for everybody who was told to come back; returns what they were told in the end."""
     told = Counter()
     async with asyncio.timeout(30):
         while users:
@@ -454,7 +454,7 @@ LOCKED_S = 1.2
 
 
 async def p99_s(buy, product, users, seconds):
-    """Let one buyer after the other press; gives the slowest but one in a hundred."""
+    """Let one buyer after the other press; returns the slowest but one in a hundred."""
     took_s = []
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
@@ -465,7 +465,7 @@ async def p99_s(buy, product, users, seconds):
 
 
 async def beside_a_locked_product(services, db, buy):
-    """Give another product's p99 at rest, and while a product is locked and its buyers press."""
+    """Return another product's p99 at rest, and while a product is locked and its buyers press."""
     locked, other = await add_product(services, allotment=1000), await add_product(services, allotment=100_000)
     waiters = await add_buyers(services, 200)
     users = iter(await add_buyers(services, 20_000))
@@ -487,7 +487,7 @@ async def beside_a_locked_product(services, db, buy):
 async def test_a_locked_product_delays_no_other(services, db):
     rest_s, beside_s = await beside_a_locked_product(services, db, services.buy)
     # Its own proposals cost a little; a processor that is busy with something else costs more.
-    assert beside_s < 2 * rest_s + 0.05, f"p99 {rest_s * 1000:.1f} ms at rest, {beside_s * 1000:.1f} ms beside"
+    assert beside_s < 2 * rest_s + 0.05, f"p99 {rest_s * 1000:.1f} ms at rest, {beside_s * 1000:.1f} ms with load"
 
 
 async def test_with_one_queue_and_waiting_locks_a_locked_product_delays_others(services, db):

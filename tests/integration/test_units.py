@@ -19,7 +19,7 @@ UNMADE = "SELECT unmade FROM unit_pools WHERE product_id = $1"
 
 
 async def sell(connection, product_id, wanted):
-    """Claim as an accept does; gives the units that were sold."""
+    """Claim as an accept does; returns the units that were sold."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock_shared(7000, $1)", product_id)
         taken = await connection.fetchval("SELECT claim_units_v1($1, $2)", product_id, wanted)
@@ -48,7 +48,7 @@ async def replace_function(db, name, *changes):
 
 
 async def race(db, blocker, runners):
-    """Let all start once each waits for a lock of the blocker's transaction; gives their results or errors."""
+    """Let all start once each waits for a lock of the blocker's transaction; returns their results or errors."""
     racing = [asyncio.create_task(run()) for run in runners]
     try:
         await wait_for_lock(db, len(racing))

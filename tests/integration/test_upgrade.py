@@ -57,7 +57,7 @@ class OldProcess:
         return ids
 
     async def accept(self, product_id, users, quantity=1):
-        """Accept an order for each user; gives their ids."""
+        """Accept an order for each user; returns their ids."""
         users = sorted(users)
         ids = [_uuid7() for _ in users]
         keys = [str(one) for one in ids]
@@ -126,7 +126,7 @@ def _uuid7():
 
 
 async def orders_in_every_state(old, automatic, by_buyer):
-    """Make two orders for each state and each thing that a process may have left half done; gives them by name."""
+    """Make two orders for each state and each thing that a process may have left half done; returns them by name."""
     made = {}
 
     async def add(name, product_id=automatic, *, processed=True):
@@ -220,7 +220,7 @@ async def test_open_orders_of_the_first_release_end_right_after_an_upgrade_in_mi
             tmp_path, port=0, api=1, environment=FAST, postgres_url=empty_url, redis_url=valkey.url
         ) as stack:
             stopping.set()
-            assert await working > 0, "the old process went on beside the new ones"
+            assert await working > 0, "the old process worked together with the new ones"
             async with asyncio.timeout(60):
                 while set(states := await statuses(old)) - FINAL:
                     await asyncio.sleep(0.1)

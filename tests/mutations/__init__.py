@@ -25,6 +25,6 @@ class Mutation:
 
 
 def read_mutations() -> list[Mutation]:
-    """Give the mutations of every room, in the order of the files."""
+    """Return the mutations of every room, in the order of the files."""
     files = sorted(Path(__file__).parent.glob("*.toml"))
     return [Mutation(**guard) for file in files for guard in tomllib.loads(file.read_text())["guard"]]

@@ -42,7 +42,7 @@ FIRES = "ExporterDown"
 
 @asynccontextmanager
 async def sse_process(stack: Stack, folder: Path):
-    """A further API process, for streams alone; gives its address."""
+    """A further API process, for streams alone; returns its address."""
     (folder / "metrics/sse").mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         child = await start_ready(
@@ -158,7 +158,7 @@ async def until(what: str, condition) -> None:
 
 
 async def check_rules(prometheus: Prometheus) -> int:
-    """Run every rule's expression; gives how many there are. Prometheus itself must have evaluated each without error."""
+    """Run every rule's expression; returns how many there are. Prometheus itself must have evaluated each without error."""
     rules = [rule for group in (await prometheus.ask("rules"))["groups"] for rule in group["rules"]]
     for rule in rules:
         await prometheus.ask("query", query=rule["query"])

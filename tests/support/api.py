@@ -56,7 +56,7 @@ def buyer_headers(stack, count: int) -> list[dict[str, str]]:
 
 
 async def waiting_order(api, product_id, owner):
-    """Buy; gives the order's id once it waits for its buyer."""
+    """Buy; returns the order's id once it waits for its buyer."""
     order_id = (await api.post("/api/order/buy-flash", json={"productId": product_id}, headers=owner)).json()["orderId"]
     async with api.stream("GET", f"/sse/orders/{order_id}", headers=owner) as stream:
         async for line in stream.aiter_lines():
@@ -69,7 +69,7 @@ BUY = "/api/order/buy-flash"
 
 
 async def final(api, order_id, headers):
-    """Wait until an order is final; gives its status."""
+    """Wait until an order is final; returns its status."""
     for _ in range(300):
         answer = (await api.get(f"/api/order/{order_id}/status", headers=headers)).json()
         if answer["status"] in {"confirmed", "payment_failed", "expired", "cancelled", "failed"}:

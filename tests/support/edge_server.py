@@ -67,7 +67,7 @@ async def _serve(sock: socket.socket) -> None:
 
 @contextmanager
 def edge_server() -> Iterator[tuple[int, int]]:
-    """Give port and process id."""
+    """Return port and process id."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as sock:
         command = [sys.executable, "-m", "tests.support.edge_server", str(sock.fileno())]
         environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}

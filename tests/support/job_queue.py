@@ -2,7 +2,7 @@
 
 
 async def put(db, count, *, task="work", queue="work", **columns):
-    """Put jobs into a queue; gives their ids."""
+    """Put jobs into a queue; returns their ids."""
     names = "".join(f", {name}" for name in columns)
     values = "".join(f", ${place}" for place, _ in enumerate(columns, 4))
     rows = await db.fetch(

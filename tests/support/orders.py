@@ -8,7 +8,7 @@ from tests.support.accepting import accept, propose
 
 
 async def unpaid(services, count, **product):
-    """Make orders that wait for their buyers and are due, of one product; gives the product and their ids."""
+    """Make orders that wait for their buyers and are due, of one product; returns the product and their ids."""
     product = await add_product(services, allotment=count, payment_mode=PaymentMode.BY_BUYER, **product)
     orders = await orders_of(services, product, await add_buyers(services, count))
     await services.order_rows.process(orders, payment_due_s=30)

@@ -52,7 +52,7 @@ class Reference:
         self._validators = {}
 
     def operation(self, method, path):
-        """Give the operation of a request, as `METHOD /template`, and what the document says of it."""
+        """Return the operation of a request, as `METHOD /template`, and what the document says of it."""
         for pattern, template in self._paths:
             if pattern.fullmatch(path):
                 item = self.document["paths"][template]
@@ -67,7 +67,7 @@ class Reference:
         if operation is None:
             expected = 404 if name is None else 204 if method == "OPTIONS" else 405
             if status != expected or (expected != 404 and "allow" not in headers):
-                raise Undocumented(f"{where}: expected {expected}, with Allow beside 204 and 405")
+                raise Undocumented(f"{where}: expected {expected}, with Allow for 204 and 405")
             return
         answer = operation["responses"].get(str(status))
         if answer is None:
@@ -77,7 +77,7 @@ class Reference:
         self.seen.setdefault((operation["operationId"], str(status), code), where)
 
     def named(self):
-        """Give all answers that the document names: operation, status, and the problem's code or None."""
+        """Return all answers that the document names: operation, status, and the problem's code or None."""
         for item in self.document["paths"].values():
             for operation in item.values():
                 for status, answer in operation["responses"].items():
@@ -121,7 +121,7 @@ class Reference:
         return said["code"]
 
     def first_error(self, schema, value):
-        """Give what is wrong with a value of a schema of this document, or None."""
+        """Return what is wrong with a value of a schema of this document, or None."""
         key = json.dumps(schema)
         if key not in self._validators:
             self._validators[key] = jsonschema_rs.Draft202012Validator({**schema, **self._components})

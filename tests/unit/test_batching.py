@@ -71,7 +71,7 @@ async def test_lanes_flush_at_once():
     await asyncio.gather(*tasks)
 
 
-async def test_a_failure_reaches_everybody_who_waits_and_nobody_else():
+async def test_a_failure_reaches_every_caller_of_its_batch_and_no_other():
     async def flush(items):
         if 1 in items:
             raise ValueError("no")
@@ -93,7 +93,7 @@ async def test_no_item_is_left_behind_when_the_queue_runs_empty():
     assert await asyncio.wait_for(asyncio.gather(*(batcher.submit(n) for n in range(100))), 1) == list(range(100))
 
 
-async def test_somebody_who_leaves_harms_nobody():
+async def test_a_cancelled_caller_does_not_affect_the_others():
     flush = Recorder()
     batcher = Batcher(flush, batch_max=10, queue_max=100)
     leaver = batcher.submit(1)

@@ -7,7 +7,7 @@ from flashsale.domain.products import LiveStock
 from flashsale.usecases.catalog import Catalog
 
 
-async def test_whoever_finds_a_product_finds_its_stock():
+async def test_a_known_product_has_its_stock():
     known = []
 
     async def products(_):

@@ -80,7 +80,7 @@ def test_every_dependency_has_its_reason():
 
 
 def texts():
-    """Give each text file of the project and what it holds: code, rules and dashboards name documents too."""
+    """Return each text file of the project and what it holds: code, rules and dashboards name documents too."""
     rooms = ("docker", "docs", "examples", "loadtest", "migrations", "sql", "src", "tests", "workers")
     files = [*ROOT.glob("*.*"), *(path for room in rooms for path in (ROOT / room).rglob("*"))]
     kinds = {".md", ".py", ".sql", ".yml", ".json", ".toml", ".conf", ".lua", ".sh", ".example", ".html", ""}
@@ -90,7 +90,7 @@ def texts():
 
 
 def anchors(document):
-    """Give the anchors of a document's headings, as its site makes them."""
+    """Return the anchors of a document's headings, as its site makes them."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 

@@ -52,7 +52,7 @@ def test_the_share_of_declines_is_the_rate(rate: float) -> None:
     assert declined / DRAWS == pytest.approx(rate, abs=5 * math.sqrt(rate * (1 - rate) / DRAWS))
 
 
-def test_a_key_is_drawn_alike_under_one_seed_and_anew_under_another() -> None:
+def test_a_key_has_one_outcome_under_one_seed_and_another_under_another() -> None:
     def outcomes(seed: int) -> list[str | None]:
         return [sample_decline(seed, key, rate=0.5) for key in keys()[:1000]]
 

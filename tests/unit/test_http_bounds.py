@@ -1,4 +1,4 @@
-"""What a connection may cost: clients that hold on to theirs in every way, and an honest client beside them."""
+"""What a connection may cost: clients that hold on to theirs in every way, and an honest client at the same time."""
 
 import asyncio
 import contextlib

@@ -93,7 +93,7 @@ class App:
 
 @asynccontextmanager
 async def serving():
-    """Give the app and a function that connects to it."""
+    """Return the app and a function that connects to it."""
     app, clients = App(), []
     settings = HttpSettings(head_bytes_max=HEAD_MAX, body_bytes_max=BODY_MAX, request_timeout_s=TIMEOUT_S)
     server = Server(app, settings)
@@ -132,7 +132,7 @@ def over_sockets(test):
 
 
 async def answer(reader):
-    """Read one answer; gives its status, headers and body."""
+    """Read one answer; returns its status, headers and body."""
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head.decode().strip().split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines)
@@ -316,8 +316,8 @@ REFUSED = {
     "a target without a slash": b"GET x HTTP/1.1\r\n" + HOST + b"\r\n",
     "a star": b"GET * HTTP/1.1\r\n" + HOST + b"\r\n",
     "a target of another scheme": b"GET ftp://x/ HTTP/1.1\r\n" + HOST + b"\r\n",
-    "a length beside chunks": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunks beside a length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "a length, then chunks": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks, then a length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
     "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
     "a list of lengths": POST + b"Content-Length: 5, 5\r\n\r\nhello",
     "a length with a sign": POST + b"Content-Length: +5\r\n\r\nhello",
@@ -705,7 +705,7 @@ async def unread(app, connect, path):
 
 
 @over_sockets
-async def test_a_full_server_lets_idle_connections_go_and_refuses_only_beside_busy_ones(app, connect):
+async def test_a_full_server_closes_idle_connections_and_refuses_only_if_all_are_busy(app, connect):
     app.server.connections_max = 3
     idle, _ = await connect(GET + b"\r\n")
     assert (await answer(idle))[0] == 200

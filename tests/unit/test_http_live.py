@@ -323,7 +323,7 @@ async def test_between_rounds_of_more_than_one_slice_lies_a_pause(monkeypatch):
         assert not channel._pausing, "nothing waits for another round"
 
 
-async def test_a_stream_that_fails_takes_nobody_with_it():
+async def test_a_stream_that_fails_does_not_end_the_others():
     async def fail(message):
         raise RuntimeError
 

@@ -11,7 +11,7 @@ from flashsale.runtime.logs import REQUEST_ID
 
 
 async def ask(edge, *headers):
-    """Send one request; gives the headers of its answer."""
+    """Send one request; returns the headers of its answer."""
     sent = []
 
     async def send(message):

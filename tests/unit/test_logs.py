@@ -46,7 +46,7 @@ def logs(form, level="info"):
     return done.stderr
 
 
-def test_every_line_is_json_with_level_time_and_ids_whoever_wrote_it():
+def test_every_line_of_every_library_is_json_with_level_time_and_ids():
     events = [json.loads(line) for line in logs("json").splitlines()]
     assert [event["level"] for event in events] == ["info", "warning", "warning", "error", "error"]
     assert [event["event"] for event in events][:2] == ["order.accepted", "slow answer"]

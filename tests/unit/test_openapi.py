@@ -21,7 +21,7 @@ def operations(document):
 
 
 def fields(document):
-    """Give every field of every schema, by its place."""
+    """Return every field of every schema, by its place."""
     for name, schema in document["components"]["schemas"].items():
         yield name, {**schema, "examples": [None]}
         for field, one in schema.get("properties", {}).items():

@@ -1,6 +1,6 @@
 """The process that hashes passwords: run as a script, it answers each line on its input until that ends.
 
-In a process of its own because a hash holds a core for 21 ms, and a thread of low priority would be late to hand the
+In a separate process because a hash holds a core for 21 ms, and a thread of low priority would be late to hand the
 interpreter's lock back to the event loop. It imports nothing of the project, so that it starts quickly and stays small.
 """
 

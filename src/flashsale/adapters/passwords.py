@@ -1,4 +1,4 @@
-"""argon2id in processes of their own (`hasher.py`), started when first needed."""
+"""argon2id in separate processes (`hasher.py`), which start when the first password comes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Argon2Passwords:
             raise _busy()
 
     async def hash(self, password: str) -> str:
-        """Give a salted hash; `Unavailable` if too many wait, or for too long."""
+        """Return a salted hash; `Unavailable` if too many wait, or for too long."""
         return str(await self._ask(password, None, Lane.OTHERS))
 
     async def verify(self, password: str, hashed: str | None, lane: Lane) -> bool:

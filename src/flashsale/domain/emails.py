@@ -25,7 +25,7 @@ empty Braille pattern."""
 
 
 def check_email(email: str) -> str:
-    """Give the form of an address under which it is one account.
+    """Return the form of an address under which it is one account.
 
     Raises:
         InvalidInput: if it is no address, or holds characters that nobody sees.
@@ -37,7 +37,7 @@ def check_email(email: str) -> str:
 
 
 def email_key(email: str) -> str | None:
-    """Give the form under which an address is one account, or None if it is no address.
+    """Return the form under which an address is one account, or None if it is no address.
 
     Compatibility forms are one (NFKC), and so are cases, in the part before the @ too: no provider in wide use tells
     them apart. A domain is the same in ASCII (IDNA 2008, UTS 46) and in its own script, which the form has.

@@ -25,11 +25,11 @@ class Money:
     currency: str
 
     def __str__(self) -> str:
-        """Give the amount without its currency, as the API writes it: `999.99`."""
+        """Return the amount without its currency, as the API writes it: `999.99`."""
         return f"{self.minor // MINOR_UNITS_PER_MAJOR}.{self.minor % MINOR_UNITS_PER_MAJOR:02d}"
 
     def times(self, quantity: int) -> Money:
-        """Give the price of `quantity` units."""
+        """Return the price of `quantity` units."""
         return Money(minor=self.minor * quantity, currency=self.currency)
 
 

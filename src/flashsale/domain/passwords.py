@@ -14,7 +14,7 @@ NAME_MIN = 3
 
 
 def normalised(password: str) -> str:
-    """Give the form that is hashed: a keyboard decides whether an accent is a sign of its own (NFD) or not (NFC)."""
+    """Return the form that is hashed: a keyboard decides whether an accent is a separate sign (NFD) or not (NFC)."""
     return password if password.isascii() else unicodedata.normalize("NFKC", password)
 
 
@@ -41,7 +41,7 @@ def check_password(password: str, *, email: str) -> None:
 
 @cache
 def common_passwords() -> frozenset[str]:
-    """Give the common passwords that are long enough to be tried here, in lower case."""
+    """Return the common passwords that are long enough to be tried here, in lower case."""
     # 40 ms and 15 MiB: only where somebody registers.
     from zxcvbn.frequency_lists import FREQUENCY_LISTS  # type: ignore[import-untyped]
 

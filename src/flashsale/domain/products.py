@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from flashsale.domain.money import Money
 
 PRODUCT_ID_MAX = 2**31 - 1
-"""Product ids are 4-byte integers, so that one fits into an advisory lock beside the lock's class."""
+"""Product ids are 4-byte integers, so that an id and the lock's class fit into an advisory lock."""
 
 ALLOTMENT_MAX = 10_000_000
 """Most units of one product: one row each, made as they are sold."""

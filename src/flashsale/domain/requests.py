@@ -45,7 +45,7 @@ class BuyRequest(NamedTuple):
     """The client's idempotency key, scoped to the user."""
 
     def fingerprint(self) -> bytes:
-        """Give 16 bytes that differ (BLAKE2b) for requests with another body."""
+        """Return 16 bytes that differ (BLAKE2b) for requests with another body."""
         return hashlib.blake2b(b"%d:%d" % (self.product_id, self.quantity), digest_size=16).digest()
 
 

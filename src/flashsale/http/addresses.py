@@ -24,7 +24,7 @@ class Addresses:
         self._trusted = [ip_network(network, strict=False) for network in trusted_proxies]
 
     def of(self, request: Request) -> str:
-        """Give the client's address, of IPv6 the /64; empty if the connection has none."""
+        """Return the client's address, of IPv6 the /64; empty if the connection has none."""
         address = _parsed(request.peer)
         if address is None:
             return ""

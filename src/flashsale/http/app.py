@@ -110,7 +110,7 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
 
 
 def operations(app: Litestar) -> Iterator[Described]:
-    """Give what the framework's routes say of themselves.
+    """Return what the framework's routes say of themselves.
 
     Raises:
         KeyError: if a handler does not declare its operation.

@@ -44,7 +44,7 @@ class Tokens:
         return self._sign(principal, int(time.time()) + self._settings.jwt_ttl_s, use="login")
 
     def issue_stream(self, principal: Principal, order_id: UUID) -> tuple[str, int]:
-        """Make a token that opens the stream of one order; gives it and when it expires, in Unix seconds."""
+        """Make a token that opens the stream of one order; returns it and when it expires, in Unix seconds."""
         expires_at = int(time.time()) + self._settings.stream_token_ttl_s
         return self._sign(principal, expires_at, use="stream", order=str(order_id)), expires_at
 
@@ -66,7 +66,7 @@ class Tokens:
         return self._standing(principal)
 
     def read_stream(self, token: str, order_id: UUID) -> tuple[Principal, bool]:
-        """Give whom a stream token of this order speaks for, and whether its time is over.
+        """Return whom a stream token of this order speaks for, and whether its time is over.
 
         Raises:
             Unauthenticated: if it is not genuine, or for something else; nothing is said of its time then.

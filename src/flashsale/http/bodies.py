@@ -33,7 +33,7 @@ def body_of(request: Request, decoder: msgspec.json.Decoder[T], *, what: str) ->
     """Decode a JSON body.
 
     Raises:
-        WrongMediaType: unless its Content-Type says JSON, once; beside a token it may be left out.
+        WrongMediaType: unless its Content-Type says JSON, once; with a token it may be left out.
         InvalidInput: with the field, if it is not what `what` takes.
     """
     fields = request.fields

@@ -26,7 +26,7 @@ _TAGS = re.compile(rb"[ \t,]*%b(?:[ \t]*,(?:[ \t,]*%b)?)*[ \t,]*" % (_ENTITY, _E
 
 
 def tag_of(body: bytes, *, terms: bytes = b"") -> bytes:
-    """Give the strong tag of a body; `terms` are put before its digest."""
+    """Return the strong tag of a body; `terms` are put before its digest."""
     return b'"%b%b"' % (terms, hashlib.blake2b(body, digest_size=8).hexdigest().encode("ascii"))
 
 
@@ -41,7 +41,7 @@ def is_known(tag: bytes, if_none_match: Sequence[bytes]) -> bool:
 
 
 def wanted_tags(if_match: Sequence[bytes]) -> list[bytes] | None:
-    """Give the tags of which a change wants one to be there, by its If-Match; None if it is content with anything.
+    """Return the tags of which a change wants one to be there, by its If-Match; None if it is content with anything.
 
     A weak tag is not among them: If-Match compares strongly, so it never holds.
 

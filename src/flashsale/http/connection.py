@@ -62,7 +62,7 @@ class Connection(asyncio.BufferedProtocol):
         """The part of a head that came in reads before."""
         self._headers: Headers = []
         self._head_bytes = self._body_bytes = self._left = 0
-        """Bytes of the request under way: its body aside, in its body, of its body that are still to come."""
+        """Bytes of the current request: outside of its body, in its body, and of its body that have not arrived."""
         self._head_done = self._complete = self._chunked = self._upgrade = self._trailers = self._under_way = False
         self._keep = True
         self._request: Request | None = None
@@ -105,7 +105,7 @@ class Connection(asyncio.BufferedProtocol):
             self._exchange.disconnect()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - all connections share one buffer
-        """Give where to read to; it is emptied before anything else is read."""
+        """Return where to read to; it is emptied before anything else is read."""
         return self._server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -24,7 +24,7 @@ class Cors:
         self.on = bool(self._origins)
 
     def headers(self, origin: bytes | None) -> Headers:
-        """Give the fields of an answer to a page of this origin."""
+        """Return the fields of an answer to a page of this origin."""
         if not self.on:
             return []
         if b"*" in self._origins:
@@ -36,11 +36,11 @@ class Cors:
         return [vary, allowed, *self._credentials, (b"access-control-expose-headers", SHOWN)]
 
     def fields(self, origin: bytes | None) -> bytes:
-        """Give the same as lines."""
+        """Return the same as lines."""
         return b"".join([b"%b: %b\r\n" % header for header in self.headers(origin)])
 
     def preflight(self, request: Request, allowed: bytes) -> Headers:
-        """Give what a browser wants to know before it sends a request; the fields of every answer come beside it."""
+        """Return the fields that answer a preflight request, without those of every answer."""
         origin = request.fields.get(b"origin")
         if b"access-control-request-method" not in request.fields or not any(
             name == b"access-control-allow-origin" for name, _ in self.headers(origin)

@@ -72,7 +72,7 @@ class Edge:
         self._cors = cors
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Run what runs beside the requests."""
+        """Run the background tasks."""
         return self._litestar.lifespan()
 
     def refused(self, problem: Answer) -> None:
@@ -80,7 +80,7 @@ class Edge:
         REQUESTS.labels(NO_ROUTE, str(problem.status)).inc()
 
     def direct(self, request: Request) -> Coroutine[Any, Any, Answer] | None:
-        """Give what answers a request without the framework, or None."""
+        """Return what answers a request without the framework, or None."""
         route = self._routes.find(request.path)
         if route is None:
             return self._named(NO_ROUTE, request, _always(NO_SUCH_PATH))
@@ -108,7 +108,7 @@ class Edge:
             answer = SOLD_OUT
         except RateLimited as error:
             # It says by itself which policy was violated.
-            request.beside = b""
+            request.extra = b""
             answer = problem_of(error)
         except FlashSaleError as error:
             answer = problem_of(error)
@@ -119,7 +119,7 @@ class Edge:
             answer = _tagged(answer, request)
         self._count(name, answer.status, time.perf_counter() - began_s)
         caching = CACHING.get(name, NO_STORE)
-        extra = b"cache-control: %b\r\n%bx-request-id: %b\r\n" % (caching, request.beside, request_id)
+        extra = b"cache-control: %b\r\n%bx-request-id: %b\r\n" % (caching, request.extra, request_id)
         if self._cors.on:
             extra += self._cors.fields(fields.get(b"origin"))
         status, head, body = answer
@@ -198,11 +198,11 @@ LOOKS = {"GET", "HEAD"}
 
 
 def _tagged(answer: Answer, request: Request) -> Answer:
-    """Give an answer its tag, or 304 in its place if the client knows it."""
+    """Return an answer its tag, or 304 in its place if the client knows it."""
     tag = (b"etag", tag_of(answer.body))
     if is_known(tag[1], request.all(b"if-none-match")):
         return empty(HTTPStatus.NOT_MODIFIED, tag)
-    return answer.beside(tag)
+    return answer.with_headers(tag)
 
 
 def _conditional(start: Any, message: Any, headers: Headers) -> Any:

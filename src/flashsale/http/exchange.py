@@ -57,7 +57,7 @@ class Exchange:
             self._connection.answer(problems.INTERNAL)
 
     async def receive(self) -> Any:
-        """Give the body, which is all here; after it the end, once the client is gone or the answer is complete."""
+        """Return the body, which is all here; after it the end, once the client is gone or the answer is complete."""
         if not self._received and self._request is not None:
             self._received = True
             return {"type": "http.request", "body": self._request.body, "more_body": False}

@@ -35,7 +35,7 @@ class Head(NamedTuple):
 
     @property
     def framing(self) -> bytes:
-        """Give the field that says where the body ends."""
+        """Return the field that says where the body ends."""
         return b"transfer-encoding: chunked" if self.chunked else b"content-length: %d" % self.length
 
 
@@ -43,7 +43,7 @@ def parse_head(head: bytes, headers: Headers) -> Head:
     """Make a request of a head and its fields.
 
     llhttp has checked the syntax of lines and fields, that there is at most one Content-Length, of digits, and that it
-    does not stand beside Transfer-Encoding.
+    does not appear together with Transfer-Encoding.
 
     Raises:
         Malformed: if something else is wrong.
@@ -84,7 +84,7 @@ def _closes(request: Request) -> bool:
 
 
 def method_of(head: bytes) -> bytes:
-    """Give the method of a head, or of its begin."""
+    """Return the method of a head, or of its begin."""
     return head.lstrip(b"\r\n").partition(b" ")[0]
 
 
@@ -95,7 +95,7 @@ def is_line(head: bytes) -> bool:
 
 
 def _target(method: bytes, target: bytes) -> tuple[str, bytes]:
-    """Give the path, decoded, and the query."""
+    """Return the path, decoded, and the query."""
     if target == b"*" and method == b"OPTIONS":
         return "*", b""
     if not target.startswith(b"/"):

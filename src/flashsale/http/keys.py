@@ -27,7 +27,7 @@ _ESCAPED = re.compile(r'\\(["\\])')
 
 
 def sent_key(sent: Sequence[bytes]) -> str:
-    """Give the key that the header holds; `"A3"` and `A3` are the same key.
+    """Return the key that the header holds; `"A3"` and `A3` are the same key.
 
     Raises:
         InvalidInput: if it was sent twice, or holds no string and no bare key.

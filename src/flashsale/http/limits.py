@@ -1,7 +1,7 @@
-"""How often an account may ask for what is no buy, and the RateLimit fields of every answer that a limit concerns.
+"""Limits of an account's requests other than buys, and the RateLimit fields of every limited answer.
 
-The fields are those of draft-ietf-httpapi-ratelimit-headers-10: lists of strings with parameters. A policy says `q`
-requests in `w` seconds; beside it stands what is left, `r`, and the seconds until there is more, `t`.
+The fields are those of draft-ietf-httpapi-ratelimit-headers-10: lists of strings with parameters. A policy allows `q`
+requests in `w` seconds; `r` is the rest, and `t` the seconds until the rest grows.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FIELDS = "flashsale.ratelimit"
 
 
 def policy(name: str, limit: int, window_s: int) -> bytes:
-    """Give an item of `RateLimit-Policy`."""
+    """Return an item of `RateLimit-Policy`."""
     return b'"%b";q=%d;w=%d' % (name.encode("ascii"), limit, window_s)
 
 
 def service(name: str, left: int, in_s: int) -> bytes:
-    """Give an item of `RateLimit`."""
+    """Return an item of `RateLimit`."""
     return b'"%b";r=%d;t=%d' % (name.encode("ascii"), left, in_s)
 
 
@@ -51,7 +51,7 @@ class Limit:
         )
 
     def lines(self, key: Hashable) -> bytes:
-        """Give the fields of an answer to a request that was counted, as lines; none without a limit."""
+        """Return the fields of an answer to a request that was counted, as lines; none without a limit."""
         return self._line % self.rate.left(key) if self.rate.limit else b""
 
     def take(self, key: Hashable) -> bytes:
@@ -60,7 +60,7 @@ class Limit:
         return self.lines(key)
 
     def headers(self, key: Hashable) -> Headers:
-        """Give the fields one by one."""
+        """Return the fields one by one."""
         if not self.rate.limit:
             return []
         return [(b"ratelimit-policy", self._policies), (b"ratelimit", service(self.rate.name, *self.rate.left(key)))]

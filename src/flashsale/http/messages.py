@@ -17,7 +17,7 @@ STATUS_LINES = {
 class Request:
     """A whole request: nothing of it is still on its way."""
 
-    __slots__ = ("beside", "body", "fields", "headers", "method", "path", "peer", "query", "version")
+    __slots__ = ("body", "extra", "fields", "headers", "method", "path", "peer", "query", "version")
 
     def __init__(
         self, *, method: str, path: str, query: bytes, headers: Headers, version: str = "1.1", body: bytes = b""
@@ -33,11 +33,11 @@ class Request:
         self.peer = ""
         """The address at the other end of the connection; see `http.addresses`."""
         self.body = body
-        self.beside = b""
-        """Header lines that a route wants beside those of its answer, whatever this is."""
+        self.extra = b""
+        """Header lines that a route adds to every answer to this request."""
 
     def all(self, name: bytes) -> list[bytes]:
-        """Give the value of each header with this name."""
+        """Return the value of each header with this name."""
         if len(self.fields) == len(self.headers):
             return [self.fields[name]] if name in self.fields else []
         return [value for key, value in self.headers if key == name]
@@ -53,29 +53,29 @@ class Answer(NamedTuple):
 
     @property
     def headers(self) -> Headers:
-        """Give the headers one by one."""
+        """Return the headers one by one."""
         fields = (line.partition(b": ") for line in self.head.split(b"\r\n")[1:-1])
         return [(name, value) for name, _, value in fields]
 
-    def beside(self, *headers: tuple[bytes, bytes]) -> Answer:
-        """Give the same answer with more headers."""
+    def with_headers(self, *headers: tuple[bytes, bytes]) -> Answer:
+        """Return the same answer with more headers."""
         return self._replace(head=self.head + b"".join([b"%b: %b\r\n" % header for header in headers]))
 
 
 def rendered(
     status: int, body: bytes, *headers: tuple[bytes, bytes], media_type: bytes = b"application/json"
 ) -> Answer:
-    """Make an answer of a body and what goes beside its type and length."""
+    """Make an answer of a body and of headers other than type and length."""
     head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b: %b\r\n" % (
         STATUS_LINES[status],
         media_type,
         len(body),
         *NOSNIFF,
     )
-    return Answer(status, head, body).beside(*headers) if headers else Answer(status, head, body)
+    return Answer(status, head, body).with_headers(*headers) if headers else Answer(status, head, body)
 
 
 def empty(status: int, *headers: tuple[bytes, bytes]) -> Answer:
     """Make an answer without a body; 204 and 304 have no length either."""
     length = b"" if status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED} else b"content-length: 0\r\n"
-    return Answer(status, STATUS_LINES[status] + length, b"").beside(NOSNIFF, *headers)
+    return Answer(status, STATUS_LINES[status] + length, b"").with_headers(NOSNIFF, *headers)

@@ -154,6 +154,6 @@ FLUSHED = {
 
 
 async def scrape(flusher: MetricsFlusher, accept: str) -> tuple[bytes, str]:
-    """Render what the API processes of this machine counted; gives the page and its content type."""
+    """Render what the API processes of this machine counted; returns the page and its content type."""
     flusher()
     return await page(accept)

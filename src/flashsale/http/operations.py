@@ -37,7 +37,7 @@ class Given:
     events: Mapping[str, Any] = field(default_factory=dict)
     """What the data of an event is, by the event's name, if it is a stream; one without a name is a `message`."""
     headers: tuple[str, ...] = ()
-    """Names of headers, those aside that every answer has; `openapi.HEADERS` describes them."""
+    """Names of headers, without those that every answer has; `openapi.HEADERS` describes them."""
     may_have: tuple[str, ...] = ()
     """Headers that not each such answer has."""
     links: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Operation:
     tag: str
     gives: tuple[Given, ...]
     codes: tuple[str, ...] = ()
-    """Codes of the problems that it gives, those aside that the edge gives on every path."""
+    """Codes of the problems that it gives, without those that the edge gives on every path."""
     takes: Any = None
     """What its JSON body must be; None: it takes none."""
     parameters: tuple[Parameter, ...] = ()

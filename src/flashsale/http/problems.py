@@ -184,7 +184,7 @@ def _field(item: dict[str, Any]) -> dict[str, str]:
 
 
 def as_response(answer: Answer) -> Response[bytes]:
-    """Give an answer to Litestar."""
+    """Return an answer to Litestar."""
     # The edge adds what every answer of Litestar has.
     headers = {name.decode(): value.decode() for name, value in answer.headers if (name, value) != NOSNIFF}
     return Response(answer.body, status_code=answer.status, headers=headers)

@@ -23,7 +23,7 @@ class RequestIds:
         self._numbers = itertools.count(1)
 
     def bind(self, sent: bytes | None) -> bytes:
-        """Give the request's id and bind it to the log lines; the server runs each request in a context of its own."""
+        """Return the request's id and bind it to the log lines; the server runs each request in its own context."""
         if sent is not None and _SANE.fullmatch(sent) is not None:
             request_id = sent
         else:

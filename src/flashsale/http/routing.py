@@ -55,12 +55,12 @@ class Route:
 
     @property
     def name(self) -> str:
-        """Give the path as metrics and documents name it."""
+        """Return the path as metrics and documents name it."""
         return _PARAMETER.sub(r"{\1}", self.template)
 
     @property
     def allowed(self) -> bytes:
-        """Give the value of `Allow`: every method that the path takes."""
+        """Return the value of `Allow`: every method that the path takes."""
         looks = {"HEAD"} if "GET" in self.methods else set()
         return ", ".join(sorted({*self.methods, *looks, "OPTIONS"})).encode("ascii")
 
@@ -104,7 +104,7 @@ class Routes:
                 self._exact |= {template: route, template + "/": route}
 
     def find(self, path: str) -> Route | None:
-        """Give the route of a path."""
+        """Return the route of a path."""
         exact = self._exact.get(path)
         if exact is not None:
             return exact

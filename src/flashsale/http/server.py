@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 BACKLOG = 4096
 
 READ_BYTES = 65_536
-"""Most bytes that are read from a connection at once, and so, beside a request, most that wait in it."""
+"""Maximum number of bytes per read of a connection, and so the maximum that waits behind a request."""
 
 FILES_KEPT = 100
-"""Files that a process may open beside its connections: to Postgres and Redis, and its logs."""
+"""Files that a process may open besides its clients' connections: to Postgres and Redis, and its logs."""
 
 ASKED_MAX = 64
 """Connections that are asked to give way to a new one."""
@@ -39,7 +39,7 @@ class App(Protocol):
     """What is served."""
 
     def direct(self, request: Request) -> Coroutine[Any, Any, Answer] | None:
-        """Give what answers a request without the framework, or None."""
+        """Return what answers a request without the framework, or None."""
         ...
 
     async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -24,7 +24,7 @@ LAST_BREATH_S = 1.0
 
 
 def free_port() -> int:
-    """Give a loopback port that nobody uses now."""
+    """Return a loopback port that nobody uses now."""
     for port in secrets.SystemRandom().sample(PORTS, 100):
         if is_free(port):
             return port
@@ -43,7 +43,7 @@ def is_free(port: int) -> bool:
 
 
 def read_access(data_dir: Path, port: int | None, *, keep: bool) -> tuple[int, str]:
-    """Give the port and password of the server below `data_dir`, chosen at random when there are none.
+    """Return the port and password of the server below `data_dir`, chosen at random when there are none.
 
     A port stays the same over restarts, unless another program has taken it: then, if not `keep`, another is chosen.
     `port` asks for this one.

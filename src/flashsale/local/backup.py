@@ -107,7 +107,7 @@ async def restore(data_dir: Path, file: Path, *, overwrite: bool, ledger: Path |
     The gateway's ledger is `ledger`, or the one that lives in `data_dir`, or else that of the backup: money that was
     taken stays taken, whatever the database forgets.
 
-    Everything is made aside and moved into place at the end: what fails before leaves `data_dir` as it was.
+    Everything is created in a temporary directory and moved at the end, so a failure leaves `data_dir` as it was.
 
     Raises:
         ChildFailed: if a stack runs there, or data live there and `overwrite` is false; if a part fails.
@@ -118,17 +118,17 @@ async def restore(data_dir: Path, file: Path, *, overwrite: bool, ledger: Path |
     with _locked(data_dir):
         living = [name for name in ("postgres/cluster", LEDGER, SECRETS) if (data_dir / name).exists()]
         if living and not overwrite:
-            raise ChildFailed(f"{data_dir} holds data ({', '.join(living)}): --overwrite replaces them for good.")
-        aside = data_dir / "restoring"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(mode=0o711)
+            raise ChildFailed(f"{data_dir} holds data ({', '.join(living)}): --overwrite deletes them.")
+        staging = data_dir / "restoring"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o711)
         try:
-            _unpack(file, aside)
+            _unpack(file, staging)
             if ledger is None and (data_dir / LEDGER).exists():
                 ledger = data_dir / LEDGER
             if ledger is not None:
-                shutil.copyfile(ledger, aside / LEDGER)
-            server = LocalPostgres(aside / "postgres", log_path=data_dir / "logs" / "restore.log")
+                shutil.copyfile(ledger, staging / LEDGER)
+            server = LocalPostgres(staging / "postgres", log_path=data_dir / "logs" / "restore.log")
             try:
                 url = _in_database(await server.start())
                 await ensure_database(url)
@@ -137,19 +137,19 @@ async def restore(data_dir: Path, file: Path, *, overwrite: bool, ledger: Path |
                 charged = await _settle_ledger(url, aside)
             finally:
                 await server.stop()
-            (aside / DUMP).unlink()
-            (aside / ABOUT).unlink()
+            (staging / DUMP).unlink()
+            (staging / ABOUT).unlink()
             shutil.rmtree(data_dir / "postgres", ignore_errors=True)
             (data_dir / "valkey" / "dump.rdb").unlink(missing_ok=True)
-            for path in aside.iterdir():
+            for path in staging.iterdir():
                 path.replace(data_dir / path.name)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
     return charged
 
 
 async def _settle_ledger(url: str, folder: Path) -> Sequence[Charged]:
-    """Leave in the ledger the keys of orders that the database knows, and put the others beside it."""
+    """Keep the keys of orders that the database knows in the ledger, and move the others to a second file."""
     connection = await asyncpg.connect(url)
     try:
         known = {str(row["order_id"]) for row in await connection.fetch("SELECT order_id FROM orders")}
@@ -208,7 +208,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _server(data_dir: Path) -> AsyncIterator[str]:
-    """Give the URL of the stack's database; its server is started for the while if no stack runs."""
+    """Return the URL of the stack's database; its server is started for the while if no stack runs."""
     server = LocalPostgres(data_dir / "postgres", log_path=data_dir / "logs" / "postgres.log")
     with contextlib.ExitStack() as stack:
         try:
@@ -231,7 +231,7 @@ async def _run_program(data_dir: Path, name: str, url: str, *arguments: str) -> 
     parts = urlsplit(url)
     program = postgres_bin(copies=data_dir / "postgres" / "binaries") / name
     if not program.exists():
-        raise ChildFailed(f"There is no {name} beside `postgres` in {program.parent}.")
+        raise ChildFailed(f"{program.parent} contains `postgres` and no {name}.")
     environment = {
         **os.environ,
         "PGHOST": str(parts.hostname),

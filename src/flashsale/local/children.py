@@ -129,7 +129,7 @@ class Child:
         """Wait for its end and give its exit code. Any number of tasks, in any event loop, may wait at once."""
         while (code := self.returncode) is None:
             if self._watch is not None:
-                # A descriptor of its own: an event loop calls only one reader for each.
+                # A separate descriptor: an event loop calls only one reader for each.
                 watch = os.dup(self._watch)
                 try:
                     await _readable(watch)
@@ -138,7 +138,7 @@ class Child:
         return code
 
     async def stop(self, number: signal.Signals = signal.SIGTERM, *, timeout_s: float = 25.0) -> int:
-        """Send it a signal, wait, and kill it if it does not end in time; gives its exit code."""
+        """Send it a signal, wait, and kill it if it does not end in time; returns its exit code."""
         self.send(number)
         try:
             async with asyncio.timeout(timeout_s):
@@ -167,7 +167,7 @@ class Child:
             await self.kill()
 
     def log_tail(self) -> str:
-        """Give the last lines of its log."""
+        """Return the last lines of its log."""
         with self.log_path.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:])
@@ -265,7 +265,7 @@ async def run_to_end(
 async def all_of(*parts: Awaitable[object]) -> None:
     """Await several at once; the first failure cancels the others, waits for them and is raised as it is.
 
-    Unlike `asyncio.gather`, nothing goes on starting behind the back of whoever cleans up after the failure.
+    Unlike `asyncio.gather`, nothing continues to start while the caller cleans up after a failure.
     """
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
@@ -293,7 +293,7 @@ async def wait_until(check: Callable[[], Awaitable[bool]], *, child: Child, time
 
 
 def working_in(directory: Path, program: str) -> list[int]:
-    """Give the processes of a program whose working directory is `directory`, as far as this user may see.
+    """Return the processes of a program whose working directory is `directory`, as far as this user may see.
 
     The name is asked for too, because somebody's shell may stand there.
     """
@@ -307,7 +307,7 @@ def working_in(directory: Path, program: str) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Give the children of a process, their children and so on; those that end meanwhile may be missing."""
+    """Return the children of a process, their children and so on; those that end meanwhile may be missing."""
     with contextlib.suppress(psutil.Error):
         return [child.pid for child in psutil.Process(pid).children(recursive=True)]
     return []

@@ -29,7 +29,7 @@ def _cut_all(folder: Path) -> None:
 
 
 def cut_log(path: Path) -> None:
-    """Move what a log holds to a file beside it, in the place of the part before, if it has grown too large.
+    """Move a log that has grown too large to a second file, which replaces the older part.
 
     Processes keep a log open, so it is copied and emptied; they append, and go on at its new beginning. What is written
     between the two steps is lost. A disk that is full, or a log that is gone, changes nothing: logs never decide.

@@ -118,7 +118,7 @@ class LocalPostgres:
             await self.child.kill_all()
 
     async def restart(self) -> str:
-        """Stop it in order, if it runs, and start it on the same port and data; gives its URL."""
+        """Stop it in order, if it runs, and start it on the same port and data; returns its URL."""
         await self.stop()
         return await self.start()
 
@@ -126,7 +126,7 @@ class LocalPostgres:
         """Make sure that no server runs on the data, and remove the pid file of one that was killed.
 
         That file alone must not be trusted, nor removed lightly: its number may be somebody else's by now, and a new
-        postmaster beside sessions of the old one would destroy the data. What tells are the processes themselves: all
+        postmaster next to sessions of the old one would destroy the data. The processes themselves show it: all
         of a server's work in its data folder.
 
         Raises:
@@ -148,8 +148,8 @@ class LocalPostgres:
 
     async def _initialise(self, prefix: list[str], user_id: int | None, binaries: Path, password: str) -> None:
         self._data_dir.chmod(0o700 if user_id is None else 0o711)
-        # Made aside and renamed: an initdb that was cut off leaves nothing that looks like data. It syncs its files
-        # (0.1 s more): the server would not, as its checkpoints sync only what was written since it started.
+        # Created under another name and renamed: an interrupted initdb leaves nothing that looks like data. It syncs
+        # its files (0.1 s), because the server's checkpoints sync only pages that were written since its start.
         new = self._data_dir / "cluster.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -178,7 +178,7 @@ class LocalPostgres:
 
 
 def _unprivileged(data_dir: Path) -> tuple[list[str], int | None]:
-    """Give the command prefix, or the user, with which Postgres runs as somebody that it accepts.
+    """Return the command prefix, or the user, with which Postgres runs as somebody that it accepts.
 
     It refuses root, and users without a name (as containers are often given).
 

@@ -43,7 +43,7 @@ POSTGRES_URL, OWNER_URL = "FLASHSALE_POSTGRES__URL", "FLASHSALE_POSTGRES__OWNER_
 REDIS_URL = "FLASHSALE_REDIS__URL"
 
 ROLES = ("simulator", "api", "orders", "payments", "maintenance")
-"""What runs beside the servers, in the order in which it is shown; all of it starts at once."""
+"""The roles other than the servers, in the order in which they are shown; all start at the same time."""
 
 _CLI = (sys.executable, "-m", "flashsale.cli")
 _WORKER = (sys.executable, "-m", "workers")
@@ -109,7 +109,7 @@ class Stack:
 
     @property
     def children(self) -> dict[str, list[Child]]:
-        """The processes of each role beside the servers, by number."""
+        """The number of processes of each role other than the servers."""
         return {role: [child for _, child in sorted(running.items())] for role, running in self._running.items()}
 
     @property
@@ -169,7 +169,7 @@ class Stack:
             await self._start()
         except OSError as error:
             place = error.filename or self.data_dir
-            raise ChildFailed(f"{place}: {error.strerror or error}. Mend it, or name another --data-dir.") from error
+            raise ChildFailed(f"{place}: {error.strerror or error}. Correct it, or name another --data-dir.") from error
 
     async def _start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -218,7 +218,7 @@ class Stack:
                 child.send_all(signal.SIGKILL)
 
     async def start_child(self, role: str, index: int) -> Child:
-        """Start process number `index` of a role, in the place of one that ended; gives the one that runs, if it does.
+        """Start process number `index` of a role, which replaces one that ended; returns the process that runs.
 
         Raises:
             ChildFailed: if it does not come up.
@@ -230,7 +230,7 @@ class Stack:
             return await self._launch(role, index)
 
     async def roll(self, role: str, index: int = 0) -> Child:
-        """Start a new process beside one that runs, then let the old one finish what it has begun; gives the new one.
+        """Start a new process, then let the old one finish what it has begun; returns the new one.
 
         Raises:
             ChildFailed: if the new one does not come up; the old one goes on then.
@@ -255,7 +255,7 @@ class Stack:
         return child
 
     async def restart(self, role: str, index: int = 0) -> Child:
-        """Stop one process in order, if it runs, and start it again; gives the new one.
+        """Stop one process in order, if it runs, and start it again; returns the new one.
 
         Raises:
             ChildFailed: if the new one does not come up.
@@ -277,7 +277,7 @@ class Stack:
         await self._run("admin", "--if-missing", "--email", email, text=password)
 
     def pss_bytes(self) -> dict[str, int]:
-        """Give the memory of each role, in bytes (proportional set size, descendants included)."""
+        """Return the memory of each role, in bytes (proportional set size, descendants included)."""
         sizes = {role: sum(pss_bytes(child.pid) for child in children) for role, children in self.children.items()}
         for name, server in (("postgres", self.postgres), ("valkey", self.valkey)):
             if server is not None and server.child is not None:

@@ -76,7 +76,7 @@ class LocalValkey:
             await self.child.kill_all()
 
     async def restart(self) -> str:
-        """Stop it in order, if it runs, and start it on the same port and data; gives its URL."""
+        """Stop it in order, if it runs, and start it on the same port and data; returns its URL."""
         await self.stop()
         return await self.start()
 

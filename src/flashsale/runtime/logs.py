@@ -1,4 +1,4 @@
-"""Logs, and telling whoever started this process that it runs."""
+"""Logs, and the line that tells the parent process that this process is ready."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ async def page(accept: str, families: Sequence[Metric] = ()) -> tuple[bytes, str
 
 
 def _registry(families: Sequence[Metric], *, shared: bool) -> CollectorRegistry:
-    """Give the metrics of all processes of the directory or, if that cannot be had, of this one."""
+    """Return the metrics of all processes of the directory or, if that cannot be had, of this one."""
     registry = CollectorRegistry()
     build = GaugeMetricFamily("flashsale_build_info", "Version.", labels=["version", "python"])
     build.add_metric([__version__, platform.python_version()], 1)

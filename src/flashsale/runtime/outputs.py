@@ -33,7 +33,7 @@ def said_dropped(lines: int) -> str:
 
 
 class Output(io.RawIOBase):
-    """A file descriptor, written by a thread that starts with the first line, in each process of its own."""
+    """A file descriptor, written by a thread that starts with the first line; each process has one thread."""
 
     def __init__(self, descriptor: int, say_dropped: Callable[[int], str] = said_dropped) -> None:
         """Write to `descriptor`; `say_dropped` makes the line that tells how many lines are missing before it."""
@@ -62,7 +62,7 @@ class Output(io.RawIOBase):
         self._start_empty()
 
     def fileno(self) -> int:
-        """Give the descriptor."""
+        """Return the descriptor."""
         return self._descriptor
 
     def isatty(self) -> bool:
@@ -156,14 +156,14 @@ def dropped_lines() -> int:
 
 
 def drain() -> None:
-    """Give the last lines of a process that ends a moment to be written."""
+    """Return the last lines of a process that ends a moment to be written."""
     deadline_s = time.monotonic() + DRAIN_S
     for output in OUTPUTS:
         output.drain(max(0.0, deadline_s - time.monotonic()))
 
 
 def guarded(stream: TextIO | None, descriptor: int) -> TextIO:
-    """Give a text stream on the same descriptor that neither raises nor blocks."""
+    """Return a text stream on the same descriptor that neither raises nor blocks."""
     if stream is None:
         # The parent closed it, and the number may be that of another file by now.
         descriptor = os.open(os.devnull, os.O_WRONLY)
@@ -186,7 +186,7 @@ def guard_errors() -> None:
 
 
 def progress() -> TextIO:
-    """Give a stream to standard output for what people may watch, or not."""
+    """Return a stream to standard output for what people may watch, or not."""
     return guarded(sys.stdout, 1)
 
 

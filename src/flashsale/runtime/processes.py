@@ -80,7 +80,7 @@ def settle_collector() -> None:
 
 def _fork(run: Callable[[], None]) -> int:
     with warnings.catch_warnings():
-        # Python warns of forks beside threads; the only one here writes logs, and starts again in the child.
+        # Python warns of forks in a process with threads; the only thread writes logs, and starts again in the child.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child:

@@ -27,7 +27,7 @@ class Restarts:
         self._began_s = time.monotonic()
 
     def pause_s(self) -> float:
-        """Give the seconds to wait before the next start; to be called after each end and each start that failed."""
+        """Return the seconds to wait before the next start; to be called after each end and each start that failed."""
         if time.monotonic() - self._began_s >= STEADY_S:
             self._pause_s = RESTART_S
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, self._longest_s)

@@ -24,7 +24,7 @@ FIRST_BYTES = 2**16
 """Size of a new file: prometheus_client's."""
 
 ENTRY_BYTES = 64
-"""More than what an entry takes beside its key."""
+"""More than an entry takes in addition to its key."""
 
 _files: set[Reserved] = set()
 
@@ -44,7 +44,7 @@ class Reserved(MmapedDict):
                 _reserve_first(Path(filename))
             super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
         except (OSError, ValueError, RuntimeError, struct.error):
-            # Full, closed to us, or damaged by whoever wrote it before.
+            # Full, not accessible, or damaged by an earlier process.
             self._f = None
 
     def _init_value(self, key: str) -> None:
@@ -57,7 +57,7 @@ class Reserved(MmapedDict):
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
     def read_value(self, key: str) -> tuple[float, float]:
-        """Give a value and its time; 0 for a new one."""
+        """Return a value and its time; 0 for a new one."""
         try:
             value: tuple[float, float] = super().read_value(key)  # type: ignore[no-untyped-call]
         except OSError:
@@ -91,7 +91,7 @@ def unshared_series() -> int:
 
 
 def _reserve_first(path: Path) -> None:
-    """Give a file all blocks of its size, and a new one its first; a new one that gets none is removed again.
+    """Return a file all blocks of its size, and a new one its first; a new one that gets none is removed again.
 
     Raises:
         OSError: if there is no room, or no way to make it.

@@ -1,1 +1,1 @@
-"""The payment provider that misbehaves on demand: a service of its own."""
+"""The payment provider that fails on demand: a separate service."""

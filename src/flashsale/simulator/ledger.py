@@ -73,7 +73,7 @@ class Entry:
         return sum(self.refunds.values()) if self.refunds else 0
 
     def as_line(self, charge_id: str) -> bytes:
-        """Give the audit's view of the entry: one JSON line."""
+        """Return the audit's view of the entry: one JSON line."""
         return _line(
             {
                 "id": charge_id,
@@ -295,7 +295,7 @@ def _open_locked(path: Path) -> int:
 
 
 def _read(descriptor: int) -> Iterator[dict[str, Any]]:
-    """Give the records of a ledger file and cut off a torn last line."""
+    """Return the records of a ledger file and cut off a torn last line."""
     whole = 0
     with os.fdopen(os.dup(descriptor), "rb") as file:
         for number, line in enumerate(file, start=1):

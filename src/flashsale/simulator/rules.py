@@ -1,8 +1,7 @@
 """The simulated gateway's rules, without HTTP: what is drawn for a key or a call, and how a key's state may change.
 
-A key is charged at one instant, the end of its latency, whoever still waits for the answer. What is decided about a key
-(outcome, latency) follows from the seed and the key; what goes wrong with a call follows from the seed and the order of
-calls.
+A key is charged at one instant, the end of its latency, even if no client waits for the answer any more. Outcome and
+latency of a key follow from the seed and the key; the faults of a call follow from the seed and the order of calls.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Behaviour:
     hang_rate: float
 
     def fault(self, draw: float) -> Fault | None:
-        """Give the fault that a draw of [0, 1) stands for."""
+        """Return the fault that a draw of [0, 1) stands for."""
         for fault, rate in (
             (Fault.ERROR, self.error_rate),
             (Fault.CHARGED_ERROR, self.charged_error_rate),
@@ -93,7 +92,7 @@ BEHAVIOUR_NAMES = {
 
 
 def checked(behaviour: Behaviour) -> Behaviour:
-    """Give the behaviour back if it can be.
+    """Return the behaviour back if it can be.
 
     Raises:
         RefusedError: 400 if a value is no number, out of its range, or the fault rates add up to more than 1.
@@ -127,7 +126,7 @@ def sample_latency_s(seed: int, key: str, *, mean_s: float, sigma: float) -> flo
 
 
 def sample_decline(seed: int, key: str, *, rate: float) -> str | None:
-    """Draw whether a key is declined; gives the decline code, or None for a capture."""
+    """Draw whether a key is declined; returns the decline code, or None for a capture."""
     if draw_uniform(seed, "decline", key) >= rate:
         return None
     return DECLINE_CODES[int(draw_uniform(seed, "code", key) * len(DECLINE_CODES))]

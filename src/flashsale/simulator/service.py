@@ -209,7 +209,7 @@ async def run_simulator(
         Api(simulator, secret).app(),
         access_log=None,
         handle_signals=False,
-        # A client that leaves ends its handler, never its charge: that is a timer of its own.
+        # A client that leaves ends its handler, never its charge, which has its own timer.
         handler_cancellation=True,
         shutdown_timeout=DRAIN_S,
     )

@@ -29,9 +29,9 @@ ADMINISTRATORS_S = 5.0
 
 
 class Lane(enum.IntEnum):
-    """Whose password is compared first. Each lane has a queue of its own, which the others cannot fill."""
+    """Whose password is compared first. Each lane has its own queue, which the others cannot fill."""
 
-    # The account logged in from there before, or shows a token of its own.
+    # The account logged in from there before, or shows its own token.
     KNOWN = 0
     # The account is an administrator's.
     ADMINISTRATOR = 1
@@ -46,7 +46,7 @@ class Passwords(Protocol):
         ...
 
     async def hash(self, password: str) -> str:
-        """Give a salted hash; `Unavailable` if too many wait, or for too long."""
+        """Return a salted hash; `Unavailable` if too many wait, or for too long."""
         ...
 
     async def verify(self, password: str, hashed: str | None, lane: Lane) -> bool:
@@ -82,7 +82,7 @@ class Accounts:
         return await self._users.create(name=name, email=email, password_hash=hashed, role=role)
 
     async def log_in(self, *, email: str, password: str, address: str, session: UUID | None = None) -> User:
-        """Give the account that email and password belong to.
+        """Return the account that email and password belong to.
 
         `address`: where the login comes from; `session`: whose token it shows, which makes a lane for that account.
 
@@ -181,5 +181,5 @@ class Accounts:
 
 
 def _account(email: str) -> str:
-    """Give what tries are counted by: also for what is no address, and for the same address in another form."""
+    """Return what tries are counted by: also for what is no address, and for the same address in another form."""
     return email_key(email) or email.casefold()

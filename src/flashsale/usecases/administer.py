@@ -105,7 +105,7 @@ class Administer:
     async def set_allotment(self, product_id: int, allotment: int, request: AdminRequest | None = None) -> Product:
         """Set how many units of a product exist and load its gate; the same number again changes nothing.
 
-        It holds from now on: rows of units are made and deleted beside the sale, which waits for neither.
+        It is valid at once. Rows of units are made and deleted during the sale, which waits for neither.
 
         Raises:
             ProductNotFound: if there is none.

@@ -61,7 +61,7 @@ class Batcher(Generic[Item, Result]):
         return len(self._queue)
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
-        """Give what to await for the item's result.
+        """Return what to await for the item's result.
 
         Raises:
             Unavailable: if `queue_max` items wait already.

@@ -104,7 +104,7 @@ class Buy:
         )
 
     def rate_key(self, user_id: UUID, product_id: int) -> tuple[int, int]:
-        """Give the key under which a buyer's requests for a product are counted."""
+        """Return the key under which a buyer's requests for a product are counted."""
         # By number: an id itself is hashed in Python.
         return user_id.int, product_id if product_id in self._catalog else UNKNOWN
 
@@ -190,7 +190,7 @@ class Buy:
         if admitted.admission is Admission.SOLD_OUT:
             if (kept := await self.confirm.kept_or_sold_out(request, asked_s)) is not None:
                 return kept
-            # Free, but not at the gate: on its way there, or whoever released it died before it told the gate.
+            # Free, but not at the gate: on its way there, or its process died before it told the gate.
             self._return_units.soon()
             if admitted.leases:
                 return await self.confirm.until_decided(request)

@@ -67,7 +67,7 @@ class Catalog:
         self._reading: Batcher[int | None, None] = Batcher(self._read, batch_max=READ_MAX, queue_max=READS_WAIT_MAX)
 
     async def get(self, product_id: int) -> Product:
-        """Give a product.
+        """Return a product.
 
         Raises:
             ProductNotFound: if there is none.
@@ -90,7 +90,7 @@ class Catalog:
         return product_id in self._entries
 
     def all(self) -> list[Product]:
-        """Give every product, by id.
+        """Return every product, by id.
 
         Raises:
             Unavailable: if they were never read: nobody knows whether there are none.
@@ -105,16 +105,16 @@ class Catalog:
         return time.monotonic() - self._refreshed_at
 
     def stock(self, product_id: int) -> LiveStock:
-        """Give the newest known free count of a known product."""
+        """Return the newest known free count of a known product."""
         return self._stocks[product_id]
 
     def waiting(self, product_id: int) -> int:
-        """Give how many orders of a product wait for a worker at most: those of the last poll and units sold since."""
+        """Return the maximum number of waiting orders of a product: those of the last poll and units sold since."""
         free = self._stocks[product_id].free
         return self._waiting.get(product_id, 0) + max(0, self._free_then.get(product_id, free) - free)
 
     def closed(self, product_id: int) -> NotOnSale | None:
-        """Give why a sale is certainly closed; None if it is open or Postgres must decide."""
+        """Return why a sale is certainly closed; None if it is open or Postgres must decide."""
         entry = self._entries[product_id]
         if entry.product.paused:
             return SalePaused()
@@ -142,7 +142,7 @@ class Catalog:
         before = time.monotonic()
         some = None if None in wanted else sorted({one for one in wanted if one is not None})
         rows = await self._products.all(some)
-        # Stocks last, so that each product has one, and first to be kept: whoever finds a product finds its stock.
+        # Stocks are read last and stored first, so a caller that finds a product finds its stock.
         for stock in await self._products.stocks(some):
             self.take_stock(stock)
         entries = {

@@ -26,7 +26,7 @@ DECIDED_PAUSES_S = (0.02, 0.05, 0.1, 0.2)
 LOOKUP_BATCH_MAX = 256
 
 SOLD_OUT_S = 0.25
-"""How long "not one unit" is repeated without asking again, unless units are known to be free before."""
+"""How long a process caches a sold-out answer; a known free unit ends it early."""
 
 RECOUNT_S = 0.2
 """Shortest time between two counts of the orders that wait, when there seem to be too many."""
@@ -38,7 +38,7 @@ class Confirm:
     def __init__(
         self, *, catalog: Catalog, acceptance: Acceptance, waiting_max: int, queue_max: int, remembers: bool
     ) -> None:
-        """Wire it; `remembers`: whether "not one unit" may be repeated without asking."""
+        """Wire it; `remembers`: whether a sold-out answer may be cached."""
         self._catalog = catalog
         self._waiting_max = waiting_max
         self._remembers = remembers
@@ -50,12 +50,12 @@ class Confirm:
         self._recounted_s = float("-inf")
 
     def is_sold_out(self, product_id: int) -> bool:
-        """Whether "not one unit" was true a moment ago, and nobody heard of a free unit since."""
+        """Return whether a sold-out answer is cached and no free unit was announced since."""
         said_lately = time.monotonic() < self._sold_out_until_s.get(product_id, 0.0)
         return said_lately and not self._catalog.stock(product_id).free
 
     async def kept_or_sold_out(self, request: BuyRequest, asked_s: float | None = None) -> Accepted | None:
-        """Give what stands under the request's key; None if enough units are free in Postgres.
+        """Return what stands under the request's key; None if enough units are free in Postgres.
 
         Raises:
             SoldOut: if fewer units than the request asks for are free at an instant after the request came.

@@ -1,4 +1,4 @@
-"""What Postgres and the gate count right now, for whoever watches the sale."""
+"""The current counts of Postgres and the gate, for metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.ports import Acceptance, Gate
 
 QUEUES = ("orders", "payments", "maintenance", "upkeep")
-"""The queues that exist. Maintenance workers have the last two, with slots of their own for each."""
+"""The queues that exist. Maintenance workers have the last two, each with its own slots."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def _totals(results: Sequence[Checked]) -> tuple[int, int, int]:
 
 
 def format_findings(results: Sequence[Checked]) -> str:
-    """Give one line per check, and a last one with the verdict."""
+    """Return one line per check, and a last one with the verdict."""
     lines = []
     for result in results:
         if result.skipped is not None:
@@ -76,7 +76,7 @@ def format_findings(results: Sequence[Checked]) -> str:
 
 
 def as_json(results: Sequence[Checked]) -> str:
-    """Give one JSON document: the verdict, the totals, and every check with all of its fields."""
+    """Return one JSON document: the verdict, the totals, and every check with all of its fields."""
     held, violated, left_out = _totals(results)
     document = {
         "holds": not violated,

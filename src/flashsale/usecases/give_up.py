@@ -100,7 +100,7 @@ class GiveUp:
 async def give_up(acceptance: Acceptance, order_ids: Sequence[UUID]) -> dict[UUID, bool]:
     """Void proposals; True for each that is void, False for each that is an order.
 
-    Left out is what cannot be decided yet, and what Postgres refuses for good: nobody else waits for it.
+    Left out is what cannot be decided yet, and what Postgres refuses permanently: no other request waits for it.
 
     Raises:
         Unavailable: if Postgres is away.

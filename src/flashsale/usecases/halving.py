@@ -1,4 +1,4 @@
-"""What Postgres refuses for good stays alone: a refused batch is halved, and the culprit is postponed."""
+"""A batch that Postgres refuses permanently is halved until the poison row is alone; that row is postponed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def halve(
     run: Callable[[Sequence[Item]], Awaitable[Result]],
     refused: Callable[[Item, PoisonBatch], Awaitable[None]],
 ) -> list[Result]:
-    """Run a batch, in halves if it is refused; gives what each part that was run came to, in order.
+    """Run a batch, in halves if it is refused; returns what each part that was run came to, in order.
 
     `refused` gets each item that is refused by itself. The other items are run whatever becomes of a part; one culprit
     among n items costs about 2 log2(n) further calls.
@@ -68,7 +68,7 @@ class Postpone:
         self._pause_max_s = pause_max_s
 
     async def __call__(self, order_id: UUID, poison: PoisonBatch, *, job: str) -> int:
-        """Put an order off that `job` could not move; gives how often it was refused in its state."""
+        """Put an order off that `job` could not move; returns how often it was refused in its state."""
         # What Postgres says below its first line holds the row's values.
         problem = str(poison).partition("\n")[0]
         times = await self._orders.postpone(

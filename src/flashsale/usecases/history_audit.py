@@ -117,7 +117,7 @@ class Steps:
         self._values = list(itertools.accumulate((delta for _, delta in ordered), initial=start))
 
     def least(self, since_s: float, until_s: float) -> float:
-        """Give the smallest value within a time."""
+        """Return the smallest value within a time."""
         return min(self._within(since_s, until_s))
 
     def least_to_the_end(self) -> list[tuple[float, float]]:

@@ -59,7 +59,7 @@ async def check_ledger(truth: Books, orders: Sequence[OrderRow], gateway: Paymen
 
 
 def _unexplained(entries: Sequence[LedgerEntry], orders: Sequence[OrderRow], ends: Ends) -> set[str]:
-    """Give the ids of orders, or else the keys, whose entries Postgres does not explain."""
+    """Return the ids of orders, or else the keys, whose entries Postgres does not explain."""
     by_id = {order.order_id: order for order in orders}
     bad: set[str] = set()
     kept: dict[str, int] = {}

@@ -158,13 +158,13 @@ class LocalLoginLimits:
 
 
 def backoff_s(settings: LoginSettings, tries: int) -> float:
-    """Give how long the next try must wait after so many of them that were wrong."""
+    """Return how long the next try must wait after so many of them that were wrong."""
     beyond = tries - settings.free_tries
     return 0.0 if beyond < 0 else min(settings.first_wait_s * 2.0 ** min(beyond, 60), settings.longest_wait_s)
 
 
 def whole_s(wait_s: float) -> int:
-    """Give a wait in whole seconds, for Retry-After."""
+    """Return a wait in whole seconds, for Retry-After."""
     return max(1, math.ceil(wait_s))
 
 

@@ -132,7 +132,7 @@ class Acceptance(Protocol):
         ...
 
     async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:
-        """Give what the 202s of these orders said, for those that are orders."""
+        """Return what the 202s of these orders said, for those that are orders."""
         ...
 
 
@@ -178,7 +178,7 @@ class Orders(Protocol):
         ...
 
     async def postpone(self, order_id: UUID, *, job: str, problem: str, pause_s: float, pause_max_s: float) -> int:
-        """Put an order off that Postgres refused to move; gives how often it was refused in its state."""
+        """Put an order off that Postgres refused to move; returns how often it was refused in its state."""
         ...
 
     async def count_postponed(self) -> int:
@@ -200,7 +200,7 @@ class Payments(Protocol):
         ...
 
     async def announce(self, attempts: Sequence[PaymentAttempt]) -> Collection[UUID]:
-        """Note of open attempts that their calls are about to be made; gives the orders whose attempt is still open."""
+        """Mark open attempts as sent before their calls; returns the orders whose attempt is still open."""
         ...
 
     async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus | None]:

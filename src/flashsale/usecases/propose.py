@@ -60,7 +60,7 @@ class Propose:
         await self.giving_up.close()
 
     async def __call__(self, queue: Batcher[Proposal, Verdict], proposal: Proposal) -> Verdict:
-        """Give what Postgres made of a proposal; its lease is settled or goes back.
+        """Return what Postgres made of a proposal; its lease is settled or goes back.
 
         Raises:
             Unavailable: if nobody could decide in time.

@@ -49,7 +49,7 @@ class Rate:
             )
 
     def left(self, key: Hashable) -> tuple[int, int]:
-        """Give how many requests are left in this window, and the whole seconds until the next one."""
+        """Return how many requests are left in this window, and the whole seconds until the next one."""
         now = time.time()
         counted = self._counts.get(key, 0) if int(now // self.window_s) == self._window else 0
         return max(0, self.limit - counted), self._ends_in_s(now)

@@ -26,7 +26,7 @@ KEPT_S = 1.0
 """How old an answer may be."""
 
 READ_S = 2.0
-"""How long Postgres and the gate are waited for. Whoever asks gives up after 3 s, and would learn nothing."""
+"""Maximum wait for Postgres and the gate. The caller gives up after 3 s and would get no answer."""
 
 STALE_S = 10.0
 """Values of stock that are older than this, in spite of notifications and polls, are not shown as live."""
@@ -67,7 +67,7 @@ class GateLook(Protocol):
     """What is asked of the gate."""
 
     async def unloaded(self, products: Sequence[Product]) -> Sequence[int]:
-        """Give the products with which it is not loaded: all if it is away."""
+        """Return the products with which it is not loaded: all if it is away."""
         ...
 
 
@@ -85,7 +85,7 @@ class Readiness:
         self._reading: asyncio.Task[Condition] | None = None
 
     async def __call__(self) -> Condition:
-        """Give the condition; who asks at the same time shares one look."""
+        """Return the condition; who asks at the same time shares one look."""
         if self._known is not None and time.monotonic() - self._read_at < KEPT_S:
             return self._known
         if self._reading is None or self._reading.done():

@@ -30,7 +30,7 @@ PAUSE_S = 0.1
 
 
 class ReturnUnits:
-    """The use case. The rows are the truth: whoever comes first carries them over, and the gate counts each once."""
+    """The use case. The rows are the truth: the first process takes them to the gate, and the gate counts each once."""
 
     def __init__(self, books: GateBooks, gate: Gate, *, limit: int) -> None:
         """Take up to `limit` returns at a time."""

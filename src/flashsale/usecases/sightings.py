@@ -64,7 +64,7 @@ def _is_order_of(buy: Buy, order: OrderRow) -> bool:
 
 
 def _answer(order: OrderRow) -> dict[str, object]:
-    """Give what a 202 says of the product, as clients note it."""
+    """Return what a 202 says of the product, as clients note it."""
     return {
         "product": order.product_id,
         "name": order.product_name,
@@ -75,7 +75,7 @@ def _answer(order: OrderRow) -> dict[str, object]:
 
 
 def _request(number: int, buy: Buy) -> tuple[Any, ...]:
-    """Give what tries of one request share; without a key each line is a request of its own."""
+    """Return what tries of one request share; without a key each line is a separate request."""
     return (buy["user"], buy["key"]) if buy["key"] is not None else (number,)
 
 
@@ -187,8 +187,7 @@ def unsold(history: History, free_since: Mapping[int, Sequence[tuple[float, floa
     """Check that what is free to this day was refused to nobody who came late enough.
 
     `free_since`: per product, instants and how many units were free from each of them to the end, rising with time. A
-    lease and its reconciliation take `lease_s`: a request that was sent so long after a unit came free for good could
-    have it.
+    lease and its reconciliation take `lease_s`: a request that is sent so long after a unit became free could have it.
     """
     bad = []
     checked = 0

@@ -126,7 +126,7 @@ class PostgresAcceptance:
         return {row["user_id"]: row["limit_id"] for row in rows}
 
     async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:
-        """Give what the 202s of these orders said."""
+        """Return what the 202s of these orders said."""
         rows = await self._database.fetch(QUERIES["accepted"], order_ids)
         return {row["order_id"]: _accepted(row) for row in rows}
 

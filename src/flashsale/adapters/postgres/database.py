@@ -43,7 +43,7 @@ ENCODING = "UTF8"
 """The only encoding of a database that holds every name; others fail at the first one outside ASCII, or earlier."""
 
 BY_INDEX = {"enable_seqscan": "off", "enable_mergejoin": "off"}
-"""Postgres keeps a statement's plan until the tables' statistics are read anew, a minute later or so. One made when a
+"""Postgres keeps a statement's plan until the tables' statistics are updated, about a minute later. One made when a
 sale begins, for tables with a few rows, would read them whole for that minute, in which they grow to 100,000 rows."""
 
 
@@ -71,7 +71,7 @@ class Database:
         self._said_s: dict[str, float] = {}
 
     def connect_arguments(self, *, suffix: str = "") -> dict[str, Any]:
-        """Give the arguments of `asyncpg.connect` for a connection like the pool's; the server shows `suffix` too."""
+        """Return the arguments of `asyncpg.connect` for a connection like the pool's; the server shows `suffix` too."""
         settings = self._settings
         return {
             "dsn": settings.url.get_secret_value(),
@@ -144,7 +144,7 @@ class Database:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Give how many connections are open, and how many of these are idle."""
+        """Return how many connections are open, and how many of these are idle."""
         return (0, 0) if self._pool is None else (self._pool.get_size(), self._pool.get_idle_size())
 
     @asynccontextmanager
@@ -185,7 +185,7 @@ class Database:
             await self._pool.expire_connections()
 
     async def fetch(self, query: Query, *arguments: object) -> list[asyncpg.Record]:
-        """Run one statement in a transaction of its own and give its rows; lost conflicts are tried again.
+        """Run one statement as a transaction and return its rows; lost conflicts are tried again.
 
         Raises:
             Unavailable: if the server is away or too slow. A statement that changes data may or may not have done so.

@@ -47,11 +47,11 @@ REPEATED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.I
 
 
 class Misconfigured(Exception):
-    """A server refuses this process for good: no waiting helps, a setting does. Its text holds no secret."""
+    """A server refuses this process permanently: only a changed setting helps. The text contains no secret."""
 
 
 def reason_of(error: BaseException) -> str | None:
-    """Say why a connection is refused for good; None if it may succeed later. No part of a password is in it.
+    """Return why a connection is refused permanently; None if it may succeed later. It contains no password.
 
     A name that does not resolve may later: a name server, or the service behind the name, starts in its own time.
     """

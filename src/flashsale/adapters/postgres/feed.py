@@ -40,7 +40,7 @@ class PostgresFeed:
     """Implements `ports.LiveFeed`; one consumer per instance."""
 
     def __init__(self, database: Database) -> None:
-        """Connect like the pool, beside it."""
+        """Open a connection with the settings of the pool, outside of it."""
         self._database = database
         self._connected = False
 
@@ -50,7 +50,7 @@ class PostgresFeed:
         return self._connected
 
     async def changes(self) -> AsyncIterator[Change]:
-        """Give changes; a `Connected` comes first, after every loss, and whenever a new time line has begun."""
+        """Return changes; a `Connected` comes first, after every loss, and whenever a new time line has begun."""
         while True:
             try:
                 connection = await asyncpg.connect(**self._database.connect_arguments(suffix="-feed"))
@@ -109,7 +109,7 @@ class _Heard:
         self._notifications.put_nowait(None)
 
     async def next(self) -> tuple[str, str]:
-        """Give channel and payload; OSError once the connection is lost."""
+        """Return channel and payload; OSError once the connection is lost."""
         notification = await self._notifications.get()
         if notification is None:
             raise OSError("the listening connection was lost")

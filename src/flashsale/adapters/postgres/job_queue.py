@@ -84,7 +84,7 @@ class JobQueue(BaseAsyncConnector):
         self._failing: Batcher[int, None] = Batcher(self._fail, batch_max=DELETE_MAX, queue_max=WAITING_MAX)
 
     def get_sync_connector(self) -> JobQueue:
-        """Give itself: the base class runs its methods in a loop of their own."""
+        """Return itself: the base class runs its methods in a separate loop."""
         return self
 
     async def open_async(self, pool: object = None) -> None:  # noqa: ARG002 - the interface's
@@ -245,7 +245,7 @@ class JobQueue(BaseAsyncConnector):
 
 @cache
 def _numbered(query: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
-    """Give a statement with `$1 ...` instead of `%(name)s`, and each parameter's name and whether Postgres sees text.
+    """Return a statement with `$1 ...` instead of `%(name)s`, and each parameter's name and whether Postgres sees text.
 
     A parameter that is concatenated is text to Postgres.
     """

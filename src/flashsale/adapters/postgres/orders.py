@@ -62,7 +62,7 @@ class PostgresOrders:
         return Swept(expired=row["expired"], deferred=row["deferred"], busy=frozenset(row["busy"]))
 
     async def postpone(self, order_id: UUID, *, job: str, problem: str, pause_s: float, pause_max_s: float) -> int:
-        """Put an order off that Postgres refused to move; gives how often it was refused in its state."""
+        """Put an order off that Postgres refused to move; returns how often it was refused in its state."""
         row = await self._database.fetch_row(
             QUERIES["postpone"], order_id, job, problem, timedelta(seconds=pause_s), timedelta(seconds=pause_max_s)
         )

@@ -46,7 +46,7 @@ class PostgresPayments:
         ]
 
     async def announce(self, attempts: Sequence[PaymentAttempt]) -> set[UUID]:
-        """Note of open attempts that their calls are about to be made; gives the orders whose attempt is still open."""
+        """Mark open attempts as sent before their calls; returns the orders whose attempt is still open."""
         rows = await self._database.fetch(
             QUERIES["announce"], [one.order_id for one in attempts], [one.attempt for one in attempts]
         )

@@ -21,7 +21,7 @@ class Query:
 
 @cache
 def sql_root() -> Path:
-    """Give the folder of the SQL files: inside the installed package, else at the top of the checkout."""
+    """Return the folder of the SQL files: inside the installed package, else at the top of the checkout."""
     packaged = Path(__file__).parents[2] / "sql_files"
     return packaged if packaged.is_dir() else Path(__file__).parents[4] / "sql"
 

@@ -41,6 +41,6 @@ BUYERS = """buyer_units AS (
 
 
 def limited_to_recent(mark: UUID) -> str:
-    """Give the WITH clause under which the tables hold the rows of recent orders; `all_units` holds every unit."""
+    """Return the WITH clause under which the tables hold the rows of recent orders; `all_units` holds every unit."""
     rows = [ROWS.format(table=table, mark=mark) for table in OF_ORDERS]
     return "WITH " + ",\n".join([UNITS, *rows, BUYERS])

@@ -1,7 +1,7 @@
 """Whether the database has the schema that this release was made for.
 
 `sql/schema.txt` holds the newest revision and a digest of every object after it; `python tests/schema.py` writes it
-from the migrations. Each column, constraint and function is an object of its own, so a difference has a name.
+from the migrations. Each column, constraint and function is a separate object, so a difference has a name.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ log = structlog.get_logger(__name__)
 QUERIES = queries.load("queries/schema.sql")
 
 USED_BY_OLDER = ("column", "function", "enum")
-"""What must be as it was also after a newer release migrated the database: its processes run beside older ones during a
-roll. Constraints, indexes and triggers may change under these: what they do is the newer release's affair."""
+"""Kinds of objects that a newer release may not change, because its processes run with older ones during a roll.
+Constraints, indexes and triggers may change."""
 
 ADDED_IS_DRIFT = ("constraint", "trigger")
 """What nobody may add by hand: it changes what a statement does. A new index or column does not."""
@@ -59,7 +59,7 @@ def parse(text: str) -> Expected:
 
 
 async def read_schema(fetch: Callable[[Query], Awaitable[list[Record]]]) -> Expected | None:
-    """Give what a database has; None before the first migration. `fetch` runs a statement."""
+    """Return what a database has; None before the first migration. `fetch` runs a statement."""
     rows = await fetch(QUERIES["read_schema"])
     if not any(row["name"] == "table orders" for row in rows):
         return None
@@ -68,7 +68,7 @@ async def read_schema(fetch: Callable[[Query], Awaitable[list[Record]]]) -> Expe
 
 
 async def check_schema(database: Database) -> None:
-    """Compare the database with this release, over a connection of its own; a server that is away is no error here.
+    """Compare the database with this release, over a separate connection. A server that is down is no error here.
 
     Raises:
         NotReady: if they do not fit; says which object differs, and what to do.

@@ -20,7 +20,7 @@ QUERIES = load("queries/timeline.sql")
 
 
 async def adopt_timeline(connection: Connection) -> int:
-    """Give the base of the server's time line; a new one begins if this server or its data is another than before."""
+    """Return the base of the server's time line; a new one begins if this server or its data is another than before."""
     base: int = await connection.fetchval(QUERIES["adopt"].text)
     return base
 

@@ -21,12 +21,12 @@ class PostgresUpkeep:
         self._database = database
 
     async def carry(self, *, settled_s: float, limit: int) -> int:
-        """Carry the totals of final orders forward; gives how many orders were looked at."""
+        """Carry the totals of final orders forward; returns how many orders were looked at."""
         row = await self._database.fetch_row(QUERIES["carry"], timedelta(seconds=settled_s), limit)
         return 0 if row is None else row["orders"]
 
     async def delete_voids(self, *, older_s: float, limit: int) -> int:
-        """Delete void requests with ids older than that; gives how many."""
+        """Delete void requests with ids older than that; returns how many."""
         row = await self._database.fetch_row(QUERIES["delete_voids"], timedelta(seconds=older_s), limit)
         return 0 if row is None else row["voids"]
 
@@ -36,7 +36,7 @@ class PostgresUpkeep:
         return 0 if row is None else row["keys"]
 
     async def delete_jobs(self, *, older_s: float, limit: int) -> int:
-        """Delete jobs that ended without success longer ago than that; gives how many."""
+        """Delete jobs that ended without success longer ago than that; returns how many."""
         row = await self._database.fetch_row(QUERIES["delete_jobs"], timedelta(seconds=older_s), limit)
         return 0 if row is None else row["jobs"]
 

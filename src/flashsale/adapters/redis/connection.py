@@ -85,7 +85,7 @@ class GateConnection:
         return time.monotonic() < self._away_until
 
     def script(self, name: str, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Command:
-        """Give the command that runs a script of `scripts/`."""
+        """Return the command that runs a script of `scripts/`."""
         return ("EVALSHA", self._digests[name], len(keys), *keys, *arguments)
 
     async def call(self, build: Callable[[str], list[Command]]) -> list[Any]:
@@ -141,7 +141,7 @@ class GateConnection:
         )
         if not self._run_id:
             # Nothing else tells a server from itself after a restart, with data of before. Each connection could count
-            # as a server of its own: then each process would load what the others had loaded, without end.
+            # as a separate server: then each process would load what the others had loaded, without end.
             raise GateRefuses("INFO names no run_id")
         self._generation += 1
 

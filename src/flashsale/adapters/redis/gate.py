@@ -102,7 +102,7 @@ class RedisGate:
 
     @property
     def batches(self) -> tuple[int, int]:
-        """Give how many batches were sent, and how many requests were in them."""
+        """Return how many batches were sent, and how many requests were in them."""
         return self._batcher.batches, self._batcher.items
 
     @property
@@ -181,7 +181,7 @@ class RedisGate:
         )
 
     async def unloaded(self, products: Sequence[Product]) -> list[int]:
-        """Give the products with which the gate is not loaded, all if it is away, by one command."""
+        """Return the products with which the gate is not loaded, all if it is away, by one command."""
         keys = [key for product in products for key in _keys(product.product_id, "epoch", "run")]
         now = ""
 

@@ -92,7 +92,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
-    """Make the routes that a flood takes: beside a sale, nearly all of it is refused."""
+    """Make the routes that a flood uses; during a sale nearly all of its requests are refused."""
     addresses = Addresses(services.settings.http.trusted_proxies)
 
     async def register(request: Request) -> Answer:
@@ -125,7 +125,7 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
         return empty(HTTPStatus.NO_CONTENT)
 
     def session(request: Request) -> UUID | None:
-        """Give whose token a login shows, if any: a token is no condition here."""
+        """Return whose token a login shows, if any: a token is no condition here."""
         try:
             return tokens.sender(request).user_id
         except FlashSaleError:

@@ -1,4 +1,4 @@
-"""Health and metrics, for whoever watches the processes."""
+"""Health and metrics of the processes."""
 
 from __future__ import annotations
 
@@ -82,6 +82,6 @@ async def ready(services: UseServices) -> Response[HealthOut]:
 
 @get("/metrics", opt={"operation": METRICS}, media_type="text/plain")
 async def metrics(request: Request[Any, Any, Any], flusher: UseFlusher) -> Response[bytes]:
-    """Give the metrics of this machine's API processes, as OpenMetrics if asked for."""
+    """Return the metrics of this machine's API processes, as OpenMetrics if asked for."""
     text, content_type = await scrape(flusher, request.headers.get("accept", ""))
     return Response(text, media_type=content_type)

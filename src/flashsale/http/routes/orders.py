@@ -142,7 +142,7 @@ def direct_routes(services: Services, tokens: Tokens, meter: Meter, limits: Limi
                     )
                 )
             finally:
-                request.beside = limits.buys.lines(services.buy.rate_key(principal.user_id, wanted.product_id))
+                request.extra = limits.buys.lines(services.buy.rate_key(principal.user_id, wanted.product_id))
         except FlashSaleError as error:
             meter.count_buy(error.code)
             raise

@@ -31,12 +31,12 @@ LOOK = Operation(
 
 @get("/api/products", opt={"operation": LIST})
 async def list_products(services: UseServices) -> list[ProductOut]:
-    """Give every product with its free units."""
+    """Return every product with its free units."""
     return [product_out(product, services.catalog.stock(product.product_id)) for product in services.catalog.all()]
 
 
 @get("/api/products/{product_id:int}", opt={"operation": LOOK})
 async def one_product(product_id: FromPath[int], services: UseServices) -> ProductOut:
-    """Give a product with its free units."""
+    """Return a product with its free units."""
     product = await services.catalog.get(product_id)
     return product_out(product, services.catalog.stock(product_id))

@@ -46,8 +46,8 @@ END = _body(b"", more=False)
 class Stream:
     """One client: the version that it was sent last, and how to send.
 
-    Whoever publishes also sends: an ASGI `send` that need not wait is complete after its first step, so that no task is
-    woken for it. Only a connection that is full gets a task, which waits and then sends what is newest.
+    The task that publishes also sends: an ASGI `send` that does not wait is complete after its first step and wakes no
+    task. Only a full connection gets a task, which waits and then sends the newest value.
     """
 
     __slots__ = ("_catching_up", "_channel", "_ending", "_send", "_version")

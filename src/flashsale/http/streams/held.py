@@ -31,7 +31,7 @@ HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
-    # Ends with the stream: whoever comes back, comes to a process that takes connections.
+    # Ends with the stream: a client that reconnects reaches a process that accepts connections.
     (b"connection", b"close"),
 ]
 
@@ -56,7 +56,7 @@ class Streams:
         """Streams of orders, and who watches."""
 
     async def stock(self, product_id: int, last: int) -> ASGIApp:
-        """Give the answer to a request for a product's stream, by a client that has version `last`.
+        """Return the answer to a request for a product's stream, by a client that has version `last`.
 
         Raises:
             ProductNotFound: if there is none.
@@ -72,10 +72,10 @@ class Streams:
         return answer
 
     async def order(self, order_id: UUID, principal: Principal, last: int, *, expired: bool = False) -> ASGIApp:
-        """Give the answer to its owner's request for an order's stream.
+        """Return the answer to its owner's request for an order's stream.
 
-        `expired`: the time of the stream token is over. An EventSource ends for good at any answer but a stream, so it
-        gets one, with the event that asks its page for another token, and nothing of the order.
+        `expired`: the stream token has expired. An EventSource never reconnects after an answer that is no stream. It
+        therefore gets a stream with the event that asks its page for another token, and nothing of the order.
 
         Raises:
             OrderNotFound: if it is not the caller's.
@@ -113,8 +113,8 @@ class Streams:
             await asyncio.sleep(self._settings.interval_s)
 
     def principal(self, request: Request[Any, Any, Any], order_id: UUID) -> tuple[Principal, bool]:
-        """Give who asks, and whether the time of the token is over: by a stream token of this order in the query, which
-        then counts alone, else by the Authorization header.
+        """Return the caller, and whether the stream token has expired. A stream token of this order in the query takes
+        precedence over the Authorization header.
         """
         token = request.query_params.get("token")
         if token is not None:

@@ -45,8 +45,8 @@ class LiveHub:
         self._closing = False
 
     async def run(self) -> None:
-        """Consume the feed, poll and keep streams alive beside it, for ever: what fails is logged and begun again."""
-        beside = [asyncio.create_task(self._poll()), asyncio.create_task(self._keep_alive())]
+        """Consume the feed, poll and keep streams alive, without end. A failure is logged, and the task goes on."""
+        others = [asyncio.create_task(self._poll()), asyncio.create_task(self._keep_alive())]
         try:
             while True:
                 try:
@@ -55,7 +55,7 @@ class LiveHub:
                     log.exception("live.failed")
                     await asyncio.sleep(self._poll_s)
         finally:
-            for task in beside:
+            for task in others:
                 task.cancel()
 
     async def _consume(self) -> None:
@@ -70,7 +70,7 @@ class LiveHub:
                 await self._resume()
 
     async def stock(self, product_id: int) -> Channel:
-        """Give a known product's channel, as new as the database; or as known here if the database is away."""
+        """Return a known product's channel, as new as the database; or as known here if the database is away."""
         channel = self._stock.get(product_id)
         if channel is None:
             channel = self._stock.setdefault(product_id, Channel())
@@ -131,7 +131,7 @@ class LiveHub:
         return [None] * len(asked)
 
     async def _resume(self) -> None:
-        """Publish everything anew: notifications may have been lost. The catalog has read the products already."""
+        """Publish every value again: notifications may have been lost. The catalog has read the products before."""
         known = {product.product_id for product in self._services.catalog.all()} if self._stock else set()
         for product_id, channel in self._stock.items():
             if product_id in known:

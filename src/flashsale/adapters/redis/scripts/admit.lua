@@ -160,7 +160,7 @@ for i, one in ipairs(asked) do
     end
     if not answer and key ~= '' then
         local running = redis.call('HGET', KEYS[6], user .. ':' .. key)
-        -- Another number of units is another body: it gets a lease of its own, and Postgres decides by the key.
+        -- Another number of units is another body: it gets a separate lease, and Postgres decides by the key.
         if running and (leased[running] or redis.call('HGET', KEYS[5], running)) == units .. ':' .. user .. ':' .. key then
             answer = 'leased:' .. running
         end
