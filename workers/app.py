@@ -25,7 +25,7 @@ ROLES: dict[str, Callable[[], Blueprint]] = {
 
 
 def slots(role: str, settings: WorkerSettings) -> dict[str, int]:
-    """Return the queues of a role, each with how many of its jobs a process runs at once, whatever the others do."""
+    """Return the queues of a role, each with the maximum number of its concurrent jobs per process."""
     return {
         "orders": {"orders": settings.order_concurrency},
         "payments": {"payments": settings.payment_concurrency},

@@ -106,6 +106,6 @@ def add_upkeep(tasks: Blueprint) -> None:
     @tasks.periodic(cron=EVERY_SECOND)
     @tasks.task(name="tend_units", queue="upkeep", queueing_lock="tend_units", lock="tend_units", pass_context=True)
     async def tend_units(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-        """Make rows of units ahead of the sales, and delete those that are too many."""
+        """Insert unit rows before claims need them, and delete surplus rows."""
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.tend_units()

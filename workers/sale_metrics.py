@@ -1,4 +1,4 @@
-"""Metrics of what Postgres and the gate count. One exporter is enough: every process would give the same."""
+"""Metrics of the counts in Postgres and at the gate. One exporter is enough: every process would show the same."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _gate_families(gates: Sequence[GateFigures]) -> Iterable[Metric]:
     allotment = GaugeMetricFamily("flashsale_allotment", "Units that exist.", labels=label)
     free = GaugeMetricFamily("flashsale_free_units", "Free units in Postgres.", labels=label)
     returning = GaugeMetricFamily(
-        "flashsale_returning_units", "Free units whose return the gate has not been told of.", labels=label
+        "flashsale_returning_units", "Free units whose return the gate has not counted.", labels=label
     )
     loaded = GaugeMetricFamily("flashsale_gate_loaded", "1 if the gate is loaded, 0 if bypassed.", labels=label)
     stock = GaugeMetricFamily("flashsale_gate_stock", "Units that the gate counts as free.", labels=label)

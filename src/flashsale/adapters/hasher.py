@@ -19,8 +19,8 @@ MEMORY_KIB, PASSES, LANES = 19_456, 2, 1
 """OWASP Password Storage Cheat Sheet, argon2id: 19 MiB, 2 iterations, 1 degree of parallelism."""
 
 NICE = 15
-"""A thirtieth of the processor time of another busy process, sched(7). At the lowest priority nobody could log in while
-the machine is busy selling; at 10 a flood of logins slowed the buys down more.
+"""Niceness of the hashing processes: a busy process gets 30 times as much processor time, sched(7). At the lowest
+priority logins would stop on a busy machine; at 10 a flood of logins slows the buys more.
 """
 
 

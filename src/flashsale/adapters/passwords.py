@@ -77,7 +77,7 @@ class Argon2Passwords:
 
     @asynccontextmanager
     async def _turn(self, lane: Lane) -> AsyncIterator[None]:
-        """Wait for a turn; it goes to the first lane that somebody waits in."""
+        """Wait for a turn. The first lane with a waiting caller gets the next one."""
         self.check_room(lane)
         if self._free:
             self._free -= 1
@@ -99,7 +99,7 @@ class Argon2Passwords:
             if mine in queue:
                 queue.remove(mine)
             elif not mine.cancelled():
-                # Both at once: the turn came, and nobody is there to take it.
+                # The turn came while the caller was cancelled: pass the turn on.
                 self._pass_on()
             if isinstance(error, TimeoutError):
                 raise _busy() from None

@@ -206,7 +206,7 @@ class TooManyLogins(FlashSaleError):
     code = "too_many_logins"
 
     def __init__(self, retry_after_s: int) -> None:
-        """Say the same whether the account exists or not, and whatever was counted."""
+        """Use the same text whether or not the account exists, and for every count."""
         super().__init__(f"Too many failed logins; try again in {retry_after_s} s.")
         self.retry_after_s = retry_after_s
 

@@ -18,7 +18,7 @@ class Admission(enum.StrEnum):
     SOLD_OUT = "sold_out"
     LIMIT_REACHED = "limit_reached"
     RATE_LIMITED = "rate_limited"
-    # The gate is away, or not loaded: Postgres alone decides.
+    # The gate is down or not loaded: Postgres decides without it.
     BYPASS = "bypass"
 
 

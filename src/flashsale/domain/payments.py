@@ -40,7 +40,7 @@ class PaymentResult:
 
 
 class ChargeOutcome(enum.StrEnum):
-    """What the gateway said, or that it said nothing."""
+    """The answer of the gateway, or its absence."""
 
     CAPTURED = "captured"
     DECLINED = "declined"

@@ -76,7 +76,7 @@ class AcceptOutcome(enum.StrEnum):
     REPLAYED = "replayed"
     # The key belongs to an order with another fingerprint.
     KEY_REUSED = "key_reused"
-    # This proposal can make no order any more: somebody gave it up, or it is too old.
+    # This proposal can never become an order: it was voided, or it is too old.
     VOIDED = "voided"
     # Enough units are free, but others hold their locks just now.
     RETRY = "retry"

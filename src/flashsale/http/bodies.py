@@ -24,7 +24,7 @@ _JSON = re.compile(rb'application/json(?:\s*;\s*charset="?utf-8"?)?\s*', re.IGNO
 
 
 class WrongMediaType(FlashSaleError):
-    """The body is not said to be JSON. A page of another site can send nothing else without being asked first."""
+    """The Content-Type is not JSON. A page of another site can send JSON only after a preflight request."""
 
     code = "unsupported_media_type"
 

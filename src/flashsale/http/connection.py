@@ -57,7 +57,7 @@ class Connection(asyncio.BufferedProtocol):
         self._peer = ""
         self._parser: Any = httptools.HttpRequestParser(self)
         self._rest = b""
-        """What came and was not looked at: at most one read more than a request while another is answered."""
+        """Bytes that were not parsed: at most one read more than a request while another request is answered."""
         self._head = b""
         """The part of a head that came in reads before."""
         self._headers: Headers = []
@@ -298,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
             if answer is not None:
                 self.answer(answer)
         except BaseException:
-            # Cancelled, or broken: nobody else would ever answer.
+            # Cancelled or failed: no other code would answer.
             self._transport.abort()
             raise
         self.advance()

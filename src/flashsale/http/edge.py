@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 NO_STORE = b"no-store"
-"""What a token opens, and tokens themselves, are nobody else's: refusals of them too. A client may still keep the tag
-of an order, and poll with it."""
+"""No cache may store tokens, and answers or refusals that depend on a token. A client may still keep the tag of an
+order and poll with it."""
 
 CACHING = {
-    # A stock is kept and asked for again each time, with its tag: any age at all would show units that are gone.
+    # A cache must revalidate a stock with its tag each time, because an old stock shows units that are sold.
     "/api/products": b"no-cache",
     "/api/products/{product_id}": b"no-cache",
     "/problems/{code}": b"max-age=3600",

@@ -104,7 +104,7 @@ class Exchange:
             self.disconnect()
 
     def disconnect(self) -> None:
-        """Tell the app that nobody waits any more."""
+        """Tell the app that the client has disconnected."""
         self._received, self._request, self._streams = True, None, False
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)

@@ -51,7 +51,7 @@ CODES = {
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "head_too_large",
     HTTPStatus.REQUEST_TIMEOUT: "too_slow",
 }
-"""Codes of what Litestar, or the connection, refuses before a use case sees it."""
+"""Codes of requests that Litestar or the connection refuses before a use case."""
 
 PAGES = "/problems/"
 """Where each code has a page."""
@@ -137,7 +137,7 @@ FULL = problem_of(errors.Unavailable("This process holds as many connections as 
 
 
 def method_not_allowed(allowed: bytes) -> Answer:
-    """Refuse a method that a path does not take; `allowed` names those that it does."""
+    """Refuse a method; `allowed` names the methods of the path."""
     status = HTTPStatus.METHOD_NOT_ALLOWED
     return problem(status, CODES[status], "This path takes another method; see Allow.", [(b"allow", allowed)])
 
@@ -153,7 +153,7 @@ def domain_error_handler(_: Request[Any, Any, Any], error: errors.FlashSaleError
 
 
 def http_error_handler(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """Litestar's handler of what it refuses by itself."""
+    """Litestar's handler of its own refusals."""
     status = HTTPStatus(error.status_code)
     extra: dict[str, object] = {}
     detail = status.phrase
@@ -170,7 +170,7 @@ def http_error_handler(_: Request[Any, Any, Any], error: HTTPException) -> Respo
 
 
 def unexpected_error_handler(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Litestar's handler of everything else: logged here, and nothing said of it."""
+    """Litestar's handler of all other errors: logs the error and hides it from the client."""
     log.error("request.failed", path=request.scope.get("path_template"), exc_info=error)
     return as_response(INTERNAL)
 

@@ -24,7 +24,7 @@ LAST_BREATH_S = 1.0
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody uses now."""
+    """Return a free loopback port."""
     for port in secrets.SystemRandom().sample(PORTS, 100):
         if is_free(port):
             return port

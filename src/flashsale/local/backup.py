@@ -81,7 +81,7 @@ async def backup(data_dir: Path, file: Path) -> str:
             await _run_program(data_dir, "pg_dump", url, "--format=custom", f"--file={folder}/{DUMP}")
         about = {"made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "version": __version__}
         ledger = data_dir / LEDGER
-        # The last line may be half written: nobody was told of it.
+        # The last line may be incomplete: no caller got an answer for it.
         lines = ledger.read_bytes() if ledger.exists() else b""
         parts = {
             ABOUT: json.dumps(about).encode(),

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, whatever ends it."""
+"""Child processes that end with their parent, even after SIGKILL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROCESS_NAME_MAX = 15
 """Linux cuts the names of processes to this many bytes: proc(5), comm."""
 
 KILLED_S = 5.0
-"""How long to wait until killed descendants are gone."""
+"""Maximum wait until killed descendants have ended."""
 
 # Loaded here: between fork and exec there is no place for imports.
 _prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
@@ -148,7 +148,7 @@ class Child:
             return await self.wait()
 
     async def kill(self) -> None:
-        """Kill it at once, and wait until it is gone, also if cancelled meanwhile."""
+        """Kill it and wait until it has ended, also if the caller is cancelled."""
         self.send(signal.SIGKILL)
         waiting = asyncio.ensure_future(self.wait())
         try:
@@ -158,7 +158,7 @@ class Child:
             raise
 
     async def kill_all(self) -> None:
-        """Kill it and its descendants at once, and wait until they are gone, also if cancelled meanwhile."""
+        """Kill it and its descendants and wait until they have ended, also if the caller is cancelled."""
         others = descendants(self.pid) if self.returncode is None else []
         self.send_all(signal.SIGKILL)
         try:

@@ -112,7 +112,7 @@ class LocalPostgres:
             await self.child.stop(signal.SIGINT)
 
     async def kill(self) -> None:
-        """Kill it at once with all its processes, as a crash would."""
+        """Kill it with all its processes, as a crash does."""
         if self.child is not None:
             # Sessions in the middle of a long computation would go on without the postmaster until they look up.
             await self.child.kill_all()

@@ -264,7 +264,7 @@ class Stack:
         return await self.start_child(role, index)
 
     async def kill(self, role: str, index: int = 0, number: signal.Signals = signal.SIGKILL) -> None:
-        """End one process by a signal and wait until it is gone."""
+        """End one process by a signal and wait until it has ended."""
         child = self._running[role][index]
         child.send(number)
         await child.wait()

@@ -112,7 +112,7 @@ async def _keep(
     while (child := current()) is not None and not stopping.is_set():
         restarts.began()
         code = await child.wait()
-        # Not if somebody else has started it again.
+        # Another task may have started it again.
         while current() is child and not stopping.is_set():
             pause_s = restarts.pause_s()
             console.print(f"{name} ended with {code}; starting it again in {pause_s:g} s", highlight=False)

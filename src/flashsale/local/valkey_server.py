@@ -81,7 +81,7 @@ class LocalValkey:
         return await self.start()
 
     def wipe(self) -> None:
-        """Delete the snapshot of a stopped server, if somebody had it made."""
+        """Delete the snapshot of a stopped server, if one exists."""
         (self._data_dir / "dump.rdb").unlink(missing_ok=True)
 
     async def _clear_dead_server(self, program: str) -> None:

@@ -175,7 +175,7 @@ def _registry(families: Sequence[Metric], *, shared: bool) -> CollectorRegistry:
 
 
 def _forget_dead(folder: Path) -> None:
-    """Delete the gauges of processes that are gone: what was open or late there is no more. Counts stay."""
+    """Delete the gauges of processes that have ended; counters stay."""
     for path in folder.glob("gauge_live*_*.db"):
         pid = path.stem.rpartition("_")[2]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):

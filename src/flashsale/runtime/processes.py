@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 COLLECT_EVERY = 20_000
-"""Containers that are made, and not gone, between two collections of the youngest. Python's 700 are what some twenty
-requests consist of: with hundreds in flight, each collection finds them all alive."""
+"""GC generation-0 threshold. Python's default of 700 equals about 20 requests in flight, so every collection would scan
+live objects."""
 
 PAUSE_MAX_S = 2.0
-"""A parent that pauses before it starts a child again hears no signal meanwhile."""
+"""A parent that pauses before it restarts a child receives no signal during the pause."""
 
 WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
@@ -43,7 +43,7 @@ def run_processes(count: int, run: Callable[[], None], sock: socket.socket | Non
         run()
         return
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        # This process serves nobody: its gauges would count as those of one that does.
+        # This process serves no client: its gauges would count as those of a serving process.
         with contextlib.suppress(OSError):
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
@@ -54,7 +54,7 @@ def run_processes(count: int, run: Callable[[], None], sock: socket.socket | Non
         if number != signal.SIGCHLD:
             stopping = True
             if sock is not None:
-                # Or clients could still connect, to nobody.
+                # Otherwise clients could connect to a socket that no process serves.
                 sock.close()
             for child in children:
                 os.kill(child, number)

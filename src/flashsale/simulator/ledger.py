@@ -120,7 +120,7 @@ class Ledger:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Go through the entries there are now; safe if keys are added meanwhile."""
+        """Iterate over the present entries; safe if keys are added during the iteration."""
         return iter(list(self._entries.values()))
 
     @property

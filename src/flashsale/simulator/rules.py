@@ -183,7 +183,7 @@ class Simulator:
         return entry
 
     async def settle(self, entry: Entry) -> None:
-        """Wait until a key is decided and the ledger has it; begins its charge if nobody has.
+        """Wait until a key is decided and the ledger has it; begins its charge if it has not begun.
 
         A caller that leaves stops nothing.
 

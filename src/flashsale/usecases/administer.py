@@ -30,7 +30,7 @@ YEARS = range(1970, 9999)
 
 
 class Administer:
-    """The use cases; who may call them is the caller's affair."""
+    """The use cases. The caller checks the permission."""
 
     def __init__(
         self,
@@ -158,8 +158,8 @@ class Administer:
 
 
 def _check_instant(field: str, instant: object) -> None:
-    """Refuse an instant outside YEARS: an offset can carry it out of what a database takes, and the driver writes the
-    very first and last ones as infinite, which come back without a time zone and cannot be subtracted from.
+    """Refuse an instant outside YEARS. An offset can move an instant out of the database's range, and the driver writes
+    the first and last instants as infinite values, which are read without a time zone.
     """
     if isinstance(instant, datetime):
         try:

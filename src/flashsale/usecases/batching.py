@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 QUEUES_MAX = 4
-"""How many full queues of `Lanes` there may be at once: one slow key leaves places to the others."""
+"""Maximum number of full queues of `Lanes`, so that one slow key leaves places to the others."""
 
 
 class Batcher(Generic[Item, Result]):

@@ -61,7 +61,7 @@ CONCLUSIONS: Mapping[AcceptOutcome, Callable[[Product], FlashSaleError]] = {
     AcceptOutcome.UNKNOWN_PRODUCT: lambda product: ProductNotFound(product.product_id),
     AcceptOutcome.UNKNOWN_USER: lambda _: Unauthenticated("This account does not exist."),
 }
-"""What a buyer is told who gets no order; of any other outcome, that nothing is decided."""
+"""The error for each outcome without an order; any other outcome means that nothing is decided."""
 
 
 class Buy:
@@ -80,7 +80,7 @@ class Buy:
         waiting_max: int,
         busy_s: float,
     ) -> None:
-        """Wire it; a product that somebody changes is waited for up to `busy_s`."""
+        """Wire it. A proposal waits up to `busy_s` for a product that is being changed."""
         self._catalog = catalog
         self._gate = gate
         self._load_gate = load_gate

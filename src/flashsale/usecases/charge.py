@@ -31,7 +31,7 @@ QUEUE_MAX = 10_000
 
 BUSY_TRIES = 6
 BUSY_PAUSE_S = 0.1
-"""First pause before an outcome is written again whose order somebody holds; it doubles."""
+"""First pause before an outcome is written again because another transaction holds the order; it doubles."""
 
 RELEASING_OUTCOMES = frozenset({ChargeOutcome.DECLINED, ChargeOutcome.CANCELLED})
 
@@ -112,7 +112,7 @@ class Charge:
             log.debug("payment.finished", order_id=str(order_id), attempt=attempt.attempt, status=status)
 
     async def _write(self, product_id: int, result: PaymentResult) -> OrderStatus | None:
-        """Write an outcome; gives where the order is now, None if the attempt counts no more, or not yet."""
+        """Write an outcome. Returns the state of the order, None if the attempt no longer counts, or not yet."""
         batcher = self._releasing[product_id] if result.outcome in RELEASING_OUTCOMES else self._keeping
         for number in range(BUSY_TRIES):
             finished = await batcher.submit(result)
@@ -162,7 +162,7 @@ class Charge:
 
 
 class _Finished(NamedTuple):
-    """What became of an outcome; `busy`: nothing was written, because somebody holds the order's row."""
+    """The result of an outcome; `busy`: nothing was written, because another transaction holds the order's row."""
 
     status: OrderStatus | None
     busy: bool

@@ -1,4 +1,4 @@
-"""Ask Postgres before a buyer is told no: what stands under the key, what is free, what the buyer holds, who waits."""
+"""Ask Postgres before a refusal: the order of the key, the free units, the buyer's count, the waiting orders."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Confirm:
         return None
 
     async def until_decided(self, request: BuyRequest) -> Accepted:
-        """Wait a moment for the requests that hold leases on the last units: most are decided at once."""
+        """Wait briefly for the requests that hold leases on the last units; most are decided within milliseconds."""
         for pause_s in DECIDED_PAUSES_S:
             await asyncio.sleep(pause_s)
             if (kept := await self.kept_or_sold_out(request)) is not None:

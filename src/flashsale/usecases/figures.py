@@ -24,7 +24,7 @@ class ProductCount:
     allotment: int
     free: int
     on_return: int
-    """Free units whose return the gate has not been told of."""
+    """Free units whose return the gate has not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Figures:
     notify_queue_usage: float
     """Share of the server's notification queue in use, 0 to 1."""
     connections: int
-    """Connections to the database, of everybody."""
+    """Connections to the database, of all programs."""
     connections_max: int
 
 

@@ -1,4 +1,4 @@
-"""What the audit found, for people and for programs."""
+"""The findings of the audit, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ SAMPLE_MAX = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """How an invariant fared."""
+    """The result of one invariant."""
 
     invariant: str
     promise: str
     checked: int
-    """How many things were looked at."""
+    """Number of checked rows."""
     violations: int
     sample: tuple[str, ...] = ()
-    """Ids of some that violate it."""
+    """Ids of some violations."""
     skipped: str | None = None
     """Why it was not checked."""
     note: str | None = None
-    """What else is to be known."""
+    """A remark for the reader."""
 
 
 def found(invariant: str, promise: str, checked: int, bad: Iterable[object], *, note: str | None = None) -> Checked:
-    """Make a finding of the ids that violate an invariant."""
+    """Create a finding from the ids that violate an invariant."""
     ids = [str(one) for one in bad]
     return Checked(
         invariant=invariant,
@@ -43,12 +43,12 @@ def found(invariant: str, promise: str, checked: int, bad: Iterable[object], *, 
 
 
 def skipped(invariant: str, promise: str, reason: str) -> Checked:
-    """Make a finding of what was not checked."""
+    """Create a finding for an invariant that was not checked."""
     return Checked(invariant=invariant, promise=promise, checked=0, violations=0, skipped=reason)
 
 
 def _totals(results: Sequence[Checked]) -> tuple[int, int, int]:
-    """Count what holds, what is violated and what was not checked."""
+    """Count the invariants that hold, are violated and were not checked."""
     violated = sum(bool(result.violations) for result in results)
     left_out = sum(result.skipped is not None for result in results)
     return len(results) - violated - left_out, violated, left_out

@@ -1,4 +1,4 @@
-"""The gate, held against Postgres (I3). It follows Postgres within the reconcile lag, so it is looked at again."""
+"""The gate compared with Postgres (I3). The gate follows within the reconcile lag, so a mismatch is checked again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAG_S = 6.0
 """How long, after the deadline of the last lease, the reconciliation may take to notice, and to load the gate again."""
 
 LOADED_PER_S = 50.0
-"""How many gates the reconciliation loads at least: after a flush, those that nobody presses wait for their turn."""
+"""Minimum number of gates that a reconciliation loads; after a flush the gates of idle products wait for their turn."""
 
 RETURN_S = 15.0
 """How long a return may wait while the gate is loaded."""
@@ -39,7 +39,7 @@ class Returns(Protocol):
         ...
 
     async def owed_returns(self, product_id: int) -> tuple[int, float]:
-        """Read the units whose return the gate has not been told of, and how many seconds the oldest waits."""
+        """Read the units whose return the gate has not counted, and the age of the oldest return in seconds."""
         ...
 
 

@@ -30,7 +30,7 @@ PAUSE_S, PAUSE_MAX_S = 0.05, 1.0
 """Pause before Postgres is asked again, the first and the longest."""
 
 PATIENCE_S = 0.25
-"""How long proposals on their way into Postgres are waited for; then the others of the batch go on without them."""
+"""Maximum wait for proposals that Postgres is processing; then the others of the batch continue without them."""
 
 CLOSE_S = 2.0
 """How long a process that stops still tries."""
@@ -59,7 +59,7 @@ class GiveUp:
         return len(self._waiting)
 
     def soon(self, product_id: int, order_id: UUID) -> None:
-        """Do it in the background; leases that come meanwhile share the next statement."""
+        """Start it in the background; leases that arrive during a run share the next statement."""
         if len(self._waiting) >= WAITING_MAX:
             return
         self._waiting.append(_Lease(product_id, order_id, time.monotonic() + self._lease_s))

@@ -56,7 +56,7 @@ async def halve(
 
 
 class Postpone:
-    """Puts an order that Postgres refuses to move off, longer after each refusal, so that no batch meets it meanwhile.
+    """Postpones an order that Postgres refuses to change, longer after each refusal, so that no batch contains it.
 
     What refuses it may be a migration that is half way, so it is tried again for ever; an alert says that there is one.
     """

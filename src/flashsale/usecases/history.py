@@ -40,7 +40,7 @@ class OrderRow:
     created_at_s: float
     """Unix time."""
     overdue_s: float = 0.0
-    """How long ago somebody should have looked at it; negative until then, 0 once it is final."""
+    """Seconds since the order was due; negative before its due time, 0 for a final order."""
 
 
 @dataclass(slots=True)

@@ -22,15 +22,16 @@ LOOKBACK_S = 1.0
 """A sold-out answer may be as old as this (docs/explanation/architecture.md)."""
 
 OLD_SHARE_MAX = 0.05
-"""Most sold-out answers of a product that may be true only of an instant before they were asked for. A process repeats
-an answer for 0.25 s unless it hears of free units, which takes milliseconds; more means that it does not hear."""
+"""Maximum share of a product's sold-out answers that are true only for an instant before their request. A process
+caches an answer for 0.25 s, and a notification of free units ends that within milliseconds. A larger share means that
+notifications are lost."""
 
 OLD_MIN = 20
 """So many may be: of a few answers a share says nothing."""
 
 COMMIT_S = 0.25
-"""How long after its event a released unit is still unseen: the event is written before its COMMIT, whose time nobody
-keeps. While units come back and go again every 20 ms, the events alone would never show that none was free.
+"""How long after its event a released unit counts as claimed: the event is written before its COMMIT, whose time is not
+recorded. If units are released and claimed every 20 ms, the events alone would never show a moment without a unit.
 """
 
 CLOCKS_S = 0.05
@@ -82,7 +83,7 @@ def _result(invariant: str, promise: str, checked: int, bad: list[str]) -> Check
 def _sold_out(
     history: History, allotments: Mapping[int, int], changes: Mapping[int, Sequence[tuple[float, int]]]
 ) -> Checked:
-    """Check each sold-out answer against the units that no order held, whatever else was under way.
+    """Check each sold-out answer against the units that no order held; requests in progress are no excuse.
 
     Requests of others excuse nothing: a lease on the last unit may come back. An answer is wrong if at every instant of
     its time, and LOOKBACK_S before, as many units were free as it asked for. One that is right only by that look back

@@ -53,7 +53,7 @@ async def check_ledger(truth: Books, orders: Sequence[OrderRow], gateway: Paymen
     entries = [entry async for entry in gateway.ledger()]
     bad = _unexplained(entries, orders, await truth.payment_ends())
     if bad:
-        # Orders go on while the ledger is read: what looked wrong must look wrong also by their newest states.
+        # Orders change while the ledger is read: a mismatch must also exist in their newest states.
         bad &= _unexplained(entries, await truth.orders(), await truth.payment_ends())
     return found("I7", PROMISE, len(orders), sorted(bad, key=str))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 
 REMEMBERED_MAX = 50_000
-"""Entries of each kind that one process keeps while Redis is away."""
+"""Entries of each kind that one process keeps while Redis is down."""
 
 
 class Source(NamedTuple):
@@ -95,7 +95,7 @@ class _Newest(Generic[V]):
 
 
 class LocalLoginLimits:
-    """The limits as one process knows them; what holds while Redis is away. The same as `scripts/login.lua`."""
+    """The limits per process, which apply while Redis is down. The same as `scripts/login.lua`."""
 
     def __init__(self, settings: LoginSettings, *, most: int = REMEMBERED_MAX) -> None:
         """Start empty."""

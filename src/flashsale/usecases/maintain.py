@@ -1,4 +1,4 @@
-"""Wake due orders: those that wait for their buyer expire, those whose job is gone get a new one."""
+"""Handle due orders: unpaid orders expire, and orders without a job get a new job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUNDS_MAX = 100
 """Most rounds of one run, so that a run ends."""
 
 ROUND_S = 1.0
-"""Longest time of a sweep's round; what became due meanwhile gets its turn in the next one."""
+"""Maximum duration of a round of the sweep; orders that become due during it are handled in the next one."""
 
 DUE_MAX = 50_000
 """Most due orders that a round reads: about 0.1 s."""
@@ -40,7 +40,7 @@ PATIENCE_S = 0.5
 
 
 class Sweep:
-    """Wakes due orders: expiry of those that wait for their buyer, new jobs for those whose job is gone.
+    """Handles due orders: expires unpaid orders, and gives orders without a job a new job.
 
     Products take turns, so that the backlog of one holds no other up. An order that Postgres refuses is postponed, and
     a product whose locks are taken is left for last and waited for with others at the same time.

@@ -50,7 +50,7 @@ class Gate(Protocol):
         ...
 
     async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
-        """Install epoch and stock and drop everything older; False if a newer epoch is there."""
+        """Install epoch and stock and drop everything older. False if the gate has a newer epoch."""
         ...
 
     async def state(self, product_id: int, epoch: int) -> GateState:
@@ -90,7 +90,7 @@ class PoisonBatch(Exception):
     """Postgres will refuse this batch however often it is sent; nothing was changed."""
 
     def __init__(self, problem: str, *, unknown_user: bool) -> None:
-        """Say what the database said; `unknown_user`: a proposal's user does not exist."""
+        """Set the text of the database's error; `unknown_user`: a proposal's user does not exist."""
         super().__init__(problem)
         self.unknown_user = unknown_user
 
@@ -132,7 +132,7 @@ class Acceptance(Protocol):
         ...
 
     async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:
-        """Return what the 202s of these orders said, for those that are orders."""
+        """Return the contents of the 202 of each id that is an order."""
         ...
 
 
@@ -162,7 +162,7 @@ class Orders(Protocol):
         ...
 
     async def end(self, order_ids: Sequence[UUID], status: OrderStatus) -> Sequence[UUID]:
-        """End orders before any payment as expired, cancelled or failed; gives those that ended."""
+        """End orders before any payment as expired, cancelled or failed. Returns the orders that ended."""
         ...
 
     async def request_payment(self, order_id: UUID, *, due_s: float) -> bool:
@@ -204,7 +204,7 @@ class Payments(Protocol):
         ...
 
     async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus | None]:
-        """Write outcomes of the newest attempts; gives where the orders are now, None for one that somebody holds."""
+        """Write outcomes of the newest attempts. Returns the orders' states, None if another transaction holds one."""
         ...
 
 
@@ -219,7 +219,7 @@ class LiveEpoch:
 
 
 class GateBooks(Protocol):
-    """What Postgres keeps of the gate: epochs, free units, and the returns that it has not been told of."""
+    """Postgres' data about the gate: epochs, free units, and the returns that the gate has not counted."""
 
     async def live(self) -> Sequence[LiveEpoch]:
         """Read epoch and live stock of every product."""
@@ -238,7 +238,7 @@ class GateBooks(Protocol):
         ...
 
     async def returns(self, *, limit: int, each: int | None = None, but: Collection[int] = ()) -> Sequence[GateReturn]:
-        """Read returns that the gate has not been told of, at most `each` of a product, none of the products `but`."""
+        """Read returns that the gate has not counted: at most `each` per product, none of the products in `but`."""
         ...
 
     async def forget_returns(self, order_ids: Sequence[UUID]) -> None:
@@ -374,7 +374,7 @@ class Users(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
-    """The listening connection stands (again): whatever was said before may have been missed, so read everything."""
+    """The listening connection is (again) open. Earlier notifications may be lost, so the reader reads everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

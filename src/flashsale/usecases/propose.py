@@ -26,7 +26,7 @@ RETRY_PAUSES_S = (0.0, 0.01, 0.05)
 """Before a proposal is made again because the units it needs are locked by others just now."""
 
 BUSY_PAUSE_S, BUSY_PAUSE_MAX_S = 0.01, 0.1
-"""Pause before a product that is being changed is asked for again, the first and the longest."""
+"""First and maximum pause before a proposal for a product that is being changed is sent again."""
 
 _BUSY = Verdict(outcome=AcceptOutcome.BUSY, accepted=None)
 
@@ -40,7 +40,7 @@ class Propose:
     def __init__(
         self, *, gate: Gate, acceptance: Acceptance, accept: AcceptSettings, lease_s: float, busy_s: float
     ) -> None:
-        """Wire it; a product that somebody changes is waited for up to `busy_s`."""
+        """Wire it. A proposal waits up to `busy_s` for a product that is being changed."""
         self._gate = gate
         self._acceptance = acceptance
         self._busy_s = busy_s
@@ -117,7 +117,7 @@ class Propose:
                 verdicts = await self._accept_sorted([proposals[i] for i in places])
             for place, verdict in zip(places, verdicts, strict=True):
                 answers[place] = verdict
-            # Only the proposals behind these wait meanwhile, and they are of the same product.
+            # Only later proposals of the same product wait during this time.
             places = [place for place in places if answers[place].outcome is AcceptOutcome.BUSY]
             if not places or now_s > until_s:
                 return answers

@@ -1,4 +1,4 @@
-"""How often somebody may do something, as far as one process sees it."""
+"""Rate limits within one process."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class GateLook(Protocol):
     """What is asked of the gate."""
 
     async def unloaded(self, products: Sequence[Product]) -> Sequence[int]:
-        """Return the products with which it is not loaded: all if it is away."""
+        """Return the products for which the gate is not loaded: all products if it is down."""
         ...
 
 
@@ -85,7 +85,7 @@ class Readiness:
         self._reading: asyncio.Task[Condition] | None = None
 
     async def __call__(self) -> Condition:
-        """Return the condition; who asks at the same time shares one look."""
+        """Return the condition; concurrent callers share one check."""
         if self._known is not None and time.monotonic() - self._read_at < KEPT_S:
             return self._known
         if self._reading is None or self._reading.done():

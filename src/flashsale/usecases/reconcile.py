@@ -28,7 +28,7 @@ LOOKED_AT_ONCE = 100
 """Products of one round trip to the gate."""
 
 LOADINGS_MAX = 16
-"""Most loadings that are begun and not done."""
+"""Maximum number of concurrent loads."""
 
 
 class Reconcile:
@@ -96,7 +96,7 @@ class Reconcile:
     async def _look_in_turns(
         self, products: Sequence[LiveEpoch], at_once: int, ends_s: float, *, enough: bool = False
     ) -> None:
-        """Look at products, those first that were not looked at for longest; `enough` if one part is all loaded."""
+        """Compare products, the least recent comparison first. `enough`: stop when a part is loaded."""
         products = sorted(products, key=lambda one: self._looked_s.get(one.product_id, 0.0))
         for at in range(0, len(products), at_once):
             if time.monotonic() >= ends_s or self._gate.away:
@@ -105,12 +105,12 @@ class Reconcile:
                 return
 
     async def _await_loadings(self, left: int, ends_s: float) -> None:
-        """Wait until at most so many loadings run. One that waits for a lock goes on and keeps nobody waiting."""
+        """Wait until at most so many loads run. A load that waits for a lock continues and delays no other."""
         while len(self._loadings) > left and (rest_s := ends_s - time.monotonic()) > 0:
             await asyncio.wait(self._loadings, timeout=rest_s, return_when=asyncio.FIRST_COMPLETED)
 
     async def _look(self, products: Sequence[LiveEpoch], ends_s: float) -> bool:
-        """Look at products; says whether a gate was not loaded."""
+        """Compare products; returns whether a gate was not loaded."""
         states = await self._gate.states({one.product_id: one.epoch for one in products})
         if self._gate.away:
             return False

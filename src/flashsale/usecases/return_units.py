@@ -26,7 +26,7 @@ EACH_MAX = 100
 """Most returns of one product in a batch."""
 
 PAUSE_S = 0.1
-"""Shortest time between two runs in the background; the first begins at once."""
+"""Minimum time between two background runs; the first begins immediately."""
 
 
 class ReturnUnits:
@@ -50,7 +50,7 @@ class ReturnUnits:
         unloaded: set[int] = set()
         seen: set[UUID] = set()
         for _ in range(ROUNDS_MAX):
-            # Each product has its share of a round: the returns of one whose gate takes none keep no other's waiting.
+            # Each product has a share of a round, so a product whose gate takes no returns does not delay the others.
             rows = await self._books.returns(limit=self._limit, each=EACH_MAX, but=unloaded)
             groups: defaultdict[tuple[int, int], list[GateReturn]] = defaultdict(list)
             for row in rows:
@@ -73,7 +73,7 @@ class ReturnUnits:
             seen |= met
 
     def soon(self) -> None:
-        """Do it in the background; calls that come meanwhile share the next run."""
+        """Start it in the background; calls that arrive during a run share the next run."""
         self._again = True
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())

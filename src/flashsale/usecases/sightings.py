@@ -1,4 +1,4 @@
-"""What clients saw of orders and stocks, held against what is there; `history.py` describes the lines."""
+"""Orders and stocks that clients saw, compared with the data; `history.py` describes the lines."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def whole(history: History) -> Checked:
 
 
 def asked_for(history: History, orders: Mapping[str, OrderRow]) -> Checked | None:
-    """Check that somebody asked for each order of the products whose history is complete; None without any."""
+    """Check that a client asked for each order of the products with a complete history; None without such a product."""
     if not history.complete:
         return None
     asked = {(buy["user"], buy["key"], buy["product"], buy["quantity"]) for buy in history.buys}
@@ -184,7 +184,7 @@ def last_stocks(history: History, stocks: Mapping[int, LiveStock]) -> Checked:
 
 
 def unsold(history: History, free_since: Mapping[int, Sequence[tuple[float, float]]], *, lease_s: float) -> Checked:
-    """Check that what is free to this day was refused to nobody who came late enough.
+    """Check that no buyer was refused a unit that was free then and is free now.
 
     `free_since`: per product, instants and how many units were free from each of them to the end, rising with time. A
     lease and its reconciliation take `lease_s`: a request that is sent so long after a unit became free could have it.

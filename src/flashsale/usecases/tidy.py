@@ -38,7 +38,7 @@ ROUNDS_MAX = 100
 
 
 class Upkeep(Protocol):
-    """What the tables need. A call works on at most `limit` rows and gives how many; several at once are harmless."""
+    """Deletions by age. A call deletes at most `limit` rows and returns their number; concurrent calls are safe."""
 
     async def carry(self, *, settled_s: float, limit: int) -> int:
         """Carry the totals of final orders forward over orders older than that."""

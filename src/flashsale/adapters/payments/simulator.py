@@ -33,7 +33,7 @@ MISUSE = frozenset({400, 401, 403, 404, 405, 407, 413, 415, 422, 431})
 """Answers that say that the call itself is wrong, and that nothing was done: a setting or a defect of ours."""
 
 NOT_NOW = frozenset({301, 302, 307, 308, 429, 503})
-"""Answers of a gateway, or of a proxy before it, that has not looked at the call: elsewhere, or later."""
+"""Statuses with which a gateway, or a proxy before it, rejects a call before it looks at the charge."""
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}")
 
@@ -115,7 +115,7 @@ class SimulatorGateway:
     async def _post(
         self, path: str, key: str, timeout_s: float, *, body: dict[str, Any] | None
     ) -> tuple[int, dict[str, Any] | str]:
-        """Send one call; gives status (0: no answer) and answer, or why it certainly was not looked at."""
+        """Send one call. Returns status (0: no answer) and answer, or why the call is certainly unsent."""
         if _KEY.fullmatch(key) is None:
             raise GatewayMisuse("A gateway key has 1 to 255 letters, digits, '_', '.', ':' or '-'.")
         call = _Call()

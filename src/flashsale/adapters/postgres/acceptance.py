@@ -126,7 +126,7 @@ class PostgresAcceptance:
         return {row["user_id"]: row["limit_id"] for row in rows}
 
     async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:
-        """Return what the 202s of these orders said."""
+        """Return the contents of the 202 of each order."""
         rows = await self._database.fetch(QUERIES["accepted"], order_ids)
         return {row["order_id"]: _accepted(row) for row in rows}
 

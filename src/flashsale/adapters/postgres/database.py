@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SAY_S = 1.0
-"""How often, at most, one process says that the server is away: under load every request finds out."""
+"""Minimum time between two log lines about an outage: under load every request notices it."""
 
 SERIALIZATION_TRIES = 4
 """How often a statement is sent that loses a deadlock or a serialization conflict (40P01, 40001)."""
@@ -43,8 +43,8 @@ ENCODING = "UTF8"
 """The only encoding of a database that holds every name; others fail at the first one outside ASCII, or earlier."""
 
 BY_INDEX = {"enable_seqscan": "off", "enable_mergejoin": "off"}
-"""Postgres keeps a statement's plan until the tables' statistics are updated, about a minute later. One made when a
-sale begins, for tables with a few rows, would read them whole for that minute, in which they grow to 100,000 rows."""
+"""Postgres keeps a statement's plan until the tables' statistics are updated, about a minute later. A plan
+of the first second of a sale, for tables of a few rows, would read whole tables while they grow to 100,000 rows."""
 
 
 class Database:
@@ -111,7 +111,7 @@ class Database:
             raise Misconfigured(f"The database's encoding is {encoding}: create it with ENCODING 'UTF8'.")
 
     async def open(self) -> None:
-        """Make the pool; a server that is away is no error here."""
+        """Create the pool. A server that is down is no error here."""
         try:
             self._pool = await self._make_pool(self._settings.pool_min)
         except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
@@ -179,7 +179,7 @@ class Database:
                 log.info("postgres.lost_at_release", error=type(error).__name__)
 
     async def _leave_server(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
-        """Drop every connection to a server that takes no writes any more; new ones look for one that does."""
+        """Drop every connection to a server that stopped accepting writes; new ones look for one that does."""
         connection.terminate()
         if self._pool is not None:
             await self._pool.expire_connections()
@@ -211,7 +211,7 @@ class Database:
         return rows[0] if rows else None
 
     def away(self, what: str, error: Exception) -> Unavailable:
-        """Make the error for a server that is away, too slow, read-only or refuses us; the log tells them apart."""
+        """Create the error for a server that is down, too slow, read-only or refuses the process; log which."""
         if isinstance(error, OTHER_SCHEMA):
             self._say("postgres.other_schema", what, error)
             return OtherSchema()

@@ -7,10 +7,10 @@ import ssl
 import asyncpg
 
 SLOW = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.IdleInTransactionSessionTimeoutError)
-"""The server is there; a statement, a lock or a transaction took longer than its time-out."""
+"""The server is up; a statement, a lock or a transaction exceeded its timeout."""
 
 READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched)
-"""The server is there and takes no writes: it became a standby, or somebody made it read-only."""
+"""The server is up and accepts no writes: it is a standby, or was set to read-only."""
 
 AWAY = (
     OSError,
@@ -23,7 +23,7 @@ AWAY = (
     *SLOW,
     *READ_ONLY,
 )
-"""The server is away, shutting down, out of something, too slow, or takes no writes: the same may work later."""
+"""The server is down, shutting down, out of a resource, too slow or read-only: a repetition may work later."""
 
 PERMANENT = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -32,7 +32,7 @@ PERMANENT = (
     asyncpg.ClientConfigurationError,
     ssl.SSLCertVerificationError,
 )
-"""Refusals of a connection that stay until somebody changes a setting, of this program or of the server."""
+"""Refusals of a connection that last until a setting of this program or of the server changes."""
 
 OTHER_SCHEMA = (
     asyncpg.UndefinedTableError,
@@ -43,7 +43,7 @@ OTHER_SCHEMA = (
 """The database was not migrated, or not to what this program asks for."""
 
 REPEATED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError)
-"""Lost conflicts, with another transaction or with a migration: the statement is sent again at once."""
+"""Lost conflicts with another transaction or with a migration: the statement is sent again immediately."""
 
 
 class Misconfigured(Exception):

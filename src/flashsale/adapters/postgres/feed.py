@@ -91,7 +91,7 @@ class PostgresFeed:
 
 
 class _Heard:
-    """What a connection was told and nobody has read yet."""
+    """Notifications of a connection that were not read yet."""
 
     def __init__(self) -> None:
         self._notifications: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()

@@ -47,7 +47,7 @@ class PostgresGateBooks:
         return {row["product_id"]: row["units"] for row in rows}
 
     async def returns(self, *, limit: int, each: int | None = None, but: Collection[int] = ()) -> Sequence[GateReturn]:
-        """Read returns that the gate has not been told of, at most `each` of a product, none of the products `but`."""
+        """Read returns that the gate has not counted: at most `each` per product, none of the products in `but`."""
         rows = await self._database.fetch(QUERIES["returns"], limit, limit if each is None else each, list(but))
         return [GateReturn(**dict(row)) for row in rows]
 

@@ -166,7 +166,7 @@ class PostgresInvariants:
         return [(row["product_id"], row["on_sale"]) for row in rows]
 
     async def owed_returns(self, product_id: int) -> tuple[int, float]:
-        """Read the units whose return the gate has not been told of, and how many seconds the oldest waits."""
+        """Read the units whose return the gate has not counted, and the age of the oldest return in seconds."""
         row = await self._database.fetch_row(QUERIES["owed_returns"], product_id)
         if row is None:
             raise AssertionError

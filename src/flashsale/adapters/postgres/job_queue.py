@@ -88,7 +88,7 @@ class JobQueue(BaseAsyncConnector):
         return self
 
     async def open_async(self, pool: object = None) -> None:  # noqa: ARG002 - the interface's
-        """Make the pool; a server that is away shows at the first statement."""
+        """Create the pool. If the server is down, the first statement fails."""
         await self._database.open()
 
     async def close_async(self) -> None:
@@ -155,7 +155,7 @@ class JobQueue(BaseAsyncConnector):
                 self._taken.extend(map(dict, rows))
                 self._none_left = len(rows) < limit and announced == self._announced
         if not self._taken:
-            # Said once without a statement: a worker that asks again was told of jobs, or polls.
+            # Answered once without a statement: a worker asks again after a notification or as a poll.
             self._none_left = False
             return {"id": None}
         job = self._taken.popleft()
@@ -172,7 +172,7 @@ class JobQueue(BaseAsyncConnector):
         try:
             await self._database.fetch(QUERIES["delete"], job_ids)
         except Unavailable:
-            # It may be only this connection that is gone; doing it twice does no harm.
+            # Perhaps only this connection is lost; a second execution does no harm.
             await self._database.fetch(QUERIES["delete"], job_ids)
         return [None] * len(job_ids)
 
@@ -201,7 +201,7 @@ class JobQueue(BaseAsyncConnector):
         something = asyncio.Event()
 
         def receive(_connection: object, _pid: int, channel: str, payload: object) -> None:
-            # That there are new jobs needs to be said once; each request to abort one needs to be passed on.
+            # One notification of new jobs is enough; each request to abort a job must be passed on.
             self._announced += 1
             self._none_left = False
             heard[channel if '"job_inserted"' in str(payload) else str(payload)] = channel, str(payload)
@@ -218,7 +218,7 @@ class JobQueue(BaseAsyncConnector):
                         await something.wait()
                 except TimeoutError:
                     await connection.execute("SELECT 1")
-                # A worker forgets what it is told during a fetch, which may have begun before the job was there.
+                # A worker ignores notifications during a fetch, which may have begun before the job existed.
                 async with self._fetching:
                     something.clear()
                 said = list(heard.values())

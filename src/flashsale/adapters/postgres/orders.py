@@ -39,7 +39,7 @@ class PostgresOrders:
         return {row["order_id"]: OrderStatus(row["status"]) for row in rows}
 
     async def end(self, order_ids: Sequence[UUID], status: OrderStatus) -> Sequence[UUID]:
-        """End orders before any payment; gives those that ended."""
+        """End orders before any payment. Returns the orders that ended."""
         rows = await self._database.fetch(QUERIES["end_orders"], order_ids, status.value)
         return [row["order_id"] for row in rows]
 

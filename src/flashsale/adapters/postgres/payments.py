@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 QUERIES = load("queries/payments.sql")
 
 BUSY = "busy"
-"""What `finish` says of an order whose row somebody else holds."""
+"""Result of `finish` for an order whose row another transaction holds."""
 
 
 class PostgresPayments:
@@ -53,7 +53,7 @@ class PostgresPayments:
         return {row["order_id"] for row in rows}
 
     async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus | None]:
-        """Write outcomes of the newest attempts; gives where the orders are now, None for one that somebody holds."""
+        """Write outcomes of the newest attempts. Returns the orders' states, None if another transaction holds one."""
         rows = await self._database.fetch(
             QUERIES["finish"],
             [result.order_id for result in results],

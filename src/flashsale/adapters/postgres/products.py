@@ -186,7 +186,7 @@ class PostgresProducts:
         return [row["product_id"] for row in rows]
 
     async def tend_units(self, product_id: int, *, most: int) -> int:
-        """Make rows of units that have none, or delete those that are too many: how many were made."""
+        """Insert missing unit rows, or delete a surplus. Returns the number of inserted rows."""
         row = await self._database.fetch_row(QUERIES["tend_units"], product_id, most)
         return 0 if row is None else row[0]
 

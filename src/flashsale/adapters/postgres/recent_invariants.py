@@ -1,4 +1,4 @@
-"""What the minute audit looks at: the orders that may have changed since it last looked at them.
+"""The orders that the minute audit reads: those that may have changed since the last audit.
 
 These are the orders behind the mark of the totals and the stragglers (`carry_orders_v1`), each with all of its rows: an
 order is looked at until it has been final for a quarter of an hour. The statements are those of `sql/invariants.sql`;

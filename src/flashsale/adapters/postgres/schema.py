@@ -33,7 +33,7 @@ USED_BY_OLDER = ("column", "function", "enum")
 Constraints, indexes and triggers may change."""
 
 ADDED_IS_DRIFT = ("constraint", "trigger")
-"""What nobody may add by hand: it changes what a statement does. A new index or column does not."""
+"""Kinds of objects that may not be added by hand, because they change the effect of a statement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

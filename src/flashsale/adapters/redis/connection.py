@@ -33,17 +33,17 @@ class GateAway(Exception):
 
 
 class GateRefuses(Exception):
-    """The server is there and cannot be a gate."""
+    """The server is up and cannot serve as a gate."""
 
 
 class ScriptFailed(NamedTuple):
-    """The reply of a script that stumbled over what it found: it says something about these keys, not the server."""
+    """A script failed on the contents of its keys: an error of these keys, not of the server."""
 
     problem: str
 
 
 REFUSALS = (ResponseError, AuthenticationError, AuthorizationError, GateRefuses)
-"""The server is there and says no: waiting may not help, a setting does."""
+"""The server is up and refuses: perhaps only a changed setting helps."""
 
 
 class GateConnection:
@@ -147,7 +147,7 @@ class GateConnection:
 
     async def _drop(self, error: BaseException) -> None:
         if not self._failed:
-            # The server is there and refuses: waiting may not help.
+            # The server is up and refuses: waiting may not help.
             event = "gate.refused" if isinstance(error, REFUSALS) else "gate.away"
             log.warning(event, error=type(error).__name__, problem=str(error)[:200], instead="Postgres alone decides")
         self._failed = True

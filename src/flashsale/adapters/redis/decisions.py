@@ -1,4 +1,4 @@
-"""What Postgres decided about leases and the gate has not been told yet."""
+"""Decisions of Postgres about leases that the gate does not have yet."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ WAITING_MAX = 100_000
 """Decisions that wait at most; further ones are left to the leases' deadlines."""
 
 KEPT_S = 10.0
-"""How long a decision is told again while the gate does not hear it; later it is left to the lease's deadline."""
+"""How long a decision is sent again to a gate that does not answer; then the deadline of the lease decides."""
 
 
 class Decision(NamedTuple):
-    """How a lease ends. The gate takes the first decision about a lease only, so it may be told twice."""
+    """The end of a lease. The gate applies only the first decision about a lease, so a decision may be sent twice."""
 
     product_id: int
     order_id: UUID
@@ -55,7 +55,7 @@ class Decisions:
             self._count += 1
 
     def take(self, product_id: int, most: int) -> list[Decision]:
-        """Take up to `most` decisions about a product's leases out, and drop those that waited too long."""
+        """Take up to `most` decisions about a product's leases, and drop decisions that waited too long."""
         waiting = self._waiting.get(product_id)
         if waiting is None:
             return []

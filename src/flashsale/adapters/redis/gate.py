@@ -92,7 +92,7 @@ class RedisGate:
         )
         self._decided = Decisions()
         self._failed: dict[int, int] = {}
-        """Epochs of products whose admission failed in the script; a loading replaces whatever it stumbled over."""
+        """Epochs of products whose admission failed in the script; a load replaces the invalid keys."""
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.on_unloaded: Callable[[int], None] = lambda _product_id: None
@@ -141,13 +141,13 @@ class RedisGate:
         self._decide(product_id, order_id, LeaseEnd.GIVEN_BACK, held)
 
     async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
-        """Install epoch and stock and drop everything older; False if a newer epoch is there, or the gate is away."""
+        """Install epoch and stock and drop everything older. False if the gate has a newer epoch or is down."""
         keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers", "returns", "returned")
         reply = await self._single(lambda run_id: self._connection.script("load", keys, (run_id, epoch, stock)))
         return bool(reply == 1)
 
     async def state(self, product_id: int, epoch: int) -> GateState:
-        """Read what the gate holds, compared with Postgres' epoch; a gate that is away is not loaded."""
+        """Read the state of the gate under Postgres' epoch. A gate that is down counts as not loaded."""
         return (await self.states({product_id: epoch}))[product_id]
 
     async def states(self, epochs: Mapping[int, int]) -> dict[int, GateState]:
@@ -181,7 +181,7 @@ class RedisGate:
         )
 
     async def unloaded(self, products: Sequence[Product]) -> list[int]:
-        """Return the products with which the gate is not loaded, all if it is away, by one command."""
+        """Return the products for which the gate is not loaded, with one command; all products if the gate is down."""
         keys = [key for product in products for key in _keys(product.product_id, "epoch", "run")]
         now = ""
 

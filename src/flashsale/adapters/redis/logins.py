@@ -1,4 +1,4 @@
-"""The limits of logins over all API processes: `scripts/login.lua`; one process' own while Redis is away."""
+"""The limits of logins over all API processes: `scripts/login.lua`; limits per process while Redis is down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products, as everybody sees them."""
+"""Products, as every client sees them."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Stream:
         self.flush()
 
     def forget(self) -> None:
-        """Send nothing more: the client is gone."""
+        """Stop sending: the client has disconnected."""
         self._version = ENDED
         if self._catching_up is not None:
             self._catching_up.cancel()
@@ -151,7 +151,7 @@ class Channel:
         self._spoke_s = asyncio.get_running_loop().time()
 
     def put(self, version: int, data: dict[str, object], *, final: bool = False) -> None:
-        """Publish a value, unless one as new is there."""
+        """Publish a value, unless the channel has one of this version or a later one."""
         if version <= self.version:
             return
         self.version = version

@@ -70,7 +70,7 @@ class LiveHub:
                 await self._resume()
 
     async def stock(self, product_id: int) -> Channel:
-        """Return a known product's channel, as new as the database; or as known here if the database is away."""
+        """Return the channel of a known product with the value of the database, or the last known one if it is down."""
         channel = self._stock.get(product_id)
         if channel is None:
             channel = self._stock.setdefault(product_id, Channel())
