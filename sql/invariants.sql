@@ -1,12 +1,12 @@
--- The invariants that the database alone can show. Each statement gives a row for everything that it checks: its id, and
--- whether it violates the invariant (`bad`). What must hold is one condition, and what is not known to hold is bad.
+-- The invariants that the database alone can show. Each statement returns a row per checked object: its id, and whether it
+-- violates the invariant (`bad`). An invariant is one condition; a condition that is not true (also NULL) is bad.
 --
--- $1: how long, in seconds, an order may be overdue; $2: how long it may stay in a state that is not final. Statements
--- whose names end in `_whole` sum over all rows of a table; the others are right for any orders with all of their rows.
+-- $1: seconds that an order may be overdue; $2: seconds that it may stay in a state that is not final. Statements whose
+-- names end in `_whole` read all rows of a table; the others are right for any set of orders with all of their rows.
 
 -- name: I1_units_whole
--- Per product: free and claimed units are the allotment, and the live count is the number of free units. Units without
--- a row are free (unmade < 0: as many free rows are no units); each row is of a product.
+-- Per product: free and claimed units add up to the allotment, and the live count equals the free units. Units without
+-- a row count as free (a negative `unmade` is a surplus of free rows); each row belongs to a product.
 WITH counted AS (
     SELECT
         u.product_id, count(u.unit_no) AS units, count(*) FILTER (WHERE u.order_id IS NULL) AS free,
@@ -31,8 +31,8 @@ FULL JOIN unit_pools AS o ON coalesce(p.product_id, l.product_id, c.product_id) 
 FULL JOIN stock_raises AS s ON coalesce(p.product_id, l.product_id, c.product_id, o.product_id) = s.product_id;
 
 -- name: I2_owners
--- Each order that is live, confirmed or being refunded owns exactly its quantity of its product's units; every other
--- order that was not refunded owns none; no unit belongs to anything else.
+-- Each order that is live, confirmed or being refunded owns exactly its quantity of units of its product. No other
+-- order that was not refunded owns a unit, and each owned unit belongs to an order.
 WITH owned AS (
     SELECT u.order_id, count(*) AS units, min(u.product_id) AS lowest, max(u.product_id) AS highest
     FROM units AS u
@@ -51,8 +51,8 @@ FROM orders AS o
 FULL JOIN owned AS w ON o.order_id = w.order_id;
 
 -- name: I5_histories
--- Each order's events are gapless from version 1 `queued`, follow the transition table in time, begin when the order was
--- made and end where and when it changed last; each event is an order's.
+-- The events of each order have no gap, start with version 1 `queued` at the creation of the order, follow the
+-- transition table in time, and end with the order's last change. Each event belongs to an order.
 WITH steps AS (
     SELECT
         e.order_id, e.version, e.status, e.at,
@@ -86,9 +86,9 @@ FROM orders AS o
 FULL JOIN followed AS f ON o.order_id = f.order_id;
 
 -- name: I7_attempts
--- A confirmed order has a captured attempt over exactly its price; an order that ended unconfirmed has none; no order
--- has two captured attempts, and none that is final has an open one. The newest attempt has its order's number and the
--- outcome that its order shows; keys are the order's. A payment that a buyer starts was asked for.
+-- A confirmed order has one captured attempt over exactly its price, and an order that ended unconfirmed has none. No
+-- final order has an open attempt. The newest attempt has the number and the outcome that the order shows; keys belong
+-- to the order. A payment that a buyer starts was requested.
 WITH tried AS (
     SELECT
         o.order_id, max(a.attempt) AS newest,
@@ -139,8 +139,8 @@ FROM payment_attempts AS a
 WHERE NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = a.order_id);
 
 -- name: I8_buyers_whole
--- Per buyer and product: the count is the sum of the quantities of orders that hold units, so each ended order gave its
--- units back exactly once.
+-- Per buyer and product: the count equals the sum of the quantities of orders that hold units, so each ended order
+-- released its units exactly once.
 WITH held AS (
     SELECT
         o.product_id, o.user_id,
@@ -159,7 +159,7 @@ FROM buyer_units AS b
 FULL JOIN held AS h ON b.product_id = h.product_id AND b.user_id = h.user_id;
 
 -- name: I8_returns
--- Returns to the gate are those of orders that ended unconfirmed, under the gate's epoch.
+-- Each return to the gate belongs to an order that ended unconfirmed, under the epoch of the gate.
 SELECT
     r.order_id::text AS id,
     (
@@ -171,8 +171,8 @@ LEFT JOIN orders AS o ON r.order_id = o.order_id
 LEFT JOIN products AS p ON r.product_id = p.product_id;
 
 -- name: I9_requests
--- Each order has its request of kind `order`, of the same user and minute; each such request has its order, and a
--- fingerprint if it has a key; a user's key has one.
+-- Each order has its request of kind `order`, of the same user and minute. Each such request has its order, and a
+-- fingerprint if it has a key. A user has one request per key.
 SELECT
     coalesce(o.order_id, r.order_id)::text AS id,
     (
@@ -196,9 +196,9 @@ FROM requests AS v
 WHERE v.kind IS NULL OR v.kind NOT IN ('order', 'void');
 
 -- name: I10_limits
--- No buyer held more units than the limit that was valid when an order was made; a buyer is an account, or all accounts
--- with one e-mail root, as the product said then. Only those are followed in time who ordered more in all than the least
--- limit that there ever was.
+-- No buyer held more units than the limit that was valid when an order was made. A buyer is an account, or all
+-- accounts with one e-mail root if the terms of the product say so. Only buyers who ordered more than the smallest
+-- limit of all times are checked.
 WITH terms AS (
     SELECT
         t.product_id, t.limit_per_buyer, t.limit_per, t.valid_from,
@@ -256,7 +256,7 @@ INNER JOIN terms AS t
 WHERE h.claims;
 
 -- name: I11_window
--- No order was accepted outside the sale window, or while the sale was paused, as they were when it was made.
+-- No order was accepted outside the sale window or during a pause that was valid when the order was made.
 WITH terms AS (
     SELECT
         t.product_id, t.starts_at, t.ends_at, t.paused, t.valid_from,
@@ -271,8 +271,9 @@ INNER JOIN terms AS t
     ON o.product_id = t.product_id AND o.created_at >= t.valid_from AND o.created_at < t.valid_until;
 
 -- name: I12_wakeups
--- Each order that is not final is due some time soon, none is overdue by more than the bound, and none has been in its
--- state for longer than its bound; nothing wakes a final one. A job that an order names is that order's.
+-- Each order that is not final has a due time in the near future, is not overdue by more than the bound, and has not
+-- been in its state for longer than its bound. A final order has no due time. A job that an order names belongs to the
+-- order.
 WITH windows AS (
     SELECT t.product_id, max(t.payment_window_s) * interval '1 second' AS longest
     FROM product_terms AS t
@@ -298,7 +299,7 @@ LEFT JOIN windows AS w ON o.product_id = w.product_id
 LEFT JOIN procrastinate_jobs AS j ON o.due_at IS NOT NULL AND o.job_id = j.id;
 
 -- name: I16_ids
--- Order ids are UUIDs of version 7, made within an hour of their order.
+-- Order ids are UUIDs of version 7, created within an hour of their order.
 SELECT
     o.order_id::text AS id,
     (
@@ -309,8 +310,8 @@ SELECT
 FROM orders AS o;
 
 -- name: I22_terms
--- Each order has the product's name, price, currency and way to pay that were valid when it was made; each product's
--- terms are the newest that were kept. What was made before terms were kept is not judged by them.
+-- Each order has the name, price, currency and payment mode that were valid when it was made. The current values of
+-- each product are its newest terms. Orders from before the first recorded terms are not checked.
 WITH terms AS (
     SELECT
         t.*, lead(t.valid_from, 1, 'infinity') OVER w AS valid_until, min(t.valid_from) OVER w AS kept_since
@@ -350,7 +351,7 @@ WHERE (t.name, t.price_minor, t.currency, t.allotment, t.payment_mode, t.payment
     IS NOT NULL IS FALSE;
 
 -- name: I23_references
--- What a row refers to is there, and was there before it. A buyer is counted as the product's limit says.
+-- A row that another row refers to exists and is older.
 SELECT o.order_id::text AS id, (u.created_at <= o.created_at) IS NOT TRUE AS bad
 FROM orders AS o
 LEFT JOIN users AS u ON o.user_id = u.user_id
@@ -399,8 +400,8 @@ FROM (
 ) AS k;
 
 -- name: I25_totals_whole
--- The totals are the sums of the orders that they count: those up to the mark, but the ones that were open when it passed
--- them or that left the state in which they are counted.
+-- The totals equal the sums of the orders that they count: the orders up to the mark, without those that were open
+-- when the mark passed them or that left the state in which they are counted.
 WITH counted AS (
     SELECT
         o.product_id, coalesce(s.counted, o.status) AS status, o.currency, count(*) AS orders,

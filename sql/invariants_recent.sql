@@ -1,8 +1,8 @@
--- What takes the place of the invariants over whole tables (`_whole` in invariants.sql) in the minute audit: `orders` are
--- those that the totals do not count as what they are. Each statement gives a row for everything that it checks, as there.
+-- Replacements of the `_whole` statements of invariants.sql for the minute audit: `orders` has the orders that the totals do
+-- not count. Each statement returns a row per checked object, as there.
 
 -- name: I1_held
--- Per product: free units and those that orders hold are the allotment.
+-- Per product: free units and units of orders add up to the allotment.
 WITH held AS (
     SELECT h.product_id, sum(h.units) AS units
     FROM (
@@ -26,8 +26,8 @@ LEFT JOIN product_live AS l ON p.product_id = l.product_id
 LEFT JOIN held AS h ON p.product_id = h.product_id;
 
 -- name: I1_free
--- Per product, some in each minute: the live count is the number of free units, as far as 100,000 rows show it. A round
--- over all products takes as many minutes as they have 200,000 free rows.
+-- Per product, a part of the products each minute: the live count equals the free units, as far as 100,000 rows show.
+-- A round over all products takes one minute per 200,000 free rows.
 WITH sized AS (
     SELECT
         p.product_id, least(l.free - coalesce(u.unmade, 0), 100000) AS units,
@@ -49,8 +49,8 @@ FROM sized AS s
 WHERE s.place % s.minutes = floor(extract(EPOCH FROM now()) / 60)::bigint % s.minutes;
 
 -- name: I8_buyers
--- The buyers of these orders are counted with at least the units that these orders hold; with exactly those, if the
--- product has no others.
+-- The count of each buyer of these orders is at least the units that these orders hold, and equal if the product has
+-- no other orders.
 WITH held AS (
     SELECT
         o.product_id, o.user_id,

@@ -92,7 +92,7 @@ class Audit:
         bad = [order_id for request, fingerprint, _, order_id in kept if fingerprint != request.fingerprint()]
         checked = sum(orders for _, _, orders, _ in kept)
         return found(
-            "I9", "The fingerprint that a key keeps is that of its order's product and quantity.", checked, bad
+            "I9", "The fingerprint of a key matches the product and quantity of its order.", checked, bad
         )
 
     async def _check_history(self, history: History, orders: Sequence[OrderRow], overdue_s: float) -> Sequence[Checked]:

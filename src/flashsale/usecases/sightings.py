@@ -93,7 +93,7 @@ def whole(history: History) -> Checked:
             and (status >= REFUSED - 9 or buy["code"] is None)
         ):
             bad.append(f"{buy['user']} at {buy['sent_at']:.3f}")
-    return found("I4", "Every answer to a buy is either an order or a reason, in time.", len(history.buys), bad)
+    return found("I4", "Every answer to a buy is an order or a refusal, in time.", len(history.buys), bad)
 
 
 def asked_for(history: History, orders: Mapping[str, OrderRow]) -> Checked | None:
@@ -108,7 +108,7 @@ def asked_for(history: History, orders: Mapping[str, OrderRow]) -> Checked | Non
         for order in mine
         if order.order_id not in answered and (order.user_id, order.key, order.product_id, order.quantity) not in asked
     ]
-    return found("I4", "Every order of a product whose history is complete was asked for.", len(mine), bad)
+    return found("I4", "A client asked for every order of a product with a complete history.", len(mine), bad)
 
 
 def replays(history: History) -> Checked:
@@ -135,7 +135,7 @@ def versions(history: History) -> Checked:
             bad.append(f"{key[0]} of {key[1]}")
         newest[key] = max(newest.get(key, 0), entry["version"])
     seen = len(history.orders) + len(history.stocks)
-    return found("I6", "Versions seen by one reader never go back.", seen, bad)
+    return found("I6", "The versions that one reader sees never go back.", seen, bad)
 
 
 def states(history: History, events: Mapping[tuple[str, int], str]) -> Checked:
@@ -150,7 +150,7 @@ def states(history: History, events: Mapping[tuple[str, int], str]) -> Checked:
         and not 0 < entry["version"] < first.get(entry["order_id"], 0)
     ]
     return found(
-        "I5", "Every state that a reader saw is one of that order's, in that version.", len(history.orders), bad
+        "I5", "Every state that a reader saw is in the order's events under that version.", len(history.orders), bad
     )
 
 
@@ -168,7 +168,7 @@ def stocks_agree(history: History, stocks: Mapping[int, LiveStock], most: Mappin
             or seen.setdefault((product_id, version), stock) != stock
         ):
             bad.append(f"{entry['reader']} of {product_id}")
-    return found("I6", "Every version of a stock is one number to all readers.", len(history.stocks), bad)
+    return found("I6", "All readers see the same number for a version of a stock.", len(history.stocks), bad)
 
 
 def last_stocks(history: History, stocks: Mapping[int, LiveStock]) -> Checked:
@@ -180,7 +180,7 @@ def last_stocks(history: History, stocks: Mapping[int, LiveStock]) -> Checked:
         if entry["product"] not in stocks
         or (entry["version"], entry["stock"]) != (stocks[entry["product"]].version, stocks[entry["product"]].free)
     ]
-    return found("I14", "Every stream that stayed showed the database's value at the end.", len(last), bad)
+    return found("I14", "Every stream that stayed open ended with the database's value.", len(last), bad)
 
 
 def unsold(history: History, free_since: Mapping[int, Sequence[tuple[float, float]]], *, lease_s: float) -> Checked:
@@ -202,5 +202,5 @@ def unsold(history: History, free_since: Mapping[int, Sequence[tuple[float, floa
             if left >= buy["quantity"]:
                 bad.append(f"{buy['user']} at {buy['sent_at']:.3f}")
     return found(
-        "I18", "If demand lasts, everything is sold: no unit that is free to this day was refused.", checked, bad
+        "I18", "While demand lasts, every unit is sold: no buyer was refused a unit that is still free.", checked, bad
     )
