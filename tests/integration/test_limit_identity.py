@@ -23,7 +23,7 @@ ROOT = LimitPer.EMAIL_ROOT
 
 
 async def accounts(services, *emails):
-    """Make an account for each address; gives their ids."""
+    """Make an account for each address; returns their ids."""
     users = [await services.users.create(name="x", email=one, password_hash=None, role=Role.BUYER) for one in emails]
     return [user.user_id for user in users]
 

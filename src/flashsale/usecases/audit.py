@@ -91,9 +91,7 @@ class Audit:
         kept = await self._truth.fingerprints()
         bad = [order_id for request, fingerprint, _, order_id in kept if fingerprint != request.fingerprint()]
         checked = sum(orders for _, _, orders, _ in kept)
-        return found(
-            "I9", "The fingerprint of a key matches the product and quantity of its order.", checked, bad
-        )
+        return found("I9", "The fingerprint of a key matches the product and quantity of its order.", checked, bad)
 
     async def _check_history(self, history: History, orders: Sequence[OrderRow], overdue_s: float) -> Sequence[Checked]:
         named = {entry["product"] for entry in (*history.buys, *history.stocks)}

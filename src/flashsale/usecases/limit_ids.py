@@ -32,7 +32,7 @@ class LimitIds:
         self._reading = Batcher[UUID, UUID](self._read, batch_max=BATCH_MAX, queue_max=queue_max)
 
     async def as_the_gate_knows(self, product: Product, request: BuyRequest) -> BuyRequest:
-        """Give the request as the buyer's identity makes it; keys stay the account's own."""
+        """Return the request as the buyer's identity makes it; keys stay the account's own."""
         if product.limit_per is LimitPer.ACCOUNT or product.limit_per_buyer is None:
             return request
         limit_id = self._known.get(request.user_id) or await self._reading.submit(request.user_id)

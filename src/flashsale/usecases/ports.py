@@ -128,7 +128,7 @@ class Acceptance(Protocol):
         ...
 
     async def limit_ids(self, user_ids: Sequence[UUID]) -> dict[UUID, UUID]:
-        """Give the identities that a limit per e-mail root counts, of the users that there are."""
+        """Return the identities that a limit per e-mail root counts, of the users that there are."""
         ...
 
     async def accepted(self, order_ids: Sequence[UUID]) -> dict[UUID, Accepted]:

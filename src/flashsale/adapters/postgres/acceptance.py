@@ -121,7 +121,7 @@ class PostgresAcceptance:
         return units
 
     async def limit_ids(self, user_ids: Sequence[UUID]) -> dict[UUID, UUID]:
-        """Give the identities that a limit per e-mail root counts, of the users that there are."""
+        """Return the identities that a limit per e-mail root counts, of the users that there are."""
         rows = await self._database.fetch(QUERIES["limit_ids"], user_ids)
         return {row["user_id"]: row["limit_id"] for row in rows}
 
