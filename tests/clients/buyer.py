@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def good(answer: T | Problem | None) -> T:
-    """Give an answer that is no problem."""
+    """Return an answer that is no problem."""
     if isinstance(answer, Problem):
         raise SystemExit(f"{answer.code}: {answer.detail}")
     if answer is None:

@@ -17,7 +17,7 @@ PYTHON_PACKAGE = "flashsale_client"
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Run a command; gives what it prints."""
+    """Run a command; returns what it prints."""
     path = os.pathsep.join([str(BINARIES), os.environ["PATH"]])
     done = subprocess.run(
         [str(part) for part in command],
@@ -39,7 +39,7 @@ def save_document(base_url: str, folder: Path) -> Path:
 
 
 def products(base_url: str, admin: dict[str, str]) -> tuple[str, str, str]:
-    """Make a product and one that is sold out; gives their ids, and the name of the first."""
+    """Make a product and one that is sold out; returns their ids, and the name of the first."""
     name = f"Phone-{uuid.uuid4().hex}"
     ids = []
     for stock in (10, 0):

@@ -16,7 +16,7 @@ PHASES = "examples,coverage,fuzzing,stateful"
 
 
 async def main() -> int:
-    """Give 1 if an answer was not documented."""
+    """Return 1 if an answer was not documented."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=40, help="requests for each operation and step")
     parser.add_argument("--seed", type=int, default=1)

@@ -27,7 +27,7 @@ references = {}
 
 
 def reference(schema):
-    """Give the judge of a document; one process reads one document."""
+    """Return the judge of a document; one process reads one document."""
     if not references:
         references["it"] = Reference(schema.raw_schema)
     return references["it"]
