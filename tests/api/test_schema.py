@@ -1,4 +1,4 @@
-"""Schemathesis finds no answer that the OpenAPI document does not describe, whoever asks, with valid and invalid data.
+"""Schemathesis finds no answer that the OpenAPI document does not describe for any role, with valid and invalid data.
 
 `--log-cli-level=INFO` shows what was asked and answered; `nox -s schema` asks longer.
 """

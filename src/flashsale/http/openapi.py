@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REF = "#/components/{}/{}"
 EVENT_DATA = "x-event-data"
-"""Beside the media type of a stream: what is in `data`, by the name of the event."""
+"""Extension of the media type of a stream: the content of `data` by the name of the event."""
 SCHEMAS = "#/components/schemas/{name}"
 CODE = "ProblemCode"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
