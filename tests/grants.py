@@ -138,7 +138,7 @@ async def read_schema(connection: asyncpg.Connection) -> Schema:
 
 
 def statements() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Give every statement with the roles that run it."""
+    """Return every statement with the roles that run it."""
     files = {
         f"{path.relative_to(sql_root())}" for path in [*sql_root().glob("queries/*.sql"), *sql_root().glob("inv*.sql")]
     }
@@ -157,7 +157,7 @@ def rights_of(role: str, schema: Schema) -> Rights:
         if role in roles:
             _look(text, schema, rights)
     for table in rights.locks:
-        # Whoever may lock rows may update one column, at least.
+        # The process that may lock rows may update one column, at least.
         if not rights.tables["UPDATE", table]:
             rights.tables["UPDATE", table].add(schema.columns[table][-1])
     rights.tables["SELECT", "alembic_version"].update(schema.columns["alembic_version"])
@@ -244,7 +244,7 @@ def _hidden(table: str) -> set[str]:
 
 
 def _read(text: str, table: str, columns: list[str]) -> set[str]:
-    """Give the columns of a table that a statement reads; all, unless the table is one of those that hold secrets."""
+    """Return the columns of a table that a statement reads; all, unless the table is one of those that hold secrets."""
     if table not in BY_COLUMN:
         return set(columns)
     aliases = re.findall(rf"\b(?:FROM|JOIN)\s+{table}\s+AS\s+(\w+)", text, re.IGNORECASE)
@@ -253,7 +253,7 @@ def _read(text: str, table: str, columns: list[str]) -> set[str]:
 
 
 def _assigned(text: str) -> set[str]:
-    """Give the columns to which `SET a = ..., b = ...` assigns; `text` begins before SET."""
+    """Return the columns to which `SET a = ..., b = ...` assigns; `text` begins before SET."""
     found = re.search(r"\bSET\b", text, re.IGNORECASE)
     assert found is not None, text
     depth, start, parts = 0, found.end(), []
@@ -276,7 +276,7 @@ def _lines(names: list[str]) -> str:
 
 
 def written(schema: Schema) -> str:
-    """Give the text of `sql/grants.sql`."""
+    """Return the text of `sql/grants.sql`."""
     lines = [
         "-- The rights of the roles under which processes run. `python tests/schema.py` writes this file from what their",
         "-- statements touch; each migration ends with it. The two roles own nothing.",

@@ -46,7 +46,7 @@ LENGTHS = {b"content-type", b"content-length"}
 
 
 def written() -> str:
-    """Give the text of `problems.conf`."""
+    """Return the text of `problems.conf`."""
     lines = [
         "# Written by tests/nginx_problems.py: the problem documents of docs/reference/problems.md for what nginx says itself.",
     ]

@@ -45,7 +45,7 @@ async def schema_of(url: str) -> Expected:
 
 
 async def grants_of(url: str) -> str:
-    """Give the text of `sql/grants.sql` for a migrated database."""
+    """Return the text of `sql/grants.sql` for a migrated database."""
     connection = await asyncpg.connect(url)
     try:
         return grants.written(await grants.read_schema(connection))

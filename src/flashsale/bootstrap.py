@@ -105,7 +105,7 @@ async def _open_servers(opened: AsyncExitStack, settings: Settings, name: str) -
 
 
 def as_owner(settings: Settings) -> Settings:
-    """Give the same settings with the database user who owns the tables, if one is named."""
+    """Return the same settings with the database user who owns the tables, if one is named."""
     postgres = settings.postgres
     url = postgres.owner_url if postgres.owner_url.get_secret_value() else postgres.url
     return settings.model_copy(update={"postgres": postgres.model_copy(update={"url": url})})

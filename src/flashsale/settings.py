@@ -463,7 +463,7 @@ class SecretFiles(PydanticBaseSettingsSource):
     """Secrets in files that `<VARIABLE>_FILE` names, as Docker and Kubernetes mount them; a last newline is no part."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        """Give nothing: all is read at once."""
+        """Return nothing: all is read at once."""
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -521,7 +521,7 @@ class Settings(BaseSettings):
 
 
 def secret_names() -> Iterator[str]:
-    """Give every setting that is a secret, or a URL with one: `group.name`."""
+    """Return every setting that is a secret, or a URL with one: `group.name`."""
     for group, field in Settings.model_fields.items():
         for name, one in field.annotation.model_fields.items():  # type: ignore[union-attr]
             if one.annotation is SecretStr:
@@ -529,12 +529,12 @@ def secret_names() -> Iterator[str]:
 
 
 def variable(name: str) -> str:
-    """Give the environment variable of a setting `group.name`."""
+    """Return the environment variable of a setting `group.name`."""
     return PREFIX + name.upper().replace(".", DELIMITER)
 
 
 def secrets_for(process: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Give an environment without the secrets that a kind of process does not need, nor the names of their files."""
+    """Return an environment without the secrets that a kind of process does not need, nor the names of their files."""
     withheld = {variable(name) for name in secret_names() if name not in SECRETS[process]}
     return {name: value for name, value in environment.items() if name.upper().removesuffix(FILE) not in withheld}
 

@@ -16,13 +16,13 @@ from flashsale.settings import SECRETS, secret_names, variable
 
 
 def environment_of(pid):
-    """Give what a process was started with."""
+    """Return what a process was started with."""
     pairs = Path(f"/proc/{pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
     return dict(pair.decode().partition("=")[::2] for pair in pairs)
 
 
 def secret_values(stack):
-    """Give every secret of the stack, by name; of a URL its password."""
+    """Return every secret of the stack, by name; of a URL its password."""
     values = {**stack.secrets}
     values.pop("admin_email")
     for name in ("FLASHSALE_POSTGRES__OWNER_URL", "FLASHSALE_REDIS__URL"):
@@ -31,7 +31,7 @@ def secret_values(stack):
 
 
 def processes(stack):
-    """Give all processes of the stack: the kind of each, and whether it is one of the product's own."""
+    """Return all processes of the stack: the kind of each, and whether it is one of the product's own."""
     for role, children in stack.children.items():
         for child in children:
             for process in [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]:

@@ -117,7 +117,7 @@ class Exercise:
         return path
 
     def audit_command(self) -> str:
-        """Give the command that holds a history, named last, against the database of this stack."""
+        """Return the command that holds a history, named last, against the database of this stack."""
         audit = shlex.join([*COMPOSE, "exec", "-T", "payments", "flashsale", "audit", "--history", "/dev/stdin"])
         return shlex.join(["sh", "-c", f'{audit} < "$2"', "audit"])
 

@@ -44,7 +44,7 @@ def set_environment(monkeypatch, service, values):
 
 
 def secrets_given(service):
-    """Give the secrets that a container is given, as names of settings."""
+    """Return the secrets that a container is given, as names of settings."""
     given = COMPOSE["services"][service]["environment"]
     return {name for name in secret_names() if variable(name) in given}
 

@@ -133,8 +133,8 @@ async def restore(data_dir: Path, file: Path, *, overwrite: bool, ledger: Path |
                 url = _in_database(await server.start())
                 await ensure_database(url)
                 options = ("--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction")
-                await _run_program(data_dir, "pg_restore", url, *options, str(aside / DUMP))
-                charged = await _settle_ledger(url, aside)
+                await _run_program(data_dir, "pg_restore", url, *options, str(staging / DUMP))
+                charged = await _settle_ledger(url, staging)
             finally:
                 await server.stop()
             (staging / DUMP).unlink()

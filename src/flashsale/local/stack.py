@@ -123,7 +123,7 @@ class Stack:
         return self.url("simulator")
 
     def environment_of(self, process: str) -> dict[str, str]:
-        """Give what a kind of process gets: of the secrets only its own, of the database its own user."""
+        """Return what a kind of process gets: of the secrets only its own, of the database its own user."""
         environment = secrets_for(process, self.environment)
         role = DATABASE_ROLES.get(process)
         if role is not None and self.postgres is not None:
