@@ -157,7 +157,7 @@ def rights_of(role: str, schema: Schema) -> Rights:
         if role in roles:
             _look(text, schema, rights)
     for table in rights.locks:
-        # The process that may lock rows may update one column, at least.
+        # A role that may lock rows may update at least one column.
         if not rights.tables["UPDATE", table]:
             rights.tables["UPDATE", table].add(schema.columns[table][-1])
     rights.tables["SELECT", "alembic_version"].update(schema.columns["alembic_version"])
