@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
+import sys
 from collections import Counter
 
 import asyncpg
@@ -14,7 +16,16 @@ from flashsale.bootstrap import as_owner, open_accounts, open_audit, open_jobs, 
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.users import Principal, Role
-from tests.conftest import add_buyers, add_product, alembic, execute, make_settings, with_database
+from tests.conftest import (
+    ROOT,
+    add_buyers,
+    add_product,
+    alembic,
+    execute,
+    make_settings,
+    of_this_checkout,
+    with_database,
+)
 from tests.grants import API, ROLES, WORKER
 from tests.schema import GRANTS
 from tests.support.accepting import accept_one
@@ -243,3 +254,22 @@ async def test_without_createrole_an_administrator_makes_the_roles_first(postgre
         await connection.close()
     finally:
         await execute(postgres.url, f"DROP DATABASE {names[1]} WITH (FORCE)", f"DROP ROLE {names[0]}")
+
+
+def test_an_audit_without_the_rights_is_one_line(logins, postgres_url, valkey):
+    done = subprocess.run(
+        [sys.executable, "-m", "flashsale.cli", "audit"],
+        env=of_this_checkout(
+            FLASHSALE_POSTGRES__URL=url_as(API, postgres_url),
+            FLASHSALE_REDIS__URL=valkey.url,
+            FLASHSALE_LOG__LEVEL="error",
+        ),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert "permission denied" in said
+    assert WORKER in said

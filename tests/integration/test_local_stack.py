@@ -17,6 +17,7 @@ from rich.console import Console
 
 from flashsale.local import up as up_module
 from flashsale.local.children import Child, ChildFailed, descendants, wait_gone
+from flashsale.local.stack import COMMANDS as REAL
 from flashsale.local.stack import Stack
 from flashsale.local.up import up
 from flashsale.runtime import restarts
@@ -50,6 +51,7 @@ LAUNCHER = """
 import asyncio, json, signal, sys
 from pathlib import Path
 from flashsale.local.children import descendants
+from flashsale.local.stack import COMMANDS as REAL
 from flashsale.local.stack import Stack
 async def main():
     stack = Stack(Path(sys.argv[1]), port=0, commands=json.loads(sys.argv[2]))
@@ -122,6 +124,29 @@ async def test_secrets_are_made_once_and_private(tmp_path):
     other = make_stack(tmp_path / "other")
     other.data_dir.mkdir()
     assert not set(other._read_secrets().values()) & set(first.values()) - {first["admin_email"]}
+
+
+async def test_data_of_a_release_whose_processes_were_the_owner_is_upgraded(tmp_path):
+    """No roles, no rights and no passwords for them in the file of secrets: the stack makes all of it, and works."""
+    real = {"commands": {**COMMANDS, "migrate": REAL["migrate"]}}
+    async with make_stack(tmp_path, api=1, **real) as stack:
+        first = stack.secrets
+        owner = stack.environment["FLASHSALE_POSTGRES__URL"]
+        connection = await asyncpg.connect(owner)
+        for role in ("flashsale_api", "flashsale_worker"):
+            await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await connection.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO PUBLIC")
+        await connection.close()
+    old = {name: value for name, value in first.items() if not name.startswith("flashsale_")}
+    (tmp_path / "secrets.json").write_text(json.dumps(old))
+    async with make_stack(tmp_path, api=1, **real) as stack:
+        assert {name: stack.secrets[name] for name in old} == old
+        for process, table in (("api", "orders"), ("maintenance", "payment_attempts")):
+            connection = await asyncpg.connect(stack.environment_of(process)["FLASHSALE_POSTGRES__URL"])
+            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(f"DROP TABLE {table}")
+            await connection.close()
 
 
 async def test_damaged_secrets_are_said_and_never_replaced_by_defaults(tmp_path):

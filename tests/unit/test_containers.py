@@ -3,11 +3,14 @@
 import re
 import subprocess
 import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
 import yaml
 
+from flashsale import __version__
 from flashsale.settings import (
     DELIMITER,
     EXAMPLE,
@@ -110,6 +113,31 @@ def test_deploy_refuses_every_secret_of_the_example():
     assert len(secrets) == len(EXAMPLES) - 1  # the administrator's email is none
     assert done.returncode == 1
     assert re.findall(r"(\w+) still holds", done.stderr) == secrets
+
+
+def deploy():
+    """Load the script."""
+    loader = SourceFileLoader("deploy", str(DOCKER / "deploy"))
+    module = module_from_spec(spec_from_loader("deploy", loader))
+    loader.exec_module(module)
+    return module
+
+
+def test_deploy_labels_the_image_with_the_version():
+    assert deploy().build_info()["VERSION"] == __version__
+
+
+def test_deploy_adds_the_passwords_that_a_file_of_an_earlier_release_lacks(tmp_path):
+    old = tmp_path / ".env"
+    lines = [f"{name}=own" for name in EXAMPLES if "_POSTGRES_" not in name]
+    old.write_text("\n".join(lines))
+    values = deploy().read_environment(old)
+    assert values.keys() == EXAMPLES.keys()
+    assert len(values["API_POSTGRES_PASSWORD"]) > 30
+    before = old.read_text()
+    assert before.startswith("\n".join(lines) + "\n")
+    deploy().read_environment(old)
+    assert old.read_text() == before
 
 
 def test_compose_refuses_a_secret_that_is_missing():

@@ -16,6 +16,7 @@ from flashsale.domain.requests import BuyRequest
 from flashsale.usecases.findings import Checked
 from flashsale.usecases.history import OrderRow
 from flashsale.usecases.ledger_audit import Ends
+from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -92,6 +93,10 @@ class PostgresInvariants:
             ):
                 await connection.execute(f"SET LOCAL statement_timeout = {round(self._timeout_s * 1000)}")
                 yield connection
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise PoisonBatch(
+                f"{error} (the audit needs the rights of flashsale_worker)", unknown_user=False
+            ) from error
         except (*AWAY, asyncpg.QueryCanceledError) as error:
             raise self._database.away("audit", error) from error
 
