@@ -39,7 +39,7 @@ RETURNING generation;
 UPDATE users SET role = $2 WHERE user_id = $1;
 
 -- name: generations
--- Reads the generations of accounts, those that are 0 aside.
+-- Reads the generations of accounts, without those that are 0.
 SELECT user_id, generation FROM users WHERE user_id = any($1::uuid []) AND generation > 0;
 
 -- name: raise_generation
@@ -53,7 +53,7 @@ RETURNING generation;
 SELECT
     user_id,
     generation,
-    extract(epoch FROM clock_timestamp() - revoked_at)::double precision AS age_s
+    extract(EPOCH FROM clock_timestamp() - revoked_at)::double precision AS age_s
 FROM revocations
 WHERE revoked_at > clock_timestamp() - $1::interval
 ORDER BY revoked_at;

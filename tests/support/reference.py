@@ -150,6 +150,8 @@ async def document_of_routes():
     services = SimpleNamespace(
         settings=make_settings("postgresql://x@127.0.0.1:9/x", "redis://127.0.0.1:9"),
         buy=SimpleNamespace(rate=Rate("buys", limit=1, window_s=1)),
+        revocations=None,
+        sessions=None,
     )
     request = Request(method="GET", path=DOCUMENT_PATH, query=b"", headers=[])
     return json.loads((await build_app(services, LiveHub(services)).direct(request)).body)

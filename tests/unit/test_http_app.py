@@ -12,5 +12,7 @@ def test_the_app_is_built_without_a_warning():
     services = SimpleNamespace(
         settings=make_settings("postgresql://x@127.0.0.1:9/x", "redis://127.0.0.1:9"),
         buy=SimpleNamespace(rate=Rate("buys", limit=1, window_s=1)),
+        revocations=None,
+        sessions=None,
     )
     build_app(services, LiveHub(services))

@@ -51,7 +51,7 @@ class Administer:
         self._chunk = chunk
 
     async def create(self, product: NewProduct, request: AdminRequest | None = None) -> Product:
-        """Create a product, load its gate and make the first rows of its units; the others follow beside the sale.
+        """Create a product, load its gate and make the first rows of its units; the others follow during the sale.
 
         Raises:
             InvalidInput: if a field does not hold what it must.

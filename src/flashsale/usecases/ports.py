@@ -357,7 +357,7 @@ class Users(Protocol):
         ...
 
     async def generations(self, user_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """Read the generations of accounts, those that are 0 aside."""
+        """Read the generations of accounts, without those that are 0."""
         ...
 
     async def raise_generation(self, user_id: UUID, *, generation: int | None = None) -> int | None:

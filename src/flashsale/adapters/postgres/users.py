@@ -61,7 +61,7 @@ class PostgresUsers:
         await self._database.fetch(QUERIES["set_role"], user_id, role.value)
 
     async def generations(self, user_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """Read the generations of accounts, those that are 0 aside."""
+        """Read the generations of accounts, without those that are 0."""
         rows = await self._database.fetch(QUERIES["generations"], user_ids)
         return {row["user_id"]: row["generation"] for row in rows}
 

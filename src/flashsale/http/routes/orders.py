@@ -154,7 +154,7 @@ def direct_routes(services: Services, tokens: Tokens, meter: Meter, limits: Limi
     async def status(request: Received) -> Answer:
         order_id = UUID(request.path.split("/")[_ORDER_ID_AT])
         principal = tokens.sender(request)
-        request.beside = limits.orders.take(principal.user_id.int)
+        request.extra = limits.orders.take(principal.user_id.int)
         order = await services.orders.get(order_id, principal)
         return rendered(HTTPStatus.OK, _encode(order_out(order)))
 
