@@ -47,7 +47,7 @@ class App:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         gone = asyncio.ensure_future(self._gone(receive))
         while not gone.done():
-            await send({"type": "http.response.body", "body": b"data: 1\n\n" * 1_000, "more_body": True})
+            await send({"type": "http.response.body", "body": b"data: 1\n\n" * 20_000, "more_body": True})
             await asyncio.sleep(0.001)
 
     async def _gone(self, receive: Any) -> None:

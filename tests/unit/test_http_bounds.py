@@ -63,6 +63,11 @@ WAYS = {
     "requests without end, and reads slowly": (2, b"", sends_and_reads),
     "nothing": (300, b"", nothing),
     "nothing after a request": (300, GET, nothing),
+    "nothing after a request that ends the connection": (
+        100,
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        nothing,
+    ),
     "nothing after a request that it does not read": (100, GET * 50, nothing),
     "a head, a byte at a time": (300, b"GET / HTTP/1.1\r\nHost: x\r\nX: ", sends(b"x", pause_s=STEP_S)),
     "empty lines, one at a time": (100, b"", sends(b"\r\n", pause_s=STEP_S)),

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from flashsale.http.messages import rendered
-from flashsale.http.server import Server
+from flashsale.http.server import READ_BYTES, Server
 from flashsale.settings import HttpSettings
 
 HEAD_MAX, BODY_MAX, TIMEOUT_S = 2048, 4096, 0.8
@@ -135,6 +135,7 @@ async def answer(reader):
     """Read one answer; returns its status, headers and body."""
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head.decode().strip().split("\r\n")
+    assert first.startswith("HTTP/1.1 "), first
     headers = dict(line.split(": ", 1) for line in lines)
     return int(first.split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
 
@@ -543,6 +544,7 @@ async def test_requests_of_a_client_that_reads_nothing_wait_in_the_client(app, c
     await asyncio.sleep(TIMEOUT_S / 4)
     assert len(app.served) < 100, "answers of a megabyte are not made before the client takes them"
     assert writer.transport.get_write_buffer_size() > 100_000, "what it sends is not read either"
+    assert all(len(connection._rest) <= 2 * READ_BYTES for connection in app.server.connections)
     async with asyncio.timeout(5 * TIMEOUT_S):
         while app.server.connections:
             await asyncio.sleep(TIMEOUT_S / 10)
@@ -743,6 +745,27 @@ async def test_a_full_server_ends_connections_that_wait_for_their_client_to_clos
     await refused(reader, 400, "invalid_request")
     reader, _ = await connect(GET + b"\r\n")
     assert (await answer(reader))[0] == 200
+
+
+@over_sockets
+async def test_a_full_server_leaves_streams_alone(app, connect):
+    app.server.connections_max = 1
+    await connect(b"GET /hold HTTP/1.1\r\n" + HOST + b"\r\n")
+    await app.held.wait()
+    reader, _ = await connect()
+    await refused(reader, 503, "unavailable")
+    assert not app.gone.is_set()
+    assert len(app.server.connections) == 1
+
+
+@over_sockets
+async def test_a_client_that_is_refused_can_send_the_rest(app, connect):
+    app.server.request_timeout_s = 100
+    _, writer = await connect(b"nonsense\r\n\r\n")
+    writer.write(b"x" * 20_000_000)
+    while writer.transport.get_write_buffer_size():
+        await asyncio.sleep(0.01)
+    assert len(app.server.connections) == 1, "it is not reset meanwhile"
 
 
 @over_sockets
