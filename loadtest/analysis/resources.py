@@ -34,7 +34,7 @@ class Used:
 async def watch(
     pids: Callable[[], Mapping[str, Sequence[int]]], look: Callable[[], Awaitable[Mapping[str, int]]]
 ) -> Used:
-    """Read until cancelled; gives what was used up to then. `pids` gives the processes of each role."""
+    """Read until cancelled; returns what was used up to then. `pids` gives the processes of each role."""
     used, began_s = Used(), time.monotonic()
     spent: dict[int, float] = {}
     before = {pid: _cpu_s(pid) for _, some in pids().items() for pid in _families(some)}

@@ -81,7 +81,7 @@ class Running(ABC):
 
     @abstractmethod
     async def buyers(self, count: int) -> list[dict[str, str]]:
-        """Give buyers with a token each."""
+        """Return buyers with a token each."""
 
     @abstractmethod
     async def orders(self) -> list[Sold]:
@@ -101,7 +101,7 @@ class Running(ABC):
 
     @abstractmethod
     def pids(self) -> Mapping[str, Sequence[int]]:
-        """Give the processes by role; `postgres` and `redis` are the servers."""
+        """Return the processes by role; `postgres` and `redis` are the servers."""
 
     @abstractmethod
     async def kill_worker(self) -> None:
@@ -230,7 +230,7 @@ class Baseline(Running):
         return {row["status"]: row["orders"] for row in rows}
 
     def pids(self) -> Mapping[str, Sequence[int]]:
-        """Give the processes by role."""
+        """Return the processes by role."""
         roles = {role: [child.pid for child in children] for role, children in self._children.items()}
         for name, server in (("postgres", self._postgres), ("redis", self._valkey)):
             roles[name] = [server.child.pid] if server.child is not None else []
@@ -318,7 +318,7 @@ class Ours(Running):
         return {row["status"]: row["orders"] for row in rows}
 
     def pids(self) -> Mapping[str, Sequence[int]]:
-        """Give the processes by role."""
+        """Return the processes by role."""
         roles = {role: [child.pid for child in children] for role, children in self._stack.children.items()}
         for name, server in (("postgres", self._stack.postgres), ("redis", self._stack.valkey)):
             roles[name] = [server.child.pid] if server is not None and server.child is not None else []
@@ -337,7 +337,7 @@ class Ours(Running):
 
 
 def run_approach(name: str, folder: Path, *, units: int) -> Running:
-    """Give an approach, to be entered."""
+    """Return an approach, to be entered."""
     return Ours(folder, units=units) if name == OURS else Baseline(folder, name, units=units)
 
 

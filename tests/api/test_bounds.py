@@ -35,7 +35,7 @@ def resolved(document, schema):
 
 
 def bounds(document, schema):
-    """Give the least, the most and whether null is taken, of a schema that takes integers; None for another."""
+    """Return the least, the most and whether null is taken, of a schema that takes integers; None for another."""
     choices = [resolved(document, one) for one in schema.get("anyOf", [schema])]
     numbers = [one for one in choices if one.get("type") == "integer"]
     if not numbers:
@@ -45,7 +45,7 @@ def bounds(document, schema):
 
 
 def tokens(least, most, *, null):
-    """Give tokens of JSON, and whether each is right."""
+    """Return tokens of JSON, and whether each is right."""
     near = {str(least - 1), str(least), str(least + 1), str(most - 1), str(most), str(most + 1), "-0", "0"}
     for token in sorted({*near, *FAR, "null"}):
         right = re.fullmatch(r"-?(?:0|[1-9][0-9]*)", token) is not None and least <= int(token) <= most

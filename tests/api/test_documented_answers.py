@@ -32,7 +32,7 @@ BODIES: dict[str, dict[str, object]] = {
 
 @asynccontextmanager
 async def serving(settings, change=None):
-    """Serve from real servers; gives the client and what it serves from."""
+    """Serve from real servers; returns the client and what it serves from."""
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings, name="test"))
         hub = LiveHub(services)
@@ -141,7 +141,7 @@ def whose(path, buyer, admin):
 
 
 async def accounts(call, settings, db):
-    """Make a buyer and an administrator; gives their headers."""
+    """Make a buyer and an administrator; returns their headers."""
     account = {"email": "ada@example.com", "password": "unlikely 4711 horse"}
     await call("register", json={**account, "name": "Ada"}, expect=201)
     await call("register", json={**account, "name": "Ada"}, expect=409)

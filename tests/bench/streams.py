@@ -160,7 +160,7 @@ async def _watch(
 
 
 async def _ask(url: str) -> float:
-    """Ask for something small again and again until cancelled; gives the longest time that an answer took."""
+    """Ask for something small again and again until cancelled; returns the longest time that an answer took."""
     longest_s, request = 0.0, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     try:
         while True:

@@ -59,7 +59,7 @@ class Sale:
         self.exercise.say(f"{share:.0%} sold")
 
     def end(self) -> dict[str, float]:
-        """Wait for the last order and audit with what the clients saw; gives the load generator's figures."""
+        """Wait for the last order and audit with what the clients saw; returns the load generator's figures."""
         self.load.wait(ENDED_S)
         exercise = self.exercise
         summary: dict[str, float] = json.loads(self._summary.read_text())

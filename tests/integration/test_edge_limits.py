@@ -25,7 +25,7 @@ def free_port():
 
 
 def match(pattern: str, text: str, flags: int = 0) -> str:
-    """Give what the pattern's group finds."""
+    """Return what the pattern's group finds."""
     found = re.search(pattern, text, flags)
     assert found is not None, pattern
     return found[1]
@@ -33,7 +33,7 @@ def match(pattern: str, text: str, flags: int = 0) -> str:
 
 @asynccontextmanager
 async def edge(folder, files=None, **limits):
-    """Run the shipped configuration, with the limits of Compose or these, before an app that takes everything; gives its port."""
+    """Run the shipped configuration, with the limits of Compose or these, before an app that takes everything; returns its port."""
     environment = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]["nginx"]["environment"]
     values = {name: match(r":-(.*)\}", text) for name, text in environment.items()} | limits
     port = free_port()
@@ -77,7 +77,7 @@ async def edge(folder, files=None, **limits):
 
 
 async def send(port, *calls):
-    """Send calls over one connection, without waiting between them; gives the statuses and the last answer's head and body."""
+    """Send calls over one connection, without waiting between them; returns the statuses and the last answer's head and body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         requests = [f"{call} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n{fields}\r\n" for call, fields in calls]

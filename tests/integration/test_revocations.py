@@ -30,7 +30,7 @@ REFUSED = 'Bearer realm="flashsale", error="invalid_token"'
 
 @asynccontextmanager
 async def process(settings, *, listens=False):
-    """Run an API process without a socket; gives its client, its services and its tokens."""
+    """Run an API process without a socket; returns its client, its services and its tokens."""
     async with open_services(settings, name="test") as services:
         hub = LiveHub(services)
         edge = build_app(services, hub)
@@ -108,7 +108,7 @@ OF_BUYERS = [deleted, password_by_hand, signed_out, signed_out_by_an_operator, c
 
 
 async def administrative_routes(client, product_id):
-    """Give method, path and body of every route of the document that asks for an administrator."""
+    """Return method, path and body of every route of the document that asks for an administrator."""
     document = (await client.get("/schema/openapi.json")).json()
     bodies = {
         "/api/admin/stock": {"productId": product_id, "stock": 5},

@@ -34,7 +34,7 @@ class User:
 
     @property
     def principal(self) -> Principal:
-        """Give whom a token that is issued now speaks for."""
+        """Return whom a token that is issued now speaks for."""
         return Principal(user_id=self.user_id, role=self.role, generation=self.generation)
 
 

@@ -53,7 +53,7 @@ class Tokens:
         return self._sign(principal, int(time.time()) + self._settings.reset_token_ttl_s, use="reset")
 
     def verify(self, token: bytes) -> Principal:
-        """Give whom a login token speaks for; `Unauthenticated` if it does not hold."""
+        """Return whom a login token speaks for; `Unauthenticated` if it does not hold."""
         known = self._verified.get(token)
         if known is not None and time.time() < known[1]:
             return self._standing(known[0])
@@ -79,19 +79,19 @@ class Tokens:
         return self._standing(_principal(claims)), claims["exp"] <= time.time()
 
     def verify_reset(self, token: str) -> Principal:
-        """Give whose password a reset token sets; `Unauthenticated` if it does not hold, but for its use."""
+        """Return whose password a reset token sets; `Unauthenticated` if it does not hold, but for its use."""
         return _principal(self._keys.claims(token, use="reset"))
 
     def sender(self, request: Request) -> Principal:
-        """Give who sends a request, by its Authorization header; raises as `bearer` does."""
+        """Return who sends a request, by its Authorization header; raises as `bearer` does."""
         return self.bearer(request.all(b"authorization"))
 
     def principal(self, scope: Scope) -> Principal:
-        """Give who sends a request, by its Authorization header; raises as `bearer` does."""
+        """Return who sends a request, by its Authorization header; raises as `bearer` does."""
         return self.bearer([value for name, value in scope["headers"] if name == b"authorization"])
 
     def bearer(self, sent: list[bytes]) -> Principal:
-        """Give whom the values of a request's Authorization headers speak for.
+        """Return whom the values of a request's Authorization headers speak for.
 
         Raises:
             Unauthenticated: if there is none, or one of another scheme; if the token does not hold.
@@ -122,7 +122,7 @@ class Tokens:
         return principal
 
     def _read(self, token: bytes) -> tuple[Principal, int]:
-        """Give principal and end of a login token."""
+        """Return principal and end of a login token."""
         read = self._keys.login(token, now_s=time.time())
         if read is not None:
             return Principal(user_id=read.sub, role=read.role, generation=read.gen), read.exp

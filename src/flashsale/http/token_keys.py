@@ -70,7 +70,7 @@ class Key:
         return jwt.encode(claims, self.jwk, algorithm=ALGORITHM, headers={"kid": self.kid})
 
     def read(self, token: bytes) -> LoginClaims | None:
-        """Give the claims of a login token as `sign` writes it; None for anything else, good or bad.
+        """Return the claims of a login token as `sign` writes it; None for anything else, good or bad.
 
         Reads the signature and the form of the claims, not what they say.
         """
@@ -105,7 +105,7 @@ class Keys:
         return self._signing.sign(claims)
 
     def login(self, token: bytes, *, now_s: float) -> LoginClaims | None:
-        """Give the claims of a login token in the issuer's own words that holds; None: only `claims` can tell."""
+        """Return the claims of a login token in the issuer's own words that holds; None: only `claims` can tell."""
         for key in self._keys:
             read = key.read(token)
             if read is not None:
@@ -115,7 +115,7 @@ class Keys:
         return None
 
     def claims(self, token: str, *, use: str, timed: bool = True) -> dict[str, Any]:
-        """Give the claims of a token for this use; also of one that has expired, if it is not `timed`.
+        """Return the claims of a token for this use; also of one that has expired, if it is not `timed`.
 
         Raises:
             Unauthenticated: if it does not hold.

@@ -137,7 +137,7 @@ class Accounts:
         return user
 
     async def demote(self, email: str) -> User:
-        """Make an administrator a buyer; gives the account.
+        """Make an administrator a buyer; returns the account.
 
         Raises:
             InvalidInput: if no administrator has this email.
@@ -149,7 +149,7 @@ class Accounts:
         return found[0]
 
     async def hashed(self, password: str, *, email: str) -> str:
-        """Give the hash of a new password.
+        """Return the hash of a new password.
 
         Raises:
             InvalidInput: if the password does not hold what it must.

@@ -198,7 +198,7 @@ class CatalogFeed:
         return self._catalog.age_s
 
     async def changes(self) -> AsyncIterator[Change]:
-        """Give the feed's changes, each after the catalog knows it."""
+        """Return the feed's changes, each after the catalog knows it."""
         async for change in self._feed.changes():
             if isinstance(change, LiveStock):
                 self._catalog.take_stock(change)

@@ -313,7 +313,7 @@ class AdminAnswers(Protocol):
     """Answers to administrators' requests under a key, for a day."""
 
     async def kept(self, request: AdminRequest) -> KeptAnswer | None:
-        """Give the answer that is kept; None if none is.
+        """Return the answer that is kept; None if none is.
 
         Raises:
             KeyReused: if the key belongs to another request.
@@ -321,7 +321,7 @@ class AdminAnswers(Protocol):
         ...
 
     async def keep(self, request: AdminRequest, answer: KeptAnswer) -> KeptAnswer:
-        """Keep an answer unless one is there; gives the one that is."""
+        """Keep an answer unless one is there; returns the one that is."""
         ...
 
 
@@ -349,11 +349,11 @@ class Users(Protocol):
         ...
 
     async def set_password(self, user_id: UUID, password_hash: str, *, generation: int | None = None) -> int | None:
-        """Replace an account's password hash, if it is of this generation; gives the new generation, None if not."""
+        """Replace an account's password hash, if it is of this generation; returns the new generation, None if not."""
         ...
 
     async def set_role(self, user_id: UUID, role: Role) -> None:
-        """Give an account a role."""
+        """Return an account a role."""
         ...
 
     async def generations(self, user_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -361,7 +361,7 @@ class Users(Protocol):
         ...
 
     async def raise_generation(self, user_id: UUID, *, generation: int | None = None) -> int | None:
-        """End the tokens of an account, if it is of this generation; gives the new generation, None if not."""
+        """End the tokens of an account, if it is of this generation; returns the new generation, None if not."""
         ...
 
     async def create_buyers(self, count: int, *, prefix: str) -> Sequence[UUID]:
@@ -400,7 +400,7 @@ class LiveFeed(Protocol):
     """What Postgres notifies, as it comes; never ends, connects again by itself."""
 
     def changes(self) -> AsyncIterator[Change]:
-        """Give changes; a `Connected` comes first and after every loss of the connection."""
+        """Return changes; a `Connected` comes first and after every loss of the connection."""
         ...
 
     @property

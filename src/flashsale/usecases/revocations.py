@@ -122,7 +122,7 @@ class RevocationFeed:
         return self._feed.connected
 
     async def changes(self) -> AsyncIterator[Change]:
-        """Give the feed's changes, each after the revocations know it."""
+        """Return the feed's changes, each after the revocations know it."""
         async for change in self._feed.changes():
             if isinstance(change, Revocation):
                 self._revocations.take(change)

@@ -54,7 +54,7 @@ class Sessions:
         self._note(principal.user_id, raised)
 
     async def change_password(self, principal: Principal, *, old: str, new: str) -> User:
-        """Replace a password, and end all tokens; gives the account, for which a new one can be issued.
+        """Replace a password, and end all tokens; returns the account, for which a new one can be issued.
 
         Raises:
             Unauthenticated: if this token has ended.

@@ -83,14 +83,14 @@ class PostgresAdminAnswers:
         self._database = database
 
     async def kept(self, request: AdminRequest) -> KeptAnswer | None:
-        """Give the answer that is kept under a key; None if none is."""
+        """Return the answer that is kept under a key; None if none is."""
         row = await self._database.fetch_row(QUERIES["kept"], request.user_id, request.key)
         if row is not None and row["fingerprint"] != request.fingerprint:
             raise KeyReused
         return None if row is None or row["status"] is None else _answer(row)
 
     async def keep(self, request: AdminRequest, answer: KeptAnswer) -> KeptAnswer:
-        """Keep an answer unless one is there; gives the one that is."""
+        """Keep an answer unless one is there; returns the one that is."""
         row = await self._database.fetch_row(QUERIES["keep"], request.user_id, request.key, *answer)
         return answer if row is None else _answer(row)
 

@@ -98,7 +98,7 @@ class PostgresProducts:
         return created
 
     async def _look_for(self, product_id: int) -> Product:
-        """Give a product whose COMMIT was lost."""
+        """Return a product whose COMMIT was lost."""
         try:
             async with self._database.connection() as connection, connection.transaction():
                 await connection.execute(QUERIES["lock_product"].text, product_id)

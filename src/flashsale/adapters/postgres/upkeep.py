@@ -31,7 +31,7 @@ class PostgresUpkeep:
         return 0 if row is None else row["voids"]
 
     async def delete_admin_keys(self, *, older_s: float, limit: int) -> int:
-        """Delete administrators' keys older than that; gives how many."""
+        """Delete administrators' keys older than that; returns how many."""
         row = await self._database.fetch_row(QUERIES["delete_admin_keys"], timedelta(seconds=older_s), limit)
         return 0 if row is None else row["keys"]
 
@@ -41,6 +41,6 @@ class PostgresUpkeep:
         return 0 if row is None else row["jobs"]
 
     async def delete_revocations(self, *, older_s: float, limit: int) -> int:
-        """Delete revocations older than that; gives how many."""
+        """Delete revocations older than that; returns how many."""
         row = await self._database.fetch_row(QUERIES["delete_revocations"], timedelta(seconds=older_s), limit)
         return 0 if row is None else row["revocations"]

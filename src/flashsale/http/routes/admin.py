@@ -223,7 +223,7 @@ async def create_product(
 
 @get("/products/{product_id:int}", opt={"operation": LOOK})
 async def admin_product(product_id: FromPath[int], services: UseServices) -> Response[bytes]:
-    """Give a product with everything that can be set."""
+    """Return a product with everything that can be set."""
     return response_of(rendered_product(await services.catalog.get(product_id), services, HTTPStatus.OK))
 
 

@@ -58,7 +58,7 @@ def rendered_product(product: Product, services: Services, status: HTTPStatus) -
 
 
 def terms_seen(request: Request[Any, Any, Any]) -> list[datetime] | None:
-    """Give the instants of the terms of which one must hold still, by If-Match; None: any.
+    """Return the instants of the terms of which one must hold still, by If-Match; None: any.
 
     Raises:
         InvalidInput: if the header is no list of tags.
@@ -73,7 +73,7 @@ def terms_seen(request: Request[Any, Any, Any]) -> list[datetime] | None:
 
 
 def response_of(answer: KeptAnswer) -> Response[bytes]:
-    """Give an answer to Litestar."""
+    """Return an answer to Litestar."""
     headers = {"content-type": "application/json", "etag": answer.tag}
     if answer.status == HTTPStatus.CREATED:
         headers["location"] = f"/api/admin/products/{msgspec.json.decode(answer.body)['id']}"
