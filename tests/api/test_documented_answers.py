@@ -26,6 +26,7 @@ BODIES: dict[str, dict[str, object]] = {
     "buy": {"productId": 1},
     "createProduct": {"name": "Phone", "price": "1", "stock": 5},
     "changeProduct": {"name": "Phone"},
+    "changeStock": {"change": 1},
     "setStock": {"productId": 1, "stock": 50},
 }
 
@@ -181,9 +182,19 @@ async def sale(call, services, buyer, admin):
     await call("watchOrder", {**buyer, "Last-Event-ID": str(version)}, expect=204)
     for name in ("changeProduct", "pauseSale", "resumeSale", "listOrders"):
         await call(name, admin, expect=200)
+        if name != "listOrders":
+            await call(name, {**admin, "If-Match": '"0-0000000000000000"'}, expect=412)
+    await call("changeStock", admin, expect=200)
+    await call("changeStock", admin, json={"change": -50}, expect=409)
     await call("setStock", admin, json={"productId": product_id, "stock": 0}, expect=409)
     await call("setStock", admin, expect=200)
     await call("setStock", admin, json={"productId": 999_999, "stock": 1}, expect=404)
+    # A key that belongs to another request.
+    await call("setStock", {**admin, "Idempotency-Key": "k"}, expect=200)
+    for name, (_, path, operation) in call.operations.items():
+        if "422" in operation["responses"] and path.startswith("/api/admin"):
+            different = {"json": {"productId": product_id, "stock": 51}} if name == "setStock" else {}
+            await call(name, {**admin, "Idempotency-Key": "k"}, expect=422, **different)
 
 
 async def ask_all(call, status, buyer, admin, *, times=1):
