@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from flashsale.settings import read_settings
 
 if TYPE_CHECKING:
-    from flashsale.settings import PostgresSettings
+    from flashsale.settings.groups import PostgresSettings
 
 LOCK_CLASS = 7001
 """First key of the advisory lock that lets one migration run at a time."""

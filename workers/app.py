@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from procrastinate import App, Blueprint
 
 from flashsale.adapters.postgres.job_queue import JobQueue
-from flashsale.settings import Settings, WorkerSettings, read_settings
+from flashsale.settings import Settings, read_settings
+from flashsale.settings.groups import WorkerSettings
 from workers import maintenance, orders, payments
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.domain.money import Money
 from flashsale.domain.payments import ChargeOutcome
 from flashsale.http.server import Server
-from flashsale.settings import HttpSettings
+from flashsale.settings.groups import HttpSettings
 
 if TYPE_CHECKING:
     import socket

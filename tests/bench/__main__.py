@@ -17,7 +17,7 @@ import uvloop
 from rich.console import Console
 
 from flashsale.runtime.logs import configure_logs
-from flashsale.settings import LogSettings
+from flashsale.settings.groups import LogSettings
 from tests.bench.accepts import accepts
 from tests.bench.bench import Bench
 from tests.bench.figures import as_json, as_table

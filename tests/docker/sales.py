@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashsale.settings import EXAMPLE
+from flashsale.settings.values import EXAMPLE
 from tests.docker.exercise import Failed
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from rich.table import Table
 from flashsale.demo.sale import Sale
 from flashsale.local.stack import Stack
 from flashsale.runtime.logs import configure_logs
-from flashsale.settings import LogSettings
+from flashsale.settings.groups import LogSettings
 from tests.faults.cells import CELLS
 from tests.faults.many_products import many_products
 from tests.faults.pressure import flood, overload, rebuild, stampede

@@ -15,7 +15,7 @@ import structlog
 
 from flashsale.http.messages import rendered
 from flashsale.http.server import Server
-from flashsale.settings import HttpSettings
+from flashsale.settings.groups import HttpSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

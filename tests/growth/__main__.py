@@ -20,7 +20,7 @@ from flashsale.bootstrap import open_jobs, open_services
 from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.valkey_server import LocalValkey
 from flashsale.runtime.logs import configure_logs
-from flashsale.settings import LogSettings
+from flashsale.settings.groups import LogSettings
 from flashsale.usecases.tidy import CARRIED, SETTLED_S
 from tests.conftest import alembic, execute, make_settings, with_database
 from tests.growth.old_orders import add_old_orders, add_old_products

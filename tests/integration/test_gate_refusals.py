@@ -16,7 +16,7 @@ from flashsale.adapters.redis.connection import GateAway
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.domain.gate import Admission
 from flashsale.domain.requests import BuyRequest
-from flashsale.settings import GateSettings, RedisSettings
+from flashsale.settings.groups import GateSettings, RedisSettings
 from tests.conftest import add_buyers, add_product
 from tests.support.accepting import new_id
 from tests.support.gates import ask

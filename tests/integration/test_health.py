@@ -108,7 +108,7 @@ from pathlib import Path
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.health import PostgresHealth
 from flashsale.local.postgres_server import LocalPostgres
-from flashsale.settings import PostgresSettings
+from flashsale.settings.groups import PostgresSettings
 from tests.conftest import alembic
 
 async def main(folder):

@@ -12,7 +12,7 @@ import pytest
 from flashsale.domain.users import Principal, Role
 from flashsale.http.auth import Tokens
 from flashsale.local.stack import Stack
-from flashsale.settings import AuthSettings
+from flashsale.settings.groups import AuthSettings
 
 FIRST, SECOND = "FLASHSALE_AUTH__JWT_SECRET", "FLASHSALE_AUTH__JWT_SECOND_SECRET"
 ACCOUNT = {"name": "Ada", "email": "ada@example.com", "password": "correct horse"}

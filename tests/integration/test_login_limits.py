@@ -17,7 +17,7 @@ from flashsale.bootstrap import open_services
 from flashsale.domain.users import Role
 from flashsale.http.app import build_app
 from flashsale.http.streams.hub import LiveHub
-from flashsale.settings import LoginSettings
+from flashsale.settings.groups import LoginSettings
 from flashsale.usecases import accounts
 from flashsale.usecases.login_limits import LocalLoginLimits, Source, backoff_s
 

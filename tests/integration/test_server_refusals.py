@@ -24,7 +24,7 @@ from flashsale.bootstrap import open_services
 from flashsale.domain.errors import FlashSaleError, OtherSchema, Unavailable
 from flashsale.local.access import free_port
 from flashsale.local.postgres_server import LocalPostgres
-from flashsale.settings import PostgresSettings
+from flashsale.settings.groups import PostgresSettings
 from flashsale.usecases.ports import Connected
 from tests.conftest import ROOT, add_buyers, add_product, alembic, execute, make_settings, with_database
 from tests.support.certificates import certificate

@@ -25,7 +25,7 @@ from flashsale.demo.sale import Sale, open_sale
 from flashsale.local.children import Child, start_ready
 from flashsale.local.stack import COMMANDS, ROOT, Stack
 from flashsale.runtime.logs import configure_logs
-from flashsale.settings import LogSettings
+from flashsale.settings.groups import LogSettings
 
 SETTINGS = {"FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "1"}
 SALE = Sale(units=200, buyers=1500, seconds=15.0)

@@ -13,7 +13,7 @@ import aiohttp
 
 from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.domain.payments import LedgerEntry
-from flashsale.settings import SimulatorSettings
+from flashsale.settings.groups import SimulatorSettings
 from flashsale.simulator.service import run_simulator
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 import flashsale.adapters.payments.observed
 import flashsale.http.metrics  # noqa: F401 - its metrics are registered
 from flashsale.domain.gate import GateState
-from flashsale.settings import WorkerSettings
+from flashsale.settings.groups import WorkerSettings
 from flashsale.usecases.figures import QUEUES, Figures, ProductCount
 from workers.app import ROLES, slots
 from workers.sale_metrics import SaleMetrics

@@ -11,18 +11,9 @@ import pytest
 import yaml
 
 from flashsale import __version__
-from flashsale.settings import (
-    DELIMITER,
-    EXAMPLE,
-    PREFIX,
-    SECRETS,
-    HttpSettings,
-    LiveSettings,
-    Settings,
-    read_settings,
-    secret_names,
-    variable,
-)
+from flashsale.settings import DELIMITER, PREFIX, SECRETS, Settings, read_settings, secret_names, variable
+from flashsale.settings.groups import HttpSettings, LiveSettings
+from flashsale.settings.values import EXAMPLE
 
 DOCKER = Path(__file__).parents[2] / "docker"
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())

@@ -11,7 +11,7 @@ import logging, sys, warnings
 import structlog
 from structlog.contextvars import bind_contextvars
 from flashsale.runtime.logs import configure_logs
-from flashsale.settings import LogSettings
+from flashsale.settings.groups import LogSettings
 configure_logs(LogSettings(format=sys.argv[1], level=sys.argv[2]))
 log = structlog.get_logger("ours")
 bind_contextvars(request_id="r-1", order_id="o-1")

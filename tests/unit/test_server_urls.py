@@ -11,7 +11,7 @@ from asyncpg import connect_utils
 from redis.asyncio.connection import parse_url
 from yarl import URL
 
-from flashsale.server_urls import check_gateway_url, check_postgres_url, check_redis_url
+from flashsale.settings.server_urls import check_gateway_url, check_postgres_url, check_redis_url
 
 PASSWORDS = ["plain", *(f"pa{sign}ss" for sign in "@/#?%:&=+ ,[]'\"\\;$é"), "%41", "a@b/c#d%e", "12/34@x", "://"]
 POSTGRES_SCHEMES = ["postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg", "mysql", "POSTGRESQL", ""]

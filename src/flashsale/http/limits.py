@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from litestar.handlers import BaseRouteHandler
 
     from flashsale.http.messages import Headers
-    from flashsale.settings import GateSettings, LimitSettings
+    from flashsale.settings.groups import GateSettings, LimitSettings
 
 WINDOW_S = 1
 

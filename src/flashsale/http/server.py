@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
 
     from flashsale.http.messages import Answer, Request
-    from flashsale.settings import HttpSettings
+    from flashsale.settings.groups import HttpSettings
 
 BACKLOG = 4096
 

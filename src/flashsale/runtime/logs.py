@@ -18,7 +18,7 @@ from flashsale.runtime.outputs import OUTPUTS, guard_errors
 if TYPE_CHECKING:
     from structlog.types import EventDict, Processor
 
-    from flashsale.settings import LogSettings
+    from flashsale.settings.groups import LogSettings
 
 
 REQUEST_ID: ContextVar[bytes] = ContextVar("request_id")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
-    from flashsale.settings import SimulatorSettings
+    from flashsale.settings.groups import SimulatorSettings
 
 log = structlog.get_logger(__name__)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from flashsale.domain.errors import FlashSaleError
     from flashsale.domain.products import Product
-    from flashsale.settings import AcceptSettings, GateSettings
+    from flashsale.settings.groups import AcceptSettings, GateSettings
     from flashsale.usecases.catalog import Catalog
     from flashsale.usecases.load_gate import LoadGate
     from flashsale.usecases.ports import Acceptance, Gate

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from flashsale.domain.orders import OrderStatus
     from flashsale.domain.payments import PaymentAttempt
-    from flashsale.settings import PaymentSettings
+    from flashsale.settings.groups import PaymentSettings
     from flashsale.usecases.halving import Postpone
     from flashsale.usecases.ports import PaymentGateway, Payments, PoisonBatch
     from flashsale.usecases.return_units import ReturnUnits

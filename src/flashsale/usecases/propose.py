@@ -17,7 +17,7 @@ from flashsale.usecases.ports import CommitUnknown, PoisonBatch
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from flashsale.settings import AcceptSettings
+    from flashsale.settings.groups import AcceptSettings
     from flashsale.usecases.ports import Acceptance, Gate
 
 log = structlog.get_logger(__name__)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from flashsale.adapters.postgres.queries import Query
-    from flashsale.settings import PostgresSettings
+    from flashsale.settings.groups import PostgresSettings
 
 log = structlog.get_logger(__name__)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from procrastinate.connector import Notify
 
-    from flashsale.settings import PostgresSettings
+    from flashsale.settings.groups import PostgresSettings
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, ResponseEr
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flashsale.settings import RedisSettings
+    from flashsale.settings.groups import RedisSettings
 
 log = structlog.get_logger(__name__)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from flashsale.domain.products import Product
     from flashsale.domain.requests import BuyRequest
-    from flashsale.settings import GateSettings, RedisSettings
+    from flashsale.settings.groups import GateSettings, RedisSettings
 
 SECONDS_PER_MINUTE = 60
 

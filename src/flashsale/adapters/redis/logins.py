@@ -8,7 +8,7 @@ from flashsale.adapters.redis.connection import GateAway, GateConnection
 from flashsale.usecases.login_limits import LocalLoginLimits, Permit
 
 if TYPE_CHECKING:
-    from flashsale.settings import LoginSettings, RedisSettings
+    from flashsale.settings.groups import LoginSettings, RedisSettings
     from flashsale.usecases.login_limits import Source
 
 

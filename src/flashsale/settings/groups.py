@@ -1,125 +1,33 @@
-"""The one tree of settings and the only reader of the environment.
-
-Every setting is an environment variable `FLASHSALE_<GROUP>__<NAME>`, for example `FLASHSALE_GATE__RATE_LIMIT=20`.
-"""
+"""The groups of settings: each field is a setting."""
 
 from __future__ import annotations
 
-import os
-import sys
-from ipaddress import ip_network
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from flashsale.settings.server_urls import check_postgres_url, check_redis_url
+from flashsale.settings.values import (
+    KEY_CHARS_MIN,
+    Group,
+    Network,
+    Secret,
+    gateway_url,
+    long_or_empty,
+    url_checked_by,
+    varied,
 )
-
-from flashsale.server_urls import check_gateway_url, check_postgres_url, check_redis_url
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from pydantic.fields import FieldInfo
-
-PREFIX, DELIMITER, FILE = "FLASHSALE_", "__", "_FILE"
-
-SECRETS: Mapping[str, frozenset[str]] = {
-    "api": frozenset({"postgres.url", "redis.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
-    "orders": frozenset({"postgres.url", "redis.url"}),
-    "payments": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
-    "maintenance": frozenset({"postgres.url", "redis.url"}),
-    "simulator": frozenset({"payments.gateway_secret"}),
-    "migrate": frozenset({"postgres.owner_url", "postgres.api_password", "postgres.worker_password"}),
-    "admin": frozenset({"postgres.owner_url"}),
-    "accounts": frozenset({"postgres.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
-    "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
-}
-"""The secrets of each kind of process, which gets no others. `accounts`: `flashsale buyers`, `token` and the like."""
-
-OPTIONAL = frozenset(
-    {"postgres.api_password", "postgres.worker_password", "payments.gateway_secret", "auth.jwt_second_secret"}
-)
-"""Secrets without which a process of such a kind may start."""
-
-KEY_CHARS_MIN = 32
-"""Shortest key of the tokens: RFC 7518 asks HS256 for 256 bits."""
-
-PAIRS_MIN = 16
-"""How many different pairs of neighbouring characters it holds at least: half of those of 32 random digits."""
-
-EXAMPLE = "change-me"
-"""The placeholder for secrets in docker/.env.example."""
-
-
-def _replaced(secret: SecretStr) -> SecretStr:
-    letters = "".join(character for character in secret.get_secret_value().lower() if character.isalpha())
-    if EXAMPLE.replace("-", "") in letters:
-        raise ValueError(f"still holds the example's {EXAMPLE}; set a secret of your own")
-    return secret
-
-
-def _varied(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value()
-    if text and len(set(pairwise(text))) < PAIRS_MIN:
-        raise ValueError("repeats too few different characters; make one with `openssl rand -hex 32`")
-    return secret
-
-
-def _long_or_empty(secret: SecretStr) -> SecretStr:
-    if 0 < len(secret.get_secret_value()) < KEY_CHARS_MIN:
-        raise ValueError(f"should have at least {KEY_CHARS_MIN} characters, or be empty")
-    return secret
-
-
-Secret = Annotated[SecretStr, AfterValidator(_replaced)]
-"""A secret, or a URL with one, that is not the example's."""
-
-
-def _url(check: Callable[[str], None]) -> AfterValidator:
-    def checked(url: SecretStr) -> SecretStr:
-        check(url.get_secret_value())
-        return url
-
-    return AfterValidator(checked)
-
-
-def _network(text: str) -> str:
-    ip_network(text)
-    return text
-
-
-Network = Annotated[str, AfterValidator(_network)]
-"""An IP network or address."""
-
-
-def _gateway_url(url: str) -> str:
-    if url:
-        check_gateway_url(url)
-    return url
-
-
-class Group(BaseModel):
-    """A part of the tree: frozen, without unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class PostgresSettings(Group):
     """Connections to Postgres, per process."""
 
-    url: Annotated[Secret, _url(check_postgres_url)] = Field(
+    url: Annotated[Secret, url_checked_by(check_postgres_url)] = Field(
         SecretStr(""),
         description="URL of Postgres: postgresql://user:password@host:port/database. "
         "Of several hosts a process uses the one that accepts writes.",
     )
-    owner_url: Annotated[Secret, _url(check_postgres_url)] = Field(
+    owner_url: Annotated[Secret, url_checked_by(check_postgres_url)] = Field(
         SecretStr(""),
         description="The same URL with the user that owns the tables, for migrations and `flashsale admin`; "
         "if empty, `FLASHSALE_POSTGRES__URL`.",
@@ -149,7 +57,7 @@ class PostgresSettings(Group):
 class RedisSettings(Group):
     """The gate's server."""
 
-    url: Annotated[Secret, _url(check_redis_url)] = Field(
+    url: Annotated[Secret, url_checked_by(check_redis_url)] = Field(
         SecretStr(""),
         description="URL of Redis or Valkey: redis://:password@host:port/0, rediss:// for TLS, unix:///path?db=0.",
     )
@@ -160,11 +68,11 @@ class RedisSettings(Group):
 class AuthSettings(Group):
     """Tokens and passwords."""
 
-    jwt_secret: Annotated[Secret, Field(min_length=KEY_CHARS_MIN), AfterValidator(_varied)] = Field(
+    jwt_secret: Annotated[Secret, Field(min_length=KEY_CHARS_MIN), AfterValidator(varied)] = Field(
         SecretStr(""),
         description="Secret key that signs the tokens (HS256): at least 32 bytes, the same in every API process.",
     )
-    jwt_second_secret: Annotated[Secret, AfterValidator(_long_or_empty), AfterValidator(_varied)] = Field(
+    jwt_second_secret: Annotated[Secret, AfterValidator(long_or_empty), AfterValidator(varied)] = Field(
         SecretStr(""), description="Second key: its tokens are accepted too, while the secret is rotated."
     )
     jwt_issuer: str = Field("flashsale", description="Value of the claim `iss` in every token.")
@@ -308,7 +216,7 @@ class OrderSettings(Group):
 class PaymentSettings(Group):
     """The gateway's client."""
 
-    gateway_url: Annotated[str, AfterValidator(_gateway_url)] = Field(
+    gateway_url: Annotated[str, AfterValidator(gateway_url)] = Field(
         "", description="URL of the payment gateway. Payment workers require it."
     )
     gateway_secret: Secret = Field(SecretStr(""), description="Bearer token for the gateway.")
@@ -457,108 +365,3 @@ class LogSettings(Group):
     format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto` means `console` on a terminal, else `json`."
     )
-
-
-class SecretFiles(PydanticBaseSettingsSource):
-    """Secrets in files that `<VARIABLE>_FILE` names, as Docker and Kubernetes mount them; a last newline is no part."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        """Return nothing: all is read at once."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Read the files that are named."""
-        found: dict[str, Any] = {}
-        for name in secret_names():
-            if path := os.environ.get(variable(name) + FILE):
-                group, _, field = name.partition(".")
-                found.setdefault(group, {})[field] = (
-                    Path(path).read_text(encoding="utf-8", errors="replace").removesuffix("\n")
-                )
-        return found
-
-
-class Settings(BaseSettings):
-    """Everything that can be set."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter=DELIMITER,
-        frozen=True,
-        extra="ignore",
-        nested_model_default_partial_update=True,
-    )
-
-    # Made when needed: values of a default would be checked like given ones, and a secret has none.
-    postgres: PostgresSettings = Field(default_factory=PostgresSettings)
-    redis: RedisSettings = Field(default_factory=RedisSettings)
-    auth: AuthSettings = Field(default_factory=AuthSettings)
-    logins: LoginSettings = LoginSettings()
-    gate: GateSettings = GateSettings()
-    limits: LimitSettings = LimitSettings()
-    accept: AcceptSettings = AcceptSettings()
-    units: UnitSettings = UnitSettings()
-    orders: OrderSettings = OrderSettings()
-    payments: PaymentSettings = PaymentSettings()
-    workers: WorkerSettings = WorkerSettings()
-    audit: AuditSettings = AuditSettings()
-    live: LiveSettings = LiveSettings()
-    http: HttpSettings = HttpSettings()
-    simulator: SimulatorSettings = SimulatorSettings()
-    log: LogSettings = LogSettings()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the environment, then the files that it names."""
-        return init_settings, env_settings, SecretFiles(settings_cls)
-
-
-def secret_names() -> Iterator[str]:
-    """Return every setting that is a secret, or a URL with one: `group.name`."""
-    for group, field in Settings.model_fields.items():
-        for name, one in field.annotation.model_fields.items():  # type: ignore[union-attr]
-            if one.annotation is SecretStr:
-                yield f"{group}.{name}"
-
-
-def variable(name: str) -> str:
-    """Return the environment variable of a setting `group.name`."""
-    return PREFIX + name.upper().replace(".", DELIMITER)
-
-
-def secrets_for(process: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without the secrets that a kind of process does not need, nor the names of their files."""
-    withheld = {variable(name) for name in secret_names() if name not in SECRETS[process]}
-    return {name: value for name, value in environment.items() if name.upper().removesuffix(FILE) not in withheld}
-
-
-def read_settings(process: str) -> Settings:
-    """Read the environment of a kind of process; ends it with one line for each setting that is missing or wrong."""
-    lines = []
-    settings = Settings.model_construct()
-    given: set[str] = set()
-    try:
-        for source in (EnvSettingsSource(Settings)(), SecretFiles(Settings)()):
-            given |= {f"{group}.{name}" for group, names in source.items() for name in names}
-        settings = Settings()
-    except OSError as error:
-        lines.append(f"{error.filename}: {error.strerror}; a variable that ends in {FILE} names this file.")
-    except ValidationError as error:
-        for problem in error.errors(include_input=False, include_url=False):
-            name = PREFIX + DELIMITER.join(str(part) for part in problem["loc"]).upper()
-            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
-    except SettingsError as error:
-        lines.append(f"{error}.")
-    if "postgres.url" in given:
-        given.add("postgres.owner_url")  # see its description
-    lines += [f"{variable(name)}: is missing" for name in sorted(SECRETS[process] - OPTIONAL - given)]
-    if lines:
-        sys.exit("\n".join([*lines, "See docs/reference/settings.md; `flashsale up` sets what the local stack needs."]))
-    return settings

@@ -1,0 +1,5 @@
+"""`python -m flashsale.cli`."""
+
+from flashsale.cli import main
+
+main(prog_name="flashsale")

@@ -1,0 +1,99 @@
+"""The group of the commands, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import structlog
+
+from flashsale import __version__
+from flashsale.runtime.logs import configure_logs
+from flashsale.runtime.outputs import guard_errors
+from flashsale.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+
+# Each command imports its modules when it runs, so `--help` starts fast.
+
+
+class Commands(click.Group):
+    """The commands. Ctrl-C ends each with exit code 130 and prints nothing."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """A flash-sale backend: a fixed number of units, far more buyers, no unit sold twice, no order lost."""
+    guard_errors()
+
+
+def run_command(coroutine: Coroutine[object, object, int | None]) -> None:
+    """Run a command. An expected failure prints one line and exits with 1."""
+    from flashsale.domain.errors import FlashSaleError
+    from flashsale.local.binaries import MissingBinary
+    from flashsale.local.children import ChildFailed
+    from flashsale.usecases.ports import PoisonBatch
+
+    try:
+        code = asyncio.run(coroutine)
+    except OSError as error:
+        forget_output()
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"flashsale: {place}{error.strerror or error}")
+    except (ChildFailed, MissingBinary) as error:
+        sys.exit(f"flashsale: {error}")
+    except FlashSaleError as error:
+        sys.exit(f"flashsale: {error.detail}")
+    except PoisonBatch as error:
+        sys.exit(f"flashsale: Postgres refused: {error}")
+    if code:
+        sys.exit(code)
+
+
+def forget_output() -> None:
+    """Redirect standard output to /dev/null: Python would flush its buffer at exit and print a second error."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def print_result(text: str) -> None:
+    """Print the result of a command. An `OSError` ends the command with one line and exit code 1."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def process_settings(process: str) -> Settings:
+    """Read the settings of a process, and begin its log."""
+    settings = read_settings(process)
+    configure_logs(settings.log)
+    structlog.contextvars.clear_contextvars()
+    return settings
+
+
+def listening(host: str, port: int, fd: int | None) -> socket.socket:
+    """Return the inherited socket `fd`, or one that listens on `host` and `port`."""
+    if fd is not None:
+        return socket.socket(fileno=fd)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sys.exit(f"flashsale: cannot listen on {host}:{port}: {error.strerror}")
+    sock.listen(4096)
+    return sock

@@ -1,0 +1,153 @@
+"""The local stack: start it, show a sale on it, back it up and restore it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from flashsale.cli.group import main, print_result, run_command
+from flashsale.runtime.logs import configure_logs
+from flashsale.runtime.outputs import progress
+from flashsale.settings.groups import LogSettings
+
+
+@main.command(epilog="Example: flashsale up --api 4 --port 9000")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=".flashsale",
+    show_default=True,
+    help="Directory of data and logs.",
+)
+@click.option(
+    "--api", type=click.IntRange(1, 64), default=2, show_default=True, help="Number of API processes behind one port."
+)
+@click.option("--orders", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of order workers.")
+@click.option("--payments", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of payment workers.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port of the API; 0 means any free port.",
+)
+def up(data_dir: Path, api: int, orders: int, payments: int, port: int) -> None:
+    """Start the whole stack on this machine and run it until Ctrl-C.
+
+    The command also starts Postgres and Valkey, unless FLASHSALE_POSTGRES__URL or FLASHSALE_REDIS__URL names a running
+    server. It reads every other setting (docs/reference/settings.md) from the environment.
+    """
+    from rich.console import Console
+
+    from flashsale.local.stack import Stack
+    from flashsale.local.up import up as run_up
+
+    console = Console(file=progress())
+    configure_logs(LogSettings(level="warning"))
+    stack = Stack(
+        data_dir,
+        api=api,
+        orders=orders,
+        payments=payments,
+        port=port,
+        environment=_named_servers(),
+        say=console.print,
+    )
+    run_command(run_up(stack, console))
+
+
+@main.command(epilog="Example: flashsale demo --units 100 --buyers 2000 --seconds 3")
+@click.option("--units", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Number of units.")
+@click.option("--buyers", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="Number of buyers.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.5, 300), default=5.0, show_default=True, help="Time in which they arrive."
+)
+@click.option("--price", default="999.99", show_default=True, help="Price of a unit.")
+@click.option("--api", type=click.IntRange(1, 64), default=2, show_default=True, help="Number of API processes.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of arrivals, payments and declines.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Directory that keeps data, logs and history.")
+def demo(units: int, buyers: int, seconds: float, price: str, api: int, seed: int, data_dir: Path | None) -> None:
+    """Run a whole sale on this machine and check the result.
+
+    The command starts the stack, creates buyers, sends all buys with a load generator, waits for the last order,
+    prints a table and the audit, and stops everything. It exits with 0 only if every invariant holds and every unit is
+    confirmed or free.
+    """
+    from flashsale.demo.run import run_demo
+    from flashsale.demo.sale import Sale
+
+    configure_logs(LogSettings(level="warning"))
+    sale = Sale(units=units, buyers=buyers, seconds=seconds, price=price, seed=seed)
+
+    async def run(folder: Path) -> int:
+        return await run_demo(sale, data_dir=folder, api=api, environment=_named_servers())
+
+    if data_dir is not None:
+        run_command(run(data_dir))
+    else:
+        with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as folder:
+            run_command(run(Path(folder)))
+
+
+@main.command(epilog="Example: flashsale backup sale.flashsale")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=".flashsale",
+    show_default=True,
+    help="Directory of the stack.",
+)
+def backup(file: Path, data_dir: Path) -> None:
+    """Write the local stack to one file, also during a sale: the database, the simulator's ledger, the secrets."""
+    from flashsale.local.backup import backup as run_backup
+
+    configure_logs(LogSettings(level="warning"))
+
+    async def run() -> None:
+        print_result(await run_backup(data_dir, file))
+
+    run_command(run())
+
+
+@main.command(epilog="Example: flashsale restore sale.flashsale --data-dir restored")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), default=".flashsale", show_default=True, help="Target directory."
+)
+@click.option(
+    "--ledger", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The simulator's newest ledger."
+)
+@click.option("--overwrite", is_flag=True, help="Delete the data in the target directory.")
+def restore(file: Path, data_dir: Path, ledger: Path | None, overwrite: bool) -> None:  # noqa: FBT001 - by name
+    """Restore the local stack from a backup and list the charges made after the backup.
+
+    Orders accepted after the backup are lost, and charges are not undone. Each line names a lost order and the amount
+    to refund. Start the stack with `flashsale up`; it loads the gate from Postgres.
+    """
+    from flashsale.domain.money import Money
+    from flashsale.local.backup import AFTER
+    from flashsale.local.backup import restore as run_restore
+
+    configure_logs(LogSettings(level="warning"))
+
+    async def run() -> None:
+        charged = await run_restore(data_dir, file, overwrite=overwrite, ledger=ledger)
+        money = {one.order_id: Money(minor=one.amount_minor, currency=one.currency) for one in charged}
+        lines = [
+            f"charged after the restore point: order {order_id}, {paid} {paid.currency}"
+            for order_id, paid in money.items()
+        ]
+        lines.append(f"restored in {data_dir}; charged after the restore point: {len(charged)} ({data_dir / AFTER})")
+        print_result("\n".join(lines))
+
+    run_command(run())
+
+
+def _named_servers() -> dict[str, str]:
+    """Return the servers that the environment names; the stack starts the others."""
+    names = ("FLASHSALE_POSTGRES__URL", "FLASHSALE_REDIS__URL")
+    return {name: os.environ[name] for name in names if os.environ.get(name)}

@@ -1,0 +1,169 @@
+"""The one tree of settings and the only reader of the environment.
+
+Every setting is an environment variable `FLASHSALE_<GROUP>__<NAME>`, for example `FLASHSALE_GATE__RATE_LIMIT=20`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from flashsale.settings.groups import (
+    AcceptSettings,
+    AuditSettings,
+    AuthSettings,
+    GateSettings,
+    HttpSettings,
+    LimitSettings,
+    LiveSettings,
+    LoginSettings,
+    LogSettings,
+    OrderSettings,
+    PaymentSettings,
+    PostgresSettings,
+    RedisSettings,
+    SimulatorSettings,
+    UnitSettings,
+    WorkerSettings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pydantic.fields import FieldInfo
+
+PREFIX, DELIMITER, FILE = "FLASHSALE_", "__", "_FILE"
+
+SECRETS: Mapping[str, frozenset[str]] = {
+    "api": frozenset({"postgres.url", "redis.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
+    "orders": frozenset({"postgres.url", "redis.url"}),
+    "payments": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
+    "maintenance": frozenset({"postgres.url", "redis.url"}),
+    "simulator": frozenset({"payments.gateway_secret"}),
+    "migrate": frozenset({"postgres.owner_url", "postgres.api_password", "postgres.worker_password"}),
+    "admin": frozenset({"postgres.owner_url"}),
+    "accounts": frozenset({"postgres.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
+    "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
+}
+"""The secrets of each kind of process, which gets no others. `accounts`: `flashsale buyers`, `token` and the like."""
+
+OPTIONAL = frozenset(
+    {"postgres.api_password", "postgres.worker_password", "payments.gateway_secret", "auth.jwt_second_secret"}
+)
+"""Secrets without which a process of such a kind may start."""
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Secrets in files that `<VARIABLE>_FILE` names, as Docker and Kubernetes mount them; a last newline is no part."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """Return nothing: all is read at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Read the files that are named."""
+        found: dict[str, Any] = {}
+        for name in secret_names():
+            if path := os.environ.get(variable(name) + FILE):
+                group, _, field = name.partition(".")
+                found.setdefault(group, {})[field] = (
+                    Path(path).read_text(encoding="utf-8", errors="replace").removesuffix("\n")
+                )
+        return found
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        frozen=True,
+        extra="ignore",
+        nested_model_default_partial_update=True,
+    )
+
+    # Made when needed: values of a default would be checked like given ones, and a secret has none.
+    postgres: PostgresSettings = Field(default_factory=PostgresSettings)
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+    logins: LoginSettings = LoginSettings()
+    gate: GateSettings = GateSettings()
+    limits: LimitSettings = LimitSettings()
+    accept: AcceptSettings = AcceptSettings()
+    units: UnitSettings = UnitSettings()
+    orders: OrderSettings = OrderSettings()
+    payments: PaymentSettings = PaymentSettings()
+    workers: WorkerSettings = WorkerSettings()
+    audit: AuditSettings = AuditSettings()
+    live: LiveSettings = LiveSettings()
+    http: HttpSettings = HttpSettings()
+    simulator: SimulatorSettings = SimulatorSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, then the files that it names."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
+
+def secret_names() -> Iterator[str]:
+    """Return every setting that is a secret, or a URL with one: `group.name`."""
+    for group, field in Settings.model_fields.items():
+        for name, one in field.annotation.model_fields.items():  # type: ignore[union-attr]
+            if one.annotation is SecretStr:
+                yield f"{group}.{name}"
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting `group.name`."""
+    return PREFIX + name.upper().replace(".", DELIMITER)
+
+
+def secrets_for(process: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the secrets that a kind of process does not need, nor the names of their files."""
+    withheld = {variable(name) for name in secret_names() if name not in SECRETS[process]}
+    return {name: value for name, value in environment.items() if name.upper().removesuffix(FILE) not in withheld}
+
+
+def read_settings(process: str) -> Settings:
+    """Read the environment of a kind of process; ends it with one line for each setting that is missing or wrong."""
+    lines = []
+    settings = Settings.model_construct()
+    given: set[str] = set()
+    try:
+        for source in (EnvSettingsSource(Settings)(), SecretFiles(Settings)()):
+            given |= {f"{group}.{name}" for group, names in source.items() for name in names}
+        settings = Settings()
+    except OSError as error:
+        lines.append(f"{error.filename}: {error.strerror}; a variable that ends in {FILE} names this file.")
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_url=False):
+            name = PREFIX + DELIMITER.join(str(part) for part in problem["loc"]).upper()
+            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+    except SettingsError as error:
+        lines.append(f"{error}.")
+    if "postgres.url" in given:
+        given.add("postgres.owner_url")  # see its description
+    lines += [f"{variable(name)}: is missing" for name in sorted(SECRETS[process] - OPTIONAL - given)]
+    if lines:
+        sys.exit("\n".join([*lines, "See docs/reference/settings.md; `flashsale up` sets what the local stack needs."]))
+    return settings

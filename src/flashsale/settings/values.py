@@ -1,0 +1,82 @@
+"""Types of settings, and what is checked of their values."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr
+
+from flashsale.settings.server_urls import check_gateway_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+KEY_CHARS_MIN = 32
+"""Shortest key of the tokens: RFC 7518 asks HS256 for 256 bits."""
+
+PAIRS_MIN = 16
+"""How many different pairs of neighbouring characters it holds at least: half of those of 32 random digits."""
+
+EXAMPLE = "change-me"
+"""The placeholder for secrets in docker/.env.example."""
+
+
+def _replaced(secret: SecretStr) -> SecretStr:
+    letters = "".join(character for character in secret.get_secret_value().lower() if character.isalpha())
+    if EXAMPLE.replace("-", "") in letters:
+        raise ValueError(f"still holds the example's {EXAMPLE}; set a secret of your own")
+    return secret
+
+
+def varied(secret: SecretStr) -> SecretStr:
+    """Refuse a key that repeats too few characters."""
+    text = secret.get_secret_value()
+    if text and len(set(pairwise(text))) < PAIRS_MIN:
+        raise ValueError("repeats too few different characters; make one with `openssl rand -hex 32`")
+    return secret
+
+
+def long_or_empty(secret: SecretStr) -> SecretStr:
+    """Refuse a key that is short."""
+    if 0 < len(secret.get_secret_value()) < KEY_CHARS_MIN:
+        raise ValueError(f"should have at least {KEY_CHARS_MIN} characters, or be empty")
+    return secret
+
+
+Secret = Annotated[SecretStr, AfterValidator(_replaced)]
+"""A secret, or a URL with one, that is not the example's."""
+
+
+def url_checked_by(check: Callable[[str], None]) -> AfterValidator:
+    """Make the check of a URL that may hold a password."""
+
+    def checked(url: SecretStr) -> SecretStr:
+        check(url.get_secret_value())
+        return url
+
+    return AfterValidator(checked)
+
+
+def _network(text: str) -> str:
+    ip_network(text)
+    return text
+
+
+Network = Annotated[str, AfterValidator(_network)]
+"""An IP network or address."""
+
+
+def gateway_url(url: str) -> str:
+    """Check the URL of a payment provider, if there is one."""
+    if url:
+        check_gateway_url(url)
+    return url
+
+
+class Group(BaseModel):
+    """A part of the tree: frozen, without unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
