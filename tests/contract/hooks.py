@@ -21,7 +21,10 @@ RULES = re.compile(
     # JSON Schema counts 1.0 among the integers. Here an integer is written as one.
     r"|Expected `int( \| null)?`, got `float`"
     # Counted after Unicode normalisation.
-    "|password must have 8 to 128 characters"
+    "|assword must have 8 to 128 characters"
+    "|oldPassword is wrong"
+    "|price must be more than 0 and at most"
+    "|must be in the years 1970 to 9998"
 )
 """Rules that a schema cannot say. The document says them in words; data that breaks one is refused all the same."""
 
