@@ -50,6 +50,7 @@ CODES = {
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "head_too_large",
     HTTPStatus.REQUEST_TIMEOUT: "too_slow",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "internal",
 }
 """Codes of requests that Litestar or the connection refuses before a use case."""
 
