@@ -137,7 +137,9 @@ async def test_a_buy_needs_a_token_that_holds(api, product, stack):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         answer = await api.post(BUY, json={"productId": product_id}, headers=headers)
         problem(answer, 401, "unauthenticated")
-        assert answer.headers["www-authenticate"] == "Bearer"
+        challenge = answer.headers["www-authenticate"]
+        assert challenge.startswith('Bearer realm="flashsale"')
+        assert ('error="invalid_token"' in challenge) == (token is not None)
     nobody = jwt.encode({**claims, "iat": past, "exp": future}, key, algorithm="HS256")
     answer = await api.post(BUY, json={"productId": product_id}, headers={"Authorization": f"Bearer {nobody}"})
     problem(answer, 401, "unauthenticated")

@@ -13,7 +13,7 @@ from flashsale.domain.users import Principal, Role
 from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens
 from flashsale.http.streams.hub import LiveHub
-from tests.conftest import add_buyers, add_product, make_settings
+from tests.conftest import add_buyers, add_product, execute, make_settings
 
 BUY = "/api/order/buy-flash"
 LIMIT = 3
@@ -41,10 +41,14 @@ async def shop(postgres_url, valkey, **gate):
         tokens = Tokens(settings.auth)
         app = build_app(services, LiveHub(services))
         ids = await add_buyers(services, 3)
-        headers = [
-            {"Authorization": f"Bearer {tokens.issue(Principal(user_id=one, role=role))}"}
-            for one, role in zip(ids, (Role.BUYER, Role.BUYER, Role.ADMIN), strict=True)
+        await execute(postgres_url, f"UPDATE users SET role = 'admin' WHERE user_id = '{ids[2]}'")
+        # A change of the role raises the generation.
+        principals = [
+            Principal(user_id=ids[0], role=Role.BUYER),
+            Principal(user_id=ids[1], role=Role.BUYER),
+            Principal(user_id=ids[2], role=Role.ADMIN, generation=1),
         ]
+        headers = [{"Authorization": f"Bearer {tokens.issue(one)}"} for one in principals]
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             yield client, services, *headers
 

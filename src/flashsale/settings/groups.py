@@ -12,7 +12,7 @@ from flashsale.settings.values import (
     Group,
     Network,
     Secret,
-    gateway_url,
+    checked_gateway_url,
     long_or_empty,
     url_checked_by,
     varied,
@@ -216,7 +216,7 @@ class OrderSettings(Group):
 class PaymentSettings(Group):
     """The gateway's client."""
 
-    gateway_url: Annotated[str, AfterValidator(gateway_url)] = Field(
+    gateway_url: Annotated[str, AfterValidator(checked_gateway_url)] = Field(
         "", description="URL of the payment gateway. Payment workers require it."
     )
     gateway_secret: Secret = Field(SecretStr(""), description="Bearer token for the gateway.")

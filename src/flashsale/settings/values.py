@@ -69,7 +69,7 @@ Network = Annotated[str, AfterValidator(_network)]
 """An IP network or address."""
 
 
-def gateway_url(url: str) -> str:
+def checked_gateway_url(url: str) -> str:
     """Check the URL of a payment provider, if there is one."""
     if url:
         check_gateway_url(url)
