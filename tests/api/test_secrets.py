@@ -38,7 +38,9 @@ def processes(stack):
     for role, children in stack.children.items():
         for child in children:
             for process in [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]:
-                yield role, process
+                # One that has just ended shows no environment.
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    yield role, process
     for name, server in (("postgres", stack.postgres), ("valkey", stack.valkey)):
         for process in [psutil.Process(server.child.pid), *psutil.Process(server.child.pid).children(recursive=True)]:
             yield name, process
