@@ -11,7 +11,8 @@ import asyncpg
 import psutil
 import pytest
 
-from flashsale.local.stack import DATABASE_ROLES, ROOT
+from flashsale.local.access import DATABASE_ROLES
+from flashsale.local.stack import ROOT
 from flashsale.settings import OPTIONAL, SECRETS, secret_names, variable
 
 OPTIONAL_VARIABLES = {variable(name) for name in OPTIONAL}

@@ -25,7 +25,7 @@ from flashsale.domain.errors import FlashSaleError, OtherSchema, Unavailable
 from flashsale.local.access import free_port
 from flashsale.local.postgres_server import LocalPostgres
 from flashsale.settings.groups import PostgresSettings
-from flashsale.usecases.ports import Connected
+from flashsale.usecases.live_changes import Connected
 from tests.conftest import ROOT, add_buyers, add_product, alembic, execute, make_settings, with_database
 from tests.support.certificates import certificate
 from tests.support.gates import ask

@@ -19,7 +19,7 @@ from flashsale.http.streams.channel import Stream
 from flashsale.http.streams.held import Streams, StreamsOutlast
 from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases.catalog import Catalog, CatalogFeed
-from flashsale.usecases.ports import Connected, OrderChanged
+from flashsale.usecases.live_changes import Connected, OrderChanged
 from flashsale.usecases.revocations import Revocations
 from tests.conftest import make_settings
 

@@ -22,8 +22,8 @@ from flashsale.http.heads import Malformed, is_line, method_of, parse_head
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from flashsale.http.contracts import ServerOfConnections
     from flashsale.http.messages import Answer, Headers, Request
-    from flashsale.http.server import Server
 
 HEAD_END = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -50,7 +50,7 @@ class Connection(asyncio.BufferedProtocol):
         "_waiting", "busy",
     )  # fmt: skip
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerOfConnections) -> None:
         """Belong to a server."""
         self._server = server
         self._transport: asyncio.Transport = None  # type: ignore[assignment]

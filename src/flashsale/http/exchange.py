@@ -14,7 +14,7 @@ from flashsale.http.messages import STATUS_LINES, Answer
 if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
-    from flashsale.http.connection import Connection
+    from flashsale.http.contracts import ConnectionOfExchange
     from flashsale.http.messages import Headers, Request
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ class Exchange:
 
     __slots__ = ("_connection", "_ended", "_parts", "_received", "_request", "_scope", "_start", "_streams")
 
-    def __init__(self, connection: Connection, request: Request, transport: asyncio.Transport) -> None:
+    def __init__(self, connection: ConnectionOfExchange, request: Request, transport: asyncio.Transport) -> None:
         """Belong to a connection."""
         self._connection = connection
         self._request: Request | None = request

@@ -312,29 +312,6 @@ class NotReadyProblem(Problem, kw_only=True):
     ]
 
 
-class StockEvent(Out):
-    """The data of an event of a product's stream; the event's id is the version."""
-
-    product_id: ProductId
-    stock: Annotated[int, shown("How many units are free.", 412, ge=0)]
-    version: Annotated[int, shown("Rises with every change of `stock`.", 88, ge=0)]
-
-
-class OrderEvent(Out):
-    """The data of an event of an order's stream; the event's id is the version."""
-
-    order_id: OrderId
-    status: Annotated[OrderStatus, shown("The order's state.", "confirmed")]
-    version: Annotated[int, shown("Rises with every change of the order's state.", 5, ge=0)]
-
-
-class TokenExpiredEvent(Out):
-    """The data of the event that ends a stream whose token has expired."""
-
-    order_id: OrderId
-    renew_at: Annotated[str, shown("Where to get another token.", f"/api/order/{ORDER_ID}/stream-token")]
-
-
 def buy_out(accepted: Accepted) -> BuyOut:
     """Render a 202."""
     return BuyOut(

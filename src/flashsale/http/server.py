@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from contextlib import suppress
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from flashsale.http.connection import Connection
 
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Coroutine
 
-    from litestar.types import Receive, Scope, Send
-
-    from flashsale.http.messages import Answer, Request
+    from flashsale.http.contracts import App
     from flashsale.settings.groups import HttpSettings
 
 BACKLOG = 4096
@@ -33,22 +31,6 @@ FILES_KEPT = 100
 
 ASKED_MAX = 64
 """Connections that are asked to give way to a new one."""
-
-
-class App(Protocol):
-    """What is served."""
-
-    def direct(self, request: Request) -> Coroutine[Any, Any, Answer] | None:
-        """Return what answers a request without the framework, or None."""
-        ...
-
-    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what `direct` left, as an ASGI app."""
-        ...
-
-    def refused(self, problem: Answer) -> None:
-        """Learn of something that was refused as no request."""
-        ...
 
 
 class Server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -10,7 +11,16 @@ from typing import TYPE_CHECKING
 from flashsale.local.children import ChildFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+ADMIN_EMAIL = "admin@flashsale.invalid"
+
+DATABASE_ROLES: Mapping[str, str] = {
+    "api": "flashsale_api",
+    **dict.fromkeys(("orders", "payments", "maintenance"), "flashsale_worker"),
+}
+"""The database user of each kind of process; the others are the owner of the tables."""
 
 PORTS = range(10_000, 32_768)
 """Below the range from which Linux takes ports of outgoing connections: none of those can take a port that is ours
@@ -78,3 +88,30 @@ def write_secret(path: Path, text: str) -> None:
         # Or, after a loss of power, the new name could stand on an empty file.
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def read_secrets(data_dir: Path) -> dict[str, str]:
+    """Return the secrets of a stack, made when there are none.
+
+    Raises:
+        ChildFailed: if the file with them is damaged.
+    """
+    path = data_dir / "secrets.json"
+    made = {
+        "jwt_secret": secrets.token_urlsafe(48),
+        "gateway_secret": secrets.token_urlsafe(24),
+        "admin_email": ADMIN_EMAIL,
+        "admin_password": secrets.token_urlsafe(18),
+    }
+    # Not in the files of releases whose processes were all the owner of the tables.
+    added = {role: secrets.token_hex(16) for role in sorted(set(DATABASE_ROLES.values()))}
+    if not path.exists():
+        write_secret(path, json.dumps({**made, **added}, indent=2) + "\n")
+    try:
+        loaded: dict[str, str] = json.loads(path.read_text())
+        known = {name: {**added, **loaded}[name] for name in (*made, *added)}
+    except (ValueError, KeyError, TypeError):
+        raise ChildFailed(f"{path} is damaged: delete it, and new secrets are made.") from None
+    if known != loaded:
+        write_secret(path, json.dumps(known, indent=2) + "\n")
+    return known

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
-import secrets
 import shlex
 import signal
 import socket
@@ -17,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from flashsale.local.access import write_secret
+from flashsale.local.access import DATABASE_ROLES, read_secrets, write_secret
 from flashsale.local.children import Child, ChildFailed, all_of, pss_bytes, run_to_end, start_ready
 from flashsale.local.logs import cut_logs
 from flashsale.local.postgres_server import LocalPostgres
@@ -31,13 +29,7 @@ ROOT = Path(__file__).parents[3]
 """The checkout: alembic.ini, migrations/ and workers/ are there."""
 
 BACKLOG = 4096
-ADMIN_EMAIL = "admin@flashsale.invalid"
 DATABASE = "flashsale"
-DATABASE_ROLES: Mapping[str, str] = {
-    "api": "flashsale_api",
-    **dict.fromkeys(("orders", "payments", "maintenance"), "flashsale_worker"),
-}
-"""The database user of each kind of process; the others are the owner of the tables."""
 
 POSTGRES_URL, OWNER_URL = "FLASHSALE_POSTGRES__URL", "FLASHSALE_POSTGRES__OWNER_URL"
 REDIS_URL = "FLASHSALE_REDIS__URL"
@@ -175,7 +167,7 @@ class Stack:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         self._close_to_others()
-        self.secrets = self._read_secrets()
+        self.secrets = read_secrets(self.data_dir)
         self._clear_metrics()
         self._listen()
         self._cutting = asyncio.create_task(cut_logs(self.log_dir))
@@ -366,27 +358,6 @@ class Stack:
             folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob("*.db"):
                 old.unlink()
-
-    def _read_secrets(self) -> dict[str, str]:
-        path = self.data_dir / "secrets.json"
-        made = {
-            "jwt_secret": secrets.token_urlsafe(48),
-            "gateway_secret": secrets.token_urlsafe(24),
-            "admin_email": ADMIN_EMAIL,
-            "admin_password": secrets.token_urlsafe(18),
-        }
-        # Not in the files of releases whose processes were all the owner of the tables.
-        added = {role: secrets.token_hex(16) for role in sorted(set(DATABASE_ROLES.values()))}
-        if not path.exists():
-            write_secret(path, json.dumps({**made, **added}, indent=2) + "\n")
-        try:
-            loaded: dict[str, str] = json.loads(path.read_text())
-            known = {name: {**added, **loaded}[name] for name in (*made, *added)}
-        except (ValueError, KeyError, TypeError):
-            raise ChildFailed(f"{path} is damaged: delete it, and new secrets are made.") from None
-        if known != loaded:
-            write_secret(path, json.dumps(known, indent=2) + "\n")
-        return known
 
     def _take_lock(self) -> None:
         lock = (self.data_dir / "lock").open("w")

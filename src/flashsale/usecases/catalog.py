@@ -20,12 +20,13 @@ from flashsale.domain.errors import (
 )
 from flashsale.domain.products import PRODUCT_ID_MAX, LiveStock, Product
 from flashsale.usecases.batching import Batcher
-from flashsale.usecases.ports import Connected, ProductChanged
+from flashsale.usecases.live_changes import Connected, ProductChanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from flashsale.usecases.ports import Change, LiveFeed, Products
+    from flashsale.usecases.live_changes import Change, LiveFeed
+    from flashsale.usecases.ports import Products
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ An adapter raises `Unavailable` when its server is away or too slow, and nothing
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flashsale.domain.payments import ChargeAnswer, LedgerEntry, PaymentAttempt, PaymentResult
     from flashsale.domain.products import LiveStock, NewProduct, Product, ProductChange
     from flashsale.domain.requests import Accepted, AdminRequest, BuyRequest, KeptAnswer, Proposal, Verdict
-    from flashsale.domain.users import Revocation, Role, User
+    from flashsale.domain.users import Role, User
 
 
 # --- the gate -------------------------------------------------------------------------------------------------------
@@ -366,46 +366,6 @@ class Users(Protocol):
 
     async def create_buyers(self, count: int, *, prefix: str) -> Sequence[UUID]:
         """Create buyers without a password in bulk; a repetition gives the same ones."""
-        ...
-
-
-# --- live changes ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connected:
-    """The listening connection is (again) open. Earlier notifications may be lost, so the reader reads everything."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderChanged:
-    """An order moved."""
-
-    order_id: UUID
-    status: OrderStatus
-    version: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProductChanged:
-    """A product was created, changed or loaded."""
-
-    product_id: int
-
-
-Change: TypeAlias = "Connected | OrderChanged | ProductChanged | LiveStock | Revocation"
-
-
-class LiveFeed(Protocol):
-    """What Postgres notifies, as it comes; never ends, connects again by itself."""
-
-    def changes(self) -> AsyncIterator[Change]:
-        """Return changes; a `Connected` comes first and after every loss of the connection."""
-        ...
-
-    @property
-    def connected(self) -> bool:
-        """Whether the listening connection stands."""
         ...
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from flashsale.domain.products import Product
     from flashsale.usecases.catalog import Catalog
-    from flashsale.usecases.ports import LiveFeed
+    from flashsale.usecases.live_changes import LiveFeed
 
 log = structlog.get_logger(__name__)
 

@@ -15,14 +15,14 @@ import structlog
 
 from flashsale.domain.errors import FlashSaleError, Unavailable
 from flashsale.domain.users import Revocation
-from flashsale.usecases.ports import Connected
+from flashsale.usecases.live_changes import Connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from uuid import UUID
 
     from flashsale.domain.users import Principal
-    from flashsale.usecases.ports import Change, LiveFeed
+    from flashsale.usecases.live_changes import Change, LiveFeed
 
 log = structlog.get_logger(__name__)
 

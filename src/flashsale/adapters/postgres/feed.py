@@ -16,12 +16,12 @@ from flashsale.adapters.postgres.timeline import adopt_timeline, takes_writes
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import LiveStock
 from flashsale.domain.users import Revocation
-from flashsale.usecases.ports import Connected, OrderChanged, ProductChanged
+from flashsale.usecases.live_changes import Connected, OrderChanged, ProductChanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from flashsale.usecases.ports import Change
+    from flashsale.usecases.live_changes import Change
 
 log = structlog.get_logger(__name__)
 

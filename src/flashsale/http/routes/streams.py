@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 from flashsale.http.fields import TOKEN
 from flashsale.http.limits import count
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
-from flashsale.http.schemas import OrderEvent, StockEvent, TokenExpiredEvent
+from flashsale.http.streams.events import OrderEvent, StockEvent, TokenExpiredEvent
 from flashsale.http.streams.held import Streams
 
 UseStreams = NamedDependency[SkipValidation[Streams]]

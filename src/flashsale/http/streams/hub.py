@@ -13,7 +13,7 @@ from flashsale.domain.orders import FINAL, OrderStatus
 from flashsale.domain.products import LiveStock
 from flashsale.http.streams.channel import SLICE, Channel, Stream, end_soon
 from flashsale.usecases.batching import Batcher
-from flashsale.usecases.ports import Connected, OrderChanged
+from flashsale.usecases.live_changes import Connected, OrderChanged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

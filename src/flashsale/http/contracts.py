@@ -1,0 +1,81 @@
+"""What the parts of the server ask of each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    import contextvars
+    from collections.abc import Callable, Coroutine
+
+    from litestar.types import Receive, Scope, Send
+
+    from flashsale.http.messages import Answer, Request
+
+
+class App(Protocol):
+    """What is served."""
+
+    def direct(self, request: Request) -> Coroutine[Any, Any, Answer] | None:
+        """Return what answers a request without the framework, or None."""
+        ...
+
+    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what `direct` left, as an ASGI app."""
+        ...
+
+    def refused(self, problem: Answer) -> None:
+        """Learn of something that was refused as no request."""
+        ...
+
+
+class ServerOfConnections(Protocol):
+    """What a connection asks of its server."""
+
+    app: App
+    head_bytes_max: int
+    body_bytes_max: int
+    request_timeout_s: float
+    keep_alive_s: float
+    buffer: memoryview
+    loop: asyncio.AbstractEventLoop
+    date: bytes
+    draining: bool
+
+    @property
+    def refused(self) -> Callable[[Answer], None]:
+        """Count what was refused as no request."""
+        ...
+
+    def take(self, connection: Any) -> bool:
+        """Keep a new connection, if there is room."""
+        ...
+
+    def forget(self, connection: Any) -> None:
+        """Learn that a connection is closed."""
+        ...
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
+        """Run something for a connection."""
+        ...
+
+
+class ConnectionOfExchange(Protocol):
+    """What an exchange asks of its connection."""
+
+    def answer(self, answer: Answer) -> None:
+        """Answer the request."""
+        ...
+
+    def begin_stream(self, head: bytes) -> None:
+        """Send the head of an answer that ends with the connection."""
+        ...
+
+    async def write(self, body: bytes) -> None:
+        """Send a part of a stream."""
+        ...
+
+    def end_stream(self) -> None:
+        """End a stream."""
+        ...
