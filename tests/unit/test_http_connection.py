@@ -645,7 +645,7 @@ async def test_a_request_that_is_in_the_kernel_when_idle_connections_are_closed_
 async def test_a_request_that_is_half_here_when_idle_connections_are_closed_is_answered(app, connect):
     first, second = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab", b"cd"
     reader, writer = await connect(first)
-    while not any(connection._request for connection in app.server.connections):
+    while not any(connection._has_begun() for connection in app.server.connections):
         await asyncio.sleep(0)
     stopping = asyncio.create_task(app.server.stop(leave_s=0, finish_s=5))
     await asyncio.sleep(0.05)
@@ -726,7 +726,7 @@ async def test_a_full_server_lets_an_old_unfinished_request_go_and_no_young_one(
     app.server.connections_max = 1
     app.server.request_timeout_s = 100
     slow, _ = await connect(b"GET / HTTP/1.1\r\n")
-    while not any(connection._head for connection in app.server.connections):
+    while not any(connection._has_begun() for connection in app.server.connections):
         await asyncio.sleep(0)
     reader, _ = await connect()
     await refused(reader, 503, "unavailable")

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection: each of its bytes belongs to one request, and what it may cost is bounded.
 
-llhttp parses (by httptools). It is fed no byte beyond the end of a head or a body, so that requests never mix; one is
-answered before the next is read. What RFC 9112 does not allow is refused, and the connection ends.
+`RequestReader` reads the requests; one is answered before the next is read. What RFC 9112 does not allow is refused,
+and the connection ends.
 """
 
 from __future__ import annotations
@@ -13,19 +13,16 @@ import termios
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-import httptools
-
 from flashsale.http import problems
 from flashsale.http.exchange import Exchange
-from flashsale.http.heads import Malformed, is_line, method_of, parse_head
+from flashsale.http.reading import Refused, RequestReader
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from flashsale.http.contracts import ServerOfConnections
-    from flashsale.http.messages import Answer, Headers, Request
+    from flashsale.http.messages import Answer
 
-HEAD_END = b"\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 STEPS_MAX = 64
@@ -35,19 +32,12 @@ PATIENCE = 0.1
 """The part of its time in which an unfinished request is left alone when another connection needs the room."""
 
 
-class _Refused(Exception):
-    def __init__(self, problem: Answer) -> None:
-        self.problem = problem
-
-
 class Connection(asyncio.BufferedProtocol):
     """From its first byte to its last."""
 
     __slots__ = (
-        "_advancing", "_blocked", "_body", "_body_bytes", "_chunked", "_complete", "_deadline_s", "_dropping", "_ended",
-        "_exchange", "_gone", "_head", "_head_bytes", "_head_done", "_headers", "_keep", "_left", "_parser", "_paused",
-        "_peer", "_request", "_rest", "_server", "_timer", "_trailers", "_transport", "_under_way", "_upgrade",
-        "_waiting", "busy",
+        "_advancing", "_blocked", "_deadline_s", "_dropping", "_ended", "_exchange", "_gone", "_paused", "_peer",
+        "_reader", "_rest", "_server", "_timer", "_transport", "_under_way", "_waiting", "busy",
     )  # fmt: skip
 
     def __init__(self, server: ServerOfConnections) -> None:
@@ -55,19 +45,14 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._peer = ""
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._reader: RequestReader | None = RequestReader(
+            head_bytes_max=server.head_bytes_max, body_bytes_max=server.body_bytes_max
+        )
+        """None once a stream has begun: what the client still sends is dropped."""
         self._rest = b""
         """Bytes that were not parsed: at most one read more than a request while another request is answered."""
-        self._head = b""
-        """The part of a head that came in reads before."""
-        self._headers: Headers = []
-        self._head_bytes = self._body_bytes = self._left = 0
-        """Bytes of the current request: outside of its body, in its body, and of its body that have not arrived."""
-        self._head_done = self._complete = self._chunked = self._upgrade = self._trailers = self._under_way = False
-        self._keep = True
-        self._request: Request | None = None
-        """The request whose body comes, or which is answered."""
-        self._body: list[bytes] = []
+        self._under_way = False
+        """Whether a request has begun to come."""
         self.busy = False
         """Whether a request is being answered."""
         self._advancing = False
@@ -127,42 +112,17 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Wait with other answers until the client takes those that it was sent; not for ever."""
         self._blocked = True
-        self._limit(self._server.request_timeout_s if self._parser else self._server.keep_alive_s)
+        self._limit(self._server.request_timeout_s if self._reader else self._server.keep_alive_s)
 
     def resume_writing(self) -> None:
         """Go on."""
         self._blocked = False
         self._wake()
-        if self._parser is None:
+        if self._reader is None:
             self._stop_timer()
         elif not self._dropping:
             self._rest_until_next()
             self.advance()
-
-    # The parser tells.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a field; trailers, which come after the head, have no meaning here."""
-        if self._head_done:
-            self._trailers = True
-        else:
-            self._headers.append((name.lower(), value.strip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        """Note whether the connection may go on after this request."""
-        if not self._head_done:
-            self._head_done = True
-            self._keep = self._parser.should_keep_alive()
-
-    def on_body(self, body: bytes) -> None:
-        """Keep a part of the body."""
-        self._body.append(body)
-        self._body_bytes += len(body)
-        self._head_bytes -= len(body)
-
-    def on_message_complete(self) -> None:
-        """Note the end."""
-        self._complete = True
 
     # Requests come.
 
@@ -173,19 +133,14 @@ class Connection(asyncio.BufferedProtocol):
         self._advancing = True
         steps = 0
         try:
-            while self._rest and not (self.busy or self._blocked or self._dropping):
+            while self._rest and self._reader and not (self.busy or self._blocked or self._dropping):
                 steps += 1
                 if steps > STEPS_MAX:
                     self._server.loop.call_soon(self.advance)
                     break
-                if self._request is None:
-                    self._read_head()
-                else:
-                    self._read_body()
-        except _Refused as refused:
+                self._read(self._reader)
+        except Refused as refused:
             self._refuse(refused.problem)
-        except (Malformed, httptools.HttpParserError):
-            self._refuse(problems.MALFORMED)
         finally:
             self._advancing = False
         self._read_or_pause()
@@ -201,86 +156,20 @@ class Connection(asyncio.BufferedProtocol):
         if self._ended and not (self.busy or self._blocked or self._rest):
             self._close()
 
-    def _read_head(self) -> None:
-        came = len(self._head)
-        head = self._head + self._rest if came else self._rest
-        end = head.find(HEAD_END, max(0, came - 3))
-        end = len(head) if end < 0 else end + len(HEAD_END)
-        self._rest, head = head[end:], head[:end]
-        left = self._server.head_bytes_max - self._head_bytes
-        too_long = len(head) - came > left
-        self._head = head
-        # What is refused, and why, does not depend on the pieces in which it comes.
-        self._feed(head[came : came + left])
-        if too_long:
-            raise _Refused(problems.TARGET_TOO_LONG if is_line(head[: came + left]) else problems.HEAD_TOO_LARGE)
-        if not self._head_done:
-            self._wait_for_more()
-            return
-        parsed = parse_head(head, self._headers)
-        self._head = b""
-        self._request, self._chunked, self._left = parsed.request, parsed.chunked, parsed.length
-        self._keep = self._keep and not parsed.closes
-        if self._left > self._server.body_bytes_max:
-            raise _Refused(problems.BODY_TOO_LARGE)
-        if self._upgrade:
-            # The other protocol is not offered. llhttp would leave the body to it; here it is read like any other.
-            self._parser = httptools.HttpRequestParser(self)
-            if self._chunked or self._left:
-                self._complete = False
-                self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % parsed.framing)
-        if self._complete:
-            self._serve()
+    def _read(self, reader: RequestReader) -> None:
+        self._rest, complete = reader.read(self._rest)
+        if complete:
+            self._serve(reader)
         elif not self._rest:
-            if parsed.expects_continue:
+            if reader.expects_continue:
+                reader.expects_continue = False
                 self._transport.write(CONTINUE)
             self._wait_for_more()
 
-    def _read_body(self) -> None:
-        data, self._rest = self._rest, b""
-        if not self._chunked:
-            self._left -= len(data)
-            if self._left < 0:
-                data, self._rest = data[: self._left], data[self._left :]
-            self._feed(data)
-        else:
-            # A chunked body can only end with the end of a line.
-            start = 0
-            while start < len(data) and not self._complete:
-                split = self._head.endswith(b"\r") and data[start] == ord("\n")
-                end = start + 1 if split else data.find(b"\r\n", start) + 2
-                if end <= start + 1 and not split:
-                    end = len(data)
-                bytes_max = min(
-                    self._server.body_bytes_max - self._body_bytes, self._server.head_bytes_max - self._head_bytes
-                )
-                end = min(end, start + bytes_max + 1)
-                self._head = data[start:end]
-                self._feed(self._head)
-                start = end
-                if self._body_bytes > self._server.body_bytes_max:
-                    raise _Refused(problems.BODY_TOO_LARGE)
-                if self._head_bytes > self._server.head_bytes_max:
-                    raise _Refused(problems.HEAD_TOO_LARGE)
-            self._rest = data[start:]
-        if self._complete:
-            self._head = b""
-            self._request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)  # type: ignore[union-attr]
-            self._serve()
-        else:
-            self._wait_for_more()
-
-    def _feed(self, piece: bytes) -> None:
-        self._head_bytes += len(piece)
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            self._upgrade = True
-
     # Answers go.
 
-    def _serve(self) -> None:
-        request = self._request
+    def _serve(self, reader: RequestReader) -> None:
+        request = reader.request
         assert request is not None  # noqa: S101 - for the type checker
         self.busy, self._under_way, self._deadline_s = True, False, math.inf
         request.peer = self._peer
@@ -307,9 +196,11 @@ class Connection(asyncio.BufferedProtocol):
         """Answer the request; the connection then goes on with the next, or ends."""
         if self._gone:
             return
-        request = self._request
+        reader = self._reader
+        assert reader is not None  # noqa: S101 - for the type checker
+        request = reader.request
         assert request is not None  # noqa: S101 - for the type checker
-        keep = self._keep and not self._server.draining
+        keep = reader.keeps and not self._server.draining
         end = (
             b"\r\n"
             if keep and request.version == "1.1"
@@ -319,16 +210,11 @@ class Connection(asyncio.BufferedProtocol):
             b"%b%b%b%b" % (answer.head, self._server.date, end, b"" if request.method == "HEAD" else answer.body)
         )
         self.busy = False
-        self._exchange = self._request = None
+        self._exchange = None
+        reader.begin_next()
         if not keep:
             self._end()
             return
-        self._headers, self._body = [], []
-        self._head_bytes = self._body_bytes = 0
-        if self._trailers:
-            # llhttp lets `Connection` in a trailer end the connection.
-            self._parser = httptools.HttpRequestParser(self)
-        self._head_done = self._complete = self._upgrade = self._trailers = False
         self._rest_until_next()
 
     def _refuse(self, problem: Answer) -> None:
@@ -337,14 +223,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def _say(self, problem: Answer) -> None:
         self._server.refused(problem)
-        request = self._request
-        looks = method_of(self._head) == b"HEAD" if request is None else request.method == "HEAD"
-        body = b"" if looks else problem.body
+        body = b"" if self._reader is not None and self._reader.is_head else problem.body
         self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (problem.head, self._server.date, body))
 
     def _end(self) -> None:
         """Send nothing more, and drop what comes until the client ends: to close at once might cost it the answer."""
-        self._dropping, self._rest, self._head, self._body = True, b"", b"", []
+        self._dropping, self._rest = True, b""
+        if self._reader is not None:
+            self._reader.begin_next()
         if self._ended or self._transport.is_closing():
             self._close()
             return
@@ -365,8 +251,8 @@ class Connection(asyncio.BufferedProtocol):
     def begin_stream(self, head: bytes) -> None:
         """Send the head of an answer that ends with the connection; what the client still sends is dropped."""
         self._transport.write(b"%b%bconnection: close\r\n\r\n" % (head, self._server.date))
-        self._parser = self._request = None
-        self._dropping, self._rest, self._headers, self._body = True, b"", [], []
+        self._reader = None
+        self._dropping, self._rest = True, b""
         self._stop_timer()
         if self._paused:
             self._paused = False
@@ -390,7 +276,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close_idle(self) -> bool:
         """Close unless a request is being answered, or a part of one is here: its answer ends the connection."""
-        if self.busy or self._head or self._request or self._rest or self._has_unread():
+        if self.busy or self._rest or self._has_begun() or self._has_unread():
             return False
         self._close()
         return True
@@ -404,6 +290,9 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
             return True
         return self.close_idle()
+
+    def _has_begun(self) -> bool:
+        return self._reader is not None and self._reader.has_begun
 
     def _has_unread(self) -> bool:
         """Whether the kernel holds bytes of the client: to close now would reset the connection under its request."""
@@ -453,7 +342,7 @@ class Connection(asyncio.BufferedProtocol):
             self._timer = self._server.loop.call_later(left_s, self._expire)
         elif self._blocked or self._dropping:
             self._transport.abort()
-        elif self._under_way and (self._head or self._request):
+        elif self._under_way and self._has_begun():
             self._refuse(problems.TOO_SLOW)
         else:
             self._close()
