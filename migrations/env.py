@@ -46,7 +46,7 @@ def connect(url: str) -> psycopg.Connection:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         connection.close()
-        sys.exit(f"The database's encoding is {encoding}: create it with ENCODING 'UTF8'.")
+        sys.exit(f"{NAMED}: the database's encoding is {encoding}; create it with ENCODING 'UTF8'.")
     return connection
 
 

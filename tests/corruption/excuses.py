@@ -39,6 +39,8 @@ EXCUSES: tuple[Excuse, ...] = (
         "who a person is, and the password, only that person knows",
     ),
     Excuse(r"users\.role", (), "an administrator gave it; there is no second record"),
+    Excuse(r"(users\.generation|revocations\..*)", (), "which tokens of an account have ended has no second record"),
+    Excuse(r"admin_requests\..*", (), "what an administrator sent and was answered has no second record"),
     Excuse(r"users\.created_at", ("aged", "swapped"), "an account only has to be older than its orders"),
     Excuse(r"products\.created_at", ("aged",), "a product only has to be older than its terms and orders"),
     Excuse(

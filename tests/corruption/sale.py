@@ -24,7 +24,7 @@ from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeAnswer as Answer
 from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.products import LimitPer, PaymentMode, ProductChange
-from flashsale.domain.requests import BuyRequest
+from flashsale.domain.requests import AdminRequest, BuyRequest
 from flashsale.domain.users import Principal, Role
 from flashsale.simulator.ledger import Ledger
 from flashsale.usecases import gate_audit, ledger_audit
@@ -186,6 +186,10 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     )
     await database.fetch(_Statement("UPDATE products SET price_minor = 89999 WHERE product_id = 1"))
     await services.catalog.refresh()
+    # An administrator's request under a key, and an account that was signed out.
+    request = AdminRequest(user_id=users[6], key="a", fingerprint=bytes(16))
+    await services.administer.change(by_buyer.product_id, ProductChange(fields={"name": "Cover"}), request=request)
+    await services.users.raise_generation(users[6])
     await sale.buy(automatic, users[3], "unknown", key="b", tries=2)
     await sale.buy(automatic, users[4], "processing_payment", key="b")
     await sale.buy(automatic, users[5], "queued", key="b")

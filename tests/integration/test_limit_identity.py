@@ -93,7 +93,7 @@ async def test_accounts_of_one_root_cannot_race_past_the_limit(services, db, loc
     if not locked:
         text = await db.fetchval("SELECT pg_get_functiondef('hold_email_roots_v1'::regproc)")
         assert "pg_advisory_xact_lock(7003, l.lock)" in text
-        await db.execute(text.replace("PERFORM pg_advisory_xact_lock(7003, l.lock)", "PERFORM pg_sleep(0.02), l.lock"))
+        await db.execute(text.replace("PERFORM pg_advisory_xact_lock(7003, l.lock)", "PERFORM pg_sleep(0.3), l.lock"))
     product = await add_product(services, allotment=500, limit_per_buyer=3, limit_per=ROOT)
     users = list(itertools.chain(*zip(await tags(services, 60), await tags(services, 60), strict=True)))
     batches = [sorted(users[at : at + 4]) for at in range(0, 120, 4)]

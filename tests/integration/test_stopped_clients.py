@@ -29,7 +29,7 @@ class Stopping(dict):
         return super().keys()
 
 async def main(product_id):
-    database = Database(read_settings().postgres, name="stopped")
+    database = Database(read_settings("api").postgres, name="stopped")
     await database.open()
     products = PostgresProducts(database)
     try:

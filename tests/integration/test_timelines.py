@@ -234,7 +234,10 @@ async def test_a_clock_that_went_back_does_not_take_versions_back(db):
 async def test_a_role_without_privileges_over_the_server_can_adopt_a_time_line(db):
     async with db.transaction():
         await db.execute("UPDATE timeline SET life = 'another server'")
-        await db.execute("CREATE ROLE plain; GRANT SELECT, UPDATE ON timeline TO plain; SET LOCAL ROLE plain")
+        await db.execute(
+            "CREATE ROLE plain; GRANT SELECT, UPDATE ON timeline TO plain; "
+            "GRANT EXECUTE ON FUNCTION adopt_timeline_v1 TO plain; SET LOCAL ROLE plain"
+        )
         assert await adopt_timeline(db) == await adopt_timeline(db)
         await db.execute("RESET ROLE; DROP OWNED BY plain; DROP ROLE plain")
 
