@@ -30,6 +30,8 @@ def upgrade() -> None:
     op.execute("ALTER TABLE users ADD COLUMN generation integer NOT NULL DEFAULT 0 CHECK (generation >= 0)")
     op.execute(TABLE)
     op.execute("CREATE INDEX revocations_revoked_at ON revocations (revoked_at)")
+    # Each process reads the administrators every few seconds.
+    op.execute("CREATE INDEX users_administrators ON users (email) WHERE role = 'admin'")
     for name in FUNCTIONS:
         op.execute((SQL / "functions" / f"{name}.sql").read_text())
     op.execute("""
@@ -55,5 +57,6 @@ def downgrade() -> None:
         op.execute(f"DROP TRIGGER {name} ON users")
     for name in reversed(FUNCTIONS):
         op.execute(f"DROP FUNCTION {name}")
+    op.execute("DROP INDEX users_administrators")
     op.execute("DROP TABLE revocations")
     op.execute("ALTER TABLE users DROP COLUMN generation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.products import PaymentMode, ProductChange
+from flashsale.domain.requests import AdminRequest
 from flashsale.domain.users import Principal, Role
 from tests.conftest import add_buyers, add_product
 from tests.growth.old_orders import RARE
@@ -77,6 +79,13 @@ class Shop:
             "new product": self.offer,
             "change of a product": self.change,
             "load of the gate": self.load,
+            "request of an administrator": self.administer,
+            "limit per e-mail root": lambda: acceptance(self.services).limit_ids(self.buyers[:3]),
+            "sign-out": lambda: self.services.users.raise_generation(self.buyers[4]),
+            "revocations": self.services.revocations.refresh,
+            "generations": lambda: self.services.users.generations(self.buyers[:3]),
+            "account": lambda: self.services.users.account(self.buyers[0]),
+            "administrators": self.services.users.administrators,
             "log in": lambda: self.services.users.credentials("nobody@buyers.invalid"),
         }
 
@@ -120,6 +129,13 @@ class Shop:
         order_id = await accept_one(self.services, self.product, user, epoch=None)
         await self.services.order_rows.process([order_id], payment_due_s=30)
         await self.services.orders.cancel(order_id, Principal(user_id=user, role=Role.BUYER))
+
+    async def administer(self):
+        """Change a product under a key, and ask again."""
+        request = AdminRequest(user_id=self.buyers[5], key=uuid.uuid4().hex, fingerprint=bytes(16))
+        change = ProductChange(fields={"name": "Phone"})
+        for _ in range(2):
+            await self.services.administer.change(self.product.product_id, change, request=request)
 
     async def offer(self):
         made = await add_product(self.services, allotment=1)

@@ -9,8 +9,9 @@ ORDERS = 20_000
 """Some 500 pages of orders and 900 of their events: more than any statement of the regular work may read."""
 
 AIM = 2
-DEPTH_PAGES = 40
-"""What larger indexes may cost in addition to the aim: one or two more pages per look-up."""
+DEPTH_PAGES = 120
+"""What larger indexes may cost in addition to the aim: one or two more pages for each of some sixty look-ups. A
+statement that reads a whole table of the history reads more than 300."""
 
 EXCUSED = {
     "audit": "`flashsale audit` reads everything",
@@ -29,7 +30,12 @@ SELDOM = {
     "users.set_password": "by hand",
     "users.buyers": "accounts that a load test makes",
     "users.create_buyers": "the same",
-    "users.create_user": "looks nothing up",
+    "administration.keep": "by the key of a request",
+    "payments.announce": "a second attempt; by its number",
+    "products.recount_limits": "a change of what a limit counts; reads the live orders of one product",
+    "users.create_admin": "looks nothing up",
+    "users.create_buyer": "looks nothing up",
+    "users.set_role": "by hand",
 }
 """Statements that may, too."""
 
@@ -52,6 +58,6 @@ async def test_regular_work_reads_no_history(settings, db):
         await add_old_orders(db, ORDERS)
         old = await read()
     left_out = {name for name in statements() if name.partition(".")[0] not in EXCUSED} - set(old) - set(SELDOM)
-    assert not left_out, "each statement is regular work, or seldom"
+    assert not left_out, f"each statement is regular work, or seldom: {sorted(left_out)}"
     more = {name: (young.get(name, 0), pages) for name, pages in old.items()}
     assert {name: (few, many) for name, (few, many) in more.items() if many > AIM * few + DEPTH_PAGES} == {}
