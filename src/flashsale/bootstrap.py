@@ -127,19 +127,24 @@ async def open_accounts(settings: Settings, *, name: str) -> AsyncIterator[tuple
         yield Accounts(users, passwords, None), users
 
 
+def _accounts(opened: AsyncExitStack, settings: Settings, users: PostgresUsers) -> Accounts:
+    """Wire the accounts of an API process: with limits on logins."""
+    passwords = Argon2Passwords(
+        concurrency=settings.auth.hash_concurrency,
+        queue_max=settings.auth.hash_queue_max,
+        wait_s=settings.auth.hash_wait_s,
+    )
+    opened.push_async_callback(passwords.close)
+    login_limits = RedisLoginLimits(settings.redis, settings.logins)
+    opened.push_async_callback(login_limits.close)
+    return Accounts(users, passwords, login_limits)
+
+
 @asynccontextmanager
 async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterator[Services]:
     """Wire the services; servers that are away are no error here. Leaving the block closes everything."""
     async with AsyncExitStack() as opened:
         database, gate = await _open_servers(opened, settings, f"flashsale-{name}")
-        passwords = Argon2Passwords(
-            concurrency=settings.auth.hash_concurrency,
-            queue_max=settings.auth.hash_queue_max,
-            wait_s=settings.auth.hash_wait_s,
-        )
-        opened.push_async_callback(passwords.close)
-        login_limits = RedisLoginLimits(settings.redis, settings.logins)
-        opened.push_async_callback(login_limits.close)
         products, books = PostgresProducts(database), PostgresGateBooks(database)
         users = PostgresUsers(database)
         order_rows = PostgresOrders(database)
@@ -167,7 +172,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             await revocations.refresh()
         for polling in (asyncio.create_task(catalog.poll()), asyncio.create_task(revocations.poll())):
             opened.callback(polling.cancel)
-        accounts = Accounts(users, passwords, login_limits)
+        accounts = _accounts(opened, settings, users)
         sessions = Sessions(users, accounts, revocations)
         yield Services(
             settings=settings,

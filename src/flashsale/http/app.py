@@ -24,7 +24,9 @@ from flashsale.http.streams.held import Streams, StreamsOutlast
 from flashsale.http.streams.hub import LiveHub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from litestar.types import ControllerRouterHandler, ExceptionHandlersMap
 
     from flashsale.http.openapi import Described
     from flashsale.usecases.services import Services
@@ -39,6 +41,28 @@ class JsonRequest(Request[Any, Any, Any]):
             return await super().json()
         except UnicodeDecodeError as error:
             raise SerializationException("not UTF-8") from error
+
+
+ROUTES: Sequence[ControllerRouterHandler] = (
+    products.list_products,
+    products.one_product,
+    orders.pay,
+    orders.cancel,
+    orders.stream_token,
+    admin.routes,
+    health.live,
+    health.ready,
+    health.metrics,
+    streams.stock_stream,
+    streams.order_stream,
+)
+"""The routes that the framework serves; the direct ones are in their modules."""
+
+HANDLERS: ExceptionHandlersMap = {
+    FlashSaleError: problems.domain_error_handler,
+    HTTPException: problems.http_error_handler,
+    Exception: problems.unexpected_error_handler,
+}
 
 
 def build_app(services: Services, hub: LiveHub) -> Edge:
@@ -65,30 +89,14 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
             await asyncio.wait(tasks)
 
     app = Litestar(
-        route_handlers=[
-            products.list_products,
-            products.one_product,
-            orders.pay,
-            orders.cancel,
-            orders.stream_token,
-            admin.routes,
-            health.live,
-            health.ready,
-            health.metrics,
-            streams.stock_stream,
-            streams.order_stream,
-        ],
+        route_handlers=ROUTES,
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False),
             "tokens": Provide(lambda: tokens, sync_to_thread=False),
             "streams": Provide(lambda: held, sync_to_thread=False),
             "flusher": Provide(lambda: flusher, sync_to_thread=False),
         },
-        exception_handlers={
-            FlashSaleError: problems.domain_error_handler,
-            HTTPException: problems.http_error_handler,
-            Exception: problems.unexpected_error_handler,
-        },
+        exception_handlers=HANDLERS,
         # Each route declares its operation; see `reference`.
         openapi_config=None,
         state=State({"tokens": tokens, "sessions": services.sessions, "limits": limits}),
