@@ -6,6 +6,7 @@ import time
 import unicodedata
 import uuid
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -208,7 +209,10 @@ async def test_a_flood_of_logins_does_not_keep_the_administrator_out(settings, m
         while len(_passwords(services)._waiting[accounts.Lane.OTHERS]) < settings.auth.hash_queue_max:
             await asyncio.sleep(0.01)
         began_s = time.monotonic()
-        answers = [await log_in(at("203.0.113.9"), email) for _ in range(3 if lanes else 1)]
+        if lanes:
+            answers = [await log_in(at("203.0.113.9"), email) for _ in range(3)]
+        else:
+            answers = await asyncio.gather(*(log_in(at("203.0.113.9"), email) for _ in range(10)))
         took_s = time.monotonic() - began_s
         stopped = True
         seen = {status for statuses in await asyncio.gather(*flooding) for status in statuses}
@@ -217,8 +221,9 @@ async def test_a_flood_of_logins_does_not_keep_the_administrator_out(settings, m
         assert [answer.status_code for answer in answers] == [200] * 3
         assert took_s < 3 * settings.auth.hash_wait_s + 5
     else:
-        assert [answer.status_code for answer in answers] == [503]
-        assert answers[0].headers["retry-after"]
+        kept_out = [answer for answer in answers if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE]
+        assert kept_out
+        assert kept_out[0].headers["retry-after"]
 
 
 async def test_a_hash_is_waited_for_only_so_long(settings, monkeypatch):
