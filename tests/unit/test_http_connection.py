@@ -512,6 +512,19 @@ async def test_a_client_is_told_to_go_on_before_it_sends_a_body(_app, connect):
 
 
 @over_sockets
+async def test_a_client_that_has_sent_its_body_is_not_told_to_go_on(_app, connect):
+    waits = POST + b"Expect: 100-continue\r\n"
+    reader, writer = await connect(waits + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe")
+    writer.write(b"\r\n0\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+    reader, writer = await connect(waits + b"Content-Length: 2\r\n\r\nhe" + POST[:8])
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    await reader.readexactly(1)
+    writer.write(POST[8:] + b"Content-Length: 0\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+
+
+@over_sockets
 async def test_an_old_client_is_not_told_to_go_on(_app, connect):
     reader, writer = await connect(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
     await asyncio.sleep(0.05)

@@ -165,6 +165,9 @@ class Connection(asyncio.BufferedProtocol):
                 reader.expects_continue = False
                 self._transport.write(CONTINUE)
             self._wait_for_more()
+        else:
+            # A part of the body is here: the client does not wait.
+            reader.expects_continue = False
 
     # Answers go.
 

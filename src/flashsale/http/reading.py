@@ -84,7 +84,7 @@ class RequestReader:
         if self._trailers:
             # llhttp lets `Connection` in a trailer end the connection.
             self._parser = httptools.HttpRequestParser(self)
-        self._head_done = self._complete = self._upgrade = self._trailers = False
+        self._head_done = self._complete = self._upgrade = self._trailers = self.expects_continue = False
 
     # The parser tells.
 
