@@ -34,8 +34,7 @@ FOR EACH ROW WHEN (new.free > old.free AND old.free < 100)
 EXECUTE FUNCTION note_raised_stock_v1();
 CREATE TRIGGER buyer_units_released
 BEFORE UPDATE OF units ON buyer_units
--- An accept that takes back what it has just counted for a proposal releases nothing.
-FOR EACH ROW WHEN (new.units < old.units AND old.xmin <> pg_current_xact_id()::xid)
+FOR EACH ROW WHEN (new.units < old.units)
 EXECUTE FUNCTION note_released_buyer_v1();
 """
 
