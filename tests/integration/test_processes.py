@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import httpx
+import psutil
 import pytest
 
 from tests.conftest import ROOT
@@ -15,7 +16,9 @@ from tests.support.processes import wait_for
 def served(postgres_url, valkey, redis, tmp_path):
     """`flashsale serve` with two processes: its address, itself, its folder of metrics."""
     with socket.create_server(("127.0.0.1", 0)) as sock, (tmp_path / "serve.log").open("w") as log:
-        command = [sys.executable, "-m", "flashsale.cli", "serve", "--fd", str(sock.fileno())]
+        # The soft limit of open files that many systems give a program.
+        few_files = ["sh", "-c", 'ulimit -S -n 1024 && exec "$@"', "sh"]
+        command = [*few_files, sys.executable, "-m", "flashsale.cli", "serve", "--fd", str(sock.fileno())]
         environment = {
             **os.environ,
             "FLASHSALE_POSTGRES__URL": postgres_url,
@@ -56,6 +59,9 @@ def test_several_processes_share_a_socket_start_again_and_stop_together(served):
 
     wait_for(lambda: len(see()) == 2, timeout_s=60)
     assert not list(folder.glob(f"gauge_live*_{parent.pid}.db"))
+    for pid in (parent.pid, *children(parent)):
+        files, files_max = psutil.Process(pid).rlimit(psutil.RLIMIT_NOFILE)
+        assert files == files_max > 1024
     killed = min(children(parent))
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: len(see()) == 3, timeout_s=60)

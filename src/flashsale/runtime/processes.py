@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 import time
@@ -39,6 +40,7 @@ def run_processes(count: int, run: Callable[[], None], sock: socket.socket | Non
     These are sent SIGTERM and SIGINT, and this ends once all have; one that ends before is started again. To be called
     before there are threads or an event loop.
     """
+    allow_files()
     if count == 1:
         run()
         return
@@ -66,6 +68,16 @@ def run_processes(count: int, run: Callable[[], None], sock: socket.socket | Non
                 log.error("process.ended", pid=ended)
                 time.sleep(restarts.pause_s())
                 children[_fork(run)] = restarts
+
+
+def allow_files() -> None:
+    """Raise the soft limit of open files to the hard one; each connection is a file.
+
+    Many systems start programs with a soft limit of 1,024, which is for programs that call `select`.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):  # macOS refuses an unlimited number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def settle_collector() -> None:
