@@ -149,12 +149,12 @@ class Shop(ABC):
     async def charge(self, order_id: uuid.UUID, amount: Money) -> bool:
         """Charge an order; whether the money came. An unclear answer is asked for again under the same key."""
         for _ in range(CHARGES_MAX):
-            answer = await self.gateway.charge(key=f"order:{order_id}", amount=amount, timeout_s=CHARGE_S)
+            answer = await self.gateway.charge(order_id=order_id, amount=amount, timeout_s=CHARGE_S)
             if answer.outcome is ChargeOutcome.CAPTURED:
                 return True
             if answer.outcome is ChargeOutcome.DECLINED:
                 return False
-        cancelled = await self.gateway.cancel(key=f"order:{order_id}", timeout_s=CHARGE_S)
+        cancelled = await self.gateway.cancel(order_id=order_id, timeout_s=CHARGE_S)
         return cancelled.outcome is ChargeOutcome.CAPTURED
 
     async def end(self, order_id: uuid.UUID, status: str) -> bool:

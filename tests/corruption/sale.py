@@ -56,7 +56,8 @@ class Gateway:
         self.lines: list[dict[str, Any]] | None = None
         self.outcome = ChargeOutcome.CAPTURED
 
-    async def charge(self, *, key: str, amount: Any, timeout_s: float) -> Answer:
+    async def charge(self, *, order_id: UUID, reference: str | None, amount: Any, timeout_s: float) -> Answer:
+        key = str(order_id)
         entry = self.book.get(key) or self.book.open(
             key, amount_minor=amount.minor, currency=amount.currency, reference=None
         )
@@ -64,11 +65,11 @@ class Gateway:
             self.book.capture(entry)
         elif self.outcome is ChargeOutcome.DECLINED:
             self.book.decline(entry, "card_declined")
-        return Answer(key=key, outcome=self.outcome, reference=f"ch_{key}")
+        return Answer(outcome=self.outcome, reference=f"ch_{key}")
 
-    async def cancel(self, *, key: str, timeout_s: float) -> Answer:
-        self.book.cancel(key)
-        return Answer(key=key, outcome=ChargeOutcome.CANCELLED, reference=None)
+    async def cancel(self, *, order_id: UUID, reference: str | None, timeout_s: float) -> Answer:
+        self.book.cancel(str(order_id))
+        return Answer(outcome=ChargeOutcome.CANCELLED, reference=None)
 
     async def ledger(self) -> AsyncIterator[Any]:
         for line in self.true_lines() if self.lines is None else self.lines:

@@ -105,15 +105,15 @@ async def ledger(gateway: SimulatorGateway) -> dict[str, LedgerEntry]:
 
 async def test_a_killed_simulator_comes_back_with_its_ledger(simulator: Killable, gateway: SimulatorGateway) -> None:
     keys = [f"key-{number}" for number in range(50)]
-    before = [await gateway.charge(key=key, amount=PRICE, timeout_s=SOON_S) for key in keys]
-    await gateway.cancel(key="cancelled", timeout_s=SOON_S)
+    before = [await gateway.charge(order_id=key, amount=PRICE, timeout_s=SOON_S) for key in keys]
+    await gateway.cancel(order_id="cancelled", timeout_s=SOON_S)
     entries = await ledger(gateway)
 
     await simulator.restart()
 
     assert await ledger(gateway) == entries
-    assert [await gateway.charge(key=key, amount=PRICE, timeout_s=SOON_S) for key in keys] == before
-    late = await gateway.charge(key="cancelled", amount=PRICE, timeout_s=SOON_S)
+    assert [await gateway.charge(order_id=key, amount=PRICE, timeout_s=SOON_S) for key in keys] == before
+    late = await gateway.charge(order_id="cancelled", amount=PRICE, timeout_s=SOON_S)
     assert late.outcome is ChargeOutcome.CANCELLED
     assert all(entry.captures == (entry.status == "captured") for entry in (await ledger(gateway)).values())
 
@@ -125,7 +125,8 @@ async def test_a_charge_in_flight_when_it_is_killed_was_never_captured(
         async with http.put(simulator.url + "/v1/faults", json={"latencyMeanS": 3600}) as response:
             assert response.status == 200
         charging = [
-            asyncio.create_task(gateway.charge(key=key, amount=PRICE, timeout_s=SOON_S)) for key in ("again", "never")
+            asyncio.create_task(gateway.charge(order_id=key, amount=PRICE, timeout_s=SOON_S))
+            for key in ("again", "never")
         ]
         async with asyncio.timeout(SOON_S):
             while set(await ledger(gateway)) != {"again", "never"}:
@@ -135,9 +136,9 @@ async def test_a_charge_in_flight_when_it_is_killed_was_never_captured(
 
     assert {charge.outcome for charge in await asyncio.gather(*charging)} == {ChargeOutcome.UNKNOWN}
     assert all(entry.captures == 0 for entry in (await ledger(gateway)).values())
-    never = await gateway.cancel(key="never", timeout_s=SOON_S)
+    never = await gateway.cancel(order_id="never", timeout_s=SOON_S)
     assert never.outcome is ChargeOutcome.CANCELLED
-    again = await gateway.charge(key="again", amount=PRICE, timeout_s=SOON_S)
+    again = await gateway.charge(order_id="again", amount=PRICE, timeout_s=SOON_S)
     assert again.outcome in (ChargeOutcome.CAPTURED, ChargeOutcome.DECLINED)
     assert all(entry.captures == (entry.status == "captured") for entry in (await ledger(gateway)).values())
 
@@ -150,7 +151,7 @@ async def test_what_was_answered_before_a_kill_under_load_is_still_true(
     enough = asyncio.Event()
 
     async def charge(key: str) -> None:
-        charge = await gateway.charge(key=key, amount=PRICE, timeout_s=SOON_S)
+        charge = await gateway.charge(order_id=key, amount=PRICE, timeout_s=SOON_S)
         told[key] = charge
         if len(told) >= answers:
             enough.set()
@@ -169,13 +170,13 @@ async def test_what_was_answered_before_a_kill_under_load_is_still_true(
     assert {key: entries[key].status for key in definite} == {k: c.outcome.value for k, c in definite.items()}
     # What was unknown is found out by sending the same key again, and nobody is charged twice.
     for key in told.keys() - definite.keys():
-        found = await gateway.charge(key=key, amount=PRICE, timeout_s=SOON_S)
+        found = await gateway.charge(order_id=key, amount=PRICE, timeout_s=SOON_S)
         assert found.outcome in (ChargeOutcome.CAPTURED, ChargeOutcome.DECLINED)
     assert {entry.captures for entry in (await ledger(gateway)).values()} == {0, 1}
 
 
 async def test_the_secret_is_never_written_and_the_seed_is(simulator: Killable, gateway: SimulatorGateway) -> None:
-    await gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+    await gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
     await simulator.kill()
     assert SECRET not in simulator.output
     assert "seed" in simulator.output

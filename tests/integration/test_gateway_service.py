@@ -36,7 +36,7 @@ async def service() -> AsyncIterator[Service]:
 async def test_fifty_concurrent_repeats_are_one_charge(service: Service) -> None:
     await service.set_faults(latencyMeanS=0.2, latencySigma=0)
     charges = await asyncio.gather(
-        *(service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S) for _ in range(50))
+        *(service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S) for _ in range(50))
     )
     assert {charge.outcome for charge in charges} == {ChargeOutcome.CAPTURED}
     assert len({charge.reference for charge in charges}) == 1
@@ -50,8 +50,8 @@ async def test_a_caller_that_gives_up_stops_nothing_and_its_repeat_finds_the_sam
     service: Service,
 ) -> None:
     await service.set_faults(latencyMeanS=0.5, latencySigma=0)
-    first = await service.gateway.charge(key="key", amount=PRICE, timeout_s=0.1)
-    repeat = await service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+    first = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=0.1)
+    repeat = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
     assert (first.outcome, repeat.outcome) == (ChargeOutcome.UNKNOWN, ChargeOutcome.CAPTURED)
     entry = await service.entry("key")
     assert entry is not None
@@ -60,13 +60,13 @@ async def test_a_caller_that_gives_up_stops_nothing_and_its_repeat_finds_the_sam
 
 async def test_a_decline_is_definite_and_stays(service: Service) -> None:
     await service.set_faults(declineRate=1)
-    first = await service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+    first = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
     await service.set_faults(declineRate=0)
-    repeat = await service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+    repeat = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
     assert first == repeat
     assert first.outcome is ChargeOutcome.DECLINED
     assert first.reference
-    assert (await service.gateway.cancel(key="key", timeout_s=SOON_S)).outcome is ChargeOutcome.DECLINED
+    assert (await service.gateway.cancel(order_id="key", timeout_s=SOON_S)).outcome is ChargeOutcome.DECLINED
 
 
 @pytest.mark.parametrize("other", [{"amountMinor": 1}, {"currency": "EUR"}, {"reference": "other"}])
@@ -74,7 +74,7 @@ async def test_a_key_with_another_body_is_refused_and_charges_nothing(service: S
     assert (await service.post_charge("key"))[0] == 200
     status, problem = await service.post_charge("key", {**BODY, **other})
     assert (status, problem["code"]) == (422, "key_reused")
-    refused = await service.gateway.charge(key="key", amount=Money(minor=1, currency="USD"), timeout_s=SOON_S)
+    refused = await service.gateway.charge(order_id="key", amount=Money(minor=1, currency="USD"), timeout_s=SOON_S)
     assert refused.outcome is ChargeOutcome.UNSENT
     entry = await service.entry("key")
     assert entry is not None
@@ -85,10 +85,10 @@ async def test_a_key_with_another_body_is_refused_and_charges_nothing(service: S
 
 
 async def test_a_key_cancelled_before_it_was_seen_is_never_charged(service: Service) -> None:
-    assert (await service.gateway.cancel(key="key", timeout_s=SOON_S)).outcome is ChargeOutcome.CANCELLED
+    assert (await service.gateway.cancel(order_id="key", timeout_s=SOON_S)).outcome is ChargeOutcome.CANCELLED
     status, answer = await service.post_charge("key")
     assert (status, answer["status"]) == (409, "cancelled")
-    charge = await service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+    charge = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
     assert charge.outcome is ChargeOutcome.CANCELLED
     entry = await service.entry("key")
     assert entry is not None
@@ -99,14 +99,16 @@ async def test_a_cancel_during_the_charge_answers_everyone_who_waits_and_capture
     service: Service,
 ) -> None:
     await service.set_faults(latencyMeanS=NEVER_S, latencySigma=0)
-    waiting = [asyncio.create_task(service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)) for _ in range(3)]
+    waiting = [
+        asyncio.create_task(service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)) for _ in range(3)
+    ]
     await service.until_pending("key")
     assert (await service.ask("GET", "/v1/charges/key"))[1]["status"] == "pending"
-    assert (await service.gateway.cancel(key="key", timeout_s=SOON_S)).outcome is ChargeOutcome.CANCELLED
+    assert (await service.gateway.cancel(order_id="key", timeout_s=SOON_S)).outcome is ChargeOutcome.CANCELLED
     charges = await asyncio.gather(*waiting)
     assert {charge.outcome for charge in charges} == {ChargeOutcome.CANCELLED}
     await service.set_faults(latencyMeanS=0)
-    late = await service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+    late = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
     assert late.outcome is ChargeOutcome.CANCELLED
     entry = await service.entry("key")
     assert entry is not None
@@ -114,8 +116,8 @@ async def test_a_cancel_during_the_charge_answers_everyone_who_waits_and_capture
 
 
 async def test_a_cancel_after_the_capture_changes_nothing_and_says_captured(service: Service) -> None:
-    charge = await service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
-    assert await service.gateway.cancel(key="key", timeout_s=SOON_S) == charge
+    charge = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
+    assert await service.gateway.cancel(order_id="key", timeout_s=SOON_S) == charge
     assert (await service.ask("GET", "/v1/charges/key"))[1]["status"] == "captured"
 
 
@@ -124,7 +126,7 @@ async def test_cancel_and_capture_race_and_every_caller_gets_the_same_answer(ser
 
     async def race(number: int) -> bool:
         charge, cancel = await asyncio.gather(
-            service.gateway.charge(key=f"key-{number}", amount=PRICE, timeout_s=SOON_S),
+            service.gateway.charge(order_id=f"key-{number}", amount=PRICE, timeout_s=SOON_S),
             cancel_after(f"key-{number}", number * 0.002),
         )
         assert charge.outcome is cancel.outcome
@@ -132,7 +134,7 @@ async def test_cancel_and_capture_race_and_every_caller_gets_the_same_answer(ser
 
     async def cancel_after(key: str, delay_s: float) -> Any:
         await asyncio.sleep(delay_s)  # the race itself
-        return await service.gateway.cancel(key=key, timeout_s=SOON_S)
+        return await service.gateway.cancel(order_id=key, timeout_s=SOON_S)
 
     won: list[bool] = []
     # Cancels come later and later, until each side has won: how soon, depends on the machine.
@@ -149,11 +151,11 @@ async def test_cancel_and_capture_race_and_every_caller_gets_the_same_answer(ser
 @pytest.mark.parametrize("fault", ["chargedErrorRate", "dropRate"])
 async def test_a_charge_whose_answer_is_lost_is_unknown_until_its_repeat(service: Service, fault: str) -> None:
     await service.set_faults(**{fault: 1})
-    lost = await service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+    lost = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
     assert lost.outcome is ChargeOutcome.UNKNOWN
     assert (await service.ask("GET", "/v1/charges/key"))[1]["status"] == "captured"
     await service.set_faults(**{fault: 0})
-    repeat = await service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+    repeat = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
     assert repeat.outcome is ChargeOutcome.CAPTURED
     entry = await service.entry("key")
     assert entry is not None
@@ -162,7 +164,7 @@ async def test_a_charge_whose_answer_is_lost_is_unknown_until_its_repeat(service
 
 async def test_an_error_before_the_charge_is_unsent_and_leaves_no_trace(service: Service) -> None:
     await service.set_faults(errorRate=1)
-    charge = await service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+    charge = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
     assert charge.outcome is ChargeOutcome.UNSENT
     assert await service.entry("key") is None
 
@@ -170,15 +172,15 @@ async def test_an_error_before_the_charge_is_unsent_and_leaves_no_trace(service:
 @pytest.mark.parametrize("then", ["cancel", "charge"])
 async def test_a_call_that_hangs_is_unknown_and_its_key_still_to_be_decided(service: Service, then: str) -> None:
     await service.set_faults(hangRate=1)
-    hung = await service.gateway.charge(key="key", amount=PRICE, timeout_s=0.2)
+    hung = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=0.2)
     assert hung.outcome is ChargeOutcome.UNKNOWN
     assert (await service.ask("GET", "/v1/charges/key"))[1]["status"] == "pending"
     await service.set_faults(hangRate=0)
     if then == "cancel":
-        charge = await service.gateway.cancel(key="key", timeout_s=SOON_S)
+        charge = await service.gateway.cancel(order_id="key", timeout_s=SOON_S)
         assert charge.outcome is ChargeOutcome.CANCELLED
     else:
-        charge = await service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+        charge = await service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
         assert charge.outcome is ChargeOutcome.CAPTURED
 
 
@@ -247,7 +249,7 @@ async def test_refunds_are_made_once_and_never_exceed_the_capture(service: Servi
 async def test_the_ledger_and_its_summary_agree_over_many_keys(service: Service) -> None:
     await service.set_faults(declineRate=0.1)
     await asyncio.gather(*(service.post_charge(f"key-{number}") for number in range(1_200)))
-    await service.gateway.cancel(key="cancelled", timeout_s=SOON_S)
+    await service.gateway.cancel(order_id="cancelled", timeout_s=SOON_S)
     entries = [entry async for entry in service.gateway.ledger()]
     _, summary = await service.ask("GET", "/v1/ledger/summary")
     captured = [entry for entry in entries if entry.status == "captured"]
@@ -263,8 +265,8 @@ async def test_the_ledger_and_its_summary_agree_over_many_keys(service: Service)
 
 async def test_a_call_with_a_wrong_secret_is_unsent_and_charges_nothing(service: Service) -> None:
     async with SimulatorGateway(service.url, "wrong", connections_max=1) as gateway:
-        charge = await gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
-        cancel = await gateway.cancel(key="key", timeout_s=SOON_S)
+        charge = await gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
+        cancel = await gateway.cancel(order_id="key", timeout_s=SOON_S)
     assert charge.outcome is cancel.outcome is ChargeOutcome.UNSENT
     assert await service.entry("key") is None
 
@@ -319,13 +321,15 @@ async def test_a_bad_key_is_refused(service: Service, key: str | None) -> None:
     assert (status, problem["code"]) == (400, "invalid_key")
     if key is not None:
         with pytest.raises(GatewayMisuse):
-            await service.gateway.cancel(key=key, timeout_s=SOON_S)
+            await service.gateway.cancel(order_id=key, timeout_s=SOON_S)
 
 
 async def test_the_longest_key_is_taken(service: Service) -> None:
     key = "k" * 255
-    assert (await service.gateway.charge(key=key, amount=PRICE, timeout_s=SOON_S)).outcome is ChargeOutcome.CAPTURED
-    assert (await service.gateway.cancel(key=key, timeout_s=SOON_S)).outcome is ChargeOutcome.CAPTURED
+    assert (
+        await service.gateway.charge(order_id=key, amount=PRICE, timeout_s=SOON_S)
+    ).outcome is ChargeOutcome.CAPTURED
+    assert (await service.gateway.cancel(order_id=key, timeout_s=SOON_S)).outcome is ChargeOutcome.CAPTURED
 
 
 # --- the client against answers that a gateway never gives ------------------------------------------------------------
@@ -373,7 +377,7 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
 )
 async def test_whatever_is_not_said_in_so_many_words_is_unknown(answer: bytes) -> None:
     async with answering(answer) as url, SimulatorGateway(url, SECRET, connections_max=1) as gateway:
-        charge = await gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
+        charge = await gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
         assert charge.outcome is ChargeOutcome.UNKNOWN
         assert charge.reference is None
 
@@ -382,8 +386,8 @@ async def test_a_gateway_that_is_away_was_sent_nothing_and_its_ledger_unavailabl
     with socket.create_server(("127.0.0.1", 0)) as sock:
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     async with SimulatorGateway(url, SECRET, connections_max=1) as gateway:
-        charge = await gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S)
-        cancel = await gateway.cancel(key="key", timeout_s=SOON_S)
+        charge = await gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S)
+        cancel = await gateway.cancel(order_id="key", timeout_s=SOON_S)
         assert (charge.outcome, cancel.outcome) == (ChargeOutcome.UNSENT, ChargeOutcome.UNSENT)
         with pytest.raises(Unavailable):
             await anext(aiter(gateway.ledger()))
@@ -405,10 +409,10 @@ async def test_a_ledger_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
 
 async def test_a_stop_answers_the_charges_in_flight_and_waits_for_no_hung_call() -> None:
     async with running(latency_mean_s=0.5, latency_sigma=0) as service:
-        charging = asyncio.create_task(service.gateway.charge(key="key", amount=PRICE, timeout_s=SOON_S))
+        charging = asyncio.create_task(service.gateway.charge(order_id="key", amount=PRICE, timeout_s=SOON_S))
         await service.until_pending("key")
         await service.set_faults(hangRate=1)
-        hanging = asyncio.create_task(service.gateway.charge(key="hung", amount=PRICE, timeout_s=SOON_S))
+        hanging = asyncio.create_task(service.gateway.charge(order_id="hung", amount=PRICE, timeout_s=SOON_S))
         await service.until_pending("hung")
         begun = time.monotonic()
         service.stop.set()

@@ -138,8 +138,8 @@ MAYBE = {
 @pytest.mark.parametrize("kind", UNSENT)
 async def test_what_certainly_never_reached_the_gateway_is_unsent(tmp_path, kind):
     async with UNSENT[kind](tmp_path) as url, SimulatorGateway(url, SECRET, connections_max=1) as gateway:
-        charge = await gateway.charge(key="key", amount=PRICE, timeout_s=0.5)
-        cancel = await gateway.cancel(key="key", timeout_s=0.5)
+        charge = await gateway.charge(order_id="key", amount=PRICE, timeout_s=0.5)
+        cancel = await gateway.cancel(order_id="key", timeout_s=0.5)
     assert charge.outcome is cancel.outcome is ChargeOutcome.UNSENT
     assert charge.reference
     assert SECRET not in charge.reference
@@ -148,15 +148,15 @@ async def test_what_certainly_never_reached_the_gateway_is_unsent(tmp_path, kind
 @pytest.mark.parametrize("kind", MAYBE)
 async def test_what_may_have_reached_the_gateway_is_unknown(tmp_path, kind):
     async with MAYBE[kind](tmp_path) as url, SimulatorGateway(url, SECRET, connections_max=1) as gateway:
-        charge = await gateway.charge(key="key", amount=PRICE, timeout_s=0.5)
+        charge = await gateway.charge(order_id="key", amount=PRICE, timeout_s=0.5)
     assert charge.outcome is ChargeOutcome.UNKNOWN
 
 
 async def test_a_call_that_waits_for_a_connection_too_long_is_unsent(tmp_path):
     async with MAYBE["no answer"](tmp_path) as url, SimulatorGateway(url, SECRET, connections_max=1) as gateway:
-        first = asyncio.create_task(gateway.charge(key="first", amount=PRICE, timeout_s=1))
+        first = asyncio.create_task(gateway.charge(order_id="first", amount=PRICE, timeout_s=1))
         await asyncio.sleep(0)
-        second = await gateway.charge(key="second", amount=PRICE, timeout_s=0.2)
+        second = await gateway.charge(order_id="second", amount=PRICE, timeout_s=0.2)
         assert second.outcome is ChargeOutcome.UNSENT
         assert (await first).outcome is ChargeOutcome.UNKNOWN
 
@@ -197,16 +197,16 @@ async def test_tries_are_those_that_may_have_reached_the_gateway_whatever_lies_b
             self.outcomes = list(outcomes)
             self.asked = []
 
-        async def charge(self, *, key, amount, timeout_s):
+        async def charge(self, *, order_id, reference, amount, timeout_s):
             self.asked.append("charge")
-            return self.answer(key)
+            return self.answer()
 
-        async def cancel(self, *, key, timeout_s):
+        async def cancel(self, *, order_id, reference, timeout_s):
             self.asked.append("cancel")
-            return self.answer(key)
+            return self.answer()
 
-        def answer(self, key):
-            return Answer(key=key, outcome=self.outcomes.pop(0), reference="r")
+        def answer(self):
+            return Answer(outcome=self.outcomes.pop(0), reference="r")
 
     gateway = Gateway(*(ChargeOutcome[name] for name in NAMES))
     statuses = []

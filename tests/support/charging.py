@@ -21,14 +21,14 @@ class Gateway:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def charge(self, *, key, amount, timeout_s):
-        self.asked.append(("charge", key))
+    async def charge(self, *, order_id, reference, amount, timeout_s):
+        self.asked.append(("charge", str(order_id)))
         await self.gate.wait()
-        return Answer(key=key, outcome=self.outcomes.pop(0), reference="r")
+        return Answer(outcome=self.outcomes.pop(0), reference="r")
 
-    async def cancel(self, *, key, timeout_s):
-        self.asked.append(("cancel", key))
-        return Answer(key=key, outcome=self.outcomes.pop(0), reference="r")
+    async def cancel(self, *, order_id, reference, timeout_s):
+        self.asked.append(("cancel", str(order_id)))
+        return Answer(outcome=self.outcomes.pop(0), reference="r")
 
 
 def charging(services, gateway, **changes):

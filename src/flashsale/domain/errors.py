@@ -242,3 +242,19 @@ class NotReady(Unavailable):
     """A process cannot serve, or a command cannot run, until a server changes; the detail says what to do."""
 
     code = "not_ready"
+
+
+class NotSupported(FlashSaleError):
+    """The payment provider of this deployment has no such call."""
+
+    code = "not_supported"
+
+    def __init__(self, *, provider: str, call: str) -> None:
+        """Name the provider and the call."""
+        super().__init__(f"The payment provider {provider} does not support {call}.")
+
+
+class WebhookRefused(FlashSaleError):
+    """A webhook is not signed with our secret, is too old, or cannot be read; nothing was stored."""
+
+    code = "webhook_refused"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from flashsale.domain.money import Money
@@ -25,6 +26,8 @@ class PaymentAttempt:
     """Whether an earlier attempt ended without an answer."""
     gateway_key: str
     amount: Money
+    reference: str | None = None
+    """The provider's id of the order's intent, if it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +56,101 @@ class ChargeOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargeAnswer:
-    """The gateway's answer under a key."""
+    """What became of an order's charge."""
 
-    key: str
     outcome: ChargeOutcome
     reference: str | None
     """The gateway's id of the charge, the decline code, or why the call was not sent."""
+    intent: str | None = None
+    """The provider's id of the intent, once it is known, whatever the outcome."""
+    retry_after_s: float | None = None
+    """When to ask again, if the provider or its budget said so."""
+
+
+class IntentState(enum.StrEnum):
+    """How far the provider is with an order's money."""
+
+    # The buyer or the bank must act.
+    OPEN = "open"
+    # The money is held and not taken.
+    AUTHORIZED = "authorized"
+    CAPTURED = "captured"
+    # It can never be charged.
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What the provider holds for an order: one try to pay it, from its opening to its capture or its end."""
+
+    reference: str
+    """The provider's id."""
+    order_id: UUID | None
+    """The order that it was opened for; None if it is not one of ours."""
+    state: IntentState
+    amount: Money
+    refunded_minor: int
+    disputed: bool
+    client_secret: str | None
+    """What a page needs to let the buyer pay in place."""
+    page_url: str | None
+    """The provider's own page, on which the buyer pays."""
+    decline_code: str | None
+    """Why the last try failed, while the intent is open."""
+    created_at: datetime
+
+
+class NoAnswerKind(enum.StrEnum):
+    """What the absence of an answer says."""
+
+    # It may have happened.
+    UNKNOWN = "unknown"
+    # It did not happen: not sent, or rejected before the provider looked at it.
+    UNSENT = "unsent"
+    # The provider says that the call is wrong: nothing happened, and repeating it is no use.
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoAnswer:
+    """A call whose answer is not known, or that did nothing."""
+
+    kind: NoAnswerKind
+    reason: str
+    retry_after_s: float | None = None
+    """When to ask again, if the provider or its budget said so."""
+
+
+class RefundState(enum.StrEnum):
+    """How far the provider is with a refund."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refund:
+    """Money that the provider gives back, or does not."""
+
+    reference: str
+    """The provider's id of the refund."""
+    intent: str
+    state: RefundState
+    amount: Money
+    reason: str | None
+    """Why it failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderEvent:
+    """A webhook whose signature holds. Nothing else of its payload is trusted: the object itself is fetched."""
+
+    event_id: str
+    type: str
+    reference: str | None
+    """The id of the intent that it is about."""
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,8 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
     errors.StateForbids: HTTPStatus.CONFLICT,
     errors.AllotmentTooSmall: HTTPStatus.CONFLICT,
     errors.StaleChange: HTTPStatus.PRECONDITION_FAILED,
+    errors.NotSupported: HTTPStatus.NOT_IMPLEMENTED,
+    errors.WebhookRefused: HTTPStatus.BAD_REQUEST,
     errors.KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooManyLogins: HTTPStatus.TOO_MANY_REQUESTS,

@@ -87,10 +87,12 @@ class Charge:
         settings = self._settings
         if attempt.tries >= settings.tries_max:
             # Enough asked: make sure that the key can never be charged, unless it was.
-            charge = await self._gateway.cancel(key=attempt.gateway_key, timeout_s=settings.timeout_s)
+            charge = await self._gateway.cancel(
+                order_id=order_id, reference=attempt.reference, timeout_s=settings.timeout_s
+            )
         else:
             charge = await self._gateway.charge(
-                key=attempt.gateway_key, amount=attempt.amount, timeout_s=settings.timeout_s
+                order_id=order_id, reference=attempt.reference, amount=attempt.amount, timeout_s=settings.timeout_s
             )
         status = await self._write(
             attempt.product_id,
@@ -99,7 +101,10 @@ class Charge:
                 attempt=attempt.attempt,
                 outcome=charge.outcome,
                 reference=charge.reference,
-                retry_after_s=min(settings.retry_s * 2 ** min(attempt.attempt - 1, 16), settings.retry_max_s),
+                retry_after_s=max(
+                    min(settings.retry_s * 2 ** min(attempt.attempt - 1, 16), settings.retry_max_s),
+                    charge.retry_after_s or 0.0,
+                ),
             ),
         )
         if status is None:

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from flashsale.domain.gate import Admitted, GateReturn, GateState, Lease
     from flashsale.domain.money import Money
     from flashsale.domain.orders import Order, OrderStatus
-    from flashsale.domain.payments import ChargeAnswer, LedgerEntry, PaymentAttempt, PaymentResult
+    from flashsale.domain.payments import (
+        ChargeAnswer,
+        Intent,
+        LedgerEntry,
+        NoAnswer,
+        PaymentAttempt,
+        PaymentResult,
+        ProviderEvent,
+        Refund,
+    )
     from flashsale.domain.products import LiveStock, NewProduct, Product, ProductChange
     from flashsale.domain.requests import Accepted, AdminRequest, BuyRequest, KeptAnswer, Proposal, Verdict
     from flashsale.domain.users import Role, User
@@ -373,14 +382,53 @@ class Users(Protocol):
 
 
 class PaymentGateway(Protocol):
-    """The payment provider. It never raises for a failure of the network or the provider: see UNKNOWN, UNSENT."""
+    """The payment provider. It never raises for a failure of the network or the provider: see UNKNOWN, UNSENT, REFUSED.
 
-    async def charge(self, *, key: str, amount: Money, timeout_s: float) -> ChargeAnswer:
-        """Charge once per key, however often it is called."""
+    Calls may be repeated as often as needed: what a call asks for happens once. What a provider cannot do raises
+    `NotSupported`. `reference` is the provider's id of the order's intent, None if it is not known.
+    """
+
+    @property
+    def name(self) -> str:
+        """The provider's name, as in the setting `payments.provider`."""
         ...
 
-    async def cancel(self, *, key: str, timeout_s: float) -> ChargeAnswer:
-        """Make sure that the key is never charged; CAPTURED if it was too late."""
+    async def charge(
+        self, *, order_id: UUID, reference: str | None = None, amount: Money, timeout_s: float
+    ) -> ChargeAnswer:
+        """Make sure that the order's money is taken: open an intent and capture it, or capture the one named."""
+        ...
+
+    async def cancel(self, *, order_id: UUID, reference: str | None = None, timeout_s: float) -> ChargeAnswer:
+        """Make sure that the order is never charged; CAPTURED if it was too late."""
+        ...
+
+    async def open_intent(self, *, order_id: UUID, number: int, amount: Money, timeout_s: float) -> Intent | NoAnswer:
+        """Open the order's intent `number` for the buyer to pay; the next number only after a definite end."""
+        ...
+
+    async def look_up(self, *, order_id: UUID, reference: str | None = None, timeout_s: float) -> Intent | NoAnswer:
+        """Read the order's newest intent. REFUSED with the reason `not found` proves nothing."""
+        ...
+
+    async def refund(self, *, key: str, reference: str, amount: Money, timeout_s: float) -> Refund | NoAnswer:
+        """Give `amount` of a captured intent back, once per key."""
+        ...
+
+    def read_webhook(self, *, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
+        """Check a webhook on the bytes that arrived. Names of `headers` are in lower case.
+
+        Raises:
+            WebhookRefused: if it is not signed with our secret, or is too old, or cannot be read.
+        """
+        ...
+
+    def intents(self, *, since: datetime) -> AsyncIterator[Intent]:
+        """Read every intent opened since, newest first.
+
+        Raises:
+            Unavailable: if the provider is away, or breaks off.
+        """
         ...
 
     def ledger(self) -> AsyncIterator[LedgerEntry]:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 import structlog
 
+from flashsale.adapters.payments.unsupported import Unsupported
 from flashsale.domain.errors import FlashSaleError, Unavailable
 from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, LedgerEntry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from uuid import UUID
 
     from flashsale.domain.money import Money
 
@@ -44,8 +46,13 @@ class GatewayMisuse(FlashSaleError):
     code = "gateway_misuse"
 
 
-class SimulatorGateway:
-    """Implements `ports.PaymentGateway`; an async context manager. It never repeats a call by itself."""
+class SimulatorGateway(Unsupported):
+    """Implements `ports.PaymentGateway`; an async context manager. It never repeats a call by itself.
+
+    An order has one key, its id, which the gateway charges at once; there are no intents.
+    """
+
+    name = "simulator"
 
     def __init__(self, base_url: str, secret: str, *, connections_max: int) -> None:
         """Send the bearer `secret` to `base_url` over at most `connections_max` connections; further calls wait."""
@@ -70,12 +77,20 @@ class SimulatorGateway:
             await self._session.close()
             self._session = None
 
-    async def charge(self, *, key: str, amount: Money, timeout_s: float) -> ChargeAnswer:
-        """Charge once per key, however often it is called; waiting for a connection counts against `timeout_s`."""
+    async def charge(
+        self,
+        *,
+        order_id: UUID,
+        reference: str | None = None,  # noqa: ARG002 - the interface's
+        amount: Money,
+        timeout_s: float,
+    ) -> ChargeAnswer:
+        """Charge once per order, however often it is called; waiting for a connection counts against `timeout_s`."""
+        key = str(order_id)
         body = {"amountMinor": amount.minor, "currency": amount.currency}
         status, answer = await self._post("/v1/charges", key, timeout_s, body=body)
         if isinstance(answer, str):
-            return ChargeAnswer(key=key, outcome=ChargeOutcome.UNSENT, reference=answer)
+            return ChargeAnswer(outcome=ChargeOutcome.UNSENT, reference=answer)
         outcome = _outcome(answer, key)
         if outcome is ChargeOutcome.CANCELLED and status == HTTPStatus.CONFLICT:
             return _charge(key, outcome, answer)
@@ -84,11 +99,18 @@ class SimulatorGateway:
             return _charge(key, outcome, answer)
         return _unknown(key, status)
 
-    async def cancel(self, *, key: str, timeout_s: float) -> ChargeAnswer:
-        """Make sure that the key is never charged; CAPTURED or DECLINED if it was too late."""
+    async def cancel(
+        self,
+        *,
+        order_id: UUID,
+        reference: str | None = None,  # noqa: ARG002 - the interface's
+        timeout_s: float,
+    ) -> ChargeAnswer:
+        """Make sure that the order is never charged; CAPTURED or DECLINED if it was too late."""
+        key = str(order_id)
         status, answer = await self._post(f"/v1/charges/{key}/cancel", key, timeout_s, body=None)
         if isinstance(answer, str):
-            return ChargeAnswer(key=key, outcome=ChargeOutcome.UNSENT, reference=answer)
+            return ChargeAnswer(outcome=ChargeOutcome.UNSENT, reference=answer)
         outcome = _outcome(answer, key)
         return _charge(key, outcome, answer) if status == HTTPStatus.OK else _unknown(key, status)
 
@@ -194,13 +216,13 @@ def _charge(key: str, outcome: ChargeOutcome, answer: dict[str, Any]) -> ChargeA
     if outcome is ChargeOutcome.UNKNOWN:
         return _unknown(key, HTTPStatus.OK)
     reference = answer.get("declineCode" if outcome is ChargeOutcome.DECLINED else "id")
-    return ChargeAnswer(key=key, outcome=outcome, reference=reference if isinstance(reference, str) else None)
+    return ChargeAnswer(outcome=outcome, reference=reference if isinstance(reference, str) else None)
 
 
 def _unknown(key: str, status: int) -> ChargeAnswer:
     if status:
         log.info("gateway.answer_unclear", key=key, status=status)
-    return ChargeAnswer(key=key, outcome=ChargeOutcome.UNKNOWN, reference=None)
+    return ChargeAnswer(outcome=ChargeOutcome.UNKNOWN, reference=None)
 
 
 def _ledger_entry(line: Any) -> LedgerEntry:

@@ -25,6 +25,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "the body does not match the schema (administration; `errors` names the fields), or the bytes are not an HTTP request",
         "see `/schema`",
     ),
+    "webhook_refused": (
+        400,
+        "the event is not signed with a secret of this shop, is too old, or cannot be read; nothing was stored",
+        "compare the secret of the provider's endpoint with the setting",
+    ),
     "unauthenticated": (401, "the token is missing, invalid or expired", "log in"),
     "bad_credentials": (401, "email or password is wrong", "try again"),
     "forbidden": (403, "this call is for administrators", "log in as an administrator"),
@@ -99,6 +104,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "`/health/ready`: this process cannot serve; `problems` names the causes",
         "do what `problems` says",
     ),
+    "not_supported": (501, "the payment provider of this shop does not have the call", "-"),
     "internal": (500, "a defect of the server; the log has the details", "report it"),
 }
 """Status, meaning and advice by code, as in docs/reference/problems.md."""
