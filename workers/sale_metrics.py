@@ -8,6 +8,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily
 
 from flashsale.domain.errors import FlashSaleError
+from flashsale.domain.money import Money
 from flashsale.domain.orders import FINAL, OrderStatus
 from flashsale.usecases.figures import QUEUES, compare_gate
 
@@ -66,7 +67,7 @@ def _order_families(figures: Figures) -> Iterable[Metric]:
         labels=["status"],
     )
     value = GaugeMetricFamily(
-        "flashsale_orders_value_minor", "Prices of the orders, in minor units.", labels=["status", "currency"]
+        "flashsale_orders_value", "Prices of the orders, in the currency's own unit.", labels=["status", "currency"]
     )
     seconds = GaugeMetricFamily(
         "flashsale_order_seconds",
@@ -78,7 +79,7 @@ def _order_families(figures: Figures) -> Iterable[Metric]:
         if status not in FINAL:
             oldest.add_metric([status], figures.oldest_s.get(status, 0))
     for (status_name, currency), minor in figures.value_minor.items():
-        value.add_metric([status_name, currency], minor)
+        value.add_metric([status_name, currency], float(str(Money(minor=minor, currency=currency))))
     for quantile, order_s in figures.order_s.items():
         seconds.add_metric([str(quantile)], order_s)
     return orders, oldest, value, seconds

@@ -23,6 +23,7 @@ from baselines.shop import SCHEMA
 from analysis.verdict import Sold
 from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.demo.sale import create_product
+from flashsale.domain.money import Money
 from flashsale.local.children import Child, run_to_end, start_ready
 from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.stack import ROOT, Stack
@@ -263,7 +264,7 @@ class Ours(Running):
         """Start the local stack."""
         await self.opened.enter_async_context(self._stack)
         self.base_url = self._stack.base_url
-        product = {"name": "Phone", "price": f"{PRICE_MINOR / 100:.2f}", "stock": self.units}
+        product = {"name": "Phone", "price": str(Money(minor=PRICE_MINOR, currency=CURRENCY)), "stock": self.units}
         self.product_id = await create_product(self._stack, product)
         self._pool = await asyncpg.create_pool(
             self._stack.environment["FLASHSALE_POSTGRES__URL"], min_size=1, max_size=2

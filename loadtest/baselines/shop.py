@@ -256,7 +256,7 @@ class Surface:
             row = await self._shop.pool.fetchrow("SELECT * FROM products WHERE product_id = $1", product_id)
             if row is None:
                 raise Refused(404, "product_not_found")
-            price = f"{row['price_minor'] // 100}.{row['price_minor'] % 100:02}"
+            price = str(Money(minor=row["price_minor"], currency=row["currency"]))
             said = {"id": product_id, "name": row["name"], "price": price, "currency": row["currency"], "quantity": 1}
             self._products[product_id] = said
         return self._products[product_id]

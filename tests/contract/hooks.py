@@ -24,6 +24,8 @@ RULES = re.compile(
     "|assword must have 8 to 128 characters"
     "|oldPassword is wrong"
     "|price must be more than 0 and at most"
+    # Each currency has its own number.
+    "|price must have at most"
     "|must be in the years 1970 to 9998"
 )
 """Rules that a schema cannot say. The document says them in words; data that breaks one is refused all the same."""

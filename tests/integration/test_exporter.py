@@ -62,7 +62,7 @@ async def test_the_page_is_openmetrics_and_says_what_postgres_and_the_gate_count
     assert found["flashsale_gate_stock", label] - found["flashsale_gate_drift_units", label] == 9
     assert found["flashsale_orders", "queued"] == 1
     assert 40 <= found["flashsale_orders_oldest_seconds", "queued"] < 100
-    assert found["flashsale_orders_value_minor", "USD", "queued"] == 99_999
+    assert found["flashsale_orders_value", "USD", "queued"] == 999.99
     assert found["flashsale_order_seconds", "0.95"] >= 0
     assert found["flashsale_jobs", "orders", "todo"] == 1
     assert found["flashsale_jobs_oldest_seconds", "orders", "todo"] > 0

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec import Meta
 
+from flashsale.domain.money import EXPONENTS
 from flashsale.domain.products import ALLOTMENT_MAX, QUANTITY_MAX, LimitPer
 from flashsale.domain.requests import KEY_BYTES_MAX
 
@@ -28,7 +29,7 @@ SENT_KEY_SCHEMA = {
     "maxLength": KEY_BYTES_MAX,
     "pattern": r'^([!#-~][!-~]*( [!-~]+)*|"([ !#-\[\]-~]|\\["\\])+")$',
 }
-PRICE_SCHEMA = {"pattern": r"^[0-9]{1,11}(\.[0-9]{1,2})?$"}
+PRICE_SCHEMA = {"pattern": rf"^[0-9]{{1,13}}(\.[0-9]{{1,{max(EXPONENTS.values())}}})?$"}
 
 Aware = Annotated[datetime, Meta(tz=True)]
 Limit = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -38,9 +39,15 @@ Allotment = Annotated[int, shown("How many units exist.", 1000, ge=0, le=ALLOTME
 AllotmentChange = Annotated[
     int, shown("How many units are added; negative: taken away.", 50, ge=-ALLOTMENT_MAX, le=ALLOTMENT_MAX)
 ]
-Price = Annotated[str, shown("The price of one unit, as a decimal number.", "999.99")]
+Price = Annotated[
+    str, shown("The price of one unit, as a decimal number with as many decimals as the currency has.", "999.99")
+]
 Currency = Annotated[
     str, shown("The currency, by its ISO 4217 code.", "USD", extra_json_schema={"pattern": "^[A-Z]{3}$"})
+]
+NewCurrency = Annotated[
+    str,
+    shown("The currency, by its ISO 4217 code.", "USD", extra_json_schema={"enum": sorted(EXPONENTS)}),
 ]
 Quantity = Annotated[
     int, shown("How many units of the product.", 1, extra_json_schema={"minimum": 1, "maximum": QUANTITY_MAX})

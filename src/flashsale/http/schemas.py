@@ -26,6 +26,7 @@ from flashsale.http.fields import (
     LimitPerBuyer,
     LimitPerOut,
     LoginToken,
+    NewCurrency,
     NewPassword,
     OrderId,
     PaymentWindow,
@@ -154,7 +155,7 @@ class OrderOut(Out, kw_only=True):
     status: Annotated[OrderStatus, shown("The order's state.", "confirmed")]
     version: Annotated[int, shown("Rises with every change of the order's state.", 5, ge=0)]
     quantity: Quantity
-    total_price: Annotated[str, shown("The price of all units together, as a decimal number.", "999.99")]
+    total_price: Annotated[str, shown("The price of all units together, like that of one.", "999.99")]
     currency: Currency
     product: Annotated[BoughtProduct, shown("What was bought.")]
     created_at: CreatedAt
@@ -207,8 +208,15 @@ class NewProductIn(In, kw_only=True):
     """A product to create; `stock` is its allotment."""
 
     name: ProductName
-    price: Annotated[str, shown("The price of one unit.", "999.99", extra_json_schema=PRICE_SCHEMA)]
-    currency: Currency = "USD"
+    price: Annotated[
+        str,
+        shown(
+            "The price of one unit; at most as many decimals as the currency has.",
+            "999.99",
+            extra_json_schema=PRICE_SCHEMA,
+        ),
+    ]
+    currency: NewCurrency = "USD"
     stock: Allotment
     payment_mode: Annotated[PaymentMode, shown("Who starts the payment.", "automatic")] = PaymentMode.AUTOMATIC
     payment_window_s: PaymentWindow = 300

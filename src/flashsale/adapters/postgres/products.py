@@ -90,6 +90,8 @@ class PostgresProducts:
                 await connection.execute(QUERIES["lock_product"].text, product_id)
                 [row] = await connection.fetch(QUERIES["all_products"].text, [product_id])
                 created = _product(row)
+        except asyncpg.CheckViolationError as error:
+            raise _refused(error) from error
         except (*AWAY, *OTHER_SCHEMA) as error:
             away = self._database.away("create_product", error)
             if created is None or isinstance(error, (*SLOW, *READ_ONLY)):
@@ -122,7 +124,7 @@ class PostgresProducts:
         """Change a product under its exclusive lock; False if there is none.
 
         Raises:
-            InvalidInput: if the sale would end before it starts.
+            InvalidInput: if the sale would end before it starts, or go on in a currency that is not known.
             StaleChange: if the product was changed after each of the instants.
         """
         try:
@@ -148,7 +150,7 @@ class PostgresProducts:
                     await connection.execute(QUERIES["recount_limits"].text, product_id)
                 await changing.concerns(product_id)
         except asyncpg.CheckViolationError as error:
-            raise InvalidInput(field="endsAt", problem="must be after startsAt") from error
+            raise _refused(error) from error
         except ProductNotFound:
             return False
         return True
@@ -194,6 +196,12 @@ class PostgresProducts:
         """Count, per product, the orders that wait for a worker."""
         rows = await self._database.fetch(QUERIES["waiting_orders"])
         return {row["product_id"]: row["waiting"] for row in rows}
+
+
+def _refused(error: asyncpg.CheckViolationError) -> InvalidInput:
+    if error.constraint_name == "products_currency_known":
+        return InvalidInput(field="currency", problem="of the product must be the ISO 4217 code of a currency")
+    return InvalidInput(field="endsAt", problem="must be after startsAt")
 
 
 def _product(row: asyncpg.Record) -> Product:
