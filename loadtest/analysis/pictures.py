@@ -1,0 +1,136 @@
+"""Which plots the report has, and what they show."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from analysis.found import Found, Situation
+from analysis.plots import Line, areas, distribution, lines
+from analysis.results import BOUNDS_MS
+from analysis.tables import rates, steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from analysis.results import Run, Second
+
+TIMED = ("journey", "stampede", "abuse")
+"""Crowds that are shown over time."""
+UNDER_WAY = frozenset({"accepted", "paying", "queued", "processing", "awaiting_payment", "processing_payment"})
+
+Panels = dict[str, list[Line]]
+
+
+def pictures(found: Found) -> dict[str, tuple[str, str]]:
+    """Return the plots there is something for: by file name what each shows, and the SVG."""
+    made: dict[str, tuple[str, str]] = {}
+
+    def add(name: str, title: str, panels: Panels, draw: Callable[[Panels, str], str]) -> None:
+        shown = {label: some for label, some in panels.items() if any(one.points for one in some)}
+        if shown:
+            made[f"{name}.svg"] = (title, draw(shown, title))
+
+    def over_time(y: str, *, log: bool = False) -> Callable[[Panels, str], str]:
+        return lambda panels, title: lines(panels, title=title, x="seconds", y=y, log=log)
+
+    def crowds(points: Callable[[Run], list[tuple[float, float | None]]]) -> Panels:
+        return {
+            crowd: [Line(label=name, points=points(run)) for name, run in typical(found, Situation(crowd=crowd))]
+            for crowd in TIMED
+        }
+
+    add(
+        "latency",
+        "p95 of the first answer over time, by the second in which it came",
+        crowds(lambda run: [(second.at_s, second.p95_ms or None) for second in run.seconds]),
+        over_time("ms", log=True),
+    )
+    add(
+        "throughput",
+        "Definite answers to buys per second",
+        crowds(lambda run: [(second.at_s, _decided(second)) for second in run.seconds]),
+        over_time("answers/s"),
+    )
+    add(
+        "distribution",
+        "First answer by share of buys, all repetitions together",
+        {crowd: _distributions(found, Situation(crowd=crowd)) for crowd in TIMED},
+        lambda panels, title: distribution(panels, title=title, y="ms"),
+    )
+    add(
+        "users",
+        "Virtual users of the journey, and requests under way of the open crowds",
+        crowds(lambda run: [(sample.at_s, sample.users) for sample in run.samples if sample.at_s >= 0]),
+        over_time("users"),
+    )
+    add(
+        "stock",
+        "Units that buyers are offered",
+        crowds(lambda run: [(sample.at_s, sample.stock) for sample in run.samples if sample.at_s >= 0]),
+        over_time("units"),
+    )
+    add(
+        "queue",
+        "Orders or messages that wait for work",
+        crowds(lambda run: [(sample.at_s, sample.queued) for sample in run.samples if sample.at_s >= 0]),
+        over_time("waiting"),
+    )
+    add(
+        "orders",
+        "Orders by state during the stampede",
+        {name: _states(run) for name, run in typical(found, Situation(crowd="stampede"))},
+        lambda panels, title: areas(panels, title=title, x="seconds", y="orders", columns=2),
+    )
+    add(
+        "ramp",
+        "p95 of the first answer by offered rate, up to where each approach broke",
+        {"ramp": [Line(label=name, points=_ramp(found, name)) for name in found.approaches]},
+        lambda panels, title: lines(panels, title=title, x="offered buys/s", y="ms", log=True),
+    )
+    return made
+
+
+def typical(found: Found, situation: Situation) -> list[tuple[str, Run]]:
+    """Return one run of each approach: that whose p95 is the middle one of its repetitions."""
+    some = []
+    for name in found.approaches:
+        runs = sorted(found.of(name, situation), key=lambda run: (run.first_answer.p95_ms, run.repetition))
+        if runs:
+            some.append((name, runs[(len(runs) - 1) // 2]))
+    return some
+
+
+def _decided(second: Second) -> int:
+    return second.accepted + second.refused
+
+
+def _distributions(found: Found, situation: Situation) -> list[Line]:
+    some = []
+    for name in found.approaches:
+        histograms = [run.first_answer.histogram for run in found.of(name, situation) if run.first_answer.count]
+        counts = [sum(column) for column in zip(*histograms, strict=True)]
+        total = sum(counts)
+        up_to = list(itertools.accumulate(counts))[: len(BOUNDS_MS)]
+        shown = [(number / total, bound) for number, bound in zip(up_to, BOUNDS_MS, strict=False) if number]
+        # Above the bound that no value exceeds there is nothing to see.
+        full = next((at for at, (share, _) in enumerate(shown) if share == 1), len(shown))
+        some.append(Line(label=name, points=shown[: full + 1]))
+    return some
+
+
+def _states(run: Run) -> list[Line]:
+    states = dict.fromkeys(state for sample in run.samples for state in sample.orders)
+    # What is under way lies below what has ended.
+    ordered = sorted(states, key=lambda state: (state not in UNDER_WAY, state))
+    samples = [sample for sample in run.samples if sample.at_s >= 0]
+    return [Line(label=one, points=[(sample.at_s, sample.orders.get(one, 0)) for sample in samples]) for one in ordered]
+
+
+def _ramp(found: Found, name: str) -> Sequence[tuple[float, float | None]]:
+    points = []
+    for rate in rates(found):
+        some = sorted(step.latency.p95_ms for step in steps(found, name, rate) if step.latency.count)
+        if some:
+            points.append((float(rate), some[(len(some) - 1) // 2]))
+    return points
