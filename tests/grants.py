@@ -28,7 +28,7 @@ FILES = {
     "queries/acceptance.sql": ROLES,
     "queries/administration.sql": (API,),
     "queries/audit.sql": (WORKER,),
-    "queries/figures.sql": (WORKER,),
+    "queries/figures.sql": ROLES,
     "queries/gate_books.sql": ROLES,
     "queries/health.sql": ROLES,
     "queries/jobs.sql": (WORKER,),

@@ -69,3 +69,46 @@ FROM products AS p
 INNER JOIN product_live AS l ON p.product_id = l.product_id
 ORDER BY p.product_id DESC
 LIMIT $1;
+
+-- name: sales
+-- Counts the units of products by the status of their orders, and the prices of these orders in minor units.
+WITH summed AS (
+    SELECT t.product_id, t.status, t.units, t.value_minor FROM order_totals AS t
+    UNION ALL
+    SELECT o.product_id, o.status, o.quantity, o.unit_price_minor * o.quantity
+    FROM orders AS o
+    WHERE o.order_id > (SELECT m.order_id FROM order_mark AS m)
+    UNION ALL
+    SELECT o.product_id, o.status, o.quantity, o.unit_price_minor * o.quantity
+    FROM order_stragglers AS s
+    INNER JOIN orders AS o ON s.order_id = o.order_id
+    UNION ALL
+    SELECT o.product_id, s.counted, -o.quantity, -o.unit_price_minor * o.quantity
+    FROM order_stragglers AS s
+    INNER JOIN orders AS o ON s.order_id = o.order_id
+    WHERE s.counted IS NOT NULL
+)
+SELECT s.product_id, s.status, sum(s.units)::bigint AS units, sum(s.value_minor)::bigint AS value_minor
+FROM summed AS s
+WHERE s.product_id = ANY($1::integer [])
+GROUP BY s.product_id, s.status;
+
+-- name: pace
+-- Orders accepted and orders confirmed per second in the last 10 seconds; workers that reported within 30 seconds.
+SELECT
+    count(*) FILTER (WHERE o.order_id >= first_order_id_v1(now() - interval '10 seconds')) / 10.0::float8 AS accepted_per_s,
+    count(*) FILTER (WHERE o.status = 'confirmed' AND o.updated_at >= now() - interval '10 seconds')
+    / 10.0::float8 AS confirmed_per_s,
+    (
+        SELECT count(*) FROM procrastinate_workers AS w WHERE w.last_heartbeat >= now() - interval '30 seconds'
+    ) AS workers,
+    (SELECT count(*) FROM postponed_orders) AS postponed
+FROM orders AS o
+WHERE o.order_id >= first_order_id_v1(now() - interval '5 minutes');
+
+-- name: recent_attempts
+-- Counts the payment attempts of the orders of the last five minutes by outcome; `open`: the gateway is being asked.
+SELECT coalesce(a.outcome, 'open') AS outcome, count(*) AS attempts
+FROM payment_attempts AS a
+WHERE a.order_id >= first_order_id_v1(now() - interval '5 minutes')
+GROUP BY a.outcome;

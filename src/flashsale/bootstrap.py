@@ -47,6 +47,7 @@ from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.revocations import RevocationFeed, Revocations
 from flashsale.usecases.services import Services
 from flashsale.usecases.sessions import Sessions
+from flashsale.usecases.status import Status
 from flashsale.usecases.tend_units import TendUnits
 from flashsale.usecases.tidy import Tidy
 
@@ -156,10 +157,11 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
         opened.push_async_callback(return_units.close)
         revocations = Revocations(users, token_s=settings.auth.jwt_ttl_s, poll_s=settings.live.poll_s)
         feed = CatalogFeed(RevocationFeed(PostgresFeed(database), revocations), catalog)
+        acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
         buy = Buy(
             catalog=catalog,
             gate=gate,
-            acceptance=PostgresAcceptance(database, order_due_s=settings.orders.order_due_s),
+            acceptance=acceptance,
             load_gate=load_gate,
             return_units=return_units,
             accept=settings.accept,
@@ -201,6 +203,7 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             ),
             load_gate=load_gate,
             readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
+            status=Status(PostgresFigures(database), products, gate, acceptance),
         )
 
 
@@ -259,6 +262,15 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
             tend_units=TendUnits(products, chunk=settings.units.chunk, ahead=settings.units.ahead),
             tidy=Tidy(PostgresUpkeep(database)),
         )
+
+
+@asynccontextmanager
+async def open_status(settings: Settings) -> AsyncIterator[Status]:
+    """Wire the status of the sale: Postgres and the gate."""
+    async with AsyncExitStack() as opened:
+        database, gate = await _open_servers(opened, settings, "flashsale-status")
+        acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
+        yield Status(PostgresFigures(database), PostgresProducts(database), gate, acceptance)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from flashsale.http.cors import Cors
 from flashsale.http.edge import Edge
 from flashsale.http.limits import Limits
 from flashsale.http.metrics import Meter, MetricsFlusher
-from flashsale.http.routes import accounts, admin, health, orders, problem_pages, products, reference, streams
+from flashsale.http.routes import accounts, admin, health, orders, problem_pages, products, reference, status, streams
 from flashsale.http.streams.held import Streams, StreamsOutlast
 from flashsale.http.streams.hub import LiveHub
 
@@ -50,6 +50,7 @@ ROUTES: Sequence[ControllerRouterHandler] = (
     orders.cancel,
     orders.stream_token,
     admin.routes,
+    status.status,
     health.live,
     health.ready,
     health.metrics,

@@ -55,6 +55,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "admin": frozenset({"postgres.owner_url"}),
     "accounts": frozenset({"postgres.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
     "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
+    "status": frozenset({"postgres.url", "redis.url"}),
 }
 """The secrets of each kind of process, which gets no others. `accounts`: `flashsale buyers`, `token` and the like."""
 

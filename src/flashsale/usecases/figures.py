@@ -50,11 +50,53 @@ class Figures:
     connections_max: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sales:
+    """The orders of a product in one status."""
+
+    product_id: int
+    status: str
+    units: int
+    value_minor: int
+    """Sum of their prices, in minor units of the product's currency."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What happened lately."""
+
+    accepted_per_s: float
+    """In the last 10 seconds, as is the next."""
+    confirmed_per_s: float
+    attempts: dict[str, int]
+    """Payment attempts of the orders of the last five minutes, by outcome; `open`: the gateway is being asked."""
+    workers: int
+    """Workers that reported within 30 seconds."""
+    postponed: int
+    """Orders that Postgres refused to change."""
+
+
 class FiguresSource(Protocol):
     """Reads figures."""
 
     async def read(self) -> Figures:
         """Count orders and jobs.
+
+        Raises:
+            Unavailable: if Postgres is away.
+        """
+        ...
+
+    async def pace(self) -> Pace:
+        """Count what happened lately.
+
+        Raises:
+            Unavailable: if Postgres is away.
+        """
+        ...
+
+    async def sales(self, product_ids: Sequence[int]) -> Sequence[Sales]:
+        """Count the orders of products by status.
 
         Raises:
             Unavailable: if Postgres is away.

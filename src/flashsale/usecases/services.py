@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.readiness import Readiness
     from flashsale.usecases.revocations import Revocations
     from flashsale.usecases.sessions import Sessions
+    from flashsale.usecases.status import Status
 
 
 class Database(Protocol):
@@ -64,3 +65,4 @@ class Services:
     administer: Administer
     load_gate: LoadGate
     readiness: Readiness
+    status: Status

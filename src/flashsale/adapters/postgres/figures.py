@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.orders import FINAL, OrderStatus
-from flashsale.usecases.figures import Figures, ProductCount
+from flashsale.usecases.figures import Figures, Pace, ProductCount, Sales
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,19 @@ class PostgresFigures:
             job_oldest_s={(row["queue"], row["status"]): row["oldest_s"] for row in jobs},
             **server,
         )
+
+    async def pace(self) -> Pace:
+        """Count the orders of the last seconds, by their ids, which begin with their time."""
+        row = await self._database.fetch_row(QUERIES["pace"])
+        attempts = await self._database.fetch(QUERIES["recent_attempts"])
+        if row is None:
+            raise AssertionError
+        return Pace(**row, attempts={one["outcome"]: one["attempts"] for one in attempts})
+
+    async def sales(self, product_ids: Sequence[int]) -> Sequence[Sales]:
+        """Count the orders of products by status, as `read` counts those of all."""
+        rows = await self._database.fetch(QUERIES["sales"], product_ids)
+        return [Sales(**dict(row)) for row in rows]
 
     async def products(self, *, limit: int) -> Sequence[ProductCount]:
         """Count the units of the newest products."""
