@@ -216,16 +216,6 @@ async def test_a_refusal_leaves_the_garbage_collector_nothing(services, sold_out
         gc.enable()
 
 
-async def test_who_is_told_sold_out_from_memory_is_limited_too(services, sold_out):
-    product, _, other, _ = sold_out
-    limit = services.settings.gate.rate_limit
-    results = await asyncio.gather(
-        *(services.buy(ask(product, other)) for _ in range(3 * limit)), return_exceptions=True
-    )
-    # Two windows at most.
-    assert limit <= sum(isinstance(result, RateLimited) for result in results) < 3 * limit
-
-
 async def test_several_units_that_are_not_there_say_nothing_of_one(services, monkeypatch):
     monkeypatch.setattr("flashsale.usecases.confirm.SOLD_OUT_S", 3600)
     product = await add_product(services, allotment=2)

@@ -14,7 +14,6 @@ from flashsale.http.messages import Request
 from flashsale.http.openapi import EVENT_DATA
 from flashsale.http.routes.reference import DOCUMENT_PATH
 from flashsale.http.streams.hub import LiveHub
-from flashsale.usecases.rates import Rate
 from tests.conftest import make_settings
 
 ANY = {"content-type", "content-length", "connection", "transfer-encoding"}
@@ -149,7 +148,7 @@ async def document_of_routes():
     """Read the document without any server behind it."""
     services = SimpleNamespace(
         settings=make_settings("postgresql://x@127.0.0.1:9/x", "redis://127.0.0.1:9"),
-        buy=SimpleNamespace(rate=Rate("buys", limit=1, window_s=1)),
+        catalog=None,
         revocations=None,
         sessions=None,
     )

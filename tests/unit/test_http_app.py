@@ -4,14 +4,13 @@ from types import SimpleNamespace
 
 from flashsale.http.app import build_app
 from flashsale.http.streams.hub import LiveHub
-from flashsale.usecases.rates import Rate
 from tests.conftest import make_settings
 
 
 def test_the_app_is_built_without_a_warning():
     services = SimpleNamespace(
         settings=make_settings("postgresql://x@127.0.0.1:9/x", "redis://127.0.0.1:9"),
-        buy=SimpleNamespace(rate=Rate("buys", limit=1, window_s=1)),
+        catalog=None,
         revocations=None,
         sessions=None,
     )

@@ -72,7 +72,7 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
     tokens = Tokens(settings.auth, services.revocations)
     held = Streams(services, tokens, hub)
     meter = Meter()
-    limits = Limits(settings.limits, settings.gate, services.buy.rate)
+    limits = Limits(settings.limits, settings.gate)
     flusher = MetricsFlusher(services, meter)
 
     @asynccontextmanager

@@ -16,7 +16,7 @@ from litestar.enums import ScopeType
 from flashsale.domain.errors import FlashSaleError, RateLimited, SoldOut
 from flashsale.http.conditions import TAGGED, is_known, tag_of
 from flashsale.http.limits import FIELDS
-from flashsale.http.messages import NOSNIFF, Request, empty
+from flashsale.http.messages import NOSNIFF, Answer, Request, empty
 from flashsale.http.metrics import NO_ROUTE, REQUESTS
 from flashsale.http.problems import INTERNAL, NO_SUCH_PATH, SOLD_OUT, method_not_allowed, problem_of
 from flashsale.http.request_ids import HEADER, RequestIds
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from litestar.types.asgi_types import Message
 
     from flashsale.http.cors import Cors
-    from flashsale.http.messages import Answer, Headers
+    from flashsale.http.messages import Headers
     from flashsale.http.metrics import Meter
     from flashsale.http.routing import Direct, Route
 
@@ -49,6 +49,9 @@ CACHING = {
     NO_ROUTE: b"no-cache",
 }
 """What may keep the answers of a route; of all others below /api nothing may."""
+
+CACHING_LINES = {name: b"cache-control: %b\r\n" % value for name, value in CACHING.items()}
+NO_STORE_LINE = b"cache-control: %b\r\n" % NO_STORE
 
 
 class Edge:
@@ -118,12 +121,12 @@ class Edge:
         if answer.status == HTTPStatus.OK and request.method in LOOKS and name.startswith(TAGGED):
             answer = _tagged(answer, request)
         self._count(name, answer.status, time.perf_counter() - began_s)
-        caching = CACHING.get(name, NO_STORE)
-        extra = b"cache-control: %b\r\n%bx-request-id: %b\r\n" % (caching, request.extra, request_id)
-        if self._cors.on:
-            extra += self._cors.fields(fields.get(b"origin"))
+        cors = self._cors.fields(fields.get(b"origin")) if self._cors.on else b""
         status, head, body = answer
-        return type(answer)(status, head + extra, body)
+        caching = CACHING_LINES.get(name, NO_STORE_LINE)
+        return Answer(
+            status, b"".join((head, caching, request.extra, b"x-request-id: ", request_id, b"\r\n", cors)), body
+        )
 
     def _options(self, route: Route, request: Request) -> Answer:
         return empty(204, (b"allow", route.allowed), *self._cors.preflight(request, route.allowed))
@@ -199,10 +202,10 @@ LOOKS = {"GET", "HEAD"}
 
 def _tagged(answer: Answer, request: Request) -> Answer:
     """Return an answer its tag, or 304 in its place if the client knows it."""
-    tag = (b"etag", tag_of(answer.body))
-    if is_known(tag[1], request.all(b"if-none-match")):
-        return empty(HTTPStatus.NOT_MODIFIED, tag)
-    return answer.with_headers(tag)
+    tag = tag_of(answer.body)
+    if b"if-none-match" in request.fields and is_known(tag, request.all(b"if-none-match")):
+        return empty(HTTPStatus.NOT_MODIFIED, (b"etag", tag))
+    return Answer(answer.status, b"%betag: %b\r\n" % (answer.head, tag), answer.body)
 
 
 def _conditional(start: Any, message: Any, headers: Headers) -> Any:

@@ -1,4 +1,4 @@
-"""Limits of an account's requests other than buys, and the RateLimit fields of every limited answer.
+"""Limits of an account's requests, counted by this process, and the RateLimit fields of every limited answer.
 
 The fields are those of draft-ietf-httpapi-ratelimit-headers-10: lists of strings with parameters. A policy allows `q`
 requests in `w` seconds; `r` is the rest, and `t` the seconds until the rest grows.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from flashsale.usecases.rates import Rate
+from flashsale.http.rates import Rate
+from flashsale.usecases.buy import ATTEMPTS, BUYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from flashsale.settings.groups import GateSettings, LimitSettings
 
 WINDOW_S = 1
+
+SHOWN_MAX = 10_000
+"""Renderings of a limit's fields that a process keeps."""
 
 FIELDS = "flashsale.ratelimit"
 """Name in a scope of the fields that the edge adds to the framework's answer."""
@@ -38,40 +42,47 @@ def service(name: str, left: int, in_s: int) -> bytes:
 class Limit:
     """A rate and its fields, of which one never changes."""
 
-    __slots__ = ("_line", "_policies", "rate")
+    __slots__ = ("_policies", "_rate", "_shown")
 
     def __init__(self, rate: Rate, *others: tuple[str, int, int]) -> None:
         """Show a rate; `others` are policies that are counted elsewhere, if their limit is not 0."""
-        self.rate = rate
+        self._rate = rate
         shown = [one for one in ((rate.name, rate.limit, rate.window_s), *others) if one[1]]
         self._policies = b", ".join([policy(*one) for one in shown])
-        self._line = b'ratelimit-policy: %b\r\nratelimit: "%b";r=%%d;t=%%d\r\n' % (
-            self._policies,
-            rate.name.encode("ascii"),
-        )
-
-    def lines(self, key: Hashable) -> bytes:
-        """Return the fields of an answer to a request that was counted, as lines; none without a limit."""
-        return self._line % self.rate.left(key) if self.rate.limit else b""
+        self._shown: dict[tuple[int, int], bytes] = {}
+        """The fields as lines, by what is left and when there is more."""
 
     def take(self, key: Hashable) -> bytes:
-        """Count a request and give the fields of its answer; `RateLimited` if it is one too many."""
-        self.rate.check(key)
-        return self.lines(key)
+        """Count a request and return the fields of its answer, as lines; none without a limit.
+
+        Raises:
+            RateLimited: if it is one too many.
+        """
+        if not self._rate.limit:
+            return b""
+        left = self._rate.take(key)
+        lines = self._shown.get(left)
+        if lines is None:
+            if len(self._shown) >= SHOWN_MAX:
+                self._shown.clear()
+            lines = self._shown[left] = b"".join([b"%b: %b\r\n" % field for field in self._fields(left)])
+        return lines
 
     def headers(self, key: Hashable) -> Headers:
-        """Return the fields one by one."""
-        if not self.rate.limit:
-            return []
-        return [(b"ratelimit-policy", self._policies), (b"ratelimit", service(self.rate.name, *self.rate.left(key)))]
+        """Do the same, but return the fields one by one."""
+        return self._fields(self._rate.take(key)) if self._rate.limit else []
+
+    def _fields(self, left: tuple[int, int]) -> Headers:
+        return [(b"ratelimit-policy", self._policies), (b"ratelimit", service(self._rate.name, *left))]
 
 
 class Limits:
     """The limits of a process."""
 
-    def __init__(self, settings: LimitSettings, gate: GateSettings, buys: Rate) -> None:
-        """Wire it; `buys` is the rate that the use case checks."""
-        self.buys = Limit(buys, ("buy-attempts", gate.attempts_per_minute, 60))
+    def __init__(self, settings: LimitSettings, gate: GateSettings) -> None:
+        """Start empty. The gate counts buys over all processes, but is not asked about every buy."""
+        buys = Rate(BUYS, limit=gate.rate_limit, window_s=gate.rate_window_s)
+        self.buys = Limit(buys, (ATTEMPTS, gate.attempts_per_minute, 60))
         self.orders = Limit(Rate("orders", limit=settings.orders, window_s=WINDOW_S))
         self.streams = Limit(Rate("streams", limit=settings.streams, window_s=WINDOW_S))
         self.administration = Limit(Rate("administration", limit=settings.administration, window_s=WINDOW_S))
@@ -90,5 +101,4 @@ def limited(name: str) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRout
 
 def count(limit: Limit, key: Hashable, connection: ASGIConnection[Any, Any, Any, Any]) -> None:
     """Count a request that the framework answers, and let the edge add the fields."""
-    limit.rate.check(key)
     cast("dict[str, Any]", connection.scope)[FIELDS] = limit.headers(key)

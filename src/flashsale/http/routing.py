@@ -95,17 +95,21 @@ class Routes:
         for one in direct:
             routes.setdefault(one.template, Route(one.template)).methods[one.method] = one
         self._exact: dict[str, Route] = {}
-        self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        patterns: list[str] = []
+        self._of_patterns: list[Route] = []
         for template, route in routes.items():
             if "{" in template:
                 pattern = _PARAMETER.sub(lambda found: f"(?:{_KINDS.get(found[2] or '', TEXT)})", template)
-                self._patterns.append((re.compile(pattern + "/?", re.ASCII), route))
+                patterns.append(f"({pattern}/?)")
+                self._of_patterns.append(route)
             else:
                 self._exact |= {template: route, template + "/": route}
+        self._pattern = re.compile("|".join(patterns), re.ASCII)
 
     def find(self, path: str) -> Route | None:
         """Return the route of a path."""
         exact = self._exact.get(path)
         if exact is not None:
             return exact
-        return next((route for pattern, route in self._patterns if pattern.fullmatch(path) is not None), None)
+        found = self._pattern.fullmatch(path)
+        return None if found is None or found.lastindex is None else self._of_patterns[found.lastindex - 1]

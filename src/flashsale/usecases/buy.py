@@ -28,7 +28,6 @@ from flashsale.usecases.batching import QUEUES_MAX
 from flashsale.usecases.confirm import Confirm
 from flashsale.usecases.limit_ids import LimitIds
 from flashsale.usecases.propose import Propose
-from flashsale.usecases.rates import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
 
 BUYS, ATTEMPTS = "buys", "buy-attempts"
 """Names of the rate limits in the RateLimit fields."""
-
-UNKNOWN = 0
-"""Stands for all unknown products where a buyer's requests are counted."""
 
 TRIES_MAX = 100_000
 """Keys whose running requests a process remembers."""
@@ -86,8 +82,6 @@ class Buy:
         self._load_gate = load_gate
         self._return_units = return_units
         self._settings = gate_settings
-        self.rate = Rate(BUYS, limit=gate_settings.rate_limit, window_s=gate_settings.rate_window_s)
-        """The rate limit as far as this process sees it: the gate counts over all of them, but is not always asked."""
         self._tries: Counter[tuple[UUID, str]] = Counter()
         """Running requests by key."""
         self.confirm = Confirm(
@@ -102,11 +96,6 @@ class Buy:
         self.propose = Propose(
             gate=gate, acceptance=acceptance, accept=accept, lease_s=gate_settings.lease_s, busy_s=busy_s
         )
-
-    def rate_key(self, user_id: UUID, product_id: int) -> tuple[int, int]:
-        """Return the key under which a buyer's requests for a product are counted."""
-        # By number: an id itself is hashed in Python.
-        return user_id.int, product_id if product_id in self._catalog else UNKNOWN
 
     async def close(self) -> None:
         """Finish what is on its way, and give back what it leased."""
@@ -142,8 +131,6 @@ class Buy:
                 del self._tries[key]
 
     async def _buy(self, request: BuyRequest) -> Accepted:
-        # Before anything is looked up: a refusal, and a repeated answer, cost no more than a buy.
-        self.rate.check(self.rate_key(request.user_id, request.product_id))
         product = await self._catalog.get(request.product_id)
         product_id = product.product_id
         if (closed := self._catalog.closed(product_id)) is not None:

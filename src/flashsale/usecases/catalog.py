@@ -119,10 +119,9 @@ class Catalog:
         entry = self._entries[product_id]
         if entry.product.paused:
             return SalePaused()
-        now = time.monotonic()
-        if entry.opens_at_s is not None and now < entry.opens_at_s - CLOSED_MARGIN_S:
+        if entry.opens_at_s is not None and time.monotonic() < entry.opens_at_s - CLOSED_MARGIN_S:
             return SaleNotStarted()
-        if entry.closes_at_s is not None and now > entry.closes_at_s + CLOSED_MARGIN_S:
+        if entry.closes_at_s is not None and time.monotonic() > entry.closes_at_s + CLOSED_MARGIN_S:
             return SaleEnded()
         return None
 

@@ -19,8 +19,6 @@ from flashsale.usecases.live_changes import Connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from uuid import UUID
-
     from flashsale.domain.users import Principal
     from flashsale.usecases.live_changes import Change, LiveFeed
 
@@ -49,8 +47,8 @@ class Revocations:
         self._log = kept
         self._kept_s = token_s + ISSUING_S
         self._poll_s = poll_s
-        self._lowest: dict[UUID, tuple[int, float]] = {}
-        """Lowest generation that holds, and until when that has to be remembered; those that go first are first."""
+        self._lowest: dict[int, tuple[int, float]] = {}
+        """By user id as a number (an id itself is hashed in Python): lowest generation that holds, and until when that has to be remembered; those that go first are first."""
         self._read_at: float | None = None
         self.risen = asyncio.Event()
         """Set whenever a generation has risen."""
@@ -63,17 +61,18 @@ class Revocations:
         """
         if self._read_at is None:
             raise Unavailable("The revoked tokens have not been read yet; send the same request again.")
-        lowest = self._lowest.get(principal.user_id)
+        lowest = self._lowest.get(principal.user_id.int)
         return lowest is None or principal.generation >= lowest[0]
 
     def take(self, revocation: Revocation, *, age_s: float = 0.0) -> None:
         """Note that an account's generation rose, if that is new."""
-        known = self._lowest.get(revocation.user_id)
+        user = revocation.user_id.int
+        known = self._lowest.get(user)
         if known is not None:
             if known[0] >= revocation.generation:
                 return
-            del self._lowest[revocation.user_id]
-        self._lowest[revocation.user_id] = (revocation.generation, time.monotonic() + self._kept_s - age_s)
+            del self._lowest[user]
+        self._lowest[user] = (revocation.generation, time.monotonic() + self._kept_s - age_s)
         self.risen.set()
 
     async def refresh(self, *, everything: bool = False) -> None:
@@ -89,7 +88,7 @@ class Revocations:
         if everything:
             # After a failover the truth may know of less; what a process alone remembers would shut honest tokens out.
             since = began + self._kept_s
-            self._lowest = {user_id: known for user_id, known in self._lowest.items() if known[1] >= since}
+            self._lowest = {user: known for user, known in self._lowest.items() if known[1] >= since}
         for revocation, age_s in rows:
             self.take(revocation, age_s=age_s)
         self._read_at = began
