@@ -189,7 +189,7 @@ async def test_a_killed_valkey_leaves_no_child_that_writes_a_snapshot(tmp_path):
 
 async def test_a_child_that_outlives_its_valkey_is_no_running_server(tmp_path, monkeypatch):
     # What the death of the launcher leaves for a moment: the kernel kills the server alone.
-    monkeypatch.setattr("flashsale.local.valkey_server.LAST_BREATH_S", 0.0)
+    monkeypatch.setattr("flashsale.local.server.LAST_BREATH_S", 0.0)
     server = LocalValkey(tmp_path)
     url = await server.start()
     saving = await save_slowly(server)

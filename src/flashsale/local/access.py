@@ -26,12 +26,6 @@ PORTS = range(10_000, 32_768)
 """Below the range from which Linux takes ports of outgoing connections: none of those can take a port that is ours
 while the server is down for a moment."""
 
-ORPHANS_S = 5.0
-"""How long to wait for the processes that a dead server left, once they are killed."""
-
-LAST_BREATH_S = 1.0
-"""How long to wait for a server whose launcher has just died, before it counts as running."""
-
 
 def free_port() -> int:
     """Return a free loopback port."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import shutil
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from flashsale.local.access import LAST_BREATH_S, ORPHANS_S, read_access
 from flashsale.local.binaries import closed_to_others, postgres_bin
-from flashsale.local.children import Child, ChildFailed, run_to_end, wait_gone, wait_until, working_in
+from flashsale.local.children import ChildFailed, run_to_end
+from flashsale.local.server import LocalServer, Program
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 NOBODY = 65534
 
@@ -44,8 +43,12 @@ SETTINGS: Mapping[str, str] = {
 """Differences from Postgres' defaults; fsync and synchronous_commit are never among them."""
 
 
-class LocalPostgres:
-    """One server and its data; start, stop, kill and start again on the same port and data."""
+class LocalPostgres(LocalServer):
+    """A Postgres server. To stop it in order rolls running transactions back and writes the data out."""
+
+    name = "postgres"
+    start_s = 60.0
+    stop_signal = signal.SIGINT
 
     def __init__(
         self,
@@ -60,93 +63,35 @@ class LocalPostgres:
 
         `binaries` is the folder with `postgres` and `initdb`, looked for by default; `settings` go over SETTINGS.
         """
-        self._data_dir = data_dir
         self._cluster = data_dir / "cluster"
+        super().__init__(
+            data_dir, home=self._cluster, pid_file=self._cluster / "postmaster.pid", port=port, log_path=log_path
+        )
         self._binaries = binaries
-        self._port = port
-        self._log_path = log_path or data_dir / "postgres.log"
         self._settings = {**SETTINGS, **(settings or {})}
-        self.child: Child | None = None
 
     @property
     def url(self) -> str:
         """Where the server is, with its password; database `postgres`."""
-        port, password = (self._data_dir / "access").read_text().split()
+        port, password = self._port_and_password()
         return f"postgresql://flashsale:{password}@127.0.0.1:{port}/postgres"
 
-    async def start(self) -> str:
-        """Make the data if there is none, start the server, wait until it answers, give its URL.
-
-        Raises:
-            ChildFailed: with the end of the log, if it does not come up; nothing is left running then.
-            MissingBinary: if there is no server to start.
-        """
-        self._data_dir.mkdir(parents=True, exist_ok=True)
-        await self._clear_dead_server()
+    def _find(self) -> Program:
         prefix, user_id = _unprivileged(self._data_dir)
         copies = self._data_dir / "binaries"
         binaries = postgres_bin(self._binaries, copies=copies, for_everybody=user_id is not None)
-        port, password = read_access(self._data_dir, self._port, keep=self.child is not None)
+        return Program(binaries / "postgres", prefix, user_id)
+
+    async def _prepare(self, program: Program, port: int, password: str) -> Sequence[str]:
         if not self._cluster.exists():
-            await self._initialise(prefix, user_id, binaries, password)
+            await self._initialise(program, password)
         if os.geteuid() == 0:
-            _give(self._cluster, user_id)
+            _give(self._cluster, program.user_id)
         options = [argument for name, value in self._settings.items() for argument in ("-c", f"{name}={value}")]
-        self.child = Child(
-            "postgres",
-            [*prefix, str(binaries / "postgres"), "-D", str(self._cluster), "-p", str(port), *options],
-            log_path=self._log_path,
-            user_id=user_id,
-        )
-        try:
-            await wait_until(self._answers, child=self.child, timeout_s=60, what="answer")
-        except BaseException:
-            # With its processes: one that recovers or syncs data would go on for seconds.
-            await self.kill()
-            raise
-        return self.url
+        return ["-D", str(self._cluster), "-p", str(port), *options]
 
-    async def stop(self) -> None:
-        """Stop it in order: running transactions are rolled back, the data is written out."""
-        if self.child is not None:
-            await self.child.stop(signal.SIGINT)
-
-    async def kill(self) -> None:
-        """Kill it with all its processes, as a crash does."""
-        if self.child is not None:
-            # Sessions in the middle of a long computation would go on without the postmaster until they look up.
-            await self.child.kill_all()
-
-    async def restart(self) -> str:
-        """Stop it in order, if it runs, and start it on the same port and data; returns its URL."""
-        await self.stop()
-        return await self.start()
-
-    async def _clear_dead_server(self) -> None:
-        """Make sure that no server runs on the data, and remove the pid file of one that was killed.
-
-        That file alone must not be trusted, nor removed lightly: its number may be somebody else's by now, and a new
-        postmaster next to sessions of the old one would destroy the data. The processes themselves show it: all
-        of a server's work in its data folder.
-
-        Raises:
-            ChildFailed: if a server runs there.
-        """
-        pid_file = self._cluster / "postmaster.pid"
-        if not pid_file.exists():
-            return
-        left = working_in(self._cluster, "postgres")
-        if left and not await wait_gone(left, timeout_s=LAST_BREATH_S):
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                postmaster = int(pid_file.read_text().split()[0])
-                if postmaster in left:
-                    raise ChildFailed(f"A Postgres server (process {postmaster}) already runs on {self._data_dir}.")
-            # Sessions whose postmaster is dead: they end after their statement, and may not commit any more.
-            if not await wait_gone(left, timeout_s=ORPHANS_S, kill=True):
-                raise ChildFailed(f"Processes {left} of a dead Postgres server do not leave {self._data_dir}.")
-        pid_file.unlink(missing_ok=True)
-
-    async def _initialise(self, prefix: list[str], user_id: int | None, binaries: Path, password: str) -> None:
+    async def _initialise(self, program: Program, password: str) -> None:
+        user_id = program.user_id
         self._data_dir.chmod(0o700 if user_id is None else 0o711)
         # Created under another name and renamed: an interrupted initdb leaves nothing that looks like data. It syncs
         # its files (0.1 s), because the server's checkpoints sync only pages that were written since its start.
@@ -162,7 +107,15 @@ class LocalPostgres:
             options = ["-U", "flashsale", "--pwfile", file.name, "--auth", "scram-sha-256", "--encoding", "UTF8"]
             await run_to_end(
                 "initdb",
-                [*prefix, str(binaries / "initdb"), "-D", str(new), "--locale", "C.UTF-8", *options],
+                [
+                    *program.prefix,
+                    str(program.path.with_name("initdb")),
+                    "-D",
+                    str(new),
+                    "--locale",
+                    "C.UTF-8",
+                    *options,
+                ],
                 log_path=self._log_path.with_name("initdb.log"),
                 user_id=user_id,
             )

@@ -19,6 +19,7 @@ from flashsale.usecases.live_changes import Connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
     from flashsale.domain.users import Principal
     from flashsale.usecases.live_changes import Change, LiveFeed
 
@@ -48,7 +49,7 @@ class Revocations:
         self._kept_s = token_s + ISSUING_S
         self._poll_s = poll_s
         self._lowest: dict[int, tuple[int, float]] = {}
-        """By user id as a number (an id itself is hashed in Python): lowest generation that holds, and until when that has to be remembered; those that go first are first."""
+        """By user id, as a number: the lowest generation that holds, and until when to remember it; soonest first."""
         self._read_at: float | None = None
         self.risen = asyncio.Event()
         """Set whenever a generation has risen."""
