@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
-from flashsale.domain.errors import RateLimited, SoldOut, Unavailable
+from flashsale.domain.errors import SoldOut, Unavailable
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import LiveStock, PaymentMode
 from flashsale.domain.requests import BuyRequest
