@@ -27,7 +27,7 @@ READY = "the simulator is ready"
 PROGRAM = f"""
 import asyncio, socket, sys
 from flashsale.simulator.service import run_simulator
-from flashsale.settings.groups import SimulatorSettings
+from flashsale.settings.simulator import SimulatorSettings
 
 settings = SimulatorSettings(latency_mean_s=0.0, decline_rate=0.1, ledger_path=sys.argv[2])
 sock = socket.socket(fileno=int(sys.argv[1]))

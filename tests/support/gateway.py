@@ -13,7 +13,7 @@ import aiohttp
 
 from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.domain.payments import LedgerEntry
-from flashsale.settings.groups import SimulatorSettings
+from flashsale.settings.simulator import SimulatorSettings
 from flashsale.simulator.service import run_simulator
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ async def running(**settings: Any) -> AsyncIterator[Service]:
         run_simulator(SimulatorSettings(**values), SECRET, sock=sock, ready=ready.set, stop=stop)
     )
     await asyncio.wait([task, asyncio.create_task(ready.wait())], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        await task
     headers = {"Authorization": f"Bearer {SECRET}"}
     async with (
         SimulatorGateway(url, SECRET, connections_max=720) as gateway,

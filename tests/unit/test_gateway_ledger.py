@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flashsale.simulator.ledger import (
-    ChargeStatus,
-    Journal,
-    Ledger,
-    LedgerDamagedError,
-    LedgerFailedError,
-    LedgerLockedError,
-)
+from flashsale.simulator.journal import Journal, LedgerFailedError, LedgerLockedError
+from flashsale.simulator.ledger import ChargeStatus, Ledger, LedgerDamagedError
 
 
 def open_and_capture(ledger: Ledger, key: str) -> None:

@@ -7,14 +7,8 @@ import statistics
 
 import pytest
 
-from flashsale.simulator.rules import (
-    Behaviour,
-    Fault,
-    RefusedError,
-    checked,
-    sample_decline,
-    sample_latency_s,
-)
+from flashsale.simulator.faults import Behaviour, Fault, RefusedError, checked
+from flashsale.simulator.rules import sample_decline, sample_latency_s
 
 DRAWS = 20_000
 BEHAVIOUR = Behaviour(
@@ -24,7 +18,10 @@ BEHAVIOUR = Behaviour(
     error_rate=0.1,
     charged_error_rate=0.2,
     drop_rate=0.3,
-    hang_rate=0.4,
+    hang_rate=0.1,
+    cut_rate=0.1,
+    slow_rate=0.1,
+    reject_rate=0.1,
 )
 
 
@@ -70,8 +67,9 @@ def test_outcome_and_latency_do_not_depend_on_each_other() -> None:
 
 
 def test_each_fault_has_its_own_share_of_the_draw() -> None:
-    drawn = [BEHAVIOUR.fault(draw) for draw in (0.0, 0.09, 0.15, 0.29, 0.31, 0.59, 0.61, 0.99)]
-    assert drawn == [fault for fault in Fault for _ in range(2)]
+    ends = [math.fsum(BEHAVIOUR.fault_rates[:number]) for number in range(len(Fault) + 1)]
+    for fault, begin, end in zip(Fault, ends, ends[1:], strict=False):
+        assert (BEHAVIOUR.fault(begin + 1e-9), BEHAVIOUR.fault(end - 1e-9)) == (fault, fault)
     calm = Behaviour(
         latency_mean_s=0,
         latency_sigma=0,

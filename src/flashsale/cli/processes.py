@@ -41,7 +41,8 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
     import uvloop
 
     from flashsale.runtime.processes import settle_collector
-    from flashsale.simulator.ledger import LedgerDamagedError, LedgerFailedError, LedgerLockedError
+    from flashsale.simulator.journal import LedgerFailedError, LedgerLockedError
+    from flashsale.simulator.ledger import LedgerDamagedError
     from flashsale.simulator.service import run_simulator
 
     settings = process_settings("simulator")

@@ -33,10 +33,10 @@ from flashsale.settings.groups import (
     PaymentSettings,
     PostgresSettings,
     RedisSettings,
-    SimulatorSettings,
     UnitSettings,
     WorkerSettings,
 )
+from flashsale.settings.simulator import SimulatorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -342,22 +342,6 @@ class HttpSettings(Group):
         return self
 
 
-class SimulatorSettings(Group):
-    """The payment gateway simulator."""
-
-    latency_mean_s: float = Field(2.5, ge=0, description="Mean duration of a charge (log-normal).")
-    latency_sigma: float = Field(0.5, ge=0, description="Sigma of the log-normal duration.")
-    decline_rate: float = Field(0.10, ge=0, le=1, description="Fraction of charges that are declined.")
-    error_rate: float = Field(0.0, ge=0, le=1, description="Fraction of calls that get 503 and no charge.")
-    charged_error_rate: float = Field(
-        0.0, ge=0, le=1, description="Fraction of calls that get 500 although the charge was made."
-    )
-    drop_rate: float = Field(0.0, ge=0, le=1, description="Fraction of charges whose answer is never sent.")
-    hang_rate: float = Field(0.0, ge=0, le=1, description="Fraction of calls that get neither an answer nor a charge.")
-    seed: int = Field(1, description="Seed of outcomes, durations and faults.")
-    ledger_path: str = Field("", description="File that stores the ledger; empty means that a restart loses it.")
-
-
 class LogSettings(Group):
     """Logs."""
 

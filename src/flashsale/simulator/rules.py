@@ -7,107 +7,25 @@ latency of a key follow from the seed and the key; the faults of a call follow f
 from __future__ import annotations
 
 import asyncio
-import enum
 import hashlib
 import math
 import random
+import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from flashsale.simulator.faults import Behaviour, Fault, RefusedError, checked
 from flashsale.simulator.ledger import ChargeStatus, Entry, Ledger
 
 RUNNING_MAX = 10_000
 """Charges in flight; more are answered 503."""
 KEYS_MAX = 2_000_000
 """Keys in the ledger, about 500 bytes of memory each; more are answered 503."""
-LATENCY_MEAN_S_MAX = 3600.0
-LATENCY_SIGMA_MAX = 5.0
 DECLINE_CODES = ("card_declined", "insufficient_funds", "expired_card", "do_not_honour")
 
 
-class RefusedError(Exception):
-    """A call that is answered with a problem document."""
-
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        """Keep what the document says."""
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.detail = detail
-
-
 # --- what is drawn --------------------------------------------------------------------------------------------------
-
-
-class Fault(enum.StrEnum):
-    """What goes wrong with a charge call."""
-
-    # 503, and nothing was done.
-    ERROR = "error"
-    # 500, although the charge was made (or declined).
-    CHARGED_ERROR = "chargedError"
-    # The connection is closed without an answer, although the charge was made (or declined).
-    DROP = "drop"
-    # Never answered and never charged; the key is pending until it is charged by another call, or cancelled.
-    HANG = "hang"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Behaviour:
-    """What may change while it runs. A call has at most one fault, so the four fault rates add up to at most 1."""
-
-    latency_mean_s: float
-    latency_sigma: float
-    decline_rate: float
-    error_rate: float
-    charged_error_rate: float
-    drop_rate: float
-    hang_rate: float
-
-    def fault(self, draw: float) -> Fault | None:
-        """Return the fault that a draw of [0, 1) stands for."""
-        for fault, rate in (
-            (Fault.ERROR, self.error_rate),
-            (Fault.CHARGED_ERROR, self.charged_error_rate),
-            (Fault.DROP, self.drop_rate),
-            (Fault.HANG, self.hang_rate),
-        ):
-            if draw < rate:
-                return fault
-            draw -= rate
-        return None
-
-
-BEHAVIOUR_NAMES = {
-    "latencyMeanS": "latency_mean_s",
-    "latencySigma": "latency_sigma",
-    "declineRate": "decline_rate",
-    "errorRate": "error_rate",
-    "chargedErrorRate": "charged_error_rate",
-    "dropRate": "drop_rate",
-    "hangRate": "hang_rate",
-}
-"""Names over the wire and here."""
-
-
-def checked(behaviour: Behaviour) -> Behaviour:
-    """Return the behaviour back if it can be.
-
-    Raises:
-        RefusedError: 400 if a value is no number, out of its range, or the fault rates add up to more than 1.
-    """
-    most = {"latency_mean_s": LATENCY_MEAN_S_MAX, "latency_sigma": LATENCY_SIGMA_MAX}
-    for name, field in BEHAVIOUR_NAMES.items():
-        value: object = getattr(behaviour, field)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most.get(field, 1.0):
-            raise RefusedError(400, "invalid_fault", f"{name} must be a number of 0 to {most.get(field, 1.0):g}.")
-    faults = (behaviour.error_rate, behaviour.charged_error_rate, behaviour.drop_rate, behaviour.hang_rate)
-    if math.fsum(faults) > 1:
-        raise RefusedError(
-            400, "invalid_fault", "errorRate, chargedErrorRate, dropRate and hangRate exceed 1 together."
-        )
-    return behaviour
 
 
 def draw_uniform(seed: int, purpose: str, key: str) -> float:
@@ -154,6 +72,22 @@ class Simulator:
         self.faults: Counter[Fault] = Counter()
         self._random = random.Random(seed)  # noqa: S311 - reproducible on purpose
         self._running: dict[str, _Running] = {}
+        self._outage_until = time.monotonic() + behaviour.outage_s
+
+    def change(self, **changes: Any) -> None:
+        """Change what is named of the behaviour; the rest stays.
+
+        Raises:
+            RefusedError: 400 if it can not be.
+        """
+        self.behaviour = checked(replace(self.behaviour, **changes))
+        if "outage_s" in changes:
+            self._outage_until = time.monotonic() + self.behaviour.outage_s
+
+    @property
+    def outage_s(self) -> float:
+        """How long it will still answer nobody."""
+        return max(0.0, self._outage_until - time.monotonic())
 
     def draw_fault(self) -> Fault | None:
         """Decide what goes wrong with the next charge call."""
@@ -182,16 +116,16 @@ class Simulator:
         entry.requests += 1
         return entry
 
-    async def settle(self, entry: Entry) -> None:
+    async def settle(self, entry: Entry, *, slowly: bool = False) -> None:
         """Wait until a key is decided and the ledger has it; begins its charge if it has not begun.
 
-        A caller that leaves stops nothing.
+        `slowly` begins it after `slow_s`. A caller that leaves stops nothing.
 
         Raises:
             RefusedError: 503 if too many charges are in flight.
         """
         if entry.status is ChargeStatus.PENDING:
-            running = self._running.get(entry.key) or self._begin(entry)
+            running = self._running.get(entry.key) or self._begin(entry, self.behaviour.slow_s if slowly else 0.0)
             await running.done.wait()
         await self.ledger.flushed()
 
@@ -260,7 +194,7 @@ class Simulator:
             "faults": {fault.value: self.faults[fault] for fault in Fault},
         }
 
-    def _begin(self, entry: Entry) -> _Running:
+    def _begin(self, entry: Entry, delay_s: float) -> _Running:
         if len(self._running) >= RUNNING_MAX:
             raise RefusedError(503, "too_many_charges", "Too many charges are in flight.")
         behaviour = self.behaviour
@@ -268,7 +202,7 @@ class Simulator:
             self.seed, entry.key, mean_s=behaviour.latency_mean_s, sigma=behaviour.latency_sigma
         )
         decline_code = sample_decline(self.seed, entry.key, rate=behaviour.decline_rate)
-        timer = asyncio.get_running_loop().call_later(latency_s, self._decide, entry, decline_code)
+        timer = asyncio.get_running_loop().call_later(delay_s + latency_s, self._decide, entry, decline_code)
         running = self._running[entry.key] = _Running(timer, asyncio.Event())
         return running
 

@@ -1,7 +1,7 @@
 """A payment gateway that behaves like one: slow, sometimes declining, sometimes failing, true to its idempotency keys.
 
-The service over HTTP: JSON, a bearer secret, problem documents. What it does is in `simulator_rules.py`, what it
-remembers in `simulator_ledger.py`.
+The service over HTTP: JSON, a bearer secret, problem documents. What it does is in `rules.py`, what it remembers
+in `ledger.py`; `stripe/` is the same gateway in Stripe's dialect, over the same ledger.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import json
 import re
-from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +18,19 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiohttp import web
 
-from flashsale.simulator.ledger import ChargeStatus, Entry, Ledger, LedgerFailedError
-from flashsale.simulator.rules import BEHAVIOUR_NAMES, Behaviour, Fault, RefusedError, Simulator, checked
+from flashsale.simulator.faults import BEHAVIOUR_NAMES, Behaviour, Fault, RefusedError, checked
+from flashsale.simulator.journal import LedgerFailedError
+from flashsale.simulator.ledger import ChargeStatus, Entry
+from flashsale.simulator.rules import Simulator
+from flashsale.simulator.stripe.desk import Desk, hang_up
+from flashsale.simulator.stripe.operations import OPERATIONS
+from flashsale.simulator.stripe.store import Store
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
-    from flashsale.settings.groups import SimulatorSettings
+    from flashsale.settings.simulator import SimulatorSettings
 
 log = structlog.get_logger(__name__)
 
@@ -42,16 +46,18 @@ BACKLOG = 4096
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _LIVE = "/health/live"
+_CHARGES = "/v1/charges"
 
 
 class Api:
     """The routes."""
 
-    def __init__(self, simulator: Simulator, secret: str) -> None:
-        """Ask every caller for the bearer `secret`."""
+    def __init__(self, simulator: Simulator, secret: str, desk: Desk) -> None:
+        """Ask every caller for the bearer `secret`; the desk takes the calls of Stripe's dialect."""
         if not secret:
             raise ValueError("the simulator needs a secret")
         self._simulator = simulator
+        self._desk = desk
         self._authorization = f"Bearer {secret}".encode()
         self._stopping = asyncio.Event()
 
@@ -62,7 +68,7 @@ class Api:
         app.add_routes(
             [
                 web.get(_LIVE, self._live),
-                web.post("/v1/charges", self._charge),
+                web.post(_CHARGES, self._charge),
                 web.get("/v1/charges/{key}", self._show),
                 web.post("/v1/charges/{key}/cancel", self._cancel),
                 web.post("/v1/charges/{key}/refunds", self._refund),
@@ -70,35 +76,38 @@ class Api:
                 web.get("/v1/ledger/summary", self._summary),
                 web.get("/v1/faults", self._show_faults),
                 web.put("/v1/faults", self._set_faults),
+                *self._desk.routes(OPERATIONS),
             ]
         )
         return app
 
     async def _stop(self, _: web.Application) -> None:
         self._stopping.set()
+        await self._desk.stop()
 
     @web.middleware
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         sent = request.headers.get("Authorization", "").encode(errors="replace")
-        if request.path != _LIVE and not hmac.compare_digest(sent, self._authorization):
+        if (
+            request.path != _LIVE
+            and not self._desk.takes(request)
+            and not hmac.compare_digest(sent, self._authorization)
+        ):
             problem = _problem(401, "unauthenticated", "Send the gateway's secret: Authorization: Bearer <secret>.")
             problem.headers["WWW-Authenticate"] = "Bearer"
             return problem
+        if self._simulator.outage_s and request.path.startswith(_CHARGES):
+            return hang_up(request)
         try:
             return await handler(request)
         except RefusedError as refused:
             return _problem(refused.status, refused.code, refused.detail)
         except LedgerFailedError:
             return _problem(500, "ledger_failed", "The ledger cannot be written.")
-        except web.HTTPRequestEntityTooLarge:
-            return _problem(413, "body_too_large", f"A body has at most {BODY_BYTES_MAX} bytes.")
         except web.HTTPException as error:
-            code = "method_not_allowed" if error.status == HTTPStatus.METHOD_NOT_ALLOWED else "no_such_path"
-            problem = _problem(error.status, code, error.reason)
-            problem.headers.update({"Allow": error.headers["Allow"]} if "Allow" in error.headers else {})
-            return problem
+            return _http_problem(error)
 
     async def _live(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "live"})
@@ -115,18 +124,22 @@ class Api:
         fault = self._simulator.draw_fault()
         if fault is Fault.ERROR:
             raise RefusedError(503, "overloaded", "Nothing was done.")
+        if fault is Fault.REJECT:
+            raise RefusedError(429, "too_many_requests", "Nothing was done.")
+        if fault is Fault.CUT:
+            return hang_up(request)
         entry = self._simulator.see(key, amount_minor=amount_minor, currency=currency, reference=reference)
         if fault is Fault.HANG:
             # Until the client leaves, which cancels this handler, or the service stops.
             await self._stopping.wait()
-            return _close(request)
-        await self._simulator.settle(entry)
+            return hang_up(request)
+        await self._simulator.settle(entry, slowly=fault is Fault.SLOW)
         if entry.status is ChargeStatus.PENDING:  # the service stops
-            return _close(request)
+            return hang_up(request)
         if fault is Fault.CHARGED_ERROR:
             raise RefusedError(500, "internal", "Something went wrong.")
         if fault is Fault.DROP:
-            return _close(request)
+            return hang_up(request)
         return web.json_response(_shown(entry), status=409 if entry.status is ChargeStatus.CANCELLED else 200)
 
     async def _show(self, request: web.Request) -> web.Response:
@@ -157,7 +170,7 @@ class Api:
         await response.prepare(request)
         lines: list[bytes] = []
         for entry in self._simulator.ledger:
-            lines.append(entry.as_line(_id("ch", entry.key)))
+            lines.append(entry.as_line(entry.key if entry.intent else _id("ch", entry.key)))
             if len(lines) == LEDGER_LINES:
                 await self._write(response, lines)
         await self._write(response, lines)
@@ -177,13 +190,14 @@ class Api:
 
     async def _show_faults(self, _: web.Request) -> web.Response:
         behaviour = self._simulator.behaviour
-        return web.json_response({name: getattr(behaviour, field) for name, field in BEHAVIOUR_NAMES.items()})
+        shown = {name: getattr(behaviour, field) for name, field in BEHAVIOUR_NAMES.items()}
+        return web.json_response({**shown, "outageS": round(self._simulator.outage_s, 3)})
 
     async def _set_faults(self, request: web.Request) -> web.Response:
         """Change what is named; the rest stays. A charge in flight ends as it began."""
         body = await _body(request, allowed=tuple(BEHAVIOUR_NAMES))
         changes: dict[str, Any] = {BEHAVIOUR_NAMES[name]: value for name, value in body.items()}
-        self._simulator.behaviour = checked(replace(self._simulator.behaviour, **changes))
+        self._simulator.change(**changes)
         log.info("gateway.faults_changed", **changes)
         return await self._show_faults(request)
 
@@ -203,10 +217,12 @@ async def run_simulator(
         LedgerFailedError: if it cannot be written any more; better gone than forgetful.
     """
     behaviour = checked(Behaviour(**{field: getattr(settings, field) for field in BEHAVIOUR_NAMES.values()}))
-    ledger = Ledger(Path(settings.ledger_path) if settings.ledger_path else None)
+    store = Store(Path(settings.ledger_path) if settings.ledger_path else None, key_lifetime_s=settings.key_lifetime_s)
+    ledger = store.ledger
     simulator = Simulator(ledger, behaviour, seed=settings.seed)
+    desk = Desk(simulator, store, secret=secret, publishable_key=settings.publishable_key)
     runner = web.AppRunner(
-        Api(simulator, secret).app(),
+        Api(simulator, secret, desk).app(),
         access_log=None,
         handle_signals=False,
         # A client that leaves ends its handler, never its charge, which has its own timer.
@@ -256,11 +272,13 @@ def _problem(status: int, code: str, detail: str) -> web.Response:
     return web.json_response(document, status=status, headers=headers, content_type="application/problem+json")
 
 
-def _close(request: web.Request) -> web.StreamResponse:
-    """Hang up without an answer; what is returned goes nowhere."""
-    if request.transport is not None:
-        request.transport.close()
-    return web.Response(status=500)
+def _http_problem(error: web.HTTPException) -> web.Response:
+    if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return _problem(413, "body_too_large", f"A body has at most {BODY_BYTES_MAX} bytes.")
+    code = "method_not_allowed" if error.status == HTTPStatus.METHOD_NOT_ALLOWED else "no_such_path"
+    problem = _problem(error.status, code, error.reason)
+    problem.headers.update({"Allow": error.headers["Allow"]} if "Allow" in error.headers else {})
+    return problem
 
 
 def _idempotency_key(request: web.Request) -> str:
