@@ -48,7 +48,7 @@ def main(role: str, fd: int | None, ready_fd: int | None) -> None:
     """Run workers, FLASHSALE_WORKERS__PROCESSES of them, until SIGTERM or SIGINT, which let running jobs finish."""
     settings = read_settings(role)
     configure_logs(settings.log)
-    if role == "payments" and not settings.payments.gateway_url:
+    if role == "payments" and settings.payments.provider == "simulator" and not settings.payments.gateway_url:
         sys.exit("FLASHSALE_PAYMENTS__GATEWAY_URL: name the payment gateway; see docs/reference/settings.md.")
     require_servers(settings)
     run_processes(settings.workers.processes, lambda: uvloop.run(work(role, settings, fd, ready_fd)))

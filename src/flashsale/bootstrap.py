@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from flashsale.settings import Settings
+    from flashsale.usecases.ports import PaymentGateway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,16 +209,28 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
 
 
 @asynccontextmanager
+async def open_gateway(settings: Settings, *, connections_max: int) -> AsyncIterator[PaymentGateway]:
+    """Open the payment provider that the settings name, over at most `connections_max` connections."""
+    if settings.payments.provider == "stripe":
+        # Here, because the library takes 40 MB and a second that no other provider needs.
+        from flashsale.adapters.payments.stripe import StripeGateway
+
+        async with StripeGateway(settings.stripe, connections_max=connections_max) as stripe:
+            yield ObservedGateway(stripe)
+    else:
+        url, secret = settings.payments.gateway_url, settings.payments.gateway_secret.get_secret_value()
+        async with SimulatorGateway(url, secret, connections_max=connections_max) as simulator:
+            yield ObservedGateway(simulator)
+
+
+@asynccontextmanager
 async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
     """Wire what a worker process runs."""
     async with AsyncExitStack() as opened:
         database, gate = await _open_servers(opened, settings, f"flashsale-{name}")
-        gateway = SimulatorGateway(
-            settings.payments.gateway_url,
-            settings.payments.gateway_secret.get_secret_value(),
-            connections_max=settings.workers.payment_concurrency,
+        gateway = await opened.enter_async_context(
+            open_gateway(settings, connections_max=settings.workers.payment_concurrency)
         )
-        await opened.enter_async_context(gateway)
         products, books = PostgresProducts(database), PostgresGateBooks(database)
         orders = PostgresOrders(database)
         load_gate = LoadGate(books, gate, None)
@@ -236,7 +249,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
             process_orders=ProcessOrders(orders, postpone, payment_due_s=settings.orders.payment_due_s),
             charge=Charge(
                 PostgresPayments(database),
-                ObservedGateway(gateway),
+                gateway,
                 settings.payments,
                 return_units,
                 postpone,

@@ -56,7 +56,9 @@ class Gateway:
         self.lines: list[dict[str, Any]] | None = None
         self.outcome = ChargeOutcome.CAPTURED
 
-    async def charge(self, *, order_id: UUID, reference: str | None, amount: Any, timeout_s: float) -> Answer:
+    async def charge(
+        self, *, order_id: UUID, reference: str | None, amount: Any, timeout_s: float, first: bool
+    ) -> Answer:
         key = str(order_id)
         entry = self.book.get(key) or self.book.open(
             key, amount_minor=amount.minor, currency=amount.currency, reference=None
@@ -67,7 +69,7 @@ class Gateway:
             self.book.decline(entry, "card_declined")
         return Answer(outcome=self.outcome, reference=f"ch_{key}")
 
-    async def cancel(self, *, order_id: UUID, reference: str | None, timeout_s: float) -> Answer:
+    async def cancel(self, *, order_id: UUID, reference: str | None, amount: Any, timeout_s: float) -> Answer:
         self.book.cancel(str(order_id))
         return Answer(outcome=ChargeOutcome.CANCELLED, reference=None)
 

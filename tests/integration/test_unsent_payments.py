@@ -197,11 +197,11 @@ async def test_tries_are_those_that_may_have_reached_the_gateway_whatever_lies_b
             self.outcomes = list(outcomes)
             self.asked = []
 
-        async def charge(self, *, order_id, reference, amount, timeout_s):
+        async def charge(self, *, order_id, reference, amount, timeout_s, first):
             self.asked.append("charge")
             return self.answer()
 
-        async def cancel(self, *, order_id, reference, timeout_s):
+        async def cancel(self, *, order_id, reference, amount, timeout_s):
             self.asked.append("cancel")
             return self.answer()
 

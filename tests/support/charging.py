@@ -21,12 +21,12 @@ class Gateway:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def charge(self, *, order_id, reference, amount, timeout_s):
+    async def charge(self, *, order_id, reference, amount, timeout_s, first):
         self.asked.append(("charge", str(order_id)))
         await self.gate.wait()
         return Answer(outcome=self.outcomes.pop(0), reference="r")
 
-    async def cancel(self, *, order_id, reference, timeout_s):
+    async def cancel(self, *, order_id, reference, amount, timeout_s):
         self.asked.append(("cancel", str(order_id)))
         return Answer(outcome=self.outcomes.pop(0), reference="r")
 

@@ -21,7 +21,12 @@ OURS = [name for name, service in COMPOSE["services"].items() if "build" in serv
 THEIR_OWN_USER = {"prometheus": "nobody", "grafana": "grafana"}
 """Images whose own user is none of root."""
 
-COMMENTED = {"auth.jwt_second_secret"}
+COMMENTED = {
+    "auth.jwt_second_secret",
+    "stripe.secret_key",
+    "stripe.webhook_secret",
+    "stripe.webhook_second_secret",
+}
 """Secrets that the example holds only as a comment."""
 
 EXAMPLES = dict(re.findall(r"(?m)^(\w+)=(.*)$", (DOCKER / ".env.example").read_text()))

@@ -136,6 +136,8 @@ class Refund:
     reference: str
     """The provider's id of the refund."""
     intent: str
+    key: str | None
+    """Our key; None: it was made elsewhere, such as in the provider's dashboard."""
     state: RefundState
     amount: Money
     reason: str | None

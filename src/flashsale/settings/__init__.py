@@ -37,6 +37,7 @@ from flashsale.settings.groups import (
     WorkerSettings,
 )
 from flashsale.settings.simulator import SimulatorSettings
+from flashsale.settings.stripe import StripeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,23 +47,49 @@ if TYPE_CHECKING:
 PREFIX, DELIMITER, FILE = "FLASHSALE_", "__", "_FILE"
 
 SECRETS: Mapping[str, frozenset[str]] = {
-    "api": frozenset({"postgres.url", "redis.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
+    "api": frozenset(
+        {
+            "postgres.url",
+            "redis.url",
+            "auth.jwt_secret",
+            "auth.jwt_second_secret",
+            "stripe.secret_key",
+            "stripe.webhook_secret",
+            "stripe.webhook_second_secret",
+        }
+    ),
     "orders": frozenset({"postgres.url", "redis.url"}),
-    "payments": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
+    "payments": frozenset({"postgres.url", "redis.url", "payments.gateway_secret", "stripe.secret_key"}),
     "maintenance": frozenset({"postgres.url", "redis.url"}),
     "simulator": frozenset({"payments.gateway_secret"}),
     "migrate": frozenset({"postgres.owner_url", "postgres.api_password", "postgres.worker_password"}),
     "admin": frozenset({"postgres.owner_url"}),
     "accounts": frozenset({"postgres.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
-    "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret"}),
+    "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret", "stripe.secret_key"}),
     "status": frozenset({"postgres.url", "redis.url"}),
 }
 """The secrets of each kind of process, which gets no others. `accounts`: `flashsale buyers`, `token` and the like."""
 
 OPTIONAL = frozenset(
-    {"postgres.api_password", "postgres.worker_password", "payments.gateway_secret", "auth.jwt_second_secret"}
+    {
+        "postgres.api_password",
+        "postgres.worker_password",
+        "payments.gateway_secret",
+        "auth.jwt_second_secret",
+        "stripe.secret_key",
+        "stripe.webhook_secret",
+        "stripe.webhook_second_secret",
+    }
 )
 """Secrets without which a process of such a kind may start."""
+
+OF_PROVIDER: Mapping[str, Mapping[str, frozenset[str]]] = {
+    "stripe": {
+        "api": frozenset({"stripe.secret_key", "stripe.webhook_secret"}),
+        "payments": frozenset({"stripe.secret_key"}),
+    },
+}
+"""The secrets that a kind of process needs because of the payment provider."""
 
 
 class SecretFiles(PydanticBaseSettingsSource):
@@ -106,6 +133,7 @@ class Settings(BaseSettings):
     units: UnitSettings = UnitSettings()
     orders: OrderSettings = OrderSettings()
     payments: PaymentSettings = PaymentSettings()
+    stripe: StripeSettings = StripeSettings()
     workers: WorkerSettings = WorkerSettings()
     audit: AuditSettings = AuditSettings()
     live: LiveSettings = LiveSettings()
@@ -164,7 +192,18 @@ def read_settings(process: str) -> Settings:
         lines.append(f"{error}.")
     if "postgres.url" in given:
         given.add("postgres.owner_url")  # see its description
-    lines += [f"{variable(name)}: is missing" for name in sorted(SECRETS[process] - OPTIONAL - given)]
+    missing = SECRETS[process] - OPTIONAL - given
+    if not lines:
+        needed = OF_PROVIDER.get(settings.payments.provider, {}).get(process, frozenset())
+        missing |= {name for name in needed if not _value(settings, name)}
+    lines += [f"{variable(name)}: is missing" for name in sorted(missing)]
     if lines:
         sys.exit("\n".join([*lines, "See docs/reference/settings.md; `flashsale up` sets what the local stack needs."]))
     return settings
+
+
+def _value(settings: Settings, name: str) -> str:
+    """Return the value of a secret `group.name`."""
+    group, _, field = name.partition(".")
+    secret: SecretStr = getattr(getattr(settings, group), field)
+    return secret.get_secret_value()

@@ -214,12 +214,15 @@ class OrderSettings(Group):
 
 
 class PaymentSettings(Group):
-    """The gateway's client."""
+    """The payment provider, and what is asked of it."""
 
-    gateway_url: Annotated[str, AfterValidator(checked_gateway_url)] = Field(
-        "", description="URL of the payment gateway. Payment workers require it."
+    provider: Literal["simulator", "stripe", "manual"] = Field(
+        "simulator", description="Who takes the money: the simulator, Stripe, or an operator who marks orders as paid."
     )
-    gateway_secret: Secret = Field(SecretStr(""), description="Bearer token for the gateway.")
+    gateway_url: Annotated[str, AfterValidator(checked_gateway_url)] = Field(
+        "", description="URL of the simulator. Payment workers require it if the simulator is the provider."
+    )
+    gateway_secret: Secret = Field(SecretStr(""), description="Bearer token for the simulator.")
     timeout_s: float = Field(10.0, gt=0, description="Maximum wait for the gateway; then the outcome is unknown.")
     tries_max: int = Field(
         5,

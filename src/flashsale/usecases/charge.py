@@ -88,11 +88,15 @@ class Charge:
         if attempt.tries >= settings.tries_max:
             # Enough asked: make sure that the key can never be charged, unless it was.
             charge = await self._gateway.cancel(
-                order_id=order_id, reference=attempt.reference, timeout_s=settings.timeout_s
+                order_id=order_id, reference=attempt.reference, amount=attempt.amount, timeout_s=settings.timeout_s
             )
         else:
             charge = await self._gateway.charge(
-                order_id=order_id, reference=attempt.reference, amount=attempt.amount, timeout_s=settings.timeout_s
+                order_id=order_id,
+                reference=attempt.reference,
+                amount=attempt.amount,
+                timeout_s=settings.timeout_s,
+                first=attempt.attempt == 1,
             )
         status = await self._write(
             attempt.product_id,

@@ -394,25 +394,42 @@ class PaymentGateway(Protocol):
         ...
 
     async def charge(
-        self, *, order_id: UUID, reference: str | None = None, amount: Money, timeout_s: float
+        self, *, order_id: UUID, reference: str | None = None, amount: Money, timeout_s: float, first: bool = False
     ) -> ChargeAnswer:
-        """Make sure that the order's money is taken: open an intent and capture it, or capture the one named."""
+        """Make sure that the order's money is taken: open an intent and capture it, or capture the one named.
+
+        `first`: nothing was asked for this order before.
+        """
         ...
 
-    async def cancel(self, *, order_id: UUID, reference: str | None = None, timeout_s: float) -> ChargeAnswer:
-        """Make sure that the order is never charged; CAPTURED if it was too late."""
+    async def cancel(
+        self, *, order_id: UUID, reference: str | None = None, amount: Money | None = None, timeout_s: float
+    ) -> ChargeAnswer:
+        """Make sure that the order is never charged; CAPTURED if it was too late.
+
+        Without a `reference` the `amount` of the charge tells what may have been asked for.
+        """
         ...
 
     async def open_intent(self, *, order_id: UUID, number: int, amount: Money, timeout_s: float) -> Intent | NoAnswer:
         """Open the order's intent `number` for the buyer to pay; the next number only after a definite end."""
         ...
 
-    async def look_up(self, *, order_id: UUID, reference: str | None = None, timeout_s: float) -> Intent | NoAnswer:
-        """Read the order's newest intent. REFUSED with the reason `not found` proves nothing."""
+    async def look_up(
+        self, *, order_id: UUID | None, reference: str | None = None, timeout_s: float
+    ) -> Intent | NoAnswer:
+        """Read the named intent, or the order's newest. REFUSED with the reason `not found` proves nothing."""
         ...
 
     async def refund(self, *, key: str, reference: str, amount: Money, timeout_s: float) -> Refund | NoAnswer:
-        """Give `amount` of a captured intent back, once per key."""
+        """Make sure that `amount` of a captured intent is given back once under this key; returns its present state.
+
+        REFUSED means that nothing was given back under this key.
+        """
+        ...
+
+    async def refunds(self, *, reference: str, timeout_s: float) -> Sequence[Refund] | NoAnswer:
+        """Read every refund of an intent."""
         ...
 
     def read_webhook(self, *, headers: Mapping[str, str], body: bytes) -> ProviderEvent:

@@ -9,7 +9,7 @@ from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, Intent, NoAns
 from flashsale.runtime.shared_metrics import Counter, Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -52,18 +52,23 @@ class ObservedGateway:
         return self._gateway.name
 
     async def charge(
-        self, *, order_id: UUID, reference: str | None = None, amount: Money, timeout_s: float
+        self, *, order_id: UUID, reference: str | None = None, amount: Money, timeout_s: float, first: bool = False
     ) -> ChargeAnswer:
         """Make sure that the order's money is taken."""
         return await _metered(
             "charge",
-            self._gateway.charge(order_id=order_id, reference=reference, amount=amount, timeout_s=timeout_s),
+            self._gateway.charge(
+                order_id=order_id, reference=reference, amount=amount, timeout_s=timeout_s, first=first
+            ),
         )
 
-    async def cancel(self, *, order_id: UUID, reference: str | None = None, timeout_s: float) -> ChargeAnswer:
+    async def cancel(
+        self, *, order_id: UUID, reference: str | None = None, amount: Money | None = None, timeout_s: float
+    ) -> ChargeAnswer:
         """Make sure that the order is never charged; CAPTURED if it was too late."""
         return await _metered(
-            "cancel", self._gateway.cancel(order_id=order_id, reference=reference, timeout_s=timeout_s)
+            "cancel",
+            self._gateway.cancel(order_id=order_id, reference=reference, amount=amount, timeout_s=timeout_s),
         )
 
     async def open_intent(self, *, order_id: UUID, number: int, amount: Money, timeout_s: float) -> Intent | NoAnswer:
@@ -73,7 +78,9 @@ class ObservedGateway:
             self._gateway.open_intent(order_id=order_id, number=number, amount=amount, timeout_s=timeout_s),
         )
 
-    async def look_up(self, *, order_id: UUID, reference: str | None = None, timeout_s: float) -> Intent | NoAnswer:
+    async def look_up(
+        self, *, order_id: UUID | None, reference: str | None = None, timeout_s: float
+    ) -> Intent | NoAnswer:
         """Read the order's newest intent."""
         return await _metered(
             "look_up", self._gateway.look_up(order_id=order_id, reference=reference, timeout_s=timeout_s)
@@ -84,6 +91,10 @@ class ObservedGateway:
         return await _metered(
             "refund", self._gateway.refund(key=key, reference=reference, amount=amount, timeout_s=timeout_s)
         )
+
+    async def refunds(self, *, reference: str, timeout_s: float) -> Sequence[Refund] | NoAnswer:
+        """Read every refund of an intent."""
+        return await self._gateway.refunds(reference=reference, timeout_s=timeout_s)
 
     def read_webhook(self, *, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
         """Check a webhook on the bytes that arrived."""

@@ -84,6 +84,7 @@ class SimulatorGateway(Unsupported):
         reference: str | None = None,  # noqa: ARG002 - the interface's
         amount: Money,
         timeout_s: float,
+        first: bool = False,  # noqa: ARG002
     ) -> ChargeAnswer:
         """Charge once per order, however often it is called; waiting for a connection counts against `timeout_s`."""
         key = str(order_id)
@@ -104,6 +105,7 @@ class SimulatorGateway(Unsupported):
         *,
         order_id: UUID,
         reference: str | None = None,  # noqa: ARG002 - the interface's
+        amount: Money | None = None,  # noqa: ARG002
         timeout_s: float,
     ) -> ChargeAnswer:
         """Make sure that the order is never charged; CAPTURED or DECLINED if it was too late."""

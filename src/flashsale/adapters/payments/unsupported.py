@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flashsale.domain.errors import NotSupported
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from flashsale.domain.payments import Intent, LedgerEntry, NoAnswer, ProviderEvent, Refund
 
@@ -28,6 +28,10 @@ class Unsupported:
     async def refund(self, **_: Any) -> Refund | NoAnswer:
         """Raise NotSupported."""
         raise NotSupported(provider=self.name, call="refund")
+
+    async def refunds(self, **_: Any) -> Sequence[Refund] | NoAnswer:
+        """Raise NotSupported."""
+        raise NotSupported(provider=self.name, call="refunds")
 
     def read_webhook(self, **_: Any) -> ProviderEvent:
         """Raise NotSupported."""

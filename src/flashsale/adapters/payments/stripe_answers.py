@@ -1,0 +1,156 @@
+"""What Stripe's objects and errors say, in the words of the port."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import stripe
+
+from flashsale.adapters.payments.stripe_amounts import from_stripe
+from flashsale.domain.payments import Intent, IntentState, NoAnswer, NoAnswerKind, Refund, RefundState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STATES = {
+    "requires_payment_method": IntentState.OPEN,
+    "requires_confirmation": IntentState.OPEN,
+    "requires_action": IntentState.OPEN,
+    "processing": IntentState.OPEN,
+    "requires_capture": IntentState.AUTHORIZED,
+    "succeeded": IntentState.CAPTURED,
+    "canceled": IntentState.CANCELLED,
+}
+REFUND_STATES = {
+    "succeeded": RefundState.SUCCEEDED,
+    "failed": RefundState.FAILED,
+    "canceled": RefundState.FAILED,
+    "pending": RefundState.PENDING,
+    "requires_action": RefundState.PENDING,
+}
+
+UNEXPECTED_STATE = "payment_intent_unexpected_state"
+NOT_FOUND = "not found"
+KEY_IN_USE_S = 1.0
+"""How long to wait for a call that is under way under the same key."""
+
+REJECTED_S = 1.0
+"""How long to wait after a 429 that does not say it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An error of Stripe's, or of the way to it."""
+
+    kind: NoAnswerKind
+    reason: str
+    """The error's code, or its status."""
+    status: int = 0
+    """0: no answer."""
+    retry_after_s: float | None = None
+    replayed: bool = False
+    """The key keeps this answer, so the call that gave it has ended."""
+    intent: str | None = None
+    decline_code: str | None = None
+    """The bank said no: the definite end of what the key asked for."""
+
+    def as_answer(self) -> NoAnswer:
+        """Return what the use cases see."""
+        return NoAnswer(kind=self.kind, reason=self.reason, retry_after_s=self.retry_after_s)
+
+
+def read_failure(error: stripe.StripeError) -> Failure:
+    """Read an error: UNSENT and REFUSED only where Stripe's documents say that nothing was done.
+
+    https://docs.stripe.com/api/errors, https://docs.stripe.com/error-low-level
+    """
+    status = error.http_status or 0
+    headers: Mapping[str, str] = error.headers or {}
+    member = _error_members(error)
+    code = str(member.get("code") or member.get("type") or f"status {status}")
+    intent = member.get("payment_intent")
+    about: dict[str, Any] = {
+        "status": status,
+        "intent": intent.get("id") if isinstance(intent, dict) else None,
+        "replayed": str(headers.get("Idempotent-Replayed", "")).lower() == "true",
+    }
+    if status == HTTPStatus.PAYMENT_REQUIRED and member.get("type") == "card_error":
+        said = str(member.get("decline_code") or code)
+        return Failure(kind=NoAnswerKind.REFUSED, reason=code, decline_code=said, **about)
+    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT}:
+        pause_s = REJECTED_S if status == HTTPStatus.TOO_MANY_REQUESTS else KEY_IN_USE_S
+        return Failure(
+            kind=NoAnswerKind.UNSENT,
+            reason=code,
+            retry_after_s=_seconds(headers.get("Retry-After")) or pause_s,
+            **about,
+        )
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        reason = NOT_FOUND if status == HTTPStatus.NOT_FOUND else code
+        return Failure(kind=NoAnswerKind.REFUSED, reason=reason, **about)
+    # 5xx, with or without Stripe's words in it: perhaps it was done.
+    return Failure(kind=NoAnswerKind.UNKNOWN, reason=code, **about)
+
+
+def _error_members(error: stripe.StripeError) -> Mapping[str, Any]:
+    body = error.json_body
+    member = body.get("error") if isinstance(body, dict) else None
+    return member if isinstance(member, dict) else {}
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isdecimal() else None
+
+
+def read_intent(found: Any) -> Intent:
+    """Read a payment intent, with its charge if that was expanded.
+
+    Raises:
+        ValueError, KeyError, TypeError, InvalidInput: if it is none.
+    """
+    charge = found.get("latest_charge")
+    charge = charge if isinstance(charge, dict) else {}
+    problem = found.get("last_payment_error") or {}
+    state = STATES[found["status"]]
+    return Intent(
+        reference=str(found["id"]),
+        order_id=_order_id(found.get("metadata") or {}),
+        state=state,
+        amount=from_stripe(found["amount"], found["currency"]),
+        # What cancelling lets go counts as refunded on the charge; it was never taken.
+        refunded_minor=from_stripe(charge.get("amount_refunded") or 0, found["currency"]).minor
+        if state is IntentState.CAPTURED
+        else 0,
+        disputed=bool(charge.get("disputed")),
+        client_secret=found.get("client_secret"),
+        page_url=None,
+        decline_code=(problem.get("decline_code") or problem.get("code")) if state is IntentState.OPEN else None,
+        created_at=datetime.fromtimestamp(found["created"], UTC),
+    )
+
+
+def _order_id(metadata: Mapping[str, str]) -> UUID | None:
+    try:
+        return UUID(metadata["order_id"])
+    except (KeyError, ValueError):
+        return None
+
+
+def read_refund(found: Any) -> Refund:
+    """Read a refund.
+
+    Raises:
+        ValueError, KeyError, TypeError, InvalidInput: if it is none.
+    """
+    return Refund(
+        reference=str(found["id"]),
+        intent=str(found["payment_intent"]),
+        key=(found.get("metadata") or {}).get("refund_key"),
+        state=REFUND_STATES[found["status"]],
+        amount=from_stripe(found["amount"], found["currency"]),
+        reason=found.get("failure_reason"),
+    )
