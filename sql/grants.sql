@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, payment_attempts, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, requests, revocations, stock_raises, timeline, unit_pools, units, users FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -21,9 +21,11 @@ REVOKE ALL ON FUNCTION
     adopt_timeline_v1(),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
     begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
+    begin_intent_v1(_order_id uuid, _provider text, _due interval),
     begin_payments_v1(_order_ids uuid[], _due interval),
     begin_payments_v2(_order_ids uuid[], _due interval),
     begin_payments_v3(_order_ids uuid[], _due interval),
+    begin_payments_v4(_order_ids uuid[], _due interval),
     carry_orders_v1(_settled interval, _limit integer),
     change_allotment_v1(_product_id integer, _change integer, _most integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
@@ -33,6 +35,8 @@ REVOKE ALL ON FUNCTION
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v3(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     currency_known_v1(_code text),
+    defer_event_jobs_v1(_providers text[], _event_ids text[], _references text[]),
+    defer_intent_jobs_v1(_order_ids uuid[], _numbers integer[]),
     defer_order_job_v1(_order_ids uuid[]),
     defer_payment_jobs_v1(_order_ids uuid[]),
     email_key_v1(_email text),
@@ -44,10 +48,13 @@ REVOKE ALL ON FUNCTION
     first_order_id_v1(_at timestamp with time zone),
     guard_order_transition_v1(),
     hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
+    intent_rank_v1(_state text),
     keep_product_terms_v1(),
     keep_product_terms_v2(),
     limit_id_v1(_email_key text, _email text),
     limit_older_accepts_v1(),
+    merge_intent_v1(_order_id uuid, _provider text, _reference text, _state text, _amount_minor bigint, _currency text, _refunded_minor bigint, _client_secret text, _page_url text, _due interval),
+    note_ended_order_v1(),
     note_raised_stock_v1(),
     note_raised_stock_v2(),
     note_released_buyer_v1(),
@@ -56,6 +63,7 @@ REVOKE ALL ON FUNCTION
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),
     notify_rows_v1(_channel text, _rows text[]),
+    open_intent_v1(_order_id uuid, _number integer, _reference text, _amount_minor bigint, _currency text, _client_secret text, _page_url text, _due interval),
     order_transition_allowed_v1(_from text, _to text),
     password_hash_v1(_user_id uuid),
     postpone_order_v1(_order_id uuid, _job text, _problem text, _pause interval, _pause_max interval),
@@ -88,10 +96,12 @@ REVOKE ALL ON FUNCTION
     set_allotment_v2(_product_id integer, _allotment integer),
     sweep_orders_v1(_limit integer, _due interval),
     sweep_orders_v2(_order_ids uuid[], _due interval, _patience interval),
+    take_webhook_v1(_provider text, _event_id text, _type text, _reference text, _due interval),
     tend_units_v1(_product_id integer, _most integer),
     void_requests_v1(_order_ids uuid[]),
     void_requests_v2(_order_ids uuid[]),
-    void_requests_v3(_order_ids uuid[], _patience interval)
+    void_requests_v3(_order_ids uuid[], _patience interval),
+    wake_payments_v1(_intents_max integer, _events_max integer, _due interval)
 FROM PUBLIC, flashsale_api, flashsale_worker;
 
 GRANT INSERT (user_id, key, fingerprint) ON admin_requests TO flashsale_api;
@@ -114,6 +124,9 @@ GRANT INSERT (order_id, user_id, product_id, product_name, quantity, unit_price_
 GRANT SELECT ON orders TO flashsale_api;
 GRANT UPDATE (status, pay_requested_at, due_at, job_id) ON orders TO flashsale_api;
 GRANT SELECT ON payment_attempts TO flashsale_api;
+GRANT INSERT (order_id, number, provider, amount_minor, currency, window_left, due_at) ON payment_intents TO flashsale_api;
+GRANT SELECT ON payment_intents TO flashsale_api;
+GRANT UPDATE (reference, state, client_secret, page_url, problem, looks, due_at, updated_at) ON payment_intents TO flashsale_api;
 GRANT SELECT ON postponed_orders TO flashsale_api;
 GRANT INSERT (job_id, type, at) ON procrastinate_events TO flashsale_api;
 GRANT SELECT ON procrastinate_events TO flashsale_api;
@@ -153,6 +166,7 @@ GRANT UPDATE (order_id) ON units TO flashsale_api;
 GRANT INSERT (user_id, name, email, password_hash, email_key) ON users TO flashsale_api;
 GRANT SELECT (user_id, name, email, role, created_at, email_key, generation) ON users TO flashsale_api;
 GRANT UPDATE (password_hash, generation) ON users TO flashsale_api;
+GRANT INSERT (provider, event_id, type, reference, due_at, taken_at) ON webhook_events TO flashsale_api;
 GRANT EXECUTE ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -160,6 +174,7 @@ GRANT EXECUTE ON FUNCTION
     adopt_timeline_v1(),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
     begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
+    begin_intent_v1(_order_id uuid, _provider text, _due interval),
     change_allotment_v1(_product_id integer, _change integer, _most integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
@@ -168,6 +183,7 @@ GRANT EXECUTE ON FUNCTION
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v3(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     currency_known_v1(_code text),
+    defer_event_jobs_v1(_providers text[], _event_ids text[], _references text[]),
     defer_order_job_v1(_order_ids uuid[]),
     defer_payment_jobs_v1(_order_ids uuid[]),
     email_key_v1(_email text),
@@ -176,10 +192,12 @@ GRANT EXECUTE ON FUNCTION
     end_orders_v2(_order_ids uuid[], _status text),
     first_order_id_v1(_at timestamp with time zone),
     hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
+    intent_rank_v1(_state text),
     limit_id_v1(_email_key text, _email text),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),
     notify_rows_v1(_channel text, _rows text[]),
+    open_intent_v1(_order_id uuid, _number integer, _reference text, _amount_minor bigint, _currency text, _client_secret text, _page_url text, _due interval),
     order_transition_allowed_v1(_from text, _to text),
     password_hash_v1(_user_id uuid),
     procrastinate_defer_jobs_v1(jobs procrastinate_job_to_defer_v1[]),
@@ -188,6 +206,7 @@ GRANT EXECUTE ON FUNCTION
     request_payment_v1(_order_id uuid, _due interval),
     set_allotment_v1(_product_id integer, _allotment integer),
     set_allotment_v2(_product_id integer, _allotment integer),
+    take_webhook_v1(_provider text, _event_id text, _type text, _reference text, _due interval),
     tend_units_v1(_product_id integer, _most integer),
     void_requests_v1(_order_ids uuid[]),
     void_requests_v2(_order_ids uuid[]),
@@ -215,11 +234,14 @@ GRANT INSERT ON order_totals TO flashsale_worker;
 GRANT SELECT ON order_totals TO flashsale_worker;
 GRANT UPDATE (orders, units, value_minor) ON order_totals TO flashsale_worker;
 GRANT SELECT ON orders TO flashsale_worker;
-GRANT UPDATE (status, attempt, due_at, job_id) ON orders TO flashsale_worker;
+GRANT UPDATE (status, attempt, pay_requested_at, due_at, job_id) ON orders TO flashsale_worker;
 GRANT DELETE ON payment_attempts TO flashsale_worker;
 GRANT INSERT (order_id, attempt, gateway_key, amount_minor, currency) ON payment_attempts TO flashsale_worker;
 GRANT SELECT ON payment_attempts TO flashsale_worker;
 GRANT UPDATE (outcome, reference, finished_at, sent) ON payment_attempts TO flashsale_worker;
+GRANT INSERT (order_id, number, provider, reference, state, amount_minor, currency, window_left, due_at) ON payment_intents TO flashsale_worker;
+GRANT SELECT ON payment_intents TO flashsale_worker;
+GRANT UPDATE (reference, state, client_secret, page_url, problem, looks, due_at, job_id, updated_at) ON payment_intents TO flashsale_worker;
 GRANT DELETE ON postponed_orders TO flashsale_worker;
 GRANT INSERT (order_id, version, job, problem, until) ON postponed_orders TO flashsale_worker;
 GRANT SELECT ON postponed_orders TO flashsale_worker;
@@ -267,6 +289,9 @@ GRANT INSERT (product_id, unit_no) ON units TO flashsale_worker;
 GRANT SELECT ON units TO flashsale_worker;
 GRANT UPDATE (order_id) ON units TO flashsale_worker;
 GRANT SELECT (user_id, email, created_at, email_key) ON users TO flashsale_worker;
+GRANT DELETE ON webhook_events TO flashsale_worker;
+GRANT SELECT ON webhook_events TO flashsale_worker;
+GRANT UPDATE (due_at, taken_at, job_id) ON webhook_events TO flashsale_worker;
 GRANT EXECUTE ON FUNCTION
     adopt_timeline_v1(),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
@@ -274,10 +299,13 @@ GRANT EXECUTE ON FUNCTION
     begin_payments_v1(_order_ids uuid[], _due interval),
     begin_payments_v2(_order_ids uuid[], _due interval),
     begin_payments_v3(_order_ids uuid[], _due interval),
+    begin_payments_v4(_order_ids uuid[], _due interval),
     carry_orders_v1(_settled interval, _limit integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
     currency_known_v1(_code text),
+    defer_event_jobs_v1(_providers text[], _event_ids text[], _references text[]),
+    defer_intent_jobs_v1(_order_ids uuid[], _numbers integer[]),
     defer_order_job_v1(_order_ids uuid[]),
     defer_payment_jobs_v1(_order_ids uuid[]),
     email_key_v1(_email text),
@@ -288,10 +316,13 @@ GRANT EXECUTE ON FUNCTION
     finish_payments_v2(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
     first_order_id_v1(_at timestamp with time zone),
     hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
+    intent_rank_v1(_state text),
     limit_id_v1(_email_key text, _email text),
+    merge_intent_v1(_order_id uuid, _provider text, _reference text, _state text, _amount_minor bigint, _currency text, _refunded_minor bigint, _client_secret text, _page_url text, _due interval),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),
     notify_rows_v1(_channel text, _rows text[]),
+    open_intent_v1(_order_id uuid, _number integer, _reference text, _amount_minor bigint, _currency text, _client_secret text, _page_url text, _due interval),
     order_transition_allowed_v1(_from text, _to text),
     postpone_order_v1(_order_id uuid, _job text, _problem text, _pause interval, _pause_max interval),
     process_orders_v1(_order_ids uuid[], _payment_due interval),
@@ -314,5 +345,6 @@ GRANT EXECUTE ON FUNCTION
     tend_units_v1(_product_id integer, _most integer),
     void_requests_v1(_order_ids uuid[]),
     void_requests_v2(_order_ids uuid[]),
-    void_requests_v3(_order_ids uuid[], _patience interval)
+    void_requests_v3(_order_ids uuid[], _patience interval),
+    wake_payments_v1(_intents_max integer, _events_max integer, _due interval)
 TO flashsale_worker;

@@ -298,6 +298,57 @@ FROM orders AS o
 LEFT JOIN windows AS w ON o.product_id = w.product_id
 LEFT JOIN procrastinate_jobs AS j ON o.due_at IS NOT NULL AND o.job_id = j.id;
 
+-- name: I15_webhooks_whole
+-- Each webhook was taken after it came, or waits for a job in the near future and not for longer than the bound.
+SELECT
+    e.event_id AS id,
+    (
+        e.provider IS NOT NULL AND e.type IS NOT NULL AND e.received_at <= clock_timestamp()
+        AND CASE
+            WHEN e.taken_at IS NOT NULL
+                THEN e.due_at IS NULL AND e.taken_at BETWEEN e.received_at AND clock_timestamp()
+            ELSE
+                e.reference IS NOT NULL
+                AND e.received_at > clock_timestamp() - $2::float8 * interval '1 second'
+                AND e.due_at BETWEEN clock_timestamp() - $1::float8 * interval '1 second'
+                AND clock_timestamp() + $2::float8 * interval '1 second'
+        END
+    ) IS NOT TRUE AS bad
+FROM webhook_events AS e;
+
+-- name: I15_intents
+-- The intents of an order are numbered without a gap and have its price. The one that paid it is captured, and no other
+-- is kept. Each other one is due in the near future, until it is cancelled or given back: within a day and the bound
+-- after the order's end.
+SELECT
+    i.order_id::text AS id,
+    (
+        (i.amount_minor, i.currency) = (o.unit_price_minor * o.quantity, o.currency) AND i.provider IS NOT NULL
+        AND i.created_at BETWEEN o.created_at AND i.updated_at AND i.updated_at <= clock_timestamp()
+        AND i.looks >= 0 AND i.window_left IS NOT NULL
+        AND i.number = (
+            SELECT count(*) FROM payment_intents AS p WHERE p.order_id = i.order_id AND p.number <= i.number
+        )
+        AND CASE
+            WHEN a.reference = i.reference
+                THEN i.state = 'captured' AND i.due_at IS NULL
+            WHEN i.state IN ('cancelled', 'refunded')
+                THEN i.due_at IS NULL AND i.reference IS NOT NULL
+            ELSE
+                i.state IN ('opening', 'open', 'lost', 'authorized', 'captured')
+                AND (i.reference IS NOT NULL OR i.state IN ('opening', 'lost'))
+                AND i.due_at BETWEEN clock_timestamp() - $1::float8 * interval '1 second'
+                AND clock_timestamp() + ($2::float8 + 3600) * interval '1 second'
+                AND (
+                    o.due_at IS NOT NULL
+                    OR o.updated_at > clock_timestamp() - interval '1 day' - $2::float8 * interval '1 second'
+                )
+        END
+    ) IS NOT TRUE AS bad
+FROM payment_intents AS i
+LEFT JOIN orders AS o ON i.order_id = o.order_id
+LEFT JOIN payment_attempts AS a ON i.order_id = a.order_id AND a.outcome = 'captured';
+
 -- name: I16_ids
 -- Order ids are UUIDs of version 7, created within an hour of their order.
 SELECT
@@ -393,6 +444,10 @@ FROM (
     SELECT 'gate_returns', count(*), count(DISTINCT g.order_id) FROM gate_returns AS g
     UNION ALL
     SELECT 'buyer_units', count(*), count(DISTINCT row(b.product_id, b.user_id)) FROM buyer_units AS b
+    UNION ALL
+    SELECT 'payment_intents', count(*), count(DISTINCT row(i.order_id, i.number)) FROM payment_intents AS i
+    UNION ALL
+    SELECT 'webhook_events', count(*), count(DISTINCT row(w.provider, w.event_id)) FROM webhook_events AS w
     UNION ALL
     SELECT 'order_stragglers', count(*), count(DISTINCT s.order_id) FROM order_stragglers AS s
     UNION ALL

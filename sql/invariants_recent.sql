@@ -68,3 +68,16 @@ SELECT
     ) IS NOT TRUE AS bad
 FROM held AS h
 LEFT JOIN buyer_units AS b ON h.product_id = b.product_id AND h.user_id = b.user_id;
+
+-- name: I15_waiting
+-- Each webhook that was not taken waits for a job in the near future, and not for longer than the bound.
+SELECT
+    e.event_id AS id,
+    (
+        e.received_at > clock_timestamp() - $2::float8 * interval '1 second'
+        AND e.due_at BETWEEN clock_timestamp() - $1::float8 * interval '1 second'
+        AND clock_timestamp() + $2::float8 * interval '1 second'
+        AND e.taken_at IS NULL
+    ) IS NOT TRUE AS bad
+FROM webhook_events AS e
+WHERE e.taken_at IS NULL OR e.due_at IS NOT NULL;

@@ -31,6 +31,7 @@ FILES = {
     "queries/figures.sql": ROLES,
     "queries/gate_books.sql": ROLES,
     "queries/health.sql": ROLES,
+    "queries/intents.sql": (WORKER,),
     "queries/jobs.sql": (WORKER,),
     "queries/orders.sql": ROLES,
     "queries/payments.sql": (WORKER,),
@@ -49,6 +50,8 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("create_product", "change_product", "set_allotment", "change_allotment"), (API,)),
     **dict.fromkeys(("process", "sweep", "due", "postpone", "forget_postponed", "count_postponed"), (WORKER,)),
     **dict.fromkeys(("open_pools", "tend_units"), (WORKER,)),
+    **dict.fromkeys(("begin_intent", "lose", "wait", "receive"), (API,)),
+    "open_intent": ROLES,
     "create_admin": (),
     "set_role": (),
 }

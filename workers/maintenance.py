@@ -67,6 +67,13 @@ def make_tasks() -> Blueprint:
         # At the same time, so that one statement deletes them.
         await asyncio.gather(*(manager.finish_job(job, status=Status.FAILED, delete_job=True) for job in stalled))
 
+    @tasks.periodic(cron=EVERY_SECOND)
+    @tasks.task(name="wake_payments", queue="maintenance", queueing_lock="wake_payments", pass_context=True)
+    async def wake_payments(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
+        """Make jobs for payments whose webhook may be lost, or that an order's end left over."""
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.wake_payments()
+
     add_upkeep(tasks)
     return tasks
 

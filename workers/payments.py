@@ -1,4 +1,4 @@
-"""Payment jobs: one per order and try."""
+"""Payment jobs: one per order and try, and those that look at what the provider holds."""
 
 from __future__ import annotations
 
@@ -22,5 +22,19 @@ def make_tasks() -> Blueprint:
         bind_contextvars(job_id=context.job.id, order_id=order_id)
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.charge(UUID(order_id))
+
+    @tasks.task(name="intent", queue="payments", pass_context=True)
+    async def intent(context: JobContext, *, order_id: str, number: int) -> None:
+        """Look at what the provider holds for an order; cancel it, or give it back, if the order ended without it."""
+        bind_contextvars(job_id=context.job.id, order_id=order_id)
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.settle_intent(UUID(order_id), number)
+
+    @tasks.task(name="event", queue="payments", pass_context=True)
+    async def event(context: JobContext, *, provider: str, event_id: str) -> None:
+        """Take a webhook."""
+        bind_contextvars(job_id=context.job.id, event_id=event_id)
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.take_event(provider, event_id)
 
     return tasks

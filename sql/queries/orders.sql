@@ -3,6 +3,9 @@
 SELECT
     order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status,
     version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
+    CASE
+        WHEN status = 'awaiting_payment' AND payment_mode = 'by_buyer' AND pay_requested_at IS NULL THEN due_at
+    END AS pay_by,
     pay_requested_at IS NOT NULL AS payment_requested, created_at, updated_at
 FROM orders
 WHERE order_id = ANY($1::uuid []);
@@ -50,6 +53,9 @@ SELECT count(*) AS postponed FROM postponed_orders;
 SELECT
     order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status,
     version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
+    CASE
+        WHEN status = 'awaiting_payment' AND payment_mode = 'by_buyer' AND pay_requested_at IS NULL THEN due_at
+    END AS pay_by,
     pay_requested_at IS NOT NULL AS payment_requested, created_at, updated_at
 FROM orders
 WHERE order_id < coalesce($1::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
@@ -94,7 +100,10 @@ found AS (
 )
 SELECT
     o.order_id, o.user_id, o.product_id, o.product_name, o.quantity, o.unit_price_minor, o.currency, o.status,
-    o.version, o.pay_requested_at IS NOT NULL AS payment_requested, o.created_at, o.updated_at
+    o.version, o.pay_requested_at IS NOT NULL AS payment_requested, o.created_at, o.updated_at,
+    CASE
+        WHEN o.status = 'awaiting_payment' AND o.payment_mode = 'by_buyer' AND o.pay_requested_at IS NULL THEN o.due_at
+    END AS pay_by
 FROM orders AS o
 INNER JOIN found ON o.order_id = found.order_id
 ORDER BY o.order_id DESC

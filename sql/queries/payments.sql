@@ -1,7 +1,8 @@
 -- name: begin
 -- Opens an attempt for each order that may be charged now.
-SELECT order_id, product_id, attempt, tries, status, gateway_key, amount_minor, currency
-FROM begin_payments_v3($1, $2);
+SELECT
+    order_id, product_id, attempt, tries, status, gateway_key, amount_minor, currency, reference, first_begun_at
+FROM begin_payments_v4($1, $2);
 
 -- name: announce
 -- Notes of open attempts ($1 order, $2 attempt) that their call is about to be made; gives their orders. An attempt that

@@ -51,6 +51,23 @@ WITH deleted AS (
 )
 SELECT count(*)::integer AS jobs FROM deleted;
 
+-- name: delete_webhooks
+-- Deletes up to $2 webhooks that were taken and are older than $1: the provider sends them again for three days at most,
+-- and what is older is refused by its age. Gives how many.
+WITH deleted AS (
+    DELETE FROM webhook_events
+    WHERE (provider, event_id) IN (
+        SELECT e.provider, e.event_id
+        FROM webhook_events AS e
+        WHERE e.received_at < clock_timestamp() - $1::interval AND e.taken_at IS NOT NULL
+        ORDER BY e.received_at
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING event_id
+)
+SELECT count(*)::integer AS webhooks FROM deleted;
+
 -- name: delete_revocations
 -- Deletes up to $2 revocations that are older than $1: no token is. Gives how many.
 WITH deleted AS (

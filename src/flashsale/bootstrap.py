@@ -19,6 +19,7 @@ from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.figures import PostgresFigures
 from flashsale.adapters.postgres.gate_books import PostgresGateBooks
 from flashsale.adapters.postgres.health import PostgresHealth
+from flashsale.adapters.postgres.intents import PostgresIntents
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.payments import PostgresPayments
@@ -39,6 +40,7 @@ from flashsale.usecases.gate_audit import GateAudit
 from flashsale.usecases.halving import Postpone
 from flashsale.usecases.load_gate import LoadGate
 from flashsale.usecases.maintain import Sweep
+from flashsale.usecases.open_intent import OpenIntent
 from flashsale.usecases.orders import BuyerOrders
 from flashsale.usecases.process_orders import ProcessOrders
 from flashsale.usecases.readiness import Readiness
@@ -47,9 +49,12 @@ from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.revocations import RevocationFeed, Revocations
 from flashsale.usecases.services import Services
 from flashsale.usecases.sessions import Sessions
+from flashsale.usecases.settle_intent import SettleIntent
 from flashsale.usecases.status import Status
 from flashsale.usecases.tend_units import TendUnits
 from flashsale.usecases.tidy import Tidy
+from flashsale.usecases.wake_payments import WakePayments
+from flashsale.usecases.webhooks import ReceiveWebhook, TakeEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -74,6 +79,9 @@ class Jobs:
     reconcile: Reconcile
     tend_units: TendUnits
     tidy: Tidy
+    settle_intent: SettleIntent
+    take_event: TakeEvent
+    wake_payments: WakePayments
 
 
 def require_servers(settings: Settings) -> None:
@@ -143,13 +151,23 @@ def _accounts(opened: AsyncExitStack, settings: Settings, users: PostgresUsers) 
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterator[Services]:
-    """Wire the services; servers that are away are no error here. Leaving the block closes everything."""
+async def open_services(
+    settings: Settings, *, name: str = "api", provider: PaymentGateway | None = None
+) -> AsyncIterator[Services]:
+    """Wire the services; servers that are away are no error here. Leaving the block closes everything.
+
+    `provider`: at which buyers pay and which sends webhooks, in place of the one that the settings name.
+    """
     async with AsyncExitStack() as opened:
         database, gate = await _open_servers(opened, settings, f"flashsale-{name}")
         products, books = PostgresProducts(database), PostgresGateBooks(database)
         users = PostgresUsers(database)
         order_rows = PostgresOrders(database)
+        intents = PostgresIntents(database)
+        if provider is None and settings.payments.provider == "stripe":
+            provider = await opened.enter_async_context(
+                open_gateway(settings, connections_max=settings.payments.api_connections)
+            )
         catalog = Catalog(products, poll_s=settings.live.poll_s)
         load_gate = LoadGate(books, gate, catalog)
         opened.push_async_callback(load_gate.close)
@@ -185,8 +203,13 @@ async def open_services(settings: Settings, *, name: str = "api") -> AsyncIterat
             feed=feed,
             buy=buy,
             orders=BuyerOrders(
-                order_rows, return_units, sessions.require_admin, payment_due_s=settings.orders.payment_due_s
+                order_rows,
+                return_units,
+                sessions.require_admin,
+                payment_due_s=settings.orders.payment_due_s,
+                open_intent=None if provider is None else OpenIntent(intents, provider, settings.payments),
             ),
+            webhooks=ReceiveWebhook(intents, provider),
             order_rows=order_rows,
             products=products,
             books=books,
@@ -239,6 +262,8 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
         opened.push_async_callback(return_units.close)
         postpone = Postpone(orders, pause_s=settings.orders.postpone_s, pause_max_s=settings.orders.postpone_max_s)
         acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
+        intents = PostgresIntents(database)
+        settle_intent = SettleIntent(intents, gateway, settings.payments)
         yield Jobs(
             settings=settings,
             database=database,
@@ -274,6 +299,9 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
             ),
             tend_units=TendUnits(products, chunk=settings.units.chunk, ahead=settings.units.ahead),
             tidy=Tidy(PostgresUpkeep(database)),
+            settle_intent=settle_intent,
+            take_event=TakeEvent(intents, gateway, settings.payments, settle_intent),
+            wake_payments=WakePayments(intents, limit=settings.payments.poll_limit),
         )
 
 

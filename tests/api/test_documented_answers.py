@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 import httpx
 
+from flashsale.adapters.postgres.intents import PostgresIntents
 from flashsale.bootstrap import open_services
 from flashsale.domain.users import Principal, Role
 from flashsale.http.app import build_app
@@ -17,10 +18,18 @@ from flashsale.http.auth import Tokens
 from flashsale.http.server import Server
 from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases.sessions import Sessions
+from flashsale.usecases.webhooks import ReceiveWebhook
 from tests.conftest import make_settings
+from tests.support.provider import Provider
 from tests.support.reference import Reference
 
 TIMEOUT_S = 3.0
+SIGNED = {
+    "content": json.dumps({"id": "evt_1", "type": "payment_intent.succeeded", "reference": "pi_1"}),
+    "headers": {"Stripe-Signature": "valid"},
+}
+"""A webhook of the provider that the tests have."""
+
 BODIES: dict[str, dict[str, object]] = {
     "register": {"name": "Ada", "email": "EMAIL", "password": "unlikely 4711 horse"},
     "logIn": {"email": "EMAIL", "password": "unlikely 4711 horse"},
@@ -39,6 +48,8 @@ async def serving(settings, change=None):
     """Serve from real servers; returns the client and what it serves from."""
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings, name="test"))
+        webhooks = ReceiveWebhook(PostgresIntents(services.database), Provider())
+        services = dataclasses.replace(services, webhooks=webhooks)
         hub = LiveHub(services)
         edge = build_app(change(services) if change else services, hub)
         server = Server(edge, settings.http)
@@ -65,7 +76,7 @@ class Broken:
 
 def break_all(services):
     broken: dict[str, object] = dict.fromkeys(
-        ("buy", "catalog", "orders", "accounts", "administer", "readiness", "users"), Broken()
+        ("buy", "catalog", "orders", "accounts", "administer", "readiness", "users", "webhooks"), Broken()
     )
     # The framework's guard asks for its type.
     broken["sessions"] = object.__new__(Sessions)
@@ -196,6 +207,9 @@ async def sale(call, services, buyer, admin):
     for name in ("watchOrder", "watchStock", "isAlive", "isReady", "getMetrics"):
         await call(name, buyer, expect=200)
     await call("createStreamToken", buyer, expect=201)
+    await call("receiveWebhook", **SIGNED, expect=200)
+    await call("receiveWebhook", **SIGNED, expect=200)
+    await call("receiveWebhook", content=SIGNED["content"], expect=400)
     await call("payOrder", buyer, expect=202)
     await call("cancelOrder", buyer, expect=409)
     call.ids["order_id"] = orders[1]
@@ -227,7 +241,8 @@ async def ask_all(call, status, buyer, admin, *, times=1):
     }
     for name, (_, path, operation) in call.operations.items():
         for _ in range(times if status in operation["responses"] else 0):
-            await call(name, whose(path, buyer, admin), **({"json": wrong[name]} if name in wrong else {}))
+            more = {"json": wrong[name]} if name in wrong else SIGNED if name == "receiveWebhook" else {}
+            await call(name, whose(path, buyer, admin), **more)
 
 
 @asynccontextmanager
@@ -250,7 +265,11 @@ async def test_every_answer_that_the_document_names_is_given(postgres, postgres_
     settings = make_settings(postgres_url, valkey.url, http={"request_timeout_s": TIMEOUT_S})
     async with serving(settings) as (client, services):
         reference = Reference((await client.get("/schema/openapi.json")).json())
-        call = Caller(client, reference, {"code": "sold_out", "product_id": 1, "order_id": str(uuid.uuid4())})
+        call = Caller(
+            client,
+            reference,
+            {"code": "sold_out", "provider": "stripe", "product_id": 1, "order_id": str(uuid.uuid4())},
+        )
         buyer, admin = await accounts(call, settings, db)
         BODIES["resetPassword"]["token"] = await leave(call, settings, db)
         await sale(call, services, buyer, admin)

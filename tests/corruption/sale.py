@@ -35,6 +35,7 @@ from flashsale.usecases.return_units import ReturnUnits
 from tests.conftest import add_buyers, add_product
 from tests.support.accepting import new_id
 from tests.support.charging import charging
+from tests.support.provider import paying
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -205,7 +206,14 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     await sale.buy(by_buyer, users[4], "cancelled", key="d")
     await sale.see()
     await process([sale.orders[name] for name in sale.orders if name != "queued"], payment_due_s=30)
-    await pay("paid by buyer", users[2])
+    # Buyers who pay at the provider: one is being paid, one was paid, one's order ends.
+    pays = paying(services)
+    for name in ("awaiting", "paid by buyer", "expired"):
+        pays.provider.keys[f"{sale.orders[name]}:create:1"] = f"ch_{sale.orders[name]}"
+        await pays.open(sale.orders[name])
+    pays.provider.authorize(f"ch_{sale.orders['paid by buyer']}")
+    await pays.tell("evt_1", f"ch_{sale.orders['paid by buyer']}")
+    await pays.webhook("evt_2", f"ch_{sale.orders['awaiting']}")
     await pay("asked to pay", users[3])
     await sale.charge(ChargeOutcome.CAPTURED, "confirmed", "keyless", "paid by buyer")
     await sale.charge(ChargeOutcome.DECLINED, "declined")
@@ -230,6 +238,7 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
         _Statement(f"UPDATE orders SET due_at = clock_timestamp() WHERE order_id = '{sale.orders['expired']}'")
     )
     await services.order_rows.end([sale.orders["expired"]], OrderStatus.EXPIRED)
+    await pays.settle(sale.orders["expired"], 1)
     await sale.see()
     sale.history += [{**line, "last": True} for line in sale.history[-40:] if line["kind"] == "stock"][-4:]
     sale.history += [{"kind": "complete", "product": product.product_id} for product in sale.products]

@@ -77,6 +77,7 @@ OTHER = {
     "bytea": "coalesce({0}, '') || '\\x00'",
     "jsonb": "'{{\"foreign\": 1}}'",
     "double precision": "coalesce({0}, 0) + 1",
+    "interval": "coalesce({0}, interval '0') + interval '3 days'",
     # The only arrays are of instants.
     "ARRAY": "ARRAY(SELECT one + interval '3 days' FROM unnest({0}) AS one)",
 }

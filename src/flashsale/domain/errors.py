@@ -54,6 +54,15 @@ class OrderNotFound(NotFound):
         super().__init__("You have no order with this id.")
 
 
+class ProviderNotFound(NotFound):
+    """A webhook came for a payment provider that this deployment does not have."""
+
+    code = "provider_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("This shop has no such payment provider, or it sends no webhooks.")
+
+
 class Unauthenticated(FlashSaleError):
     """The token is missing or invalid."""
 

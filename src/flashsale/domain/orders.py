@@ -91,6 +91,8 @@ class Order:
     """Rises by one with every transition."""
     payment_requested: bool
     """Whether the buyer of a `by_buyer` order has asked to pay."""
+    pay_by: datetime | None = None
+    """Until when the buyer may pay, by Postgres' clock; None if the order does not wait for its buyer."""
     created_at: datetime
     updated_at: datetime
 

@@ -19,7 +19,18 @@ from flashsale.http.cors import Cors
 from flashsale.http.edge import Edge
 from flashsale.http.limits import Limits
 from flashsale.http.metrics import Meter, MetricsFlusher
-from flashsale.http.routes import accounts, admin, health, orders, problem_pages, products, reference, status, streams
+from flashsale.http.routes import (
+    accounts,
+    admin,
+    health,
+    orders,
+    problem_pages,
+    products,
+    reference,
+    status,
+    streams,
+    webhooks,
+)
 from flashsale.http.streams.held import Streams, StreamsOutlast
 from flashsale.http.streams.hub import LiveHub
 
@@ -110,6 +121,7 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
     direct = [
         *orders.direct_routes(services, tokens, meter, limits),
         *accounts.direct_routes(services, tokens),
+        *webhooks.direct_routes(services),
         *problem_pages.ROUTES,
     ]
     direct += reference.direct_routes(

@@ -86,6 +86,14 @@ PATH = {
         example=ORDER_ID,
         required=True,
     ),
+    "provider": Parameter(
+        name="provider",
+        place="path",
+        schema={"type": "string", "pattern": "^[a-z]+$"},
+        description="The payment provider.",
+        example="stripe",
+        required=True,
+    ),
     "code": Parameter(
         name="code",
         place="path",

@@ -14,6 +14,7 @@ from flashsale.domain.requests import Accepted
 from flashsale.domain.users import Role
 from flashsale.http.fields import (
     KEY_SCHEMA,
+    LATER,
     MOMENT,
     ORDER_ID,
     PRICE_SCHEMA,
@@ -158,6 +159,9 @@ class OrderOut(Out, kw_only=True):
     total_price: Annotated[str, shown("The price of all units together, like that of one.", "999.99")]
     currency: Currency
     product: Annotated[BoughtProduct, shown("What was bought.")]
+    pay_by: Annotated[
+        datetime | None, shown("Until when the buyer may pay; null: the order does not wait for its buyer.", LATER)
+    ]
     created_at: CreatedAt
     updated_at: UpdatedAt
 
@@ -337,24 +341,30 @@ def buy_out(accepted: Accepted) -> BuyOut:
 
 def order_out(order: Order) -> OrderOut:
     """Render an order."""
-    return OrderOut(
-        order_id=order.order_id,
-        user_id=order.user_id,
-        status=order.status,
-        version=order.version,
-        quantity=order.quantity,
-        total_price=str(order.total_price),
-        currency=order.unit_price.currency,
-        product=BoughtProduct(
+    return OrderOut(**order_fields(order))  # type: ignore[arg-type]
+
+
+def order_fields(order: Order) -> dict[str, object]:
+    """Return the fields of a rendered order."""
+    return {
+        "order_id": order.order_id,
+        "user_id": order.user_id,
+        "status": order.status,
+        "version": order.version,
+        "quantity": order.quantity,
+        "total_price": str(order.total_price),
+        "currency": order.unit_price.currency,
+        "product": BoughtProduct(
             id=order.product_id,
             name=order.product_name,
             price=str(order.unit_price),
             currency=order.unit_price.currency,
             quantity=order.quantity,
         ),
-        created_at=order.created_at,
-        updated_at=order.updated_at,
-    )
+        "pay_by": order.pay_by,
+        "created_at": order.created_at,
+        "updated_at": order.updated_at,
+    }
 
 
 def product_out(product: Product, stock: LiveStock) -> ProductOut:

@@ -236,6 +236,21 @@ class PaymentSettings(Group):
     retry_max_s: float = Field(
         60.0, gt=0, description="Maximum pause before a charge with an unknown outcome is sent again."
     )
+    api_connections: int = Field(
+        50, ge=1, le=1000, description="Maximum number of connections of an API process to the provider."
+    )
+    poll_s: float = Field(
+        15.0,
+        gt=0,
+        description="First pause before the provider is asked about a payment that the buyer has to make, in case its "
+        "webhook is lost; it doubles.",
+    )
+    poll_limit: int = Field(
+        20,
+        ge=1,
+        le=1000,
+        description="Maximum number of payments per second that are looked up, cancelled or refunded unasked.",
+    )
 
 
 class WorkerSettings(Group):

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
+    from flashsale.domain.intents import KnownIntent
     from flashsale.domain.users import Principal
+    from flashsale.usecases.open_intent import OpenIntent
     from flashsale.usecases.ports import Orders
     from flashsale.usecases.return_units import ReturnUnits
 
@@ -35,9 +37,14 @@ class BuyerOrders:
         require_admin: Callable[[Principal], Awaitable[None]],
         *,
         payment_due_s: float,
+        open_intent: OpenIntent | None = None,
     ) -> None:
-        """A payment whose job is lost is due again after `payment_due_s`."""
+        """A payment whose job is lost is due again after `payment_due_s`.
+
+        `open_intent`: how a buyer pays at the provider; None: the provider takes the buyer's payment from a job alone.
+        """
         self._orders = orders
+        self._open_intent = open_intent
         self._require_admin = require_admin
         self._return_units = return_units
         self._payment_due_s = payment_due_s
@@ -62,14 +69,26 @@ class BuyerOrders:
                 raise OrderNotFound from None
         return order
 
-    async def pay(self, order_id: UUID, principal: Principal) -> Order:
+    async def pay(self, order_id: UUID, principal: Principal) -> tuple[Order, KnownIntent | None]:
         """Ask for the payment of an order that waits for its buyer; asking again changes nothing.
+
+        Returns the order, and under which intent the buyer pays; None if a job charges.
 
         Raises:
             OrderNotFound: if it is not the caller's.
             StateForbids: if it does not wait for payment, or its payment window is over.
+            Unavailable: if the provider does not answer now; the buyer asks again.
         """
         await self._own(order_id, principal)
+        if self._open_intent is not None:
+            intent = await self._open_intent(order_id)
+            order = await self._own(order_id, principal)
+            if intent is None or order.status not in PAYING:
+                raise StateForbids(action="paid", status=order.status)
+            return order, intent
+        return await self._request_payment(order_id, principal), None
+
+    async def _request_payment(self, order_id: UUID, principal: Principal) -> Order:
         if not await self._orders.request_payment(order_id, due_s=self._payment_due_s):
             order = await self._own(order_id, principal)
             if order.status not in PAYING or not order.payment_requested:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.revocations import Revocations
     from flashsale.usecases.sessions import Sessions
     from flashsale.usecases.status import Status
+    from flashsale.usecases.webhooks import ReceiveWebhook
 
 
 class Database(Protocol):
@@ -63,6 +64,7 @@ class Services:
     sessions: Sessions
     revocations: Revocations
     administer: Administer
+    webhooks: ReceiveWebhook
     load_gate: LoadGate
     readiness: Readiness
     status: Status

@@ -27,6 +27,9 @@ JOBS_KEPT_S = 86_400.0
 REVOCATIONS_KEPT_S = 2 * 86_400.0
 """How long a revocation is kept: twice the longest life that `auth.jwt_ttl_s` can give a token."""
 
+WEBHOOKS_KEPT_S = 30 * 86_400.0
+"""How long a webhook is kept, for people who look into a payment. One that is sent again so late is too old."""
+
 BATCH = 5_000
 """Most rows that one transaction deletes."""
 
@@ -56,6 +59,10 @@ class Upkeep(Protocol):
         """Delete jobs that ended without success longer ago than that."""
         ...
 
+    async def delete_webhooks(self, *, older_s: float, limit: int) -> int:
+        """Delete webhooks that were taken and are older than that."""
+        ...
+
     async def delete_revocations(self, *, older_s: float, limit: int) -> int:
         """Delete revocations older than that."""
         ...
@@ -80,8 +87,20 @@ class Tidy:
         keys = await _until_done(lambda: upkeep.delete_admin_keys(older_s=ADMIN_KEYS_KEPT_S, limit=BATCH), BATCH)
         jobs = await _until_done(lambda: upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH), BATCH)
         revoked = await _until_done(lambda: upkeep.delete_revocations(older_s=REVOCATIONS_KEPT_S, limit=BATCH), BATCH)
-        if carried or voids or keys or jobs or revoked:
-            log.info("tables.tidied", orders=carried, voids=voids, admin_keys=keys, jobs=jobs, revocations=revoked)
+        webhooks = await _until_done(lambda: upkeep.delete_webhooks(older_s=WEBHOOKS_KEPT_S, limit=BATCH), BATCH)
+        if done := {
+            name: rows
+            for name, rows in (
+                ("orders", carried),
+                ("voids", voids),
+                ("admin_keys", keys),
+                ("jobs", jobs),
+                ("revocations", revoked),
+                ("webhooks", webhooks),
+            )
+            if rows
+        }:
+            log.info("tables.tidied", **done)
 
 
 async def _until_done(work: Callable[[], Awaitable[int]], limit: int) -> int:

@@ -98,6 +98,7 @@ def _order(row: asyncpg.Record) -> Order:
         status=OrderStatus(row["status"]),
         version=row["version"],
         payment_requested=row["payment_requested"],
+        pay_by=row["pay_by"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

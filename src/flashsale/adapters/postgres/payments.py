@@ -41,6 +41,7 @@ class PostgresPayments:
                 unknown=row["status"] == OrderStatus.PAYMENT_UNKNOWN,
                 gateway_key=row["gateway_key"],
                 amount=Money(minor=row["amount_minor"], currency=row["currency"]),
+                reference=row["reference"],
             )
             for row in rows
         ]

@@ -40,6 +40,11 @@ class PostgresUpkeep:
         row = await self._database.fetch_row(QUERIES["delete_jobs"], timedelta(seconds=older_s), limit)
         return 0 if row is None else row["jobs"]
 
+    async def delete_webhooks(self, *, older_s: float, limit: int) -> int:
+        """Delete webhooks that were taken and are older than that; returns how many."""
+        row = await self._database.fetch_row(QUERIES["delete_webhooks"], timedelta(seconds=older_s), limit)
+        return 0 if row is None else row["webhooks"]
+
     async def delete_revocations(self, *, older_s: float, limit: int) -> int:
         """Delete revocations older than that; returns how many."""
         row = await self._database.fetch_row(QUERIES["delete_revocations"], timedelta(seconds=older_s), limit)

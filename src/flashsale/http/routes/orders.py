@@ -20,6 +20,7 @@ from flashsale.http.keys import sent_key
 from flashsale.http.limits import limited
 from flashsale.http.messages import rendered
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
+from flashsale.http.payment_schemas import PaymentOut, payment_out
 from flashsale.http.routing import Direct
 from flashsale.http.schemas import BuyIn, BuyOut, OrderOut, StreamTokenOut, buy_out, order_out
 from flashsale.http.services import UseServices
@@ -87,11 +88,13 @@ LOOK = Operation(
 PAY = Operation(
     name="payOrder",
     summary="Pay an order that waits for payment",
-    description="Ask for the payment of an order whose buyer pays (`by_buyer`); repeating it changes nothing.",
+    description="Ask for the payment of an order whose buyer pays (`by_buyer`), before `payBy`; repeating it changes "
+    "nothing and gives the same. With `clientSecret` the provider's element in the page takes the payment, with "
+    "`paymentUrl` the provider's page; without them it begins by itself. The order says what became of it.",
     tag="orders",
     caller="buyer",
     limit="orders",
-    gives=(Given(status=HTTPStatus.ACCEPTED, description="The order, whose payment begins.", model=OrderOut),),
+    gives=(Given(status=HTTPStatus.ACCEPTED, description="The order, and how to pay it.", model=PaymentOut),),
     codes=("order_not_found", "order_state_forbids", *SERVERS),
 )
 CANCEL = Operation(
@@ -176,9 +179,9 @@ def _key(sent: list[bytes], request_id: str | None) -> str | None:
 @post("/api/order/{order_id:uuid}/pay", status_code=202, guards=COUNTED, opt={"operation": PAY})
 async def pay(
     request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
-) -> OrderOut:
+) -> PaymentOut:
     """Ask for the payment of a `by_buyer` order; repeating it changes nothing."""
-    return order_out(await services.orders.pay(order_id, tokens.principal(request.scope)))
+    return payment_out(*await services.orders.pay(order_id, tokens.principal(request.scope)))
 
 
 @post("/api/order/{order_id:uuid}/cancel", status_code=200, guards=COUNTED, opt={"operation": CANCEL})

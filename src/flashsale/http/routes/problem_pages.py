@@ -36,6 +36,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "not_found": (404, "the object does not exist", "-"),
     "product_not_found": (404, "no product has this id", "-"),
     "order_not_found": (404, "you have no order with this id", "-"),
+    "provider_not_found": (
+        404,
+        "a webhook came for a payment provider that this shop does not have, or that sends none",
+        "correct the URL of the endpoint at the provider",
+    ),
     "no_such_path": (404, "no call has this path", "see `/schema`"),
     "method_not_allowed": (405, "this path does not accept the method", "use a method that `Allow` names"),
     "sold_out": (

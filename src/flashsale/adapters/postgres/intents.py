@@ -1,0 +1,153 @@
+"""Payment intents and webhooks: `sql/queries/intents.sql`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from flashsale.adapters.postgres.queries import load
+from flashsale.domain.intents import DueIntent, Effect, KnownIntent, KnownState, Merged
+from flashsale.domain.money import Money
+from flashsale.domain.orders import OrderStatus
+from flashsale.usecases.intents import WaitingEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    import asyncpg
+
+    from flashsale.adapters.postgres.database import Database
+    from flashsale.domain.payments import Intent, ProviderEvent
+
+QUERIES = load("queries/intents.sql")
+
+
+class PostgresIntents:
+    """Implements `usecases.intents.Intents`."""
+
+    def __init__(self, database: Database) -> None:
+        """Work through this pool."""
+        self._database = database
+
+    async def begin(self, order_id: UUID, provider: str, *, due_s: float) -> tuple[KnownIntent, Money] | None:
+        """Return the intent under which the buyer pays, with its amount; None if the order does not wait in time."""
+        row = await self._database.fetch_row(QUERIES["begin_intent"], order_id, provider, timedelta(seconds=due_s))
+        return None if row is None else (_known(row), Money(minor=row["amount_minor"], currency=row["currency"]))
+
+    async def open(self, order_id: UUID, number: int, intent: Intent, *, due_s: float) -> KnownIntent | None:
+        """Write what the provider answered; None if another reference was found for the intent first."""
+        row = await self._database.fetch_row(
+            QUERIES["open_intent"],
+            order_id,
+            number,
+            intent.reference,
+            intent.amount.minor,
+            intent.amount.currency,
+            intent.client_secret,
+            intent.page_url,
+            timedelta(seconds=due_s),
+        )
+        return None if row is None else _known(row)
+
+    async def lose(self, order_id: UUID, number: int) -> None:
+        """Give an intent up whose opening had no clear answer."""
+        await self._database.fetch(QUERIES["lose"], order_id, number)
+
+    async def wait(self, order_id: UUID, number: int, *, longest_s: float, retry_after_s: float) -> None:
+        """Let the wait for the provider use up nothing of the buyer's time; see the port."""
+        await self._database.fetch(
+            QUERIES["wait"], order_id, number, timedelta(seconds=longest_s), timedelta(seconds=retry_after_s)
+        )
+
+    async def merge(self, order_id: UUID, provider: str, intent: Intent, *, due_s: float) -> Merged:
+        """Write what the provider says of an intent, and move its order if that decides something."""
+        row = await self._database.fetch_row(
+            QUERIES["merge"],
+            order_id,
+            provider,
+            intent.reference,
+            intent.state.value,
+            intent.amount.minor,
+            intent.amount.currency,
+            intent.refunded_minor,
+            intent.client_secret,
+            intent.page_url,
+            timedelta(seconds=due_s),
+        )
+        if row is None:
+            raise AssertionError
+        return Merged(
+            effect=Effect(row["effect"]),
+            number=row["number"],
+            state=None if row["state"] is None else KnownState(row["state"]),
+            status=None if row["order_status"] is None else OrderStatus(row["order_status"]),
+        )
+
+    async def note(self, order_id: UUID, provider: str, reference: str, *, due_s: float) -> None:
+        """Note an intent that an automatic charge opened and whose outcome is not known."""
+        await self._database.fetch(QUERIES["note"], order_id, provider, reference, timedelta(seconds=due_s))
+
+    async def held(self, order_id: UUID, number: int) -> DueIntent | None:
+        """Read an intent; None if nothing more can come of it."""
+        row = await self._database.fetch_row(QUERIES["held"], order_id, number)
+        if row is None:
+            return None
+        return DueIntent(
+            number=row["number"],
+            provider=row["provider"],
+            reference=row["reference"],
+            state=KnownState(row["state"]),
+            amount=Money(minor=row["amount_minor"], currency=row["currency"]),
+            looks=row["looks"],
+            unwanted=row["unwanted"],
+        )
+
+    async def again(self, order_id: UUID, number: int, *, after_s: float) -> None:
+        """Look at an intent again later."""
+        await self._database.fetch(QUERIES["again"], order_id, number, timedelta(seconds=after_s))
+
+    async def refused(self, order_id: UUID, number: int, *, after_s: float) -> None:
+        """Note that a person has to give the money of an intent back."""
+        await self._database.fetch(QUERIES["refused"], order_id, number, timedelta(seconds=after_s))
+
+    async def receive(self, provider: str, event: ProviderEvent, *, due_s: float) -> bool:
+        """Write a webhook and its job in one transaction; False if it was received before."""
+        row = await self._database.fetch_row(
+            QUERIES["receive"], provider, event.event_id, event.type, event.reference, timedelta(seconds=due_s)
+        )
+        return row is not None and bool(row["fresh"])
+
+    async def waiting(self, provider: str, event_id: str) -> Sequence[WaitingEvent]:
+        """Read the webhooks that wait and speak of the same intent as this one; none if it was taken."""
+        rows = await self._database.fetch(QUERIES["waiting"], provider, event_id)
+        return [WaitingEvent(event_id=row["event_id"], type=row["type"], reference=row["reference"]) for row in rows]
+
+    async def taken(self, provider: str, event_ids: Sequence[str]) -> None:
+        """Note that webhooks were taken."""
+        await self._database.fetch(QUERIES["taken"], provider, event_ids)
+
+    async def events_again(self, provider: str, event_ids: Sequence[str], *, after_s: float) -> None:
+        """Take webhooks again later."""
+        await self._database.fetch(QUERIES["events_again"], provider, event_ids, timedelta(seconds=after_s))
+
+    async def settled(self, provider: str, reference: str) -> bool:
+        """Whether an order was paid by an intent, or the intent is cancelled or given back."""
+        row = await self._database.fetch_row(QUERIES["settled"], provider, reference)
+        return row is not None and bool(row["settled"])
+
+    async def wake(self, *, intents_max: int, events_max: int, due_s: float) -> tuple[int, int]:
+        """Make jobs for due intents and webhooks; returns how many of each."""
+        row = await self._database.fetch_row(QUERIES["wake"], intents_max, events_max, timedelta(seconds=due_s))
+        return (0, 0) if row is None else (row["intents"], row["events"])
+
+
+def _known(row: asyncpg.Record) -> KnownIntent:
+    return KnownIntent(
+        number=row["number"],
+        state=KnownState(row["state"]),
+        reference=row["reference"],
+        client_secret=row["client_secret"],
+        page_url=row["page_url"],
+        differs=row["problem"] == "amount",
+    )

@@ -1,0 +1,136 @@
+"""Webhooks of the payment provider: written down when they come, taken by a job that asks the provider itself."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flashsale.domain.errors import ProviderNotFound, WebhookRefused
+from flashsale.domain.intents import Effect
+from flashsale.domain.payments import NoAnswer, NoAnswerKind
+from flashsale.runtime.shared_metrics import Counter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from uuid import UUID
+
+    from flashsale.domain.payments import Intent, ProviderEvent
+    from flashsale.settings.groups import PaymentSettings
+    from flashsale.usecases.intents import Intents, WaitingEvent
+    from flashsale.usecases.ports import PaymentGateway
+    from flashsale.usecases.settle_intent import SettleIntent
+
+log = structlog.get_logger(__name__)
+
+JOB_LOST_S = 30.0
+"""When the maintenance worker makes a job again for a webhook that was not taken."""
+
+OF_PAYMENT = "payment_intent."
+"""Begins the types of webhooks that tell nothing new once the order is paid; others may tell of refunds or disputes."""
+
+WEBHOOKS = Counter(
+    "flashsale_webhooks",
+    "Webhooks of the payment provider: received, repeated, refused (signature, age, content), taken, foreign.",
+    ["outcome"],
+)
+for _outcome in ("received", "repeated", "refused", "taken", "foreign"):
+    WEBHOOKS.labels(_outcome)
+
+_TEXT = re.compile(r"[!-~]{1,255}")
+
+
+class ReceiveWebhook:
+    """Checks a webhook and writes it down with its job. What it says is not believed: a job asks the provider."""
+
+    def __init__(self, intents: Intents, gateway: PaymentGateway | None) -> None:
+        """Take webhooks of this provider; None: the provider of this deployment sends none."""
+        self._intents = intents
+        self._gateway = gateway
+
+    async def __call__(self, provider: str, *, headers: Mapping[str, str], body: bytes) -> bool:
+        """Take a webhook; False if it was received before. It is durable when this returns.
+
+        Raises:
+            ProviderNotFound: if it is of another provider.
+            WebhookRefused: if it is not signed with our secret, is too old, or cannot be read; nothing was stored.
+            Unavailable: if Postgres is away; the provider sends it again.
+        """
+        if self._gateway is None or provider != self._gateway.name:
+            raise ProviderNotFound
+        try:
+            event = _checked(self._gateway.read_webhook(headers=headers, body=body))
+        except WebhookRefused:
+            WEBHOOKS.labels("refused").inc()
+            raise
+        fresh = await self._intents.receive(provider, event, due_s=JOB_LOST_S)
+        WEBHOOKS.labels("received" if fresh else "repeated").inc()
+        log.debug("webhook.received", event_id=event.event_id, type=event.type, fresh=fresh)
+        return fresh
+
+
+def _checked(event: ProviderEvent) -> ProviderEvent:
+    for text in (event.event_id, event.type, event.reference or "-"):
+        if _TEXT.fullmatch(text) is None:
+            raise WebhookRefused("The ids of an event are 1 to 255 printable ASCII characters.")
+    return event
+
+
+class TakeEvent:
+    """Asks the provider about the intent that a webhook speaks of. Webhooks about one intent share the question."""
+
+    def __init__(
+        self,
+        intents: Intents,
+        gateway: PaymentGateway,
+        settings: PaymentSettings,
+        settle: SettleIntent,
+        hooks: Sequence[Callable[[UUID, Intent], Awaitable[None]]] = (),
+    ) -> None:
+        """Wire it; `hooks` hear of each intent of ours that was looked up: order id, and the intent."""
+        self._intents = intents
+        self._gateway = gateway
+        self._settings = settings
+        self._settle = settle
+        self._hooks = hooks
+
+    async def __call__(self, provider: str, event_id: str) -> None:
+        """Take a webhook, and what else waits about the same intent; nothing if it was taken.
+
+        Raises:
+            Unavailable: if Postgres is away; the webhook is due again by itself.
+        """
+        if provider != self._gateway.name:
+            return
+        waiting = await self._intents.waiting(provider, event_id)
+        if not waiting:
+            return
+        event_ids = [event.event_id for event in waiting]
+        if not await self._nothing_new(provider, waiting):
+            intent = await self._gateway.look_up(
+                order_id=None, reference=waiting[0].reference, timeout_s=self._settings.timeout_s
+            )
+            if isinstance(intent, NoAnswer) and intent.kind is not NoAnswerKind.REFUSED:
+                after_s = max(self._settings.retry_s, intent.retry_after_s or 0.0)
+                await self._intents.events_again(provider, event_ids, after_s=after_s)
+                return
+            if isinstance(intent, NoAnswer) or intent.order_id is None:
+                WEBHOOKS.labels("foreign").inc(len(waiting))
+                log.warning("webhook.foreign", event_id=event_id, reference=waiting[0].reference)
+            else:
+                await self._merge(intent.order_id, intent)
+        await self._intents.taken(provider, event_ids)
+        WEBHOOKS.labels("taken").inc(len(waiting))
+
+    async def _nothing_new(self, provider: str, waiting: Sequence[WaitingEvent]) -> bool:
+        if not all(event.type.startswith(OF_PAYMENT) for event in waiting):
+            return False
+        return await self._intents.settled(provider, waiting[0].reference)
+
+    async def _merge(self, order_id: UUID, intent: Intent) -> None:
+        merged = await self._settle.merge(order_id, intent, due_s=self._settings.poll_s)
+        for hook in self._hooks:
+            await hook(order_id, intent)
+        if merged.effect is Effect.UNWANTED and merged.number is not None:
+            await self._settle(order_id, merged.number)
