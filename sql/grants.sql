@@ -116,6 +116,7 @@ GRANT INSERT ON gate_returns TO flashsale_api;
 GRANT SELECT ON gate_returns TO flashsale_api;
 GRANT UPDATE (quantity) ON gate_returns TO flashsale_api;
 GRANT INSERT ON order_events TO flashsale_api;
+GRANT SELECT ON order_events TO flashsale_api;
 GRANT SELECT ON order_mark TO flashsale_api;
 GRANT INSERT ON order_stragglers TO flashsale_api;
 GRANT SELECT ON order_stragglers TO flashsale_api;

@@ -37,6 +37,7 @@ FILES = {
     "queries/payments.sql": (WORKER,),
     "queries/products.sql": ROLES,
     "queries/schema.sql": ROLES,
+    "queries/story.sql": (API,),
     "queries/timeline.sql": ROLES,
     "queries/upkeep.sql": (WORKER,),
     "queries/users.sql": (API,),

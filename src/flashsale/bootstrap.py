@@ -25,6 +25,7 @@ from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.schema import check_schema
+from flashsale.adapters.postgres.story import PostgresStories
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
@@ -228,6 +229,7 @@ async def open_services(
             load_gate=load_gate,
             readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
             status=Status(PostgresFigures(database), products, gate, acceptance),
+            stories=PostgresStories(database),
         )
 
 

@@ -69,8 +69,8 @@ async def test_the_command_says_the_same_from_the_servers_and_from_the_api(stack
     [
         (["--url", "{api}"], "", "FLASHSALE_TOKEN: set the token"),
         (["--url", "{api}"], "no.such.token", "answered 401"),
-        (["--url", "http://127.0.0.1:9"], "a.b.c", "gives no status"),
-        (["--url", "no-url"], "a.b.c", "gives no status"),
+        (["--url", "http://127.0.0.1:9"], "a.b.c", "does not answer as the API does"),
+        (["--url", "no-url"], "a.b.c", "does not answer as the API does"),
         ([], "", "FLASHSALE_POSTGRES__URL: is missing"),
     ],
 )

@@ -51,6 +51,10 @@ class Shop:
         await services.order_rows.process(order_ids[: BUYERS // 2], payment_due_s=30)
         await services.order_rows.end(order_ids[: BUYERS // 4], OrderStatus.CANCELLED)
         await self.jobs.reconcile()
+        self.order_id = order_ids[0]
+
+    async def tell(self):
+        await self.services.stories.read(self.order_id)
 
     def work(self) -> dict[str, Callable[[], Awaitable[object]]]:
         """Return each piece of work by its name."""
@@ -58,6 +62,8 @@ class Shop:
         return {
             "scrape": SaleMetrics(self.jobs.figures, self.jobs.gate, self.jobs.acceptance).read,
             "minute audit": self.periodic("audit"),
+            "status": self.services.status,
+            "story of an order": self.tell,
             "tidy": self.periodic("tidy"),
             "sweep": self.sweep,
             "reconcile": self.periodic("reconcile"),

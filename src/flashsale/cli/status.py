@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
+from flashsale.cli.client import TOKEN, open_api
 from flashsale.cli.group import main, print_result, process_settings, run_command
 
 if TYPE_CHECKING:
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
 EVERY_S = 2.0
 """Time between two looks of `--watch`."""
-
-ANSWER_S = 10.0
-"""Maximum wait for the API."""
-
-TOKEN = "FLASHSALE_TOKEN"  # noqa: S105 - the name of a variable
 
 
 @main.command(
@@ -83,36 +78,14 @@ async def _read() -> AsyncIterator[StatusOut]:
 
 async def _asked(url: str) -> AsyncIterator[StatusOut]:
     """Ask the API, again and again."""
-    import aiohttp
     import msgspec
 
     from flashsale.http.routes.status import StatusOut
 
-    token = os.environ.get(TOKEN)
-    if not token:
-        sys.exit(f"{TOKEN}: set the token of an administrator; `flashsale token EMAIL` prints one.")
-    timeout = aiohttp.ClientTimeout(total=ANSWER_S)
-    async with aiohttp.ClientSession(timeout=timeout, headers={"Authorization": f"Bearer {token}"}) as session:
+    async with open_api(url) as api:
         while True:
-            try:
-                async with session.get(f"{url.rstrip('/')}/api/admin/status", allow_redirects=False) as answer:
-                    body = await answer.read()
-                    if answer.status != 200:  # noqa: PLR2004
-                        sys.exit(f"flashsale: {url} answered {answer.status}: {_detail(body)}")
-                    yield msgspec.json.decode(body, type=StatusOut)
-            except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
-                sys.exit(f"flashsale: {url} gives no status: {type(error).__name__} {error}".rstrip())
+            yield msgspec.convert(await api("GET", "/api/admin/status"), StatusOut)
             await asyncio.sleep(EVERY_S)
-
-
-def _detail(body: bytes) -> str:
-    """Return what a problem document says."""
-    import msgspec
-
-    try:
-        return str(msgspec.json.decode(body)["detail"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return "no problem document"
 
 
 def screen(now: StatusOut) -> Group:

@@ -28,6 +28,7 @@ from flashsale.http.routes import (
     products,
     reference,
     status,
+    story,
     streams,
     webhooks,
 )
@@ -62,6 +63,7 @@ ROUTES: Sequence[ControllerRouterHandler] = (
     orders.stream_token,
     admin.routes,
     status.status,
+    story.story,
     health.live,
     health.ready,
     health.metrics,

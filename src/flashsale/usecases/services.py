@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.revocations import Revocations
     from flashsale.usecases.sessions import Sessions
     from flashsale.usecases.status import Status
+    from flashsale.usecases.story import Stories
     from flashsale.usecases.webhooks import ReceiveWebhook
 
 
@@ -68,3 +69,4 @@ class Services:
     load_gate: LoadGate
     readiness: Readiness
     status: Status
+    stories: Stories

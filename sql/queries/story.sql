@@ -1,0 +1,58 @@
+-- name: order
+-- Reads an order with its buyer, its units, and when and as what it is due.
+SELECT
+    o.order_id, o.user_id, u.email, u.name AS buyer_name, o.product_id, o.product_name, o.quantity, o.unit_price_minor,
+    o.currency, o.status, o.payment_mode, o.due_at, r.key,
+    ARRAY(SELECT n.unit_no FROM units AS n WHERE n.order_id = o.order_id ORDER BY n.unit_no) AS units
+FROM orders AS o
+INNER JOIN users AS u ON o.user_id = u.user_id
+LEFT JOIN requests AS r ON o.order_id = r.order_id
+WHERE o.order_id = $1;
+
+-- name: entries
+-- Reads what happened to an order, in the order of time, with the facts of each entry; NULL: there is no such fact.
+SELECT e.at, e.kind, e.facts
+FROM (
+    SELECT v.at, 'status' AS kind, jsonb_build_object('status', v.status, 'version', v.version) AS facts
+    FROM order_events AS v
+    WHERE v.order_id = $1
+    UNION ALL
+    SELECT o.pay_requested_at, 'payment_requested', '{}'
+    FROM orders AS o
+    WHERE o.order_id = $1 AND o.pay_requested_at IS NOT NULL
+    UNION ALL
+    SELECT
+        a.begun_at, 'payment_begun',
+        jsonb_build_object(
+            'attempt', a.attempt, 'key', a.gateway_key, 'amountMinor', a.amount_minor, 'currency', a.currency
+        )
+    FROM payment_attempts AS a
+    WHERE a.order_id = $1
+    UNION ALL
+    SELECT
+        a.finished_at, 'payment_ended',
+        jsonb_build_object('attempt', a.attempt, 'outcome', a.outcome, 'reference', a.reference)
+    FROM payment_attempts AS a
+    WHERE a.order_id = $1 AND a.finished_at IS NOT NULL
+    UNION ALL
+    SELECT
+        min(w.at), 'job',
+        jsonb_build_object('id', j.id, 'queue', j.queue_name, 'status', j.status, 'worker', j.worker_id)
+    FROM procrastinate_jobs AS j
+    INNER JOIN orders AS o ON j.id = o.job_id
+    LEFT JOIN procrastinate_events AS w ON j.id = w.job_id
+    WHERE o.order_id = $1
+    GROUP BY j.id
+    UNION ALL
+    SELECT
+        p.first_at, 'postponed',
+        jsonb_build_object('job', p.job, 'problem', p.problem, 'times', p.times, 'until', p.until)
+    FROM postponed_orders AS p
+    WHERE p.order_id = $1
+    UNION ALL
+    SELECT o.updated_at, 'return_waits', jsonb_build_object('units', g.quantity, 'epoch', g.epoch)
+    FROM gate_returns AS g
+    INNER JOIN orders AS o ON g.order_id = o.order_id
+    WHERE g.order_id = $1
+) AS e
+ORDER BY e.at NULLS LAST, e.kind;

@@ -1,0 +1,40 @@
+"""What happened to one order: `sql/queries/story.sql`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from flashsale.adapters.postgres.queries import load
+from flashsale.domain.money import Money
+from flashsale.domain.orders import OrderStatus
+from flashsale.usecases.story import Entry, Story
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from flashsale.adapters.postgres.database import Database
+
+QUERIES = load("queries/story.sql")
+
+
+class PostgresStories:
+    """Implements `usecases.story.Stories`."""
+
+    def __init__(self, database: Database) -> None:
+        """Work through this pool."""
+        self._database = database
+
+    async def read(self, order_id: UUID) -> Story | None:
+        """Read an order, then what happened to it: an entry may be newer than the order's status."""
+        row = await self._database.fetch_row(QUERIES["order"], order_id)
+        if row is None:
+            return None
+        fields = dict(row)
+        price = Money(minor=fields.pop("unit_price_minor"), currency=fields.pop("currency"))
+        entries = [
+            Entry(at=entry["at"], kind=entry["kind"], facts=json.loads(entry["facts"]))
+            for entry in await self._database.fetch(QUERIES["entries"], order_id)
+        ]
+        status = OrderStatus(fields.pop("status"))
+        return Story(**fields, status=status, unit_price=price, entries=entries)

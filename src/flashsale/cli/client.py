@@ -1,0 +1,69 @@
+"""The API as the commands of the desk call it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+ANSWER_S = 30.0
+"""Maximum wait for an answer."""
+
+TOKEN = "FLASHSALE_TOKEN"  # noqa: S105 - the name of a variable
+
+url_option = click.option(
+    "--url",
+    envvar="FLASHSALE_URL",
+    default="http://127.0.0.1:8000",
+    show_default=True,
+    help=f"URL of the API, also in FLASHSALE_URL. The command sends the administrator's token in {TOKEN}.",
+)
+
+
+@asynccontextmanager
+async def open_api(url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """Open a connection; the function that it gives sends a request and returns the decoded answer.
+
+    An answer that is a problem, or no answer, ends the command with one line.
+    """
+    import aiohttp
+    import msgspec
+
+    token = os.environ.get(TOKEN)
+    if not token:
+        sys.exit(f"{TOKEN}: set the token of an administrator; `flashsale token EMAIL` prints one.")
+
+    async def ask(method: str, path: str, *, body: object = None, query: dict[str, str] | None = None) -> Any:
+        sent = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            async with session.request(
+                method, url.rstrip("/") + path, data=sent, params=query, headers=headers, allow_redirects=False
+            ) as answer:
+                content = await answer.read()
+                if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+                    sys.exit(f"flashsale: {url} answered {answer.status}: {_detail(content)}")
+                return msgspec.json.decode(content)
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
+            sys.exit(f"flashsale: {url} does not answer as the API does: {type(error).__name__} {error}".rstrip())
+
+    timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+    async with aiohttp.ClientSession(timeout=timeout, headers={"Authorization": f"Bearer {token}"}) as session:
+        yield ask
+
+
+def _detail(content: bytes) -> str:
+    """Return what a problem document says."""
+    import msgspec
+
+    try:
+        return str(msgspec.json.decode(content)["detail"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return "no problem document"

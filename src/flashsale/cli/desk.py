@@ -1,0 +1,213 @@
+"""The desk: products and orders, through the API."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flashsale.cli.client import open_api, url_option
+from flashsale.cli.group import main, print_result, run_command
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+json_option = click.option("--json", "machine", is_flag=True, help="Print JSON instead of a table.")
+product_argument = click.argument("product_id", type=click.IntRange(1, 2**31 - 1))
+
+
+@main.group()
+def product() -> None:
+    """Create, look at, pause, resume and restock products."""
+
+
+@main.group()
+def orders() -> None:
+    """List orders, and show everything that happened to one."""
+
+
+@product.command("list", epilog="Example: flashsale product list")
+@url_option
+@json_option
+def list_products(url: str, machine: bool) -> None:  # noqa: FBT001 - click passes it by name
+    """List the newest products with stock, sold units, revenue and gate."""
+
+    async def run() -> None:
+        async with open_api(url) as api:
+            _show((await api("GET", "/api/admin/status"))["products"], machine=machine)
+
+    run_command(run())
+
+
+@product.command("show", epilog="Example: flashsale product show 1")
+@product_argument
+@url_option
+def show_product(product_id: int, url: str) -> None:
+    """Show everything that can be set of a product, as JSON."""
+    _print_answer(url, "GET", f"/api/admin/products/{product_id}")
+
+
+@product.command("create", epilog='Example: flashsale product create "Phone X" --price 999.99 --stock 1000 --limit 1')
+@click.argument("name")
+@click.option("--price", required=True, help="Price of a unit, a decimal number.")
+@click.option("--currency", default="USD", show_default=True, help="ISO 4217 code.")
+@click.option("--stock", type=int, required=True, help="How many units exist.")
+@click.option("--limit", type=int, help="Most units of one buyer; without it there is no limit.")
+@click.option("--by-buyer", is_flag=True, help="The buyer starts the payment; otherwise a worker charges.")
+@click.option("--starts-at", help="When the sale opens: 2026-11-27T09:00:00Z.")
+@click.option("--ends-at", help="When the sale closes.")
+@url_option
+def create_product(
+    name: str,
+    price: str,
+    currency: str,
+    stock: int,
+    limit: int | None,
+    by_buyer: bool,  # noqa: FBT001 - click passes it by name
+    starts_at: str | None,
+    ends_at: str | None,
+    url: str,
+) -> None:
+    """Put a product on sale."""
+    body = {
+        "name": name,
+        "price": price,
+        "currency": currency,
+        "stock": stock,
+        "limitPerBuyer": limit,
+        "paymentMode": "by_buyer" if by_buyer else "automatic",
+        "startsAt": starts_at,
+        "endsAt": ends_at,
+    }
+    _print_answer(url, "POST", "/api/admin/products", body)
+
+
+@product.command("pause", epilog="Example: flashsale product pause 1")
+@product_argument
+@url_option
+def pause_product(product_id: int, url: str) -> None:
+    """Accept nothing more until the sale is resumed."""
+    _print_answer(url, "POST", f"/api/admin/products/{product_id}/pause")
+
+
+@product.command("resume", epilog="Example: flashsale product resume 1")
+@product_argument
+@url_option
+def resume_product(product_id: int, url: str) -> None:
+    """Go on selling."""
+    _print_answer(url, "POST", f"/api/admin/products/{product_id}/resume")
+
+
+@product.command("stock", epilog="Example: flashsale product stock 1 +50")
+@product_argument
+@click.argument("units", type=click.STRING)
+@url_option
+def stock_product(product_id: int, units: str, url: str) -> None:
+    """Set how many units exist (500), or add some (+50); to take some away: -- -50.
+
+    A number that was added is added again by a repetition.
+    """
+    try:
+        number = int(units)
+    except ValueError:
+        raise click.BadParameter("give a whole number, such as 500, +50 or -50", param_hint="UNITS") from None
+    if units.startswith(("+", "-")):
+        _print_answer(url, "POST", f"/api/admin/products/{product_id}/stock", {"change": number})
+    else:
+        _print_answer(url, "POST", "/api/admin/stock", {"productId": product_id, "stock": number})
+
+
+@orders.command("list", epilog="Example: flashsale orders list --product 1 --status payment_unknown")
+@click.option("--product", "product_id", type=click.IntRange(1, 2**31 - 1), help="Only those of this product.")
+@click.option("--status", help="Only those in this state.")
+@click.option("--before", help="Only those older than this order.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="At most so many.")
+@url_option
+@json_option
+def list_orders(
+    product_id: int | None,
+    status: str | None,
+    before: str | None,
+    limit: int,
+    url: str,
+    machine: bool,  # noqa: FBT001 - click passes it by name
+) -> None:
+    """List orders, newest first."""
+    asked = {"productId": product_id, "status": status, "before": before, "limit": limit}
+
+    async def run() -> None:
+        async with open_api(url) as api:
+            query = {name: str(value) for name, value in asked.items() if value is not None}
+            found = await api("GET", "/api/admin/orders", query=query)
+        if machine:
+            _show(found, machine=True)
+            return
+        names = ("orderId", "status", "quantity", "totalPrice", "currency", "createdAt", "updatedAt")
+        _show([{name: one[name] for name in names} for one in found], machine=False)
+
+    run_command(run())
+
+
+@orders.command("show", epilog="Example: flashsale orders show 0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58")
+@click.argument("order_id", type=click.UUID)
+@url_option
+@json_option
+def show_order(order_id: object, url: str, machine: bool) -> None:  # noqa: FBT001 - click passes it by name
+    """Show whose an order is and everything that happened to it, with times."""
+
+    async def run() -> None:
+        async with open_api(url) as api:
+            told = await api("GET", f"/api/admin/orders/{order_id}")
+        if machine:
+            print_result(json.dumps(told))
+            return
+        price = f"{told['quantity']} x {told['unitPrice']} {told['currency']}"
+        print_result(
+            f"order {told['orderId']}: {told['status']}\n"
+            f"{told['productName']} (product {told['productId']}), {price}, units {told['units'] or 'none'}\n"
+            f"{told['buyerName']} <{told['email']}>, account {told['userId']}"
+        )
+        _show(
+            [{"at": one["at"], "what": one["kind"], "facts": _facts(one["facts"])} for one in told["entries"]],
+            machine=False,
+        )
+        if told["dueAt"] is not None:
+            print_result(f"The sweep looks at the order again at {told['dueAt']}.")
+
+    run_command(run())
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
+
+
+def _print_answer(url: str, method: str, path: str, body: object = None) -> None:
+    """Send a request and print its answer as JSON."""
+
+    async def run() -> None:
+        async with open_api(url) as api:
+            print_result(json.dumps(await api(method, path, body=body), indent=2))
+
+    run_command(run())
+
+
+def _show(rows: list[dict[str, Any]], *, machine: bool) -> None:
+    if machine:
+        print_result(json.dumps(rows))
+    elif rows:
+        from rich.console import Console
+
+        Console(highlight=False).print(_table(rows))
+    else:
+        print_result("none")
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row.values()))
+    return table
