@@ -67,7 +67,7 @@ async def opened_shop(postgres, valkey, number, *, products_of, orders, console)
     await db.close()
     if orders:
         console.print(f"{orders:,} old orders written in {time.perf_counter() - began_s:.0f} s")
-    settings = make_settings(url, f"{valkey.url.removesuffix('/0')}/{number}")
+    settings = make_settings(url, f"{valkey.url.removesuffix('/0')}/{number}", gate={"rate_limit": 0})
     async with open_services(settings) as services, open_jobs(settings, name="history") as jobs:
         began_s, upkeep = time.perf_counter(), PostgresUpkeep(services.database)
         while await upkeep.carry(settled_s=SETTLED_S, limit=CARRIED) == CARRIED:

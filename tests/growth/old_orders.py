@@ -91,6 +91,12 @@ ROWS = (
     WHERE p.product_id = made.product_id
     """,
     """
+    UPDATE product_terms AS t
+    SET allotment = made.units
+    FROM (SELECT product_id, count(*) AS units FROM old GROUP BY product_id) AS made
+    WHERE t.product_id = made.product_id
+    """,
+    """
     UPDATE product_live AS l
     SET free = made.free
     FROM (

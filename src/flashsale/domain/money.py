@@ -28,7 +28,7 @@ UNKNOWN_EXPONENT = 2
 PRICE_MINOR_MAX = 10**12
 """Largest price of one unit, in minor units; a product of it and the largest quantity fits in 8 bytes."""
 
-_AMOUNT = re.compile(r"([0-9]{1,13})(?:\.([0-9]{1,20}))?")
+_AMOUNT = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20}))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

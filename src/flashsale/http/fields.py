@@ -29,7 +29,7 @@ SENT_KEY_SCHEMA = {
     "maxLength": KEY_BYTES_MAX,
     "pattern": r'^([!#-~][!-~]*( [!-~]+)*|"([ !#-\[\]-~]|\\["\\])+")$',
 }
-PRICE_SCHEMA = {"pattern": rf"^[0-9]{{1,13}}(\.[0-9]{{1,{max(EXPONENTS.values())}}})?$"}
+PRICE_SCHEMA = {"pattern": rf"^[0-9]{{1,20}}(\.[0-9]{{1,{max(EXPONENTS.values())}}})?$"}
 
 Aware = Annotated[datetime, Meta(tz=True)]
 Limit = Annotated[int, Meta(ge=1, le=1_000_000)]

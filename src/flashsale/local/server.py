@@ -113,8 +113,8 @@ class LocalServer(ABC):
         """Make sure that no server runs on the data, and end what a dead one left.
 
         The pid file alone proves nothing: its number may belong to another program by now. The processes
-        themselves show it, because all of them work in the server's home. A new Postgres next to sessions of the old one
-        would destroy the data.
+        themselves show it, because all of them work in the server's home. A new Postgres next to sessions of the old
+        one would destroy the data.
 
         Raises:
             ChildFailed: if a server runs there.
