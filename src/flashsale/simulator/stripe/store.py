@@ -1,7 +1,7 @@
 """Every object of Stripe's dialect, the answer that each idempotency key keeps, and the webhooks still to be sent.
 
-A call gathers what it changes in a `Change`; `Store.commit` writes it as one line of the ledger's file and applies it in
-one step. Objects are snapshots that are never changed: a change puts a new one in place of the old.
+A call gathers what it changes in a `Change`; `Store.commit` writes it as one line of the ledger's file and applies it
+in one step. Objects are snapshots that are never changed: a change puts a new one in place of the old.
 """
 
 from __future__ import annotations
