@@ -15,7 +15,6 @@ import structlog
 import uvloop
 from procrastinate.exceptions import ProcrastinateException
 
-from flashsale.adapters.postgres.schema import check_schema
 from flashsale.bootstrap import open_jobs, require_servers
 from flashsale.domain.errors import NotReady
 from flashsale.runtime.logs import configure_logs, tell_ready
@@ -92,7 +91,7 @@ async def _keep_taking_jobs(
         for heartbeat in heartbeats.values():
             heartbeat.beat()
         try:
-            await check_schema(jobs.database)
+            await jobs.check_schema()
             await _take_jobs(role, jobs, heartbeats, stopping, ready)
         except NotReady as error:
             log.error("worker.other_schema", role=role, problem=error.detail)  # noqa: TRY400 - one line says it

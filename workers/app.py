@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from procrastinate import App, Blueprint
 
-from flashsale.adapters.postgres.job_queue import JobQueue
+from flashsale.bootstrap import job_queue
 from flashsale.settings import Settings, read_settings
 from flashsale.settings.groups import WorkerSettings
 from workers import maintenance, orders, payments
@@ -41,7 +41,7 @@ def build_app(settings: Settings, *, roles: Iterable[str] = ROLES, concurrency: 
     """
     roles = list(roles)
     app = App(
-        connector=JobQueue(settings.postgres, name=f"flashsale-jobs-{'-'.join(roles)}", slots=concurrency),
+        connector=job_queue(settings, name=f"flashsale-jobs-{'-'.join(roles)}", slots=concurrency),
     )
     for role in roles:
         app.add_tasks_from(ROLES[role](), namespace=role)

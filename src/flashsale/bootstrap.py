@@ -21,6 +21,7 @@ from flashsale.adapters.postgres.gate_books import PostgresGateBooks
 from flashsale.adapters.postgres.health import PostgresHealth
 from flashsale.adapters.postgres.intents import PostgresIntents
 from flashsale.adapters.postgres.invariants import PostgresInvariants
+from flashsale.adapters.postgres.job_queue import JobQueue
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
@@ -83,6 +84,15 @@ class Jobs:
     settle_intent: SettleIntent
     take_event: TakeEvent
     wake_payments: WakePayments
+
+    async def check_schema(self) -> None:
+        """Look whether the database has this release's schema; `NotReady` if not."""
+        await check_schema(self.database)
+
+
+def job_queue(settings: Settings, *, name: str, slots: int) -> JobQueue:
+    """Make the queue of one worker that runs `slots` jobs at once; it connects when it is opened."""
+    return JobQueue(settings.postgres, name=name, slots=slots)
 
 
 def require_servers(settings: Settings) -> None:

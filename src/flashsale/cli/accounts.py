@@ -15,9 +15,9 @@ from flashsale.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from flashsale.adapters.postgres.users import PostgresUsers
     from flashsale.domain.users import User
     from flashsale.usecases.accounts import Accounts
+    from flashsale.usecases.ports import Users
 
 
 @main.command(epilog='Example: printf %s "$PASSWORD" | flashsale admin --email admin@example.com')
@@ -36,7 +36,7 @@ def admin(email: str, if_missing: bool, demote: bool) -> None:  # noqa: FBT001 -
     settings = as_owner(process_settings("admin"))
     password = "" if demote else _read_password(email)
 
-    async def run(accounts: Accounts, _: PostgresUsers) -> str:
+    async def run(accounts: Accounts, _: Users) -> str:
         if demote:
             user = await accounts.demote(email)
             return f"buyer {user.email}: {user.user_id}"
@@ -83,7 +83,7 @@ def token(email: str) -> None:
 
     settings = process_settings("accounts")
 
-    async def run(_: Accounts, users: PostgresUsers) -> str:
+    async def run(_: Accounts, users: Users) -> str:
         return Tokens(settings.auth).issue((await _account(users, email)).principal)
 
     _with_accounts("token", settings, run)
@@ -101,7 +101,7 @@ def password_reset(email: str) -> None:
 
     settings = process_settings("accounts")
 
-    async def run(_: Accounts, users: PostgresUsers) -> str:
+    async def run(_: Accounts, users: Users) -> str:
         return Tokens(settings.auth).issue_reset((await _account(users, email)).principal)
 
     _with_accounts("password-reset", settings, run)
@@ -112,7 +112,7 @@ def password_reset(email: str) -> None:
 def sign_out(email: str) -> None:
     """End every token of an account; its password stays."""
 
-    async def run(_: Accounts, users: PostgresUsers) -> str:
+    async def run(_: Accounts, users: Users) -> str:
         user = await _account(users, email)
         await users.raise_generation(user.user_id)
         return f"signed out {user.email}: {user.user_id}"
@@ -121,7 +121,7 @@ def sign_out(email: str) -> None:
 
 
 def _with_accounts(
-    name: str, settings: Settings, use: Callable[[Accounts, PostgresUsers], Coroutine[object, object, str]]
+    name: str, settings: Settings, use: Callable[[Accounts, Users], Coroutine[object, object, str]]
 ) -> None:
     """Print what a command makes of the accounts."""
     from flashsale.bootstrap import open_accounts, require_servers
@@ -136,7 +136,7 @@ def _with_accounts(
     run_command(run())
 
 
-async def _account(users: PostgresUsers, email: str) -> User:
+async def _account(users: Users, email: str) -> User:
     found = await users.credentials(email)
     if found is None:
         sys.exit(

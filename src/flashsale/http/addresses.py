@@ -1,4 +1,4 @@
-"""Where a request comes from."""
+"""The address that a request comes from."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SITE_BITS = 64
 
 
 class Addresses:
-    """Finds out clients' addresses: X-Forwarded-For is believed only as far as trusted proxies wrote it."""
+    """Finds the client's address; of X-Forwarded-For it believes only the part that trusted proxies wrote."""
 
     def __init__(self, trusted_proxies: Iterable[str]) -> None:
         """Keep the networks of the proxies."""
         self._trusted = [ip_network(network, strict=False) for network in trusted_proxies]
 
     def of(self, request: Request) -> str:
-        """Return the client's address, of IPv6 the /64; empty if the connection has none."""
+        """Return the client's address (IPv6: its /64 network); empty if the connection has no address."""
         address = _parsed(request.peer)
         if address is None:
             return ""
         hops = b",".join(request.all(b"x-forwarded-for")).decode("latin-1").split(",") if self._trusted else []
-        # Each proxy adds whom it got the request from: the last one that no trusted proxy names is the client.
+        # Each proxy appends the address of its own client. Walk back until an address is not a trusted proxy's.
         while hops and self._trusts(address):
             before = _parsed(hops.pop().strip())
             if before is None:

@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 
 class JsonRequest(Request[Any, Any, Any]):
-    """A request whose body is refused like any other bad JSON if it is not UTF-8."""
+    """Litestar's request, except that a body that is not UTF-8 is refused as bad JSON."""
 
     async def json(self) -> Any:
-        """Decode the body; `SerializationException` if it is no JSON."""
+        """Decode the body; `SerializationException` if it is not JSON."""
         try:
             return await super().json()
         except UnicodeDecodeError as error:
@@ -133,7 +133,7 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
 
 
 def operations(app: Litestar) -> Iterator[Described]:
-    """Return what the framework's routes say of themselves.
+    """Return the OpenAPI operations of the framework's routes.
 
     Raises:
         KeyError: if a handler does not declare its operation.

@@ -1,4 +1,4 @@
-"""Tokens: JWT as RFC 8725 asks (one algorithm, every claim required, login and stream tokens told apart)."""
+"""Tokens: JWT as RFC 8725 recommends: one algorithm, every claim required, a claim that names the token's use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tokens:
     """Issues and verifies tokens. Verified login tokens are remembered until they expire."""
 
     def __init__(self, settings: AuthSettings, revocations: Revocations | None = None) -> None:
-        """Keep the keys; `revocations`: what has ended before it expires, which a mere issuer need not know."""
+        """Read the keys. `revocations` knows the tokens that were revoked; a process that only issues needs none."""
         self._keys = Keys(settings)
         self._revocations = revocations
         self._settings = settings
@@ -49,11 +49,11 @@ class Tokens:
         return self._sign(principal, expires_at, use="stream", order=str(order_id)), expires_at
 
     def issue_reset(self, principal: Principal) -> str:
-        """Make a token that sets a new password, once."""
+        """Make a token with which an account sets a new password once."""
         return self._sign(principal, int(time.time()) + self._settings.reset_token_ttl_s, use="reset")
 
     def verify(self, token: bytes) -> Principal:
-        """Return whom a login token speaks for; `Unauthenticated` if it does not hold."""
+        """Return the account of a login token; `Unauthenticated` if the token is not valid."""
         known = self._verified.get(token)
         if known is not None and time.time() < known[1]:
             return self._standing(known[0])
@@ -66,10 +66,10 @@ class Tokens:
         return self._standing(principal)
 
     def read_stream(self, token: str, order_id: UUID) -> tuple[Principal, bool]:
-        """Return whom a stream token of this order speaks for, and whether its time is over.
+        """Return the account of a stream token for this order, and whether the token has expired.
 
         Raises:
-            Unauthenticated: if it is not genuine, or for something else; nothing is said of its time then.
+            Unauthenticated: if the signature is wrong, or the token is for another order or use.
         """
         claims = self._keys.claims(token, use="stream", timed=False)
         if claims.get("order") != str(order_id):
@@ -79,23 +79,23 @@ class Tokens:
         return self._standing(_principal(claims)), claims["exp"] <= time.time()
 
     def verify_reset(self, token: str) -> Principal:
-        """Return whose password a reset token sets; `Unauthenticated` if it does not hold, but for its use."""
+        """Return the account of a reset token, used or not; `Unauthenticated` if the token is not valid."""
         return _principal(self._keys.claims(token, use="reset"))
 
     def sender(self, request: Request) -> Principal:
-        """Return who sends a request, by its Authorization header; raises as `bearer` does."""
+        """Return the account that sends a request, by its Authorization header; raises as `bearer` does."""
         return self.bearer(request.all(b"authorization"))
 
     def principal(self, scope: Scope) -> Principal:
-        """Return who sends a request, by its Authorization header; raises as `bearer` does."""
+        """Return the account that sends a request, by its Authorization header; raises as `bearer` does."""
         return self.bearer([value for name, value in scope["headers"] if name == b"authorization"])
 
     def bearer(self, sent: list[bytes]) -> Principal:
-        """Return whom the values of a request's Authorization headers speak for.
+        """Return the account that a request's Authorization headers name.
 
         Raises:
-            Unauthenticated: if there is none, or one of another scheme; if the token does not hold.
-            InvalidInput: if there are several, or if the token is none that RFC 6750 allows.
+            Unauthenticated: if there is no header, another scheme, or a token that is not valid.
+            InvalidInput: if there are several headers, or the token breaks the syntax of RFC 6750.
         """
         if len(sent) != 1:
             if sent:
@@ -122,7 +122,7 @@ class Tokens:
         return principal
 
     def _read(self, token: bytes) -> tuple[Principal, int]:
-        """Return principal and end of a login token."""
+        """Return the account of a login token, and when the token expires."""
         read = self._keys.login(token, now_s=time.time())
         if read is not None:
             return Principal(user_id=read.sub, role=read.role, generation=read.gen), read.exp
@@ -152,7 +152,7 @@ UseTokens = NamedDependency[SkipValidation[Tokens]]
 
 
 def _principal(claims: dict[str, Any]) -> Principal:
-    # A token without a generation is of a release that did not have them: of the first.
+    # Releases before generations issued tokens without one; these belong to generation 0.
     generation = claims.get("gen", 0)
     try:
         principal = Principal(user_id=UUID(claims["sub"]), role=Role(claims["role"]), generation=generation)
@@ -164,7 +164,7 @@ def _principal(claims: dict[str, Any]) -> Principal:
 
 
 async def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Litestar guard: administrators only, as their accounts are now."""
+    """Litestar guard: only accounts that are administrators now, whatever the token says."""
     tokens, sessions = connection.app.state.get("tokens"), connection.app.state.get("sessions")
     if not isinstance(tokens, Tokens) or not isinstance(sessions, Sessions):
         raise ImproperlyConfiguredException("no tokens or no sessions in the app's state")

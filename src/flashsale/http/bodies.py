@@ -1,4 +1,4 @@
-"""Request bodies: of the right type, decoded strictly, or refused with what is wrong."""
+"""Request bodies: check the media type and decode strictly; a refusal names what is wrong."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def body_of(request: Request, decoder: msgspec.json.Decoder[T], *, what: str) ->
     """Decode a JSON body.
 
     Raises:
-        WrongMediaType: unless its Content-Type says JSON, once; with a token it may be left out.
-        InvalidInput: with the field, if it is not what `what` takes.
+        WrongMediaType: unless one Content-Type says JSON; a request with a token may leave it out.
+        InvalidInput: with the field, if the body is not valid for `what`.
     """
     fields = request.fields
     if fields.get(b"content-type") != JSON or len(fields) != len(request.headers):
         types = request.all(b"content-type")
-        # A page of another site may leave the type out without being asked, but it can not send a token.
+        # A page of another site can leave the type out without a preflight request, but it cannot send a token.
         unsaid = not types and b"authorization" in fields
         if not unsaid and (len(types) != 1 or _JSON.fullmatch(types[0]) is None):
             raise WrongMediaType("Send JSON, and Content-Type: application/json.")
@@ -55,7 +55,7 @@ def body_of(request: Request, decoder: msgspec.json.Decoder[T], *, what: str) ->
 
 
 def no_body(request: Request) -> None:
-    """Refuse a body where none is taken.
+    """Refuse a body of a call that takes none.
 
     Raises:
         InvalidInput: if there is one.

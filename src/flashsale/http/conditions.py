@@ -1,7 +1,7 @@
 """Entity tags and the conditions on them: RFC 9110, sections 8.8.3 and 13.1.
 
-A tag is a digest of the body, so it changes with every byte of it: the version of a stock or an order, its time line,
-and the form that a release gives it.
+A tag is a digest of the body, so it changes with every byte: with the version of a stock or an order, with the time
+line, and with the form that another release gives the body.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def tag_of(body: bytes, *, terms: bytes = b"") -> bytes:
 
 
 def is_known(tag: bytes, if_none_match: Sequence[bytes]) -> bool:
-    """Whether the client has what a tag names, by its If-None-Match; one that is no list of tags is ignored."""
+    """Whether If-None-Match says that the client has this tag; a header that is not a list of tags is ignored."""
     if not if_none_match:
         return False
     sent = b", ".join(if_none_match)
@@ -41,12 +41,12 @@ def is_known(tag: bytes, if_none_match: Sequence[bytes]) -> bool:
 
 
 def wanted_tags(if_match: Sequence[bytes]) -> list[bytes] | None:
-    """Return the tags of which a change wants one to be there, by its If-Match; None if it is content with anything.
+    """Return the tags of a change's If-Match, one of which must be current; None if the change has no condition.
 
-    A weak tag is not among them: If-Match compares strongly, so it never holds.
+    Weak tags are left out: If-Match compares strongly, so a weak tag never matches.
 
     Raises:
-        InvalidInput: if it is no list of tags: to change something all the same would be the worse mistake.
+        InvalidInput: if it is not a list of tags; a change without its condition would be worse than a refusal.
     """
     sent = b", ".join(if_match)
     if not if_match or sent.strip() == ANY:

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection: each of its bytes belongs to one request, and what it may cost is bounded.
+"""One HTTP/1.1 connection: each byte belongs to exactly one request, and time and memory are bounded.
 
-`RequestReader` reads the requests; one is answered before the next is read. What RFC 9112 does not allow is refused,
-and the connection ends.
+`RequestReader` reads the requests. The connection answers one request before it reads the next. It refuses what
+RFC 9112 does not allow, and then ends.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 STEPS_MAX = 64
-"""Heads and bodies that a connection takes before other connections have their turn."""
+"""Heads and bodies that a connection reads before it yields to other connections."""
 
 PATIENCE = 0.1
-"""The part of its time in which an unfinished request is left alone when another connection needs the room."""
+"""Share of the request timeout during which an unfinished request is not closed to make room for another."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """From its first byte to its last."""
+    """A client's connection, as the event loop's transport calls it."""
 
     __slots__ = (
         "_advancing", "_blocked", "_deadline_s", "_dropping", "_ended", "_exchange", "_gone", "_paused", "_peer",
@@ -41,35 +41,35 @@ class Connection(asyncio.BufferedProtocol):
     )  # fmt: skip
 
     def __init__(self, server: ServerOfConnections) -> None:
-        """Belong to a server."""
+        """Start without a transport; the event loop gives it one."""
         self._server = server
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._peer = ""
         self._reader: RequestReader | None = RequestReader(
             head_bytes_max=server.head_bytes_max, body_bytes_max=server.body_bytes_max
         )
-        """None once a stream has begun: what the client still sends is dropped."""
+        """None once a stream has begun: then arriving bytes are dropped."""
         self._rest = b""
-        """Bytes that were not parsed: at most one read more than a request while another request is answered."""
+        """Bytes that are not parsed yet; reading pauses while there are any, so they are at most one read."""
         self._under_way = False
-        """Whether a request has begun to come."""
+        """Whether the first byte of a request has arrived."""
         self.busy = False
         """Whether a request is being answered."""
         self._advancing = False
-        """Whether requests are being taken: one that is answered at once must not take the next by itself."""
+        """Whether `advance` runs: a request that is answered at once must not start it again."""
         self._blocked = self._paused = False
-        """Whether the client does not take what it is sent; whether we do not take what it sends."""
+        """Whether the client does not read; whether reading from the client is paused."""
         self._dropping = self._ended = self._gone = False
-        """Whether what comes is dropped; whether the client said that it sends no more; whether it is gone."""
+        """Whether arriving bytes are dropped; whether the client sends no more; whether the connection is lost."""
         self._exchange: Exchange | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._deadline_s = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
-    # The transport tells.
+    # Calls of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the first request, if the server has room."""
+        """Wait for the first request if the server has room; otherwise answer 503 and close."""
         self._transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else ""
@@ -80,7 +80,7 @@ class Connection(asyncio.BufferedProtocol):
             self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever the reason
-        """Tell the request that is being answered."""
+        """Free what the connection holds, and tell the request that is being answered."""
         self._gone = True
         self._server.forget(self)
         self._stop_timer()
@@ -90,11 +90,11 @@ class Connection(asyncio.BufferedProtocol):
             self._exchange.disconnect()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - all connections share one buffer
-        """Return where to read to; it is emptied before anything else is read."""
+        """Return the buffer for the next read; `buffer_updated` copies from it at once."""
         return self._server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what came."""
+        """Take the bytes that arrived."""
         if self._dropping:
             return
         data = self._server.buffer[:nbytes].tobytes()
@@ -102,7 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self.advance()
 
     def eof_received(self) -> bool:
-        """Finish what is being answered, then close."""
+        """Finish the current answer, then close: the client sends no more."""
         self._ended = True
         if self.busy and not self._dropping:
             return True
@@ -110,12 +110,12 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def pause_writing(self) -> None:
-        """Wait with other answers until the client takes those that it was sent; not for ever."""
+        """Stop answering until the client has read what was sent, for a limited time."""
         self._blocked = True
         self._limit(self._server.request_timeout_s if self._reader else self._server.keep_alive_s)
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Continue: the client has read what was sent."""
         self._blocked = False
         self._wake()
         if self._reader is None:
@@ -124,10 +124,10 @@ class Connection(asyncio.BufferedProtocol):
             self._rest_until_next()
             self.advance()
 
-    # Requests come.
+    # Reading requests.
 
     def advance(self) -> None:
-        """Take requests from what came, one after the other, as long as each is answered at once."""
+        """Serve the requests in the bytes that arrived, one after the other, as long as each is answered at once."""
         if self._gone or self._advancing:
             return
         self._advancing = True
@@ -166,10 +166,10 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.write(CONTINUE)
             self._wait_for_more()
         else:
-            # A part of the body is here: the client does not wait.
+            # The client has begun its body, so it does not wait for a 100.
             reader.expects_continue = False
 
-    # Answers go.
+    # Writing answers.
 
     def _serve(self, reader: RequestReader) -> None:
         request = reader.request
@@ -190,13 +190,13 @@ class Connection(asyncio.BufferedProtocol):
             if answer is not None:
                 self.answer(answer)
         except BaseException:
-            # Cancelled or failed: no other code would answer.
+            # Cancelled or failed: nobody else would answer this request.
             self._transport.abort()
             raise
         self.advance()
 
     def answer(self, answer: Answer) -> None:
-        """Answer the request; the connection then goes on with the next, or ends."""
+        """Send the answer; then wait for the next request, or end the connection."""
         if self._gone:
             return
         reader = self._reader
@@ -230,7 +230,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (problem.head, self._server.date, body))
 
     def _end(self) -> None:
-        """Send nothing more, and drop what comes until the client ends: to close at once might cost it the answer."""
+        """Send no more, and drop what arrives until the client closes: closing at once could lose the answer."""
         self._dropping, self._rest = True, b""
         if self._reader is not None:
             self._reader.begin_next()
@@ -244,7 +244,7 @@ class Connection(asyncio.BufferedProtocol):
         self._limit(self._server.request_timeout_s)
 
     def _close(self) -> None:
-        """Take nothing more, and close once the client took what it was sent; not for ever."""
+        """Close as soon as the client has read what was sent, or after the time limit."""
         self._dropping = True
         self._transport.close()
         self._limit(self._server.request_timeout_s)
@@ -252,7 +252,7 @@ class Connection(asyncio.BufferedProtocol):
     # Streams.
 
     def begin_stream(self, head: bytes) -> None:
-        """Send the head of an answer that ends with the connection; what the client still sends is dropped."""
+        """Send the head of a stream, which lasts as long as the connection; drop what the client sends."""
         self._transport.write(b"%b%bconnection: close\r\n\r\n" % (head, self._server.date))
         self._reader = None
         self._dropping, self._rest = True, b""
@@ -262,7 +262,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     async def write(self, body: bytes) -> None:
-        """Send a part of a stream, as soon as the client takes it."""
+        """Send a part of a stream once the client has read the parts before it."""
         while self._blocked and not self._gone:
             if self._waiting is None:
                 self._waiting = asyncio.get_running_loop().create_future()
@@ -271,21 +271,21 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(body)
 
     def end_stream(self) -> None:
-        """End a stream after what was sent."""
+        """End a stream after the parts that were sent."""
         if not self._gone:
             self._end()
 
-    # Time.
+    # Time limits.
 
     def close_idle(self) -> bool:
-        """Close unless a request is being answered, or a part of one is here: its answer ends the connection."""
+        """Close, unless a request is being read or answered; then the connection ends after that answer."""
         if self.busy or self._rest or self._has_begun() or self._has_unread():
             return False
         self._close()
         return True
 
     def give_way(self) -> bool:
-        """End for the sake of another connection; not while a request is answered, or has only begun to come."""
+        """Close to make room for another connection, unless a request is being answered or has just begun to arrive."""
         if self.busy or self._rest or self._blocked:
             return False
         left_s = self._deadline_s - self._server.loop.time()
@@ -298,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._reader is not None and self._reader.has_begun
 
     def _has_unread(self) -> bool:
-        """Whether the kernel holds bytes of the client: to close now would reset the connection under its request."""
+        """Whether the kernel holds unread bytes: closing now would reset the connection and lose that request."""
         if self._transport.is_closing():
             return False
         count = bytearray(4)
@@ -306,11 +306,11 @@ class Connection(asyncio.BufferedProtocol):
         return any(count)
 
     def abort(self) -> None:
-        """End at once."""
+        """Reset the connection."""
         self._transport.abort()
 
     def _wait_for_more(self) -> None:
-        """Bound the time of a request that is not here as a whole, from its first byte."""
+        """Limit the time from the first byte of a request until the request is complete."""
         if not self._under_way:
             self._under_way = True
             self._limit(self._server.request_timeout_s)
@@ -336,7 +336,7 @@ class Connection(asyncio.BufferedProtocol):
             self._timer = None
 
     def _expire(self) -> None:
-        """Look whether time is up: a deadline that was put off leaves its timer as it was."""
+        """Act if the deadline has passed. A later deadline does not move the timer, so it may fire too early."""
         self._timer = None
         left_s = self._deadline_s - self._server.loop.time()
         if left_s == math.inf:

@@ -1,4 +1,4 @@
-"""What the parts of the server ask of each other."""
+"""Interfaces between the parts of the HTTP server."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 
 class App(Protocol):
-    """What is served."""
+    """The application that the server serves."""
 
     def direct(self, request: Request) -> Coroutine[Any, Any, Answer] | None:
         """Return what answers a request without the framework, or None."""
         ...
 
     async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what `direct` left, as an ASGI app."""
+        """Answer, as an ASGI app, a request for which `direct` returned None."""
         ...
 
     def refused(self, problem: Answer) -> None:
-        """Learn of something that was refused as no request."""
+        """Count a refusal of something that was not a valid request."""
         ...
 
 
 class ServerOfConnections(Protocol):
-    """What a connection asks of its server."""
+    """What a connection needs from its server."""
 
     app: App
     head_bytes_max: int
@@ -45,24 +45,24 @@ class ServerOfConnections(Protocol):
 
     @property
     def refused(self) -> Callable[[Answer], None]:
-        """Count what was refused as no request."""
+        """Count a refusal of something that was not a valid request."""
         ...
 
     def take(self, connection: Any) -> bool:
-        """Keep a new connection, if there is room."""
+        """Register a new connection; False if there is no room."""
         ...
 
     def forget(self, connection: Any) -> None:
-        """Learn that a connection is closed."""
+        """Remove a closed connection."""
         ...
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
-        """Run something for a connection."""
+        """Run a coroutine for a connection."""
         ...
 
 
 class ConnectionOfExchange(Protocol):
-    """What an exchange asks of its connection."""
+    """What an exchange needs from its connection."""
 
     def answer(self, answer: Answer) -> None:
         """Answer the request."""

@@ -1,4 +1,4 @@
-"""Pages of other sites: those that a setting names may call the API from a browser."""
+"""CORS: which other sites' pages may call the API from a browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREFLIGHT_S = 600
 
 
 class Cors:
-    """The fields that tell a browser whether a page may read an answer. Tokens, not cookies, say who asks."""
+    """Header fields that tell a browser whether a page may read an answer. Tokens, not cookies, identify the caller."""
 
     def __init__(self, origins: Iterable[str], *, credentials: bool = False) -> None:
         """Allow these origins, `*` for all; `credentials`: their pages may send cookies, for a proxy in between."""
@@ -36,7 +36,7 @@ class Cors:
         return [vary, allowed, *self._credentials, (b"access-control-expose-headers", SHOWN)]
 
     def fields(self, origin: bytes | None) -> bytes:
-        """Return the same as lines."""
+        """Return the fields of `headers` as lines."""
         return b"".join([b"%b: %b\r\n" % header for header in self.headers(origin)])
 
     def preflight(self, request: Request, allowed: bytes) -> Headers:

@@ -1,7 +1,7 @@
-"""The outermost layer: names every request, finds its route, counts and times it, and serves the direct routes.
+"""The outermost layer: gives each request an id, finds its route, counts and times it, and serves direct routes.
 
-Direct routes are those that nearly all requests of a sale take, and those that a flood takes: a refusal must be cheap.
-They come before Litestar's layers, which would cost more than the routes themselves.
+Direct routes serve nearly all requests of a sale, and the requests of a flood, which must be refused at low cost. They
+bypass Litestar, whose layers would cost more than the routes themselves.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ CACHING = {
     "/problems/{code}": b"max-age=3600",
     NO_ROUTE: b"no-cache",
 }
-"""What may keep the answers of a route; of all others below /api nothing may."""
+"""Cache-Control by route; all other paths below /api have NO_STORE."""
 
 CACHING_LINES = {name: b"cache-control: %b\r\n" % value for name, value in CACHING.items()}
 NO_STORE_LINE = b"cache-control: %b\r\n" % NO_STORE
 
 
 class Edge:
-    """What the server serves; also an ASGI app, so that any other server could serve it."""
+    """The application. Our server calls `direct` and `framework`; any ASGI server can call it too."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Edge:
         *,
         cors: Cors,
     ) -> None:
-        """Wrap an app; it gets what is for no direct route."""
+        """Wrap an ASGI app, which gets the requests that no direct route answers."""
         self._app = app
         self._litestar = litestar
         self._routes = Routes(litestar, direct)
@@ -75,11 +75,11 @@ class Edge:
         self._cors = cors
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Run the background tasks."""
+        """Run the app's background tasks while the context is open."""
         return self._litestar.lifespan()
 
     def refused(self, problem: Answer) -> None:
-        """Count what was no request."""
+        """Count a refusal of something that was not a valid request."""
         REQUESTS.labels(NO_ROUTE, str(problem.status)).inc()
 
     def direct(self, request: Request) -> Coroutine[Any, Any, Answer] | None:
@@ -110,7 +110,7 @@ class Edge:
         except SoldOut:
             answer = SOLD_OUT
         except RateLimited as error:
-            # It says by itself which policy was violated.
+            # The problem document has its own RateLimit fields.
             request.extra = b""
             answer = problem_of(error)
         except FlashSaleError as error:
@@ -155,7 +155,7 @@ class Edge:
             nonlocal held
             if message["type"] != "http.response.start":
                 if held is not None:
-                    # Not streamed: the first part is all of it, and its tag is that of what is sent.
+                    # Not a stream: the first part is the whole body, so its tag can be made here.
                     start, held = held, None
                     message = _conditional(start, message, headers)
                     await begin(start)
@@ -168,7 +168,7 @@ class Edge:
         await self._app(scope, receive, counted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve all of it as an ASGI app, under whatever server."""
+        """Serve every request as an ASGI app, under any ASGI server."""
         if scope["type"] != ScopeType.HTTP:
             await self._litestar(scope, receive, send)
             return
@@ -201,7 +201,7 @@ LOOKS = {"GET", "HEAD"}
 
 
 def _tagged(answer: Answer, request: Request) -> Answer:
-    """Return an answer its tag, or 304 in its place if the client knows it."""
+    """Add the entity tag to an answer; return 304 if the client has this tag."""
     tag = tag_of(answer.body)
     if b"if-none-match" in request.fields and is_known(tag, request.all(b"if-none-match")):
         return empty(HTTPStatus.NOT_MODIFIED, (b"etag", tag))
@@ -209,7 +209,7 @@ def _tagged(answer: Answer, request: Request) -> Answer:
 
 
 def _conditional(start: Any, message: Any, headers: Headers) -> Any:
-    """Do the same to an answer of the framework; a tag that it has is kept. Gives the part of the body to be sent."""
+    """Do the same for the framework's answer, whose own tag is kept; returns the body message to send."""
     tag = _first(start["headers"], b"etag")
     if tag is None:
         tag = tag_of(message["body"])

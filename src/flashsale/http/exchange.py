@@ -1,4 +1,4 @@
-"""A request that the framework answers: the server's side of ASGI."""
+"""The server's side of ASGI, for a request that the framework answers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _WITHOUT_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
 class Exchange:
-    """One request, on its way through an ASGI app."""
+    """One request and its answer by an ASGI app."""
 
     __slots__ = ("_connection", "_ended", "_parts", "_received", "_request", "_scope", "_start", "_streams")
 
     def __init__(self, connection: ConnectionOfExchange, request: Request, transport: asyncio.Transport) -> None:
-        """Belong to a connection."""
+        """Answer over a connection."""
         self._connection = connection
         self._request: Request | None = request
         self._received = False
@@ -44,7 +44,7 @@ class Exchange:
         self._scope: dict[str, Any] | None = asgi_scope(request, transport)
 
     async def run(self, app: ASGIApp) -> None:
-        """Let the app answer."""
+        """Run the app until it has answered."""
         scope, self._scope = self._scope, None
         try:
             await app(scope, self.receive, self.send)  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ class Exchange:
             self._connection.answer(problems.INTERNAL)
 
     async def receive(self) -> Any:
-        """Return the body, which is all here; after it the end, once the client is gone or the answer is complete."""
+        """Return the whole body first; then wait, and return a disconnect once the answer or the connection ends."""
         if not self._received and self._request is not None:
             self._received = True
             return {"type": "http.request", "body": self._request.body, "more_body": False}
@@ -68,7 +68,7 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Any) -> None:
-        """Take the head or a part of the body."""
+        """Take the head or a part of the body from the app."""
         if message["type"] == "http.response.start":
             self._start, self._parts = message, []
         elif self._streams:
@@ -111,7 +111,7 @@ class Exchange:
 
 
 def asgi_scope(request: Request, transport: asyncio.Transport) -> dict[str, Any]:
-    """Make the scope of a request; a look at the head of something is one at the whole, whose body is not sent."""
+    """Make the ASGI scope of a request. HEAD becomes GET, and the connection does not send the body."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -130,7 +130,7 @@ def asgi_scope(request: Request, transport: asyncio.Transport) -> dict[str, Any]
 
 
 def _head(status: int, headers: Headers, length: int | None) -> bytes:
-    """Render a head. The length is that of the body, whatever the app says; None where there is no body to measure."""
+    """Render a head. `length` replaces the Content-Length of the app; None for a stream and for HEAD."""
     lines = [STATUS_LINES[status]]
     for name, value in headers:
         if name.lower() not in _CONNECTION_S and (length is None or name.lower() != b"content-length"):

@@ -112,9 +112,9 @@ class LocalServer(ABC):
     async def _clear_dead_server(self, program: str) -> None:
         """Make sure that no server runs on the data, and end what a dead one left.
 
-        The pid file alone proves nothing: its number may belong to another program by now. The processes
-        themselves show it, because all of them work in the server's home. A new Postgres next to sessions of the old
-        one would destroy the data.
+        The pid file alone proves nothing, because its number may belong to another program by now. The processes
+        prove it: all of them have the server's home as their working directory. A new Postgres server would destroy
+        the data if sessions of the old one still ran.
 
         Raises:
             ChildFailed: if a server runs there.
