@@ -1,6 +1,7 @@
-"""Natural batching: while one flush is on its way requests gather, when it returns the next one leaves.
+"""Natural batching: items that arrive during a round trip (a flush) share the next one.
 
-No timer and no added wait: alone, a request leaves at once; under load, batches grow to what a round trip takes.
+There is no timer and no added wait. A single item is flushed at once; under load, a batch holds the items that arrived
+during one round trip.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 QUEUES_MAX = 4
-"""Maximum number of full queues of `Lanes`, so that one slow key leaves places to the others."""
+"""Maximum number of full queues of `Lanes`, so that one slow key leaves places for the other keys."""
 
 
 class Batcher(Generic[Item, Result]):
-    """Gathers items that wait for the same round trip.
+    """Gathers items into batches and flushes each batch in one round trip.
 
     `flush` gets 1 to `batch_max` items and gives one result per item, in order; an exception it raises is raised to
     each of their submitters. At most `lanes` flushes run at once and at most `queue_max` items wait. `rivals` gives
@@ -57,7 +58,7 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def waiting(self) -> int:
-        """How many items wait for a flush."""
+        """The number of items that wait for a flush."""
         return len(self._queue)
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
@@ -79,7 +80,7 @@ class Batcher(Generic[Item, Result]):
         return future
 
     async def drain(self) -> None:
-        """Wait until nothing waits and nothing is on its way."""
+        """Wait until no item waits and no flush runs."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -90,7 +91,7 @@ class Batcher(Generic[Item, Result]):
                 self.items += len(batch)
                 await self._answer(batch)
         finally:
-            # In the same step as the last look at the queue, so that no item is left without a lane.
+            # No await lies between the last look at the queue and this line, so no item is left without a lane.
             self._active -= 1
 
     async def _answer(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
@@ -121,7 +122,7 @@ class Batcher(Generic[Item, Result]):
         while queue and len(batch) < self._batch_max:
             entry = queue.popleft()
             if entry[1].done():
-                # Its submitter has left.
+                # Its submitter was cancelled.
                 continue
             keys = self._rivals(entry[0])
             if taken.isdisjoint(keys):
@@ -171,7 +172,7 @@ class Lanes(Generic[Item, Result]):
 
     @property
     def waiting(self) -> int:
-        """How many places are taken."""
+        """The number of places that are taken."""
         return self._taken_in_all
 
     @contextmanager
@@ -195,5 +196,5 @@ class Lanes(Generic[Item, Result]):
             self._taken_in_all -= 1
 
     async def drain(self) -> None:
-        """Wait until nothing waits and nothing is on its way."""
+        """Wait until no item waits and no flush runs."""
         await asyncio.gather(*(batcher.drain() for batcher in self._batchers.values()))

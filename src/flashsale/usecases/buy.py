@@ -1,4 +1,4 @@
-"""Buy: from a request to a durable order, or to a definite no."""
+"""Buy: turn a request into a durable order, or refuse it definitely."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BUYS, ATTEMPTS = "buys", "buy-attempts"
 """Names of the rate limits in the RateLimit fields."""
 
 TRIES_MAX = 100_000
-"""Keys whose running requests a process remembers."""
+"""Maximum number of keys with a running request in one process."""
 
 CONCLUSIONS: Mapping[AcceptOutcome, Callable[[Product], FlashSaleError]] = {
     AcceptOutcome.SOLD_OUT: lambda _: SoldOut(),
@@ -89,7 +89,7 @@ class Buy:
             acceptance=acceptance,
             waiting_max=waiting_max,
             queue_max=accept.queue_max * QUEUES_MAX,
-            # Attempts are counted at the gate: who is not asked is not counted.
+            # The gate counts attempts, so with that limit each buy must reach the gate.
             remembers=not gate_settings.attempts_per_minute,
         )
         self._limit_ids = LimitIds(acceptance, queue_max=accept.queue_max * QUEUES_MAX)
@@ -98,7 +98,7 @@ class Buy:
         )
 
     async def close(self) -> None:
-        """Finish what is on its way, and give back what it leased."""
+        """Wait for the running requests, and give their undecided leases back."""
         await self.propose.close()
 
     async def __call__(self, request: BuyRequest) -> Accepted:
@@ -122,7 +122,7 @@ class Buy:
             return await self._buy(request)
         except Refused:
             if self._tries[key] > 1:
-                # Another request under the key is under way and may be accepted: then this refusal were not true.
+                # Another request under the key runs and may be accepted, which would make this refusal false.
                 raise Unavailable from None
             raise
         finally:
@@ -142,7 +142,7 @@ class Buy:
                 return kept
         if await self.confirm.too_many_wait(product_id):
             return await self.confirm.refuse(request, Unavailable("Too many orders wait; try again.", retry_after_s=2))
-        # Before the gate is asked: what it leases can be taken to Postgres.
+        # Reserved before the gate is asked, so that every lease has a place in the queue to Postgres.
         with self.propose.lanes.place(product_id) as queue:
             # The id of every proposal of this request says when it began (see accept_orders_v3).
             began_ms = time.time_ns() // 1_000_000
@@ -153,16 +153,16 @@ class Buy:
                 verdict = await self.propose(queue, proposal)
                 if verdict.outcome is not AcceptOutcome.STALE_EPOCH:
                     return _conclude(verdict, product)
-                # The gate was loaded again between its answer and Postgres': admitted once more under the new epoch.
+                # The gate was reloaded after it admitted the request, so the lease's epoch is old: ask it once more.
                 self._load_gate.soon(product_id)
                 await self._catalog.refresh(product.product_id)
                 product = await self._catalog.get(product_id)
         raise Unavailable
 
     async def _admit(self, request: BuyRequest, product: Product, order_id: UUID) -> Proposal | Accepted:
-        """Ask the gate, and give what is proposed to Postgres, or what stands under the request's key.
+        """Ask the gate; return the proposal for Postgres, or the order that exists under the request's key.
 
-        A no of the gate is passed on only if Postgres confirms it.
+        The buyer gets a refusal of the gate only if Postgres confirms it.
         """
         asked_s = time.monotonic()
         admitted = await self._gate.admit(product, order_id, await self._limit_ids.as_the_gate_knows(product, request))
@@ -177,13 +177,13 @@ class Buy:
         if admitted.admission is Admission.SOLD_OUT:
             if (kept := await self.confirm.kept_or_sold_out(request, asked_s)) is not None:
                 return kept
-            # Free, but not at the gate: on its way there, or its process died before it told the gate.
+            # Postgres has free units that the gate does not count: their return is pending, or its process died.
             self._return_units.soon()
             if admitted.leases:
                 return await self.confirm.until_decided(request)
         if admitted.admission is Admission.LIMIT_REACHED and await self.confirm.is_over_limit(request, product):
             return await self.confirm.refuse(request, LimitReached(product.limit_per_buyer))
-        # What the gate refused and Postgres may not, Postgres itself decides, without a lease.
+        # Postgres did not confirm the gate's refusal, so Postgres decides without a lease.
         return Proposal(order_id=admitted.order_id, request=request, epoch=admitted.epoch, send_by_s=send_by_s)
 
 

@@ -1,4 +1,4 @@
-"""What every process knows of the products: refreshed by notifications, and by polling in case one was lost."""
+"""The products in the memory of each process: refreshed by notifications, and by polls in case one is lost."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CLOSED_MARGIN_S = 1.0
-"""A sale counts as closed without asking Postgres only if it is closed by more than this."""
+"""The process refuses without Postgres only if the sale has been closed, or will stay closed, for longer than this."""
 
 UNKNOWN_WAIT_S = 1.0
-"""How often, at most, an unknown product id makes the catalog look again."""
+"""Minimum time between two reads that an unknown product id causes."""
 
 READ_MAX = 500
 """Most products that are read by id in one statement."""
@@ -94,7 +94,7 @@ class Catalog:
         """Return every product, by id.
 
         Raises:
-            Unavailable: if they were never read: nobody knows whether there are none.
+            Unavailable: if the products were never read, so that an empty list could be wrong.
         """
         if self._refreshed_at == float("-inf"):
             raise Unavailable("The products have not been read yet; send the same request again.")

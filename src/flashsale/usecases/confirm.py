@@ -1,4 +1,4 @@
-"""Ask Postgres before a refusal: the order of the key, the free units, the buyer's count, the waiting orders."""
+"""Before a refusal, ask Postgres for the key's order, the free units, the buyer's units and the waiting orders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.ports import Acceptance
 
 DECIDED_PAUSES_S = (0.02, 0.05, 0.1, 0.2)
-"""Before it is looked again whether others got the last units, before a 503."""
+"""Pauses between the looks at whether other requests got the last units; after the last look comes a 503."""
 
 LOOKUP_BATCH_MAX = 256
 
@@ -33,7 +33,7 @@ RECOUNT_S = 0.2
 
 
 class Confirm:
-    """The use case. Requests that are in flight at the same time share each look."""
+    """The use case. Requests that run at the same time share each query."""
 
     def __init__(
         self, *, catalog: Catalog, acceptance: Acceptance, waiting_max: int, queue_max: int, remembers: bool
@@ -55,7 +55,7 @@ class Confirm:
         return said_lately and not self._catalog.stock(product_id).free
 
     async def kept_or_sold_out(self, request: BuyRequest, asked_s: float | None = None) -> Accepted | None:
-        """Return what stands under the request's key; None if enough units are free in Postgres.
+        """Return the order that exists under the request's key; None if enough units are free in Postgres.
 
         Raises:
             SoldOut: if fewer units than the request asks for are free at an instant after the request came.
@@ -89,7 +89,7 @@ class Confirm:
         return limit is not None and held + request.quantity > limit
 
     async def too_many_wait(self, product_id: int) -> bool:
-        """Whether too many orders wait for a worker; counted again, because later sales are known in units only."""
+        """Whether too many orders wait for a worker; if it seems so, they are counted in Postgres first."""
         if self._catalog.waiting(product_id) <= self._waiting_max:
             return False
         await self._recounting.submit(product_id)
@@ -102,7 +102,7 @@ class Confirm:
         return [None] * len(products)
 
     async def refuse(self, request: BuyRequest, refusal: FlashSaleError) -> Accepted:
-        """Refuse, unless the key belongs to an accepted request: that one is answered again."""
+        """Refuse, unless the key belongs to an accepted request: then repeat its answer."""
         if request.key is not None:
             seen = await self._looking.submit(request)
             if seen.verdict is not None:
@@ -110,7 +110,7 @@ class Confirm:
         try:
             raise refusal
         finally:
-            # Or the exception and this frame, which know each other, stay until they are collected, with the request.
+            # The exception refers to this frame and the frame to it: without this line both wait for the collector.
             del refusal
 
 

@@ -1,4 +1,4 @@
-"""Give leases back whose proposals ended undecided: a queue was full, Postgres too slow or away, the buyer left."""
+"""Give back leases of undecided proposals: a queue was full, Postgres was slow or away, or the buyer disconnected."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ log = structlog.get_logger(__name__)
 BATCH_MAX = 256
 
 WAITING_MAX = 100_000
-"""Leases that wait at most; further ones are left to their deadlines."""
+"""Maximum number of leases that wait; further leases expire at their deadlines."""
 
 PAUSE_S, PAUSE_MAX_S = 0.05, 1.0
-"""Pause before Postgres is asked again, the first and the longest."""
+"""First and longest pause before Postgres is asked again."""
 
 PATIENCE_S = 0.25
 """Maximum wait for proposals that Postgres is processing; then the others of the batch continue without them."""
 
 CLOSE_S = 2.0
-"""How long a process that stops still tries."""
+"""How long a stopping process still tries."""
 
 
 class _Lease(NamedTuple):
@@ -46,7 +46,7 @@ class GiveUp:
     """The use case: void the proposal, then return the lease; a proposal that turns out to be an order is settled."""
 
     def __init__(self, gate: Gate, acceptance: Acceptance, *, lease_s: float) -> None:
-        """Try for `lease_s`; after that the lease's deadline is over, and the reconciliation does the same."""
+        """Try for `lease_s`. After that the lease has expired, and the reconciliation gives it back."""
         self._gate = gate
         self._acceptance = acceptance
         self._lease_s = lease_s
@@ -55,7 +55,7 @@ class GiveUp:
 
     @property
     def waiting(self) -> int:
-        """How many leases wait to be given up."""
+        """The number of leases that wait to be given back."""
         return len(self._waiting)
 
     def soon(self, product_id: int, order_id: UUID) -> None:
@@ -67,7 +67,7 @@ class GiveUp:
             self._running = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Finish what runs, for a short time; what is left passes its deadline."""
+        """Continue for a short time; leases that are left expire at their deadlines."""
         if self._running is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._running, CLOSE_S)

@@ -1,4 +1,4 @@
-"""Under which identity the gate counts a buyer: the same as Postgres."""
+"""The identity under which the gate counts a buyer, which is the one that Postgres counts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from flashsale.usecases.ports import Acceptance
 
 REMEMBERED_MAX = 200_000
-"""Users whose identity a process remembers: an account's address never changes."""
+"""Maximum number of identities that a process keeps. They stay true: an account's e-mail address never changes."""
 
 BATCH_MAX = 256
 
 
 class LimitIds:
-    """Finds the identities that limits per e-mail root count."""
+    """Finds the identity of a buyer for products whose limit counts per e-mail root."""
 
     def __init__(self, acceptance: Acceptance, *, queue_max: int) -> None:
         """Start empty."""
@@ -32,7 +32,7 @@ class LimitIds:
         self._reading = Batcher[UUID, UUID](self._read, batch_max=BATCH_MAX, queue_max=queue_max)
 
     async def as_the_gate_knows(self, product: Product, request: BuyRequest) -> BuyRequest:
-        """Return the request as the buyer's identity makes it; keys stay the account's own."""
+        """Return the request under the buyer's identity; its key still belongs to the account alone."""
         if product.limit_per is LimitPer.ACCOUNT or product.limit_per_buyer is None:
             return request
         limit_id = self._known.get(request.user_id) or await self._reading.submit(request.user_id)
@@ -43,5 +43,5 @@ class LimitIds:
             self._known.clear()
         found = await self._acceptance.limit_ids(user_ids)
         self._known |= found
-        # An account that does not exist is refused by the accept.
+        # The accept refuses an account that does not exist.
         return [found.get(user_id, user_id) for user_id in user_ids]

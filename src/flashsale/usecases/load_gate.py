@@ -1,4 +1,4 @@
-"""Load the gate from Postgres: a new epoch, the free count under it."""
+"""Load the gate from Postgres: start a new epoch and install its free count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PAUSE_S = 0.2
-"""Shortest time between two loadings that requests bring about, per process and product."""
+"""Minimum time between two loads that requests cause, per process and product."""
 
 AT_ONCE = 4
 """Most loadings of one process at the same time: each holds a connection, and may wait for its product's lock."""
@@ -53,7 +53,7 @@ class LoadGate:
             )
 
     async def close(self) -> None:
-        """End what runs in the background; another process that notices does a loading that is cut off."""
+        """Cancel the loads in the background; another process that notices the mismatch loads the gate."""
         running = list(self._running.values())
         for task in running:
             task.cancel()
@@ -88,7 +88,7 @@ class LoadGate:
             if (await self._gate.state(product_id, seen_epoch)).loaded:
                 return True
         if self._gate.away:
-            # Nothing can be installed; a new epoch would only unload what others still reach.
+            # The gate is away from here: a new epoch would unload it for processes that still reach it.
             return False
         begun = await self._books.begin_load(product_id, seen_epoch=seen_epoch)
         if begun is None:

@@ -1,4 +1,4 @@
-"""Which accounts' tokens have ended before they expire: kept in the memory of each API process.
+"""Revoked tokens: which accounts' tokens ended before they expired, in the memory of each API process.
 
 A token carries the generation that its account had when it was issued. A new password, another role, a sign-out or a
 deletion raises the account's generation in Postgres; tokens of a lower one end. Every process hears of it by a
@@ -29,7 +29,7 @@ OVERLAP_S = 60.0
 """How far a poll looks back behind the last one: longer than a transaction that revokes stays open."""
 
 ISSUING_S = 600.0
-"""Longest time from the reading of an account to the token that is issued for it, and then some."""
+"""More than the longest time between reading an account and issuing a token for it."""
 
 
 class RevocationLog(Protocol):
@@ -58,7 +58,7 @@ class Revocations:
         """Say whether tokens of this account and generation hold.
 
         Raises:
-            Unavailable: if the revocations were never read: nobody knows.
+            Unavailable: if the revocations were never read.
         """
         if self._read_at is None:
             raise Unavailable("The revoked tokens have not been read yet; send the same request again.")
@@ -77,7 +77,7 @@ class Revocations:
         self.risen.set()
 
     async def refresh(self, *, everything: bool = False) -> None:
-        """Read what is new, or everything: then what is not there any more is forgotten.
+        """Read new revocations, or all of them; reading all also removes entries that Postgres no longer has.
 
         Raises:
             Unavailable: if Postgres is away.
@@ -87,7 +87,7 @@ class Revocations:
         since_s = self._kept_s if everything else began - (self._read_at or 0.0) + OVERLAP_S
         rows = await self._log.revocations(since_s=since_s)
         if everything:
-            # After a failover the truth may know of less; what a process alone remembers would shut honest tokens out.
+            # After a failover Postgres may lack revocations; entries of this process alone would refuse valid tokens.
             since = began + self._kept_s
             self._lowest = {user: known for user, known in self._lowest.items() if known[1] >= since}
         for revocation, age_s in rows:
@@ -97,7 +97,7 @@ class Revocations:
             del self._lowest[next(iter(self._lowest))]
 
     async def poll(self) -> None:
-        """Read what is new for ever, in case a notification was lost."""
+        """Read new revocations for ever, in case a notification was lost."""
         while True:
             await asyncio.sleep(self._poll_s)
             try:
@@ -122,7 +122,7 @@ class RevocationFeed:
         return self._feed.connected
 
     async def changes(self) -> AsyncIterator[Change]:
-        """Return the feed's changes, each after the revocations know it."""
+        """Return the feed's changes, each after it was applied to the revocations."""
         async for change in self._feed.changes():
             if isinstance(change, Revocation):
                 self._revocations.take(change)
