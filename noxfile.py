@@ -86,6 +86,17 @@ def clients(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """Ask the payment simulator and localstripe the same, through Stripe's official library, and print the table."""
+    install(session)
+    # localstripe is under the GPL: it stays in an environment of its own and runs as a process of its own.
+    own = session.create_tmp() + "/localstripe"
+    session.run("uv", "venv", "--quiet", "--allow-existing", own, external=True)
+    session.run("uv", "pip", "install", "--quiet", "--python", own, "localstripe==1.15.10", external=True)
+    session.run("python", "-m", "tests.conformance", "--localstripe", f"{own}/bin/python", *session.posargs)
+
+
+@nox.session
 def mutations(session: nox.Session) -> None:
     """Take every guard away in turn and see that a test fails."""
     install(session)

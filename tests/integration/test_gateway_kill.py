@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -29,7 +31,9 @@ import asyncio, socket, sys
 from flashsale.simulator.service import run_simulator
 from flashsale.settings.simulator import SimulatorSettings
 
-settings = SimulatorSettings(latency_mean_s=0.0, decline_rate=0.1, ledger_path=sys.argv[2])
+settings = SimulatorSettings(
+    latency_mean_s=0.0, decline_rate=0.1, ledger_path=sys.argv[2], rate_limit_per_s=0, account_limit_per_s=0
+)
 sock = socket.socket(fileno=int(sys.argv[1]))
 ready = lambda: print({READY!r}, flush=True)
 asyncio.run(run_simulator(settings, {SECRET!r}, sock=sock, ready=ready, stop=asyncio.Event()))
@@ -173,6 +177,45 @@ async def test_what_was_answered_before_a_kill_under_load_is_still_true(
         found = await gateway.charge(order_id=key, amount=PRICE, timeout_s=SOON_S)
         assert found.outcome in (ChargeOutcome.CAPTURED, ChargeOutcome.DECLINED)
     assert {entry.captures for entry in (await ledger(gateway)).values()} == {0, 1}
+
+
+@pytest.mark.parametrize("answers", [1, 60])
+async def test_what_was_answered_in_stripes_dialect_before_a_kill_is_still_true(
+    simulator: Killable, answers: int
+) -> None:
+    told: dict[str, tuple[int, Any]] = {}
+    enough = asyncio.Event()
+    form = {"amount": "99999", "currency": "usd", "payment_method_types[]": "card"}
+
+    async def open_and_pay(http: aiohttp.ClientSession, key: str) -> tuple[int, Any]:
+        data = {**form, "payment_method": "pm_card_visa", "confirm": "true", "metadata[order_id]": key}
+        url = f"{simulator.url}/v1/payment_intents"
+        async with http.post(url, data=data, headers={"Idempotency-Key": key}) as response:
+            return response.status, await response.json()
+
+    async def ask(http: aiohttp.ClientSession, key: str) -> None:
+        with contextlib.suppress(aiohttp.ClientError):
+            told[key] = await open_and_pay(http, key)
+            if len(told) >= answers:
+                enough.set()
+
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {SECRET}"}) as http:
+        async with asyncio.TaskGroup() as group:
+            for number in range(200):
+                group.create_task(ask(http, f"order-{number}"))
+            await enough.wait()
+            await simulator.kill()
+            before = dict(told)
+            await simulator.start()  # what was not taken from the socket yet is answered by the new process
+        assert len(before) >= answers
+        assert {key: await open_and_pay(http, key) for key in before} == before
+        for number in range(200):
+            await open_and_pay(http, f"order-{number}")
+        async with http.get(f"{simulator.url}/v1/ledger") as response:
+            lines = [json.loads(line) for line in (await response.text()).splitlines()]
+    # Each key made one intent, whether or not its first answer was seen.
+    assert sorted(line["orderId"] for line in lines) == sorted(f"order-{number}" for number in range(200))
+    assert all(line["captures"] == (line["status"] == "captured") for line in lines)
 
 
 async def test_the_secret_is_never_written_and_the_seed_is(simulator: Killable, gateway: SimulatorGateway) -> None:

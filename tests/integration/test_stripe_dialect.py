@@ -305,3 +305,65 @@ async def test_pages_of_a_list_hold_each_intent_once_and_search_finds_by_metadat
     await simulator.service.set_faults(searchLagS=60)
     late = await simulator.ask("GET", f"{INTENTS}/search", {"query": "metadata['order_id']:'order-4'"})
     assert late.body["data"] == []
+
+
+# --- Checkout sessions ----------------------------------------------------------------------------------------------
+
+SESSIONS = "/v1/checkout/sessions"
+SESSION = {
+    "mode": "payment",
+    "success_url": "http://127.0.0.1/paid?session={CHECKOUT_SESSION_ID}",
+    "cancel_url": "http://127.0.0.1/back",
+    "line_items[0][quantity]": 2,
+    "line_items[0][price_data][currency]": "usd",
+    "line_items[0][price_data][unit_amount]": 50_000,
+    "line_items[0][price_data][product_data][name]": "A phone",
+    "payment_intent_data[capture_method]": "manual",
+    "payment_intent_data[metadata][order_id]": "order-1",
+}
+
+
+async def test_a_buyer_pays_in_the_hosted_page_and_comes_back(simulator: Dialect) -> None:
+    session = (await simulator.ask("POST", SESSIONS, SESSION)).body
+    assert (session["status"], session["payment_intent"], session["amount_total"]) == ("open", None, 100_000)
+    async with simulator.http.get(session["url"]) as response:
+        assert (response.status, response.content_type) == (200, "text/html")
+        assert 'href="http://127.0.0.1/back"' in await response.text()
+    declined = {"payment_method": "pm_card_chargeDeclined"}
+    async with simulator.http.post(session["url"], data=declined, allow_redirects=False) as response:
+        assert response.status == 402
+    async with simulator.http.post(session["url"], data=VISA, allow_redirects=False) as response:
+        assert response.status == 303
+        assert response.headers["Location"] == f"http://127.0.0.1/paid?session={session['id']}"
+    paid = (await simulator.ask("GET", f"{SESSIONS}/{session['id']}", {"expand[0]": "payment_intent"})).body
+    assert (paid["status"], paid["payment_intent"]["status"]) == ("complete", "requires_capture")
+    (line,) = (await simulator.ledger()).values()
+    assert (line["status"], line["orderId"], line["amountMinor"]) == ("authorized", "order-1", 100_000)
+    async with simulator.http.post(session["url"], data=VISA) as response:
+        assert response.status == 400
+
+
+async def test_an_expired_session_takes_no_money(simulator: Dialect) -> None:
+    session = (await simulator.ask("POST", SESSIONS, SESSION)).body
+    expired = await simulator.ask("POST", f"{SESSIONS}/{session['id']}/expire")
+    assert expired.body["status"] == "expired"
+    refused = await simulator.ask("POST", f"/v1/test_helpers/checkout/sessions/{session['id']}/pay", VISA)
+    assert refused.status == 400
+    assert (await simulator.ask("POST", f"{SESSIONS}/{session['id']}/expire")).status == 400
+    assert await simulator.ledger() == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "subscription"},
+        {"success_url": ""},
+        {"expires_at": 1},
+        {"line_items[0][quantity]": "x"},
+        {"line_items[0][price_data][currency]": "qqq"},
+        {"line_items": "x"},
+    ],
+)
+async def test_a_wrong_session_is_400(simulator: Dialect, changes: dict[str, Any]) -> None:
+    form = {name: value for name, value in SESSION.items() if not (name.startswith("line") and "line_items" in changes)}
+    assert (await simulator.ask("POST", SESSIONS, {**form, **changes})).status == 400

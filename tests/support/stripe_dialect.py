@@ -70,7 +70,7 @@ class Dialect:
     async def _send(self, method: str, path: str, form: Mapping[str, Any], headers: dict[str, str]) -> Reply:
         encoded = urlencode(form)
         url = self.service.url + path
-        if method == "GET":
+        if method != "POST":
             url, encoded = f"{url}?{encoded}", ""
         headers["Content-Type"] = "application/x-www-form-urlencoded"
         async with self.http.request(method, url, data=encoded or None, headers=headers) as response:

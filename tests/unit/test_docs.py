@@ -129,7 +129,7 @@ def test_each_test_that_a_document_names_exists():
         for name in [path.stem, *re.findall(r"def (test_\w+)\(", path.read_text())]
     }
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        unknown = set(re.findall(r"\btest_\w+", path.read_text())) - defined
+        unknown = set(re.findall(r"(?<!/v1/)\btest_\w+", path.read_text())) - defined
         assert not unknown, f"{path.name} names {unknown}"
 
 

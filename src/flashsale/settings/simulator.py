@@ -33,6 +33,18 @@ class SimulatorSettings(Group):
         100, ge=0, description="Calls of Stripe's dialect per second before 429; 0 means no limit."
     )
     search_lag_s: float = Field(0.0, ge=0, description="Time until a search finds a new payment intent.")
+    webhook_delay_mean_s: float = Field(0.0, ge=0, description="Mean delay of a webhook (log-normal).")
+    webhook_duplicate_rate: float = Field(0.0, ge=0, le=1, description="Fraction of webhooks that are sent twice.")
+    webhook_reorder_rate: float = Field(
+        0.0, ge=0, le=1, description="Fraction of webhooks that wait until a later one was sent."
+    )
+    webhook_loss_rate: float = Field(0.0, ge=0, le=1, description="Fraction of webhooks that are never sent.")
+    webhook_bad_signature_rate: float = Field(
+        0.0, ge=0, le=1, description="Fraction of webhooks whose first try has a wrong signature."
+    )
+    webhook_retry_s: float = Field(
+        1.0, ge=0, description="Wait before a webhook's second try; each further one waits twice as long."
+    )
     key_lifetime_s: float = Field(
         86_400.0, gt=0, description="How long an idempotency key of Stripe's dialect keeps its answer."
     )

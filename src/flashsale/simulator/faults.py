@@ -63,6 +63,13 @@ class Behaviour:
     account_limit_per_s: int = 100
     """The same over all operations."""
     search_lag_s: float = 0.0
+    webhook_delay_mean_s: float = 0.0
+    webhook_duplicate_rate: float = 0.0
+    webhook_reorder_rate: float = 0.0
+    webhook_loss_rate: float = 0.0
+    webhook_bad_signature_rate: float = 0.0
+    webhook_retry_s: float = 1.0
+    """Before the second try; each further one waits twice as long."""
 
     def fault(self, draw: float) -> Fault | None:
         """Return the fault that a draw of [0, 1) stands for."""
@@ -94,6 +101,8 @@ MOST: dict[str, float] = {
     "rate_limit_per_s": PER_SECOND_MAX,
     "account_limit_per_s": PER_SECOND_MAX,
     "search_lag_s": SECONDS_MAX,
+    "webhook_delay_mean_s": SECONDS_MAX,
+    "webhook_retry_s": SECONDS_MAX,
 }
 """The greatest value of what is no rate; a rate is at most 1."""
 

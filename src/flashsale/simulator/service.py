@@ -23,8 +23,9 @@ from flashsale.simulator.journal import LedgerFailedError
 from flashsale.simulator.ledger import ChargeStatus, Entry
 from flashsale.simulator.rules import Simulator
 from flashsale.simulator.stripe.desk import Desk, hang_up
-from flashsale.simulator.stripe.operations import OPERATIONS
+from flashsale.simulator.stripe.operations import OPERATIONS, PAGE
 from flashsale.simulator.stripe.store import Store
+from flashsale.simulator.stripe.webhooks import Webhooks
 
 if TYPE_CHECKING:
     import socket
@@ -52,12 +53,13 @@ _CHARGES = "/v1/charges"
 class Api:
     """The routes."""
 
-    def __init__(self, simulator: Simulator, secret: str, desk: Desk) -> None:
+    def __init__(self, simulator: Simulator, secret: str, desk: Desk, webhooks: Webhooks) -> None:
         """Ask every caller for the bearer `secret`; the desk takes the calls of Stripe's dialect."""
         if not secret:
             raise ValueError("the simulator needs a secret")
         self._simulator = simulator
         self._desk = desk
+        self._webhooks = webhooks
         self._authorization = f"Bearer {secret}".encode()
         self._stopping = asyncio.Event()
 
@@ -77,6 +79,7 @@ class Api:
                 web.get("/v1/faults", self._show_faults),
                 web.put("/v1/faults", self._set_faults),
                 *self._desk.routes(OPERATIONS),
+                *self._desk.pages(PAGE),
             ]
         )
         return app
@@ -184,7 +187,7 @@ class Api:
         lines.clear()
 
     async def _summary(self, _: web.Request) -> web.Response:
-        summary = self._simulator.summary()
+        summary = {**self._simulator.summary(), "webhooks": self._webhooks.counts}
         await self._simulator.ledger.flushed()
         return web.json_response(summary)
 
@@ -221,8 +224,10 @@ async def run_simulator(
     ledger = store.ledger
     simulator = Simulator(ledger, behaviour, seed=settings.seed)
     desk = Desk(simulator, store, secret=secret, publishable_key=settings.publishable_key)
+    webhooks = Webhooks(simulator, store)
+    desk.committed = webhooks.send
     runner = web.AppRunner(
-        Api(simulator, secret, desk).app(),
+        Api(simulator, secret, desk, webhooks).app(),
         access_log=None,
         handle_signals=False,
         # A client that leaves ends its handler, never its charge, which has its own timer.
@@ -235,8 +240,10 @@ async def run_simulator(
         await web.SockSite(runner, sock, backlog=BACKLOG).start()
         where = settings.ledger_path or "memory"
         log.info("gateway.started", seed=settings.seed, ledger=where, keys=len(ledger))
-        ready()
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        async with webhooks:
+            ready()
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await runner.cleanup()
     finally:
         for wait in waits:
             wait.cancel()

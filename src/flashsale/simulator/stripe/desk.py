@@ -23,6 +23,7 @@ from aiohttp import web
 from flashsale.simulator.faults import Fault
 from flashsale.simulator.journal import LedgerFailedError
 from flashsale.simulator.rules import sample_latency_s
+from flashsale.simulator.stripe import checkout
 from flashsale.simulator.stripe.calls import Call, Operation
 from flashsale.simulator.stripe.errors import StripeError, internal, invalid, locked, missing, rate_limited
 from flashsale.simulator.stripe.form import Form
@@ -68,6 +69,36 @@ class Desk:
         resource = request.match_info.route.resource
         return resource is not None and resource.canonical in self._paths
 
+    def pages(self, pay: Operation) -> list[web.RouteDef]:
+        """Return the hosted page of a Checkout session, which needs no key, and what its button does."""
+
+        async def show(request: web.Request) -> web.StreamResponse:
+            if self._simulator.outage_s:
+                return hang_up(request)
+            try:
+                text = checkout.page(Change(self._store), request.match_info["id"])
+            except StripeError as error:
+                return web.Response(status=error.status, text=str(error))
+            await self._store.ledger.flushed()
+            return web.Response(text=text, content_type="text/html")
+
+        async def press(request: web.Request) -> web.StreamResponse:
+            if self._simulator.outage_s:
+                return hang_up(request)
+            asked = _Asked(request=request, operation=pay, request_id=new_id("req"))
+            try:
+                answer = await self._carry(asked, Form(await request.text()), key=None, public=False)
+            except StripeError as error:
+                return web.Response(status=error.status, text=str(error))
+            if answer.status != HTTPStatus.OK:
+                return web.Response(status=answer.status, text=json.loads(answer.text or "")["error"]["message"])
+            session = self._store.find(request.match_info["id"]) or {}
+            to = str(session["success_url"]).replace("{CHECKOUT_SESSION_ID}", session["id"])
+            return web.Response(status=303, headers={"Location": to})
+
+        self._paths.add(pay.path)
+        return [web.get(pay.path, show), web.post(pay.path, press)]
+
     async def stop(self) -> None:
         """Let calls that hang go, and drop those that are still waiting for their latency: they change nothing."""
         self._stopping.set()
@@ -97,11 +128,16 @@ class Desk:
             raise StripeError(400, f"Invalid Stripe API version: {request.headers['Stripe-Version']}")
         if not operation.helper and await self._fails(asked):
             return hang_up(request)
-        key = request.headers.get("Idempotency-Key") if operation.method == "POST" and not public else None
+        key = request.headers.get("Idempotency-Key") if operation.method != "GET" and not public else None
         if key is not None:
             kept = self._keys.find(key, path=request.path, fingerprint=form.fingerprint)
             if kept is not None:
                 return asked.replay(kept)
+        answer = await self._carry(asked, form, key=key, public=public)
+        return hang_up(request) if asked.fault is Fault.DROP else answer
+
+    async def _carry(self, asked: _Asked, form: Form, *, key: str | None, public: bool) -> web.Response:
+        request = asked.request
         call = Call(
             form=form,
             ids=request.match_info,
@@ -116,7 +152,7 @@ class Desk:
         self._works.add(work)
         work.add_done_callback(self._works.discard)
         await asyncio.wait([work])  # if the client leaves, this ends and the work goes on
-        return hang_up(request) if asked.fault is Fault.DROP or work.cancelled() else work.result()
+        return hang_up(request) if work.cancelled() else work.result()
 
     async def _fails(self, asked: _Asked) -> bool:
         """Let the limits and a fault have their way; returns whether the call ends here without an answer.
@@ -125,7 +161,7 @@ class Desk:
             StripeError: 429 or 503.
         """
         self.limits.take(f"{asked.operation.method} {asked.operation.path}", self._simulator.behaviour)
-        if asked.operation.method == "POST":
+        if asked.operation.method != "GET":
             asked.fault = self._simulator.draw_fault()
         if asked.fault is Fault.REJECT:
             raise rate_limited("endpoint-rate")
@@ -277,7 +313,7 @@ class _Asked:
         return self.answer(kept.status, kept.body, headers)
 
 
-def hang_up(request: web.Request) -> web.StreamResponse:
+def hang_up(request: web.Request) -> web.Response:
     """Close the connection without an answer; what is returned goes nowhere."""
     if request.transport is not None:
         request.transport.close()
