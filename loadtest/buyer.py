@@ -9,6 +9,7 @@ import json
 import random
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 AGAIN = frozenset({0, TOO_MANY, 502, UNAVAILABLE, 504})
 """Answers (0: none) after which the same request is sent again under its key."""
+LOCKED = "locked"
+"""Code of a 409 that decides nothing: an architecture with a lock for each product tells the buyer to come back."""
 PATIENCE_S = 60.0
 """How long a buyer repeats one request without a definite answer."""
 PAUSE_S = 1.0
@@ -43,53 +46,88 @@ class Bought:
     order_id: str
     answered_at: float
 
+    @property
+    def definite(self) -> bool:
+        """Whether the answer decides; after another one the same request is sent again under its key."""
+        return self.status not in AGAIN and self.code != LOCKED
 
-def buy(
+
+def read_buyers(path: str) -> list[dict[str, str]]:
+    """Read buyers, JSON lines {user_id, token}.
+
+    Raises:
+        SystemExit: with a sentence, if the file has none, or one without a token.
+    """
+    try:
+        buyers = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
+        if not buyers or not all(buyer["user_id"] and buyer["token"] for buyer in buyers):
+            raise ValueError("it has no buyers, or a buyer without a token")  # noqa: TRY301
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SystemExit(f"{path} is no file of buyers: {error}. `flashsale buyers` makes one.") from error
+    return buyers
+
+
+def press(
     client: FastHttpSession, report: Report, *, user_id: str, token: str, product: int, key: str, intended_at: float
-) -> Bought | None:
-    """Buy one unit, repeating the same request until there is a definite answer; None if patience ends first."""
+) -> Bought:
+    """Send a buy of one unit once; status 0: no answer came."""
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key, "Content-Type": "application/json"}
     body = json.dumps({"productId": product})
+    sent_at = time.time()
+    with client.post("/api/order/buy-flash", data=body, headers=headers, name="buy", catch_response=True) as response:
+        answered_at = time.time()
+        status = response.status_code or 0
+        content = response.content or b""
+        if status in ANSWERS:
+            response.success()
+    answer = json.loads(content) if status in ANSWERS else {}
+    report.took("buy_from_sent", answered_at - sent_at)
+    report.statuses[status] += 1
+    bought = Bought(
+        status=status, code=answer.get("code", ""), order_id=answer.get("orderId", ""), answered_at=answered_at
+    )
+    report.note(
+        kind="buy",
+        user=user_id,
+        key=key,
+        product=product,
+        quantity=1,
+        intended_at=intended_at,
+        sent_at=sent_at,
+        answered_at=answered_at,
+        status=status,
+        order_id=bought.order_id or None,
+        code=bought.code or None,
+        body=hashlib.sha256(content).hexdigest() if status == ACCEPTED else None,
+        answer=_bought(answer) if status == ACCEPTED else None,
+    )
+    return bought
+
+
+def buy(
+    client: FastHttpSession,
+    report: Report,
+    *,
+    user_id: str,
+    token: str,
+    product: int,
+    key: str,
+    intended_at: float,
+    patience_s: float = PATIENCE_S,
+) -> Bought | None:
+    """Buy one unit, repeating the same request until there is a definite answer; None if patience ends first."""
     for number in itertools.count():
-        sent_at = time.time()
-        with client.post(
-            "/api/order/buy-flash", data=body, headers=headers, name="buy", catch_response=True
-        ) as response:
-            answered_at = time.time()
-            status = response.status_code or 0
-            content = response.content or b""
-            if status in ANSWERS:
-                response.success()
-        answer = json.loads(content) if status in ANSWERS else {}
-        report.took("buy_from_sent", answered_at - sent_at)
+        bought = press(client, report, user_id=user_id, token=token, product=product, key=key, intended_at=intended_at)
         if number == 0:
-            report.took("buy_from_intended", answered_at - intended_at)
-        report.statuses[status] += 1
-        bought = Bought(
-            status=status, code=answer.get("code", ""), order_id=answer.get("orderId", ""), answered_at=answered_at
-        )
-        report.note(
-            kind="buy",
-            user=user_id,
-            key=key,
-            product=product,
-            quantity=1,
-            sent_at=sent_at,
-            answered_at=answered_at,
-            status=status,
-            order_id=bought.order_id or None,
-            code=bought.code or None,
-            body=hashlib.sha256(content).hexdigest() if status == ACCEPTED else None,
-            answer=_bought(answer) if status == ACCEPTED else None,
-        )
-        if status not in AGAIN:
-            if status == ACCEPTED:
+            report.took("buy_from_intended", bought.answered_at - intended_at)
+        if bought.definite:
+            if bought.status == ACCEPTED:
                 report.counts["replays"] += bool(number) or bought.order_id in report.accepted
                 report.accepted.add(bought.order_id)
             else:
                 report.counts[bought.code or "unexpected"] += 1
             return bought
-        if answered_at > intended_at + PATIENCE_S:
+        if bought.answered_at > intended_at + patience_s:
             report.counts["given_up"] += 1
             return None
         gevent.sleep(PAUSE_S * random.uniform(0.5, 1.0))

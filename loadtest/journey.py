@@ -14,11 +14,20 @@ import json
 import random
 import secrets
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from buyer import AGAIN, PATIENCE_S, PAUSE_S, Bought, await_final, buy, poll_until_final, stream_until_final
+from buyer import (
+    AGAIN,
+    PATIENCE_S,
+    PAUSE_S,
+    Bought,
+    await_final,
+    buy,
+    poll_until_final,
+    read_buyers,
+    stream_until_final,
+)
 from locust import FastHttpUser, LoadTestShape, between, events, task
 from locust.exception import StopUser
 from report import ACCEPTED, Report, add_options
@@ -43,6 +52,7 @@ def options(parser: ArgumentParser) -> None:
     group.add_argument("--buyers-file", default="", help="JSON lines {user_id, token}; without it everybody registers")
     group.add_argument("--stream", type=float, default=0.5, help="share of orders followed by stream, the rest polled")
     group.add_argument("--replay", type=float, default=0.1, help="share of accepted buys sent once more")
+    group.add_argument("--patience-s", type=float, default=PATIENCE_S, help="how long a buyer repeats one request")
     group.add_argument("--follow-s", type=float, default=60.0, help="longest time that an order is waited for")
     add_options(parser)
 
@@ -55,9 +65,9 @@ class Journey:
         given: Any = environment.parsed_options
         self.options = given
         self.report = Report(environment, "journey")
-        lines = Path(given.buyers_file).read_text().splitlines() if given.buyers_file else []
-        self.buyers = itertools.cycle([json.loads(line) for line in lines]) if lines else None
+        self.buyers = itertools.cycle(read_buyers(given.buyers_file)) if given.buyers_file else None
         self.began = time.time()
+        self.report.pulse.began(self.began, users=lambda: environment.runner.user_count if environment.runner else 0)
         self.run = secrets.token_hex(4)
         self.numbers = itertools.count(1)
         self.open: dict[str, str] = {}
@@ -150,6 +160,7 @@ class Visitor(FastHttpUser):
                 product=given.product,
                 key=key,
                 intended_at=time.time(),
+                patience_s=given.patience_s,
             )
             if bought is None or bought.status != ACCEPTED or random.random() >= given.replay:
                 break

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pulse import Pulse
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +39,7 @@ def add_options(parser: ArgumentParser) -> None:
         help="say in the history that nobody else buys the product: every order must then be of this test",
     )
     group.add_argument("--summary", default="", help="write the summary to this file (JSON)")
+    group.add_argument("--pulse", default="", help="write users and the generator's own lateness to this file (JSON)")
     group.add_argument(
         "--audit",
         default=f"{sys.executable} -m flashsale.cli audit" if os.environ.get(DATABASE) else "",
@@ -74,11 +76,19 @@ class Report:
             os.close(handle)
         self._history_path = Path(path) if path else None
         self._history = self._history_path.open("w") if self._history_path else None
+        self.pulse = Pulse()
 
     def note(self, **entry: object) -> None:
-        """Write a line of history; `flashsale audit` reads it."""
+        """Write a line of history; `flashsale audit` reads it.
+
+        Raises:
+            SystemExit: if it cannot be written: a run without its history proves nothing.
+        """
         if self._history is not None:
-            self._history.write(json.dumps(entry) + "\n")
+            try:
+                self._history.write(json.dumps(entry) + "\n")
+            except OSError as error:
+                raise SystemExit(f"{self._history_path}: {error.strerror}") from error
 
     def took(self, what: str, seconds: float) -> None:
         """Keep a duration."""
@@ -127,7 +137,12 @@ class Report:
         if self._history is not None:
             if self.options.complete:
                 self.note(kind="complete", product=self.options.product)
-            self._history.close()
+            try:
+                self._history.close()
+            except OSError as error:
+                raise SystemExit(f"{self._history_path}: {error.strerror}") from error
+        if self.options.pulse:
+            self.pulse.write(Path(self.options.pulse))
         total = environment.stats.total
         summary = {
             "requests": total.num_requests,

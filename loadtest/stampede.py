@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import json
 import random
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from buyer import PAUSE_S, await_final, buy, poll_until_final, watch_stock
+from buyer import PATIENCE_S, PAUSE_S, await_final, buy, poll_until_final, read_buyers, watch_stock
 from locust import FastHttpUser, constant, events, task
 from report import ACCEPTED, Report, add_options
 
@@ -43,6 +41,7 @@ def options(parser: ArgumentParser) -> None:
     group.add_argument("--persist-s", type=float, default=10.0, help="how long these go on after the last arrival")
     group.add_argument("--follow", type=float, default=0.1, help="share of accepted orders polled at once until final")
     group.add_argument("--streams", type=int, default=5, help="readers of the stock's stream")
+    group.add_argument("--patience-s", type=float, default=PATIENCE_S, help="how long a buyer repeats one request")
     group.add_argument("--follow-s", type=float, default=60.0, help="longest time that an order is waited for")
     group.add_argument("--arrival-seed", type=int, default=1, help="seed of the arrival times")
     add_options(parser)
@@ -57,8 +56,9 @@ class Stampede:
         self.options = given
         self.report = Report(environment, "stampede")
         self.draws = random.Random(given.arrival_seed)
-        buyers = [json.loads(line) for line in Path(given.buyers_file).read_text().splitlines()]
+        buyers = read_buyers(given.buyers_file)
         self.began = time.time() + 1.0
+        self.report.pulse.began(self.began, users=lambda: self.busy - self.waiting)
         self.serial = itertools.count()
         self.schedule: list[tuple[float, int, dict[str, Any], int]] = [
             (self.began + self.draws.uniform(0, given.arrive_s), next(self.serial), buyer, 0) for buyer in buyers
@@ -66,6 +66,8 @@ class Stampede:
         heapq.heapify(self.schedule)
         self.until = self.began + given.arrive_s + given.persist_s
         self.busy = 0
+        self.waiting = 0
+        """Of the busy players, those whose buyer has not arrived yet."""
         self.following = 0
         self.unfollowed: list[tuple[str, str]] = []
         """Accepted orders that nobody polls: id and its buyer's token."""
@@ -141,7 +143,9 @@ class Player(FastHttpUser):
         intended, _, buyer, round_ = heapq.heappop(stampede.schedule)
         stampede.busy += 1
         try:
+            stampede.waiting += 1
             gevent.sleep(max(0.0, intended - time.time()))
+            stampede.waiting -= 1
             self.play(intended, buyer, round_)
         finally:
             stampede.busy -= 1
@@ -159,6 +163,7 @@ class Player(FastHttpUser):
             product=given.product,
             key=key,
             intended_at=intended,
+            patience_s=given.patience_s,
         )
         if bought is None:
             return

@@ -1,119 +1,188 @@
-"""Run every approach with the same crowd: `nox -s analysis`."""
+"""Run every approach with the same crowds and judge all by one oracle: `nox -s analysis`."""
 
 from __future__ import annotations
 
-import asyncio
+import shutil
 import sys
-import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
-from analysis.crowd import Crowd, Stampede, send
-from analysis.resources import Used, watch
-from analysis.stage import BASELINES, OURS, run_approach, until_at_rest, until_orders
-from analysis.verdict import Verdict, judge
+from analysis.baseline import BASELINES
+from analysis.crowd import BROKEN_SHARE, LATE_S
+from analysis.machine import lines, machine, processes, versions
+from analysis.measure import GENERATOR_LATE_MS, GENERATOR_LATE_SHARE
+from analysis.plan import QUICK, WHOLE, Job, jobs
+from analysis.product import OURS
+from analysis.results import CROWDS, DISTURBANCES, BadResults, Head, Run, read_head, read_results, write
+from analysis.runner import run_all
+from analysis.stage import PROVIDER
+from analysis.summary import faults_of, tables
 from flashsale.local.binaries import MissingBinary
 from flashsale.local.children import ChildFailed
 
-APPROACHES = [*BASELINES, OURS]
-FAULTS = ("none", "worker", "redis")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analysis.plan import Size
+
+APPROACHES = (*BASELINES, OURS)
 
 
-async def run_once(
-    name: str, folder: Path, *, units: int, stampede: Stampede, fault: str
-) -> tuple[Crowd, Verdict, Used]:
-    """Run an approach with a crowd, disturb it once in mid-sale if asked, and judge it."""
-    async with run_approach(name, folder, units=units) as running:
-        watching = asyncio.create_task(watch(running.pids, running.look))
-        sending = asyncio.create_task(send(running, stampede, folder))
-        if fault != "none":
-            await until_orders(running, units // 3)
-            await (running.kill_worker() if fault == "worker" else running.kill_redis())
-        crowd = await sending
-        await until_at_rest(running, longest_s=40)
-        watching.cancel()
-        used = await watching
-        verdict = judge(
-            allotment=units,
-            offered=await running.offered(),
-            orders=await running.orders(),
-            history=crowd.history,
-            ledger=await running.ledger(),
+class Progress:
+    """Says which run is being made, what it gave, and how much time is left."""
+
+    def __init__(self, console: Console, todo: Sequence[Job], size: Size) -> None:
+        """Nothing is done yet."""
+        self._console = console
+        self._size = size
+        self._left_s = sum(job.expected_s(size) for job in todo)
+        self._count = len(todo)
+        self._number = 0
+        self._expected_s = 0.0
+        self._began_s = time.monotonic()
+
+    def said(self, job: Job, run: Run | None) -> None:
+        """Take note of a run that begins, or has ended."""
+        if run is None:
+            return
+        self._number += 1
+        self._expected_s += job.expected_s(self._size)
+        took_s = time.monotonic() - self._began_s
+        left_s = (self._left_s - self._expected_s) * took_s / self._expected_s
+        wrong = "right" if run.verdict.right else faults_of([run])[0].partition(": ")[2]
+        self._console.print(
+            f"{self._number}/{self._count} {job.name.replace('.', ' ')}: {run.confirmed:,} confirmed, "
+            f"first answer p95 {run.first_answer.p95_ms:,.0f} ms; {wrong}; {run.took_s:.0f} s; "
+            f"about {left_s / 60:.0f} min left",
+            highlight=False,
+            soft_wrap=True,
         )
-    return crowd, verdict, used
 
 
-@click.command(epilog="Example: python -m analysis --approach naive --approach flashsale --units 200")
+@click.command(epilog="Example: python -m analysis --quick --approach naive --approach flashsale")
+@click.option("--quick", is_flag=True, help="Small crowds, once: under 6 minutes on 2 cores.")
 @click.option("--approach", "names", multiple=True, type=click.Choice(APPROACHES), help="Only these; can be repeated.")
-@click.option("--units", type=click.IntRange(min=3), default=1000, show_default=True)
-@click.option("--buyers", type=click.IntRange(min=1), default=5000, show_default=True)
+@click.option("--crowd", "crowds", multiple=True, type=click.Choice(CROWDS), help="Only these; can be repeated.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Time of all arrivals."
+    "--disturbance", "disturbances", multiple=True, type=click.Choice(DISTURBANCES), help="Only these; can be repeated."
 )
-@click.option("--fault", type=click.Choice(FAULTS), default="none", show_default=True, help="What happens in mid-sale.")
-def main(names: tuple[str, ...], units: int, buyers: int, seconds: float, fault: str) -> None:
-    """Send the same crowd to each approach, and judge all by one oracle."""
+@click.option("--repetitions", type=click.IntRange(1, 100), help="Default: 3, with --quick 1.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the order and the arrivals.")
+@click.option("--price-per-cpu-hour", type=click.FloatRange(min=0), help="Adds the cost of 1,000 confirmed orders.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Of the approach; 0: any.")
+@click.option(
+    "--results",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".flashsale/analysis"),
+    show_default=True,
+    help="Where the result files are; an analysis that was interrupted goes on there.",
+)
+@click.option("--fresh", is_flag=True, help="Delete the results that are there, and begin again.")
+@click.option("--report-only", is_flag=True, help="Run nothing; show the results that are there.")
+def main(
+    *,
+    quick: bool,
+    names: tuple[str, ...],
+    crowds: tuple[str, ...],
+    disturbances: tuple[str, ...],
+    repetitions: int | None,
+    seed: int,
+    price_per_cpu_hour: float | None,
+    port: int,
+    directory: Path,
+    fresh: bool,
+    report_only: bool,
+) -> None:
+    """Send the same crowds to each approach, and judge all by one oracle.
+
+    Ends with 1 if something failed, or if the product's verdict is not zero everywhere.
+    """
     console = Console(width=None if sys.stdout.isatty() else 200)
-    table = Table(
-        "approach",
-        "confirmed",
-        "buy p50",
-        "p95",
-        "p99",
-        "202 to final p95",
-        "503",
-        *VERDICT,
-        "cpu s",
-        "MiB",
-        "processes",
-    )
-    stampede = Stampede(buyers=buyers, seconds=seconds)
+    count = repetitions or (1 if quick else 3)
     try:
-        for number, name in enumerate(chosen := names or APPROACHES, 1):
-            console.print(f"{number}/{len(chosen)} {name}: {buyers:,} buyers for {units:,} units", highlight=False)
-            with tempfile.TemporaryDirectory(prefix="analysis-") as folder:
-                crowd, verdict, used = uvloop.run(
-                    run_once(name, Path(folder), units=units, stampede=stampede, fault=fault)
-                )
-            table.add_row(name, *_cells(crowd, verdict, used))
-    except (ChildFailed, MissingBinary) as error:
-        sys.exit(str(error))
-    console.print(table)
+        if not report_only:
+            head = _head(directory, quick=quick, seed=seed, repetitions=count, price=price_per_cpu_hour, fresh=fresh)
+            planned = jobs(
+                names or APPROACHES, crowds or CROWDS, disturbances or DISTURBANCES, repetitions=count, seed=head.seed
+            )
+            _run(console, planned, QUICK if quick else WHOLE, directory, port=port)
+        results = read_results(directory)
+    except (ChildFailed, MissingBinary, BadResults, OSError) as error:
+        sys.exit(_one_line(error))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. The same command goes on where it stopped.")
+    for table in tables(results):
+        console.print(table)
+    if faults := faults_of([run for run in results.runs if run.approach == OURS]):
+        sys.exit("\n".join(faults))
 
 
-COLUMNS_OF_TIME = ("buy p50", "p95", "p99", "202 to final p95")
-
-VERDICT = {
-    "oversold": "oversold",
-    "lost": "lost",
-    "leaked": "leaked",
-    "stuck": "stuck",
-    "charged_twice": "charged twice",
-    "charged_wrongly": "charged wrongly",
-    "refused_falsely": "falsely sold out",
-}
-"""The verdict's columns, by field."""
-
-COLUMNS = ("approach", "confirmed", *COLUMNS_OF_TIME, "503", *VERDICT.values(), "cpu s", "MiB", "processes")
+def _run(console: Console, planned: Sequence[Job], size: Size, directory: Path, *, port: int) -> None:
+    todo = [job for job in planned if not (directory / "runs" / f"{job.name}.json").exists()]
+    minutes = sum(job.expected_s(size) for job in todo) / 60
+    console.print(
+        f"{len(todo)} of {len(planned)} runs are to be made, about {minutes:.0f} minutes. Results: {directory}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    progress = Progress(console, todo, size)
+    uvloop.run(run_all(todo, size, directory, port=port, said=progress.said))
 
 
-def _cells(crowd: Crowd, verdict: Verdict, used: Used) -> list[str]:
-    summary = crowd.summary
-    times = [f"{summary.get(f'buy_from_intended_ms_{share}', 0):,.0f} ms" for share in ("p50", "p95", "p99")]
-    return [
-        f"{summary['confirmed']:,.0f}",
-        *times,
-        f"{summary.get('202_to_final_ms_p95', 0) / 1000:.1f} s",
-        f"{summary['answers_503']:,.0f}",
-        *(f"{getattr(verdict, name):,}" for name in VERDICT),
-        f"{sum(used.cpu_s.values()):.1f}",
-        f"{sum(used.pss_bytes.values()) / 2**20:,.0f}",
-        f"{used.processes}",
-    ]
+def _head(directory: Path, *, quick: bool, seed: int, repetitions: int, price: float | None, fresh: bool) -> Head:
+    """Return how the analysis is made: as the results say that are there, or new.
+
+    Raises:
+        BadResults: if what is there was made in another way.
+    """
+    if fresh:
+        shutil.rmtree(directory / "runs", ignore_errors=True)
+        (directory / "analysis.json").unlink(missing_ok=True)
+    path = directory / "analysis.json"
+    if path.exists():
+        before = read_head(directory)
+        if (before.quick, before.seed, before.repetitions) != (quick, seed, repetitions):
+            made = f"{'--quick ' if before.quick else ''}--seed {before.seed} --repetitions {before.repetitions}"
+            raise BadResults(
+                f"{directory} has results of {made}: give the same, or --fresh, or name another --results."
+            )
+        if price in {None, before.price_per_cpu_hour}:
+            return before
+    head = Head(
+        began_at=time.time(),
+        command=" ".join(["python -m analysis", *sys.argv[1:]]),
+        seed=seed,
+        quick=quick,
+        repetitions=repetitions,
+        approaches=APPROACHES,
+        machine=machine(),
+        versions=versions(),
+        lines=lines(),
+        processes=processes(),
+        provider={name.partition("__")[2].lower(): value for name, value in PROVIDER.items()},
+        late_s=LATE_S,
+        broken_share=BROKEN_SHARE,
+        generator_late_ms=GENERATOR_LATE_MS,
+        generator_late_share=GENERATOR_LATE_SHARE,
+        silent_s=(QUICK if quick else WHOLE).silent_s,
+        price_per_cpu_hour=price,
+    )
+    write(path, head)
+    return head
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error in a line: what happened, and the last that the process said."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'A result'}: {error.strerror}"
+    first, *more = str(error).splitlines()
+    return f"{first}: {more[-1]}" if more and more[-1].strip() else first
 
 
 if __name__ == "__main__":

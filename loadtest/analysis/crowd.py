@@ -1,4 +1,4 @@
-"""The crowd: a headless locust run against an approach, and what its clients saw."""
+"""The crowds: headless locust runs against an approach, and what they wrote."""
 
 from __future__ import annotations
 
@@ -6,68 +6,74 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flashsale.local.children import Child
 from flashsale.local.stack import ROOT
 from flashsale.usecases.history import History, read_history
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from analysis.plan import Job, Size
     from analysis.stage import Running
 
-PLAYERS = 250
-"""Locust users that act for the buyers: enough that no buyer waits for one."""
+PLAYERS = 400
+"""Locust users that act for the buyers of an open crowd. If all wait for answers, the next buyers wait for one of them,
+and that wait is part of their latency."""
+
+LATE_S = 2.0
+"""A definite answer after more than this is late."""
+BROKEN_SHARE = 0.05
+"""A step of the ramp broke an approach if more than this share of its arrivals failed, timed out or was late."""
+LIMIT = 1
+"""Units that an account may buy in the crowd with bots, where the approach has limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stampede:
-    """All buyers arrive within seconds, at times drawn beforehand."""
-
-    buyers: int
-    seconds: float
-    seed: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crowd:
-    """What a crowd saw."""
+class Sent:
+    """What a crowd wrote."""
 
     history: History
-    summary: dict[str, float]
+    pulse: dict[str, Any]
+    """Users, the generator's lateness and the ramp's steps: see `pulse.py`."""
+    bots: frozenset[str]
+    """Accounts of bots."""
 
 
-async def send(running: Running, stampede: Stampede, folder: Path) -> Crowd:
-    """Send a stampede, and wait until it has ended.
+def units_of(crowd: str, size: Size) -> int:
+    """Return the units that are on sale for a crowd."""
+    return {
+        "journey": size.journey_units,
+        "stampede": size.stampede_units,
+        "ramp": size.ramp_units,
+        "abuse": size.abuse_units,
+    }[crowd]
+
+
+def buyers_of(crowd: str, size: Size) -> int:
+    """Return the buyers of a crowd, or its most users."""
+    return {
+        "journey": size.journey_peak,
+        "stampede": size.stampede_buyers,
+        "ramp": size.ramp_buyers,
+        "abuse": size.abuse_buyers,
+    }[crowd]
+
+
+async def send(running: Running, job: Job, size: Size, accounts: Sequence[dict[str, str]], folder: Path) -> Sent:
+    """Send a crowd, and wait until it has ended.
 
     Raises:
-        ChildFailed: if the load generator fails.
+        ChildFailed: if the load generator fails, or nobody's token is accepted.
     """
-    buyers, history, summary = folder / "crowd.jsonl", folder / "history.jsonl", folder / "summary.json"
-    made = await running.buyers(stampede.buyers)
-    buyers.write_text("".join(json.dumps(one) + "\n" for one in made))
-    options = {
-        "--host": running.base_url,
-        "-u": PLAYERS,
-        "-r": PLAYERS,
-        "--buyers-file": buyers,
-        "--product": running.product_id,
-        "--arrive-s": stampede.seconds,
-        "--persist-s": 5,
-        "--arrival-seed": stampede.seed,
-        "--follow-s": 40,
-        "--min-success": 0,
-        "--max-order-p95-s": 3600,
-        "--max-5xx": 10**9,
-        "--history": history,
-        "--summary": summary,
-        "--audit": "",
-    }
-    flat = [str(part) for option in options.items() for part in option]
+    count = buyers_of(job.crowd, size)
+    bots = accounts[count : count + size.abuse_bots] if job.crowd == "abuse" else []
+    _write(folder, buyers=accounts[:count], bots=bots)
     child = Child(
-        "load generator",
-        [sys.executable, "-m", "locust", "--headless", "--only-summary", "-f", "loadtest/stampede.py", *flat],
+        f"{job.name}: load generator",
+        [sys.executable, "-m", "locust", "--headless", "--only-summary", *_options(running, job, size, folder)],
         log_path=folder / "locust.log",
         environment={name: value for name, value in os.environ.items() if not name.startswith("PYTHONPATH")},
         cwd=ROOT,
@@ -75,8 +81,51 @@ async def send(running: Running, stampede: Stampede, folder: Path) -> Crowd:
     try:
         await child.wait()
     finally:
-        await child.stop(timeout_s=5)
-    if not summary.exists():
-        raise child.failure("wrote no summary")
+        await child.stop(timeout_s=2)
+    pulse, history = folder / "pulse.json", folder / "history.jsonl"
+    if not pulse.exists() or not history.exists():
+        raise child.failure(f"ended with {child.returncode} before the crowd had")
     with history.open() as lines:
-        return Crowd(history=read_history(lines), summary=json.loads(summary.read_text()))
+        seen = read_history(lines)
+    if not seen.buys or all(buy["status"] in {401, 403} for buy in seen.buys):
+        raise child.failure("sent no buy with a token that is accepted")
+    return Sent(history=seen, pulse=json.loads(pulse.read_text()), bots=frozenset(bot["user_id"] for bot in bots))
+
+
+def _write(folder: Path, **accounts: Sequence[dict[str, str]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, some in accounts.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in some))
+
+
+def _options(running: Running, job: Job, size: Size, folder: Path) -> list[str]:
+    options: dict[str, object] = {
+        "-f": f"loadtest/{job.crowd}.py",
+        "--host": running.base_url,
+        "--product": running.product_id,
+        "--buyers-file": folder / "buyers.jsonl",
+        "--history": folder / "history.jsonl",
+        "--pulse": folder / "pulse.json",
+        "--audit": "",
+        # The analysis judges, not the load test.
+        "--min-success": 0,
+        "--max-order-p95-s": 3600,
+        "--max-5xx": 10**9,
+    }
+    if job.crowd == "journey":
+        options |= {"--factor": size.journey_factor, "--peak": size.journey_peak, "--stream": 0, "--replay": 0.1}
+        options |= {"--patience-s": size.patience_s, "--follow-s": size.patience_s}
+    else:
+        players = min(PLAYERS, size.abuse_bots * size.abuse_clients + size.abuse_buyers)
+        players = players if job.crowd == "abuse" else PLAYERS
+        options |= {"-u": players, "-r": players, "--arrival-seed": job.seed}
+    if job.crowd == "stampede":
+        options |= {"--arrive-s": size.stampede_s, "--persist-s": size.stampede_s / 2}
+        options |= {"--patience-s": size.patience_s, "--follow-s": size.patience_s}
+    if job.crowd == "ramp":
+        options |= {"--rates": ",".join(map(str, size.ramp_rates)), "--step-s": size.ramp_s}
+        options |= {"--late-s": LATE_S, "--broken-share": BROKEN_SHARE}
+    if job.crowd == "abuse":
+        options |= {"--bots-file": folder / "bots.jsonl", "--clients": size.abuse_clients}
+        options |= {"--arrive-s": size.abuse_s, "--patience-s": size.patience_s}
+    return [str(part) for option in options.items() for part in option]

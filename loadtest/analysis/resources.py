@@ -1,4 +1,4 @@
-"""What an approach costs: processor time and memory of its processes and servers, read while it runs."""
+"""What an approach uses, read while it runs: processor time, memory, the servers' figures, queues and orders."""
 
 from __future__ import annotations
 
@@ -6,69 +6,133 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psutil
+from redis.exceptions import RedisError
+
+from analysis.results import Resources
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from analysis.stage import Look, Running
 
-EVERY_S = 0.5
-
-
-@dataclass(slots=True)
-class Used:
-    """What the processes of an approach used, by role."""
-
-    cpu_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Processor seconds, also of processes that ended meanwhile."""
-    pss_bytes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """The most that the processes of a role had at once (proportional set size)."""
-    processes: int = 0
-    """The most processes at once, those of the servers not counted."""
-    samples: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
-    """Seconds since the beginning, and what `look` gave: queue depths, stock, orders by status."""
+LOOK_S = 0.5
+"""How often orders and queues are read."""
+READ_S = 2.0
+"""How often the processes are read: the memory of a database server takes some milliseconds."""
+GAUGES = frozenset({"connections", "memory_bytes"})
+"""Figures of which the most counts; of the others the sum of the increases."""
+APART = frozenset({"postgres", "redis", "simulator"})
+"""Roles that are not counted among the processes of an approach."""
 
 
-async def watch(
-    pids: Callable[[], Mapping[str, Sequence[int]]], look: Callable[[], Awaitable[Mapping[str, int]]]
-) -> Used:
-    """Read until cancelled; returns what was used up to then. `pids` gives the processes of each role."""
-    used, began_s = Used(), time.monotonic()
-    spent: dict[int, float] = {}
-    before = {pid: _cpu_s(pid) for _, some in pids().items() for pid in _families(some)}
-    try:
+class Watch:
+    """Reads from `begin` until `end`."""
+
+    def __init__(self, running: Running) -> None:
+        """Nothing is read yet."""
+        self._running = running
+        self._began_s = time.monotonic()
+        self._cpu: dict[int, tuple[str, float, float]] = {}
+        """Processor seconds of each root process: role, at the first and at the last reading."""
+        self._pss: dict[str, int] = defaultdict(int)
+        self._processes = 0
+        self._figures: tuple[dict[str, int], dict[str, int]] = (defaultdict(int), defaultdict(int))
+        self._before: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        self.looks: list[tuple[float, Look]] = []
+        """Unix time, and what was seen."""
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Begin to read."""
+        self._began_s = time.monotonic()
+        self._read(first=True)
+        await self._count()
+        self._task = asyncio.create_task(self._go_on())
+
+    async def end(self) -> Resources:
+        """Read once more; returns what was used since the beginning."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._read()
+        await self._count()
+        await self._look()
+        cpu_s: dict[str, float] = defaultdict(float)
+        for role, first_s, last_s in self._cpu.values():
+            cpu_s[role] += last_s - first_s
+        return Resources(
+            wall_s=round(time.monotonic() - self._began_s, 2),
+            cpu_s={role: round(seconds, 2) for role, seconds in cpu_s.items()},
+            pss_bytes=dict(self._pss),
+            processes=self._processes,
+            postgres=dict(self._figures[0]),
+            redis=dict(self._figures[1]),
+        )
+
+    async def _go_on(self) -> None:
+        read_s = time.monotonic()
         while True:
-            now = pids()
-            count = 0
-            for role, some in now.items():
-                family = _families(some)
-                count += 0 if role in {"postgres", "redis"} else len(family)
-                for pid in family:
-                    cpu_s = _cpu_s(pid)
-                    used.cpu_s[role] += max(0.0, cpu_s - spent.get(pid, before.get(pid, 0.0)))
-                    spent[pid] = max(cpu_s, spent.get(pid, 0.0))
-                used.pss_bytes[role] = max(used.pss_bytes[role], sum(_pss_bytes(pid) for pid in family))
-            used.processes = max(used.processes, count)
-            used.samples.append((time.monotonic() - began_s, await look()))
-            await asyncio.sleep(EVERY_S)
-    except asyncio.CancelledError:
-        return used
+            await self._look()
+            if time.monotonic() > read_s + READ_S:
+                read_s = time.monotonic()
+                self._read()
+                await self._count()
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        # Redis is killed in some runs.
+        with contextlib.suppress(RedisError, OSError):
+            self.looks.append((time.time(), await self._running.look()))
+
+    async def _count(self) -> None:
+        now = await self._running.figures()
+        for total, before, counted in zip(self._figures, self._before, now, strict=True):
+            for name, value in counted.items():
+                if name in GAUGES:
+                    total[name] = max(total[name], value)
+                else:
+                    # A server that was started again counts from 0.
+                    known = before.get(name, value)
+                    total[name] += value - known if value >= known else value
+            before.update(counted)
+
+    def _read(self, *, first: bool = False) -> None:
+        families = _families()
+        processes = 0
+        for role, roots in self._running.roots().items():
+            pss = 0
+            for root in roots:
+                family = [root, *_descendants(families, root)]
+                processes += 0 if role in APART else len(family)
+                # Of a descendant that has ended, its parent has the time.
+                cpu_s = sum(_cpu_s(pid) for pid in family)
+                _, first_s, last_s = self._cpu.get(root, (role, cpu_s if first else 0.0, 0.0))
+                self._cpu[root] = (role, first_s, max(cpu_s, last_s))
+                pss += sum(_pss_bytes(pid) for pid in family)
+            self._pss[role] = max(self._pss[role], pss)
+        self._processes = max(self._processes, processes)
 
 
-def _families(pids: Sequence[int]) -> list[int]:
-    found = list(pids)
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            found += [child.pid for child in psutil.Process(pid).children(recursive=True)]
+def _families() -> dict[int, list[int]]:
+    """Return the children of each process of the machine."""
+    children: dict[int, list[int]] = defaultdict(list)
+    for process in psutil.process_iter(["ppid"]):
+        children[process.info["ppid"]].append(process.pid)
+    return children
+
+
+def _descendants(families: dict[int, list[int]], root: int) -> list[int]:
+    found = list(families.get(root, ()))
+    for pid in found:
+        found += families.get(pid, ())
     return found
 
 
 def _cpu_s(pid: int) -> float:
     with contextlib.suppress(psutil.Error):
         times = psutil.Process(pid).cpu_times()
-        return float(times.user + times.system)
+        return float(times.user + times.system + times.children_user + times.children_system)
     return 0.0
 
 

@@ -32,8 +32,13 @@ class Sold:
     status: str
     quantity: int
     created_s: float
-    released_s: float | None
-    """When its units came back; None while it has them."""
+    ended_s: float | None = None
+    """When it became final; None while it is not."""
+
+    @property
+    def released_s(self) -> float | None:
+        """When its units came back; None while it has them."""
+        return None if self.status == "confirmed" else self.ended_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,12 @@ class Lua(Shop):
                 if message["type"] == "message":
                     yield int(message["data"])
 
+    async def waiting(self, product_id: int) -> int:
+        """Return the messages that nobody has acknowledged."""
+        del product_id
+        groups = await self.redis.xinfo_groups("reservations:stream")
+        return sum(int(group["pending"]) + int(group["lag"] or 0) for group in groups)
+
     async def work(self, kind: str) -> None:
         """Work the stream off, or return reservations that are past their time."""
         await (self._consume() if kind == "orders" else self._expire())

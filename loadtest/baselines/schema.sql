@@ -16,6 +16,6 @@ CREATE TABLE orders (
     status text NOT NULL,
     version integer NOT NULL DEFAULT 1,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    released_at timestamptz,
+    ended_at timestamptz,
     UNIQUE (user_id, key)
 );

@@ -135,6 +135,11 @@ class Shop(ABC):
             yield await self.stock(product_id)
             await asyncio.sleep(STREAM_S)
 
+    async def waiting(self, product_id: int) -> int:
+        """Return how much waits in the approach's queues: here none, because the buyer waits."""
+        del product_id
+        return 0
+
     async def price(self, product_id: int) -> Money:
         """Return a product's price; it does not change while a shop is open."""
         if product_id not in self._prices:
@@ -159,9 +164,8 @@ class Shop(ABC):
 
     async def end(self, order_id: uuid.UUID, status: str) -> bool:
         """Write an order's last status once; whether this call wrote it."""
-        released = "clock_timestamp()" if status != "confirmed" else "NULL"
         done = await self.pool.execute(
-            f"UPDATE orders SET status = $2, version = version + 1, released_at = {released} "  # noqa: S608
+            "UPDATE orders SET status = $2, version = version + 1, ended_at = clock_timestamp() "
             "WHERE order_id = $1 AND status IN ('accepted', 'paying')",
             order_id,
             status,
@@ -196,6 +200,7 @@ class Surface:
             [
                 post("/api/order/buy-flash", status_code=202)(self.buy),
                 get("/api/order/{order_id:uuid}/status")(self.status),
+                get("/api/products")(self.products),
                 get("/api/products/{product_id:int}")(self.product),
                 get("/sse/stock/{product_id:int}")(self.stream),
                 get("/health/ready")(self.ready),
@@ -220,6 +225,11 @@ class Surface:
         if row is None:
             raise Refused(404, "order_not_found")
         return {"orderId": str(order_id), "status": row["status"], "version": row["version"]}
+
+    async def products(self) -> list[dict[str, Any]]:
+        """Look at everything that is on sale."""
+        ids = [row["product_id"] for row in await self._shop.pool.fetch("SELECT product_id FROM products")]
+        return [{**await self._known(one), "stock": await self._shop.stock(one)} for one in ids]
 
     async def product(self, product_id: FromPath[int]) -> dict[str, Any]:
         """Look at a product."""

@@ -53,7 +53,7 @@ class Synchronous(Shop):
     async def _give_back(self, order_id: uuid.UUID, product_id: int) -> None:
         async with self.pool.acquire() as connection, connection.transaction():
             done = await connection.execute(
-                "UPDATE orders SET status = 'payment_failed', version = version + 1, released_at = clock_timestamp() "
+                "UPDATE orders SET status = 'payment_failed', version = version + 1, ended_at = clock_timestamp() "
                 "WHERE order_id = $1 AND status = 'paying'",
                 order_id,
             )
@@ -83,8 +83,7 @@ class RowLock(Synchronous):
                     raise Refused(*BUSY)
                 paid = await self.charge(order_id, amount)
                 await connection.execute(
-                    "UPDATE orders SET status = $2, version = 2, released_at = CASE $2 WHEN 'confirmed' THEN NULL "
-                    "ELSE clock_timestamp() END WHERE order_id = $1",
+                    "UPDATE orders SET status = $2, version = 2, ended_at = clock_timestamp() WHERE order_id = $1",
                     order_id,
                     "confirmed" if paid else "payment_failed",
                 )

@@ -12,14 +12,14 @@ from flashsale.usecases.history import read_history
 AT_S = 1000.0
 
 
-def sold(number, *, status="confirmed", created_s=AT_S, released_s=None):
+def sold(number, *, status="confirmed", created_s=AT_S, ended_s=None):
     return Sold(
         order_id=f"order {number}",
         user_id=f"buyer {number}",
         status=status,
         quantity=1,
         created_s=created_s,
-        released_s=released_s,
+        ended_s=ended_s,
     )
 
 
@@ -92,7 +92,7 @@ def test_each_fault_is_counted_once_under_its_name(column, change):
 
 def test_a_unit_that_came_back_counts_as_free_only_once_its_commit_may_have_been_seen():
     sale = a_right_sale()
-    back = sold(2, status="payment_failed", released_s=AT_S + 4.9)
+    back = sold(2, status="payment_failed", ended_s=AT_S + 4.9)
     sale |= {"orders": [sold(1), back], "offered": 1, "ledger": {"order 1": [captured("order 1")]}}
     assert verdict_of({**sale, "buys": [buy(3, at_s=AT_S + 5, code="sold_out")]}).refused_falsely == 0
     assert verdict_of({**sale, "buys": [buy(3, at_s=AT_S + 6, code="sold_out")]}).refused_falsely == 1

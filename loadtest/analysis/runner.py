@@ -1,0 +1,149 @@
+"""Makes the runs of an analysis one after the other, and writes a result file for each."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis import measure
+from analysis.baseline import Baseline
+from analysis.crowd import LIMIT, buyers_of, send, units_of
+from analysis.product import OURS, Ours
+from analysis.resources import Watch
+from analysis.results import Run, latency, write
+from analysis.stage import unsettled, until_at_rest, until_orders
+from analysis.verdict import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from analysis.plan import Job, Size
+    from analysis.stage import Running
+
+SOLD_BEFORE = 1 / 3
+"""A run is disturbed once this share of the units is in orders, ..."""
+DISTURB_AT = 0.5
+"""... or once this share of the crowd's time is over."""
+
+
+def approach(name: str, folder: Path, *, port: int) -> Running:
+    """Return an approach, to be entered."""
+    return Ours(folder, port=port) if name == OURS else Baseline(folder, name, port=port)
+
+
+async def run_all(
+    jobs: Sequence[Job], size: Size, directory: Path, *, port: int, said: Callable[[Job, Run | None], None]
+) -> None:
+    """Make runs, each written into `directory`; `said` is told of each before (without the run) and after it.
+
+    Raises:
+        ChildFailed: if an approach or the load generator fails; nothing is left running then.
+        OSError: if a result cannot be written.
+    """
+    for (name, _), group in groupby(jobs, key=lambda job: (job.approach, job.repetition)):
+        await _run_approach(name, list(group), size, directory, port=port, said=said)
+
+
+async def _run_approach(
+    name: str,
+    jobs: Sequence[Job],
+    size: Size,
+    directory: Path,
+    *,
+    port: int,
+    said: Callable[[Job, Run | None], None],
+) -> None:
+    """Make the runs of an approach; it is started again after a run that was disturbed, or did not end at rest."""
+    left = list(jobs)
+    while left:
+        with tempfile.TemporaryDirectory(prefix="analysis-", ignore_cleanup_errors=True) as temporary:
+            folder = Path(temporary)
+            async with approach(name, folder / "stage", port=port) as running:
+                accounts = await running.buyers(size.buyers)
+                at_rest = True
+                while left and at_rest:
+                    job = left.pop(0)
+                    said(job, None)
+                    run = await run_once(running, job, size, accounts, folder / job.name)
+                    write(directory / "runs" / f"{run.name}.json", run)
+                    said(job, run)
+                    at_rest = job.disturbance == "none" and not unsettled(run.orders) and run.verdict.right
+
+
+async def run_once(running: Running, job: Job, size: Size, accounts: list[dict[str, str]], folder: Path) -> Run:
+    """Send a crowd to an approach that runs, disturb it in mid-sale if asked, wait until it is at rest, and judge.
+
+    Raises:
+        ChildFailed: if the load generator fails.
+    """
+    began_s = time.monotonic()
+    units = units_of(job.crowd, size)
+    await running.put_on_sale(units, limit=LIMIT if job.crowd == "abuse" else None)
+    watch = Watch(running)
+    await watch.begin()
+    async with AsyncExitStack() as ending:
+        sending = asyncio.create_task(send(running, job, size, accounts, folder))
+        ending.push_async_callback(_cancel, sending)
+        disturbed = await _disturb(running, job, size, units) if job.disturbance != "none" else None
+        sent = await sending
+    await until_at_rest(running, longest_s=size.settle_s)
+    resources = await watch.end()
+    orders = await running.orders()
+    offered = (await running.look()).stock
+    buys, began_at = sent.history.buys, sent.pulse["began_at"]
+    pressed = measure.presses(buys)
+    accepted, sold_out, given_up = measure.outcomes(pressed)
+    return Run(
+        approach=job.approach,
+        crowd=job.crowd,
+        disturbance=job.disturbance,
+        repetition=job.repetition,
+        seed=job.seed,
+        began_at=began_at,
+        units=units,
+        buyers=buyers_of(job.crowd, size),
+        crowd_s=size.crowd_s(job.crowd),
+        took_s=round(time.monotonic() - began_s, 2),
+        disturbed_s=None
+        if disturbed is None
+        else (round(disturbed[0] - began_at, 2), round(disturbed[1] - began_at, 2)),
+        first_answer=latency([measure.waited_ms(tries[0]) for tries in pressed]),
+        to_confirmed=latency(measure.to_confirmed_ms(buys, orders)),
+        accepted=accepted,
+        sold_out=sold_out,
+        given_up=given_up,
+        answers=measure.answers(buys),
+        orders=measure.states(orders),
+        confirmed_per_s=measure.confirmed_per_s(buys, orders),
+        seconds=measure.by_second(pressed, began_at),
+        samples=measure.samples(watch.looks, sent.pulse["users"], began_at),
+        generator=measure.generator(sent.pulse),
+        resources=resources,
+        verdict=judge(
+            allotment=units,
+            offered=offered,
+            orders=orders,
+            history=sent.history,
+            ledger=await running.ledger(),
+        ),
+        steps=measure.steps(sent) if job.crowd == "ramp" else (),
+        abuse=measure.abuse(sent, pressed, orders, buyers=buyers_of("abuse", size)) if job.crowd == "abuse" else None,
+    )
+
+
+async def _disturb(running: Running, job: Job, size: Size, units: int) -> tuple[float, float]:
+    """Disturb an approach in mid-sale; returns from when to when, in Unix time."""
+    await until_orders(running, max(1, int(units * SOLD_BEFORE)), longest_s=size.crowd_s(job.crowd) * DISTURB_AT + 3)
+    began = time.time()
+    await running.disturb(job.disturbance, silent_s=size.silent_s)
+    return began, time.time()
+
+
+async def _cancel(task: asyncio.Task[object]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
