@@ -16,6 +16,7 @@ from analysis.baseline import BASELINES
 from analysis.crowd import BROKEN_SHARE, LATE_S
 from analysis.machine import lines, machine, processes, versions
 from analysis.measure import GENERATOR_LATE_MS, GENERATOR_LATE_SHARE
+from analysis.page import write_page
 from analysis.plan import QUICK, WHOLE, Job, jobs
 from analysis.product import OURS
 from analysis.results import CROWDS, DISTURBANCES, BadResults, Head, Run, read_head, read_results, write
@@ -24,6 +25,7 @@ from analysis.stage import PROVIDER
 from analysis.summary import faults_of, tables
 from flashsale.local.binaries import MissingBinary
 from flashsale.local.children import ChildFailed
+from flashsale.local.stack import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,10 +48,8 @@ class Progress:
         self._expected_s = 0.0
         self._began_s = time.monotonic()
 
-    def said(self, job: Job, run: Run | None) -> None:
-        """Take note of a run that begins, or has ended."""
-        if run is None:
-            return
+    def said(self, job: Job, run: Run) -> None:
+        """Take note of a run."""
         self._number += 1
         self._expected_s += job.expected_s(self._size)
         took_s = time.monotonic() - self._began_s
@@ -85,6 +85,9 @@ class Progress:
 )
 @click.option("--fresh", is_flag=True, help="Delete the results that are there, and begin again.")
 @click.option("--report-only", is_flag=True, help="Run nothing; show the results that are there.")
+@click.option(
+    "--docs", is_flag=True, help="Write the page to docs/ and its short table to README.md, not next to the results."
+)
 def main(
     *,
     quick: bool,
@@ -98,6 +101,7 @@ def main(
     directory: Path,
     fresh: bool,
     report_only: bool,
+    docs: bool,
 ) -> None:
     """Send the same crowds to each approach, and judge all by one oracle.
 
@@ -107,12 +111,15 @@ def main(
     count = repetitions or (1 if quick else 3)
     try:
         if not report_only:
-            head = _head(directory, quick=quick, seed=seed, repetitions=count, price=price_per_cpu_hour, fresh=fresh)
-            planned = jobs(
-                names or APPROACHES, crowds or CROWDS, disturbances or DISTURBANCES, repetitions=count, seed=head.seed
-            )
+            # A quick analysis disturbs each approach only once.
+            kinds = disturbances or (("none", "redis") if quick else DISTURBANCES)
+            planned = jobs(names or APPROACHES, crowds or CROWDS, kinds, repetitions=count, seed=seed)
+            _head(directory, planned, quick=quick, seed=seed, count=count, price=price_per_cpu_hour, fresh=fresh)
             _run(console, planned, QUICK if quick else WHOLE, directory, port=port)
         results = read_results(directory)
+        page = ROOT / "docs" / "analysis.md" if docs else directory / "analysis.md"
+        write_page(results, page, readme=ROOT / "README.md" if docs else None)
+        console.print(f"Page: {page}", highlight=False, soft_wrap=True)
     except (ChildFailed, MissingBinary, BadResults, OSError) as error:
         sys.exit(_one_line(error))
     except KeyboardInterrupt:
@@ -135,32 +142,37 @@ def _run(console: Console, planned: Sequence[Job], size: Size, directory: Path, 
     uvloop.run(run_all(todo, size, directory, port=port, said=progress.said))
 
 
-def _head(directory: Path, *, quick: bool, seed: int, repetitions: int, price: float | None, fresh: bool) -> Head:
-    """Return how the analysis is made: as the results say that are there, or new.
+def _head(
+    directory: Path,
+    planned: Sequence[Job],
+    *,
+    quick: bool,
+    seed: int,
+    count: int,
+    price: float | None,
+    fresh: bool,
+) -> None:
+    """Write how the analysis is made, and keep what is there of one that was made so.
 
     Raises:
         BadResults: if what is there was made in another way.
     """
+    path = directory / "analysis.json"
     if fresh:
         shutil.rmtree(directory / "runs", ignore_errors=True)
-        (directory / "analysis.json").unlink(missing_ok=True)
-    path = directory / "analysis.json"
-    if path.exists():
-        before = read_head(directory)
-        if (before.quick, before.seed, before.repetitions) != (quick, seed, repetitions):
-            made = f"{'--quick ' if before.quick else ''}--seed {before.seed} --repetitions {before.repetitions}"
-            raise BadResults(
-                f"{directory} has results of {made}: give the same, or --fresh, or name another --results."
-            )
-        if price in {None, before.price_per_cpu_hour}:
-            return before
+        path.unlink(missing_ok=True)
+    before = read_head(directory) if path.exists() else None
+    if before is not None and (before.quick, before.seed, before.repetitions) != (quick, seed, count):
+        made = f"{'--quick ' if before.quick else ''}--seed {before.seed} --repetitions {before.repetitions}"
+        raise BadResults(f"{directory} has results of {made}: give the same, or --fresh, or name another --results.")
     head = Head(
-        began_at=time.time(),
-        command=" ".join(["python -m analysis", *sys.argv[1:]]),
+        began_at=time.time() if before is None else before.began_at,
+        command=" ".join(["nox -s analysis --", *sys.argv[1:]]),
         seed=seed,
         quick=quick,
-        repetitions=repetitions,
+        repetitions=count,
         approaches=APPROACHES,
+        planned=tuple(job.name for job in planned),
         machine=machine(),
         versions=versions(),
         lines=lines(),
@@ -171,10 +183,9 @@ def _head(directory: Path, *, quick: bool, seed: int, repetitions: int, price: f
         generator_late_ms=GENERATOR_LATE_MS,
         generator_late_share=GENERATOR_LATE_SHARE,
         silent_s=(QUICK if quick else WHOLE).silent_s,
-        price_per_cpu_hour=price,
+        price_per_cpu_hour=before.price_per_cpu_hour if before is not None and price is None else price,
     )
     write(path, head)
-    return head
 
 
 def _one_line(error: Exception) -> str:

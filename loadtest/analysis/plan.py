@@ -60,12 +60,12 @@ class Size:
 
 
 WHOLE = Size(
-    journey_factor=0.05,
+    journey_factor=0.04,
     journey_peak=300,
-    journey_units=400,
+    journey_units=300,
     stampede_buyers=4000,
     stampede_units=1000,
-    stampede_s=5.0,
+    stampede_s=4.0,
     ramp_rates=(100, 500, 1700, 3500, 6000),
     ramp_s=2.0,
     ramp_buyers=4000,
@@ -74,15 +74,15 @@ WHOLE = Size(
     abuse_units=400,
     abuse_bots=20,
     abuse_clients=5,
-    abuse_s=4.0,
-    patience_s=8.0,
+    abuse_s=3.0,
+    patience_s=6.0,
     settle_s=40.0,
     silent_s=20.0,
-    overhead_s=8.0,
+    overhead_s=7.0,
 )
 
 QUICK = Size(
-    journey_factor=0.02,
+    journey_factor=0.015,
     journey_peak=150,
     journey_units=100,
     stampede_buyers=1000,
@@ -100,7 +100,7 @@ QUICK = Size(
     patience_s=3.0,
     settle_s=30.0,
     silent_s=5.0,
-    overhead_s=6.0,
+    overhead_s=5.0,
 )
 
 

@@ -41,6 +41,7 @@ class Watch:
         self._before: tuple[dict[str, int], dict[str, int]] = ({}, {})
         self.looks: list[tuple[float, Look]] = []
         """Unix time, and what was seen."""
+        self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
@@ -53,8 +54,9 @@ class Watch:
     async def end(self) -> Resources:
         """Read once more; returns what was used since the beginning."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            # Not cancelled: it may be in the middle of a statement.
+            self._ending.set()
+            await self._task
         self._read()
         await self._count()
         await self._look()
@@ -72,13 +74,15 @@ class Watch:
 
     async def _go_on(self) -> None:
         read_s = time.monotonic()
-        while True:
+        while not self._ending.is_set():
             await self._look()
             if time.monotonic() > read_s + READ_S:
                 read_s = time.monotonic()
                 self._read()
                 await self._count()
-            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._ending.wait()
 
     async def _look(self) -> None:
         # Redis is killed in some runs.

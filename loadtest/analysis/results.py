@@ -98,7 +98,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     answered_per_s: float
     """Definite answers a second."""
     latency: Latency
-    """From the intended start to the answer; buyers who gave up are not in it."""
+    """From the intended start to the answer; for buyers who gave up, to the moment when they did."""
     bad_share: float
     """Share of arrivals that failed, timed out or were late."""
     generator_late_share: float
@@ -261,6 +261,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     silent_s: float
     """How long the payment provider was silent in the runs disturbed by it."""
     price_per_cpu_hour: float | None
+    planned: tuple[str, ...] = ()
+    """Names of all runs, in the order in which they are made."""
     format: int = FORMAT
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
 import tempfile
 import time
 from contextlib import AsyncExitStack
@@ -18,9 +20,10 @@ from analysis.resources import Watch
 from analysis.results import Run, latency, write
 from analysis.stage import unsettled, until_at_rest, until_orders
 from analysis.verdict import judge
+from flashsale.local.children import ChildFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from analysis.plan import Job, Size
     from analysis.stage import Running
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
 SOLD_BEFORE = 1 / 3
 """A run is disturbed once this share of the units is in orders, ..."""
 DISTURB_AT = 0.5
-"""... or once this share of the crowd's time is over."""
+"""... or once this share of the crowd's time is over since the first order."""
+LONGER_S = 120.0
+"""A run that takes so much longer than it may is given up."""
 
 
 def approach(name: str, folder: Path, *, port: int) -> Running:
@@ -37,9 +42,9 @@ def approach(name: str, folder: Path, *, port: int) -> Running:
 
 
 async def run_all(
-    jobs: Sequence[Job], size: Size, directory: Path, *, port: int, said: Callable[[Job, Run | None], None]
+    jobs: Sequence[Job], size: Size, directory: Path, *, port: int, said: Callable[[Job, Run], None]
 ) -> None:
-    """Make runs, each written into `directory`; `said` is told of each before (without the run) and after it.
+    """Make runs, each written into `directory`; `said` is told of each.
 
     Raises:
         ChildFailed: if an approach or the load generator fails; nothing is left running then.
@@ -56,23 +61,40 @@ async def _run_approach(
     directory: Path,
     *,
     port: int,
-    said: Callable[[Job, Run | None], None],
+    said: Callable[[Job, Run], None],
 ) -> None:
-    """Make the runs of an approach; it is started again after a run that was disturbed, or did not end at rest."""
+    """Make the runs of an approach; it is started again after a run that did not end at rest."""
     left = list(jobs)
     while left:
-        with tempfile.TemporaryDirectory(prefix="analysis-", ignore_cleanup_errors=True) as temporary:
-            folder = Path(temporary)
+        with _workplace(directory) as folder:
             async with approach(name, folder / "stage", port=port) as running:
                 accounts = await running.buyers(size.buyers)
                 at_rest = True
                 while left and at_rest:
                     job = left.pop(0)
-                    said(job, None)
-                    run = await run_once(running, job, size, accounts, folder / job.name)
+                    async with asyncio.timeout(job.expected_s(size) + size.settle_s + LONGER_S):
+                        run = await run_once(running, job, size, accounts, folder / job.name)
                     write(directory / "runs" / f"{run.name}.json", run)
                     said(job, run)
-                    at_rest = job.disturbance == "none" and not unsettled(run.orders) and run.verdict.right
+                    at_rest = not unsettled(run.orders) and not (run.samples and run.samples[-1].queued)
+
+
+@contextlib.contextmanager
+def _workplace(directory: Path) -> Iterator[Path]:
+    """Give a temporary folder; of a failure the logs stay, in `failed` below `directory`."""
+    with tempfile.TemporaryDirectory(prefix="analysis-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        try:
+            yield folder
+        except (ChildFailed, TimeoutError) as error:
+            kept = directory / "failed"
+            shutil.rmtree(kept, ignore_errors=True)
+            for log in folder.rglob("*.log"):
+                target = kept / log.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(log, target)
+            said = str(error).replace(str(folder), str(kept)) or f"A run took too long. Its logs: {kept}"
+            raise ChildFailed(said) from error
 
 
 async def run_once(running: Running, job: Job, size: Size, accounts: list[dict[str, str]], folder: Path) -> Run:
@@ -138,7 +160,7 @@ async def run_once(running: Running, job: Job, size: Size, accounts: list[dict[s
 
 async def _disturb(running: Running, job: Job, size: Size, units: int) -> tuple[float, float]:
     """Disturb an approach in mid-sale; returns from when to when, in Unix time."""
-    await until_orders(running, max(1, int(units * SOLD_BEFORE)), longest_s=size.crowd_s(job.crowd) * DISTURB_AT + 3)
+    await until_orders(running, max(1, int(units * SOLD_BEFORE)), longest_s=size.crowd_s(job.crowd) * DISTURB_AT)
     began = time.time()
     await running.disturb(job.disturbance, silent_s=size.silent_s)
     return began, time.time()

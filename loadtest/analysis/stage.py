@@ -200,8 +200,13 @@ async def until_at_rest(running: Running, *, longest_s: float) -> None:
         await asyncio.sleep(0.5)
 
 
-async def until_orders(running: Running, count: int, *, longest_s: float) -> None:
-    """Wait until there are so many orders, or `longest_s` are over."""
-    deadline = time.monotonic() + longest_s
-    while sum((await running.look()).orders.values()) < count and time.monotonic() < deadline:  # noqa: ASYNC110 - a database is asked
+async def until_orders(running: Running, count: int, *, longest_s: float, begin_s: float = 30.0) -> None:
+    """Wait until there are so many orders, or `longest_s` after the first one; if none comes, for `begin_s`."""
+    deadline = time.monotonic() + begin_s
+    before = 0
+    while before < count and time.monotonic() < deadline:
+        now = sum((await running.look()).orders.values())
+        if now and not before:
+            deadline = time.monotonic() + longest_s
+        before = now
         await asyncio.sleep(0.02)
