@@ -104,6 +104,14 @@ def press(
     return bought
 
 
+def leave(report: Report, *, user_id: str, product: int, key: str, intended_at: float) -> None:
+    """Note a buyer who gave up before a connection was free: the buy was never sent."""
+    now = time.time()
+    report.statuses[0] += 1
+    buy = {"user": user_id, "key": key, "product": product, "quantity": 1, "intended_at": intended_at}
+    report.note(kind="buy", **buy, sent_at=now, answered_at=now, status=0, order_id=None, code=None, body=None)
+
+
 def buy(
     client: FastHttpSession,
     report: Report,
@@ -116,6 +124,10 @@ def buy(
     patience_s: float = PATIENCE_S,
 ) -> Bought | None:
     """Buy one unit, repeating the same request until there is a definite answer; None if patience ends first."""
+    if time.time() > intended_at + patience_s:
+        leave(report, user_id=user_id, product=product, key=key, intended_at=intended_at)
+        report.counts["given_up"] += 1
+        return None
     for number in itertools.count():
         bought = press(client, report, user_id=user_id, token=token, product=product, key=key, intended_at=intended_at)
         if number == 0:

@@ -18,7 +18,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from buyer import press, read_buyers
+from buyer import leave, press, read_buyers
 from locust import FastHttpUser, constant, events, task
 from report import ACCEPTED, Report, add_options
 
@@ -144,7 +144,7 @@ class Player(FastHttpUser):
         buyer, key = next(ramp.buyers), f"{ramp.options.product}-{ramp.options.arrival_seed}-{next(ramp.numbers)}"
         if time.time() > intended + GIVE_UP_S:
             # Every player waits for an answer: this buyer never got a connection.
-            ramp.report.statuses[0] += 1
+            leave(ramp.report, user_id=buyer["user_id"], product=ramp.options.product, key=key, intended_at=intended)
             ramp.ended(intended, time.time(), status=0, definite=False)
             return
         bought = press(

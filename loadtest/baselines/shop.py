@@ -193,6 +193,7 @@ class Surface:
         """Serve a shop."""
         self._shop = shop
         self._products: dict[int, dict[str, Any]] = {}
+        self._buying: set[asyncio.Task[uuid.UUID]] = set()
 
     def app(self) -> Litestar:
         """Make the web application."""
@@ -214,7 +215,11 @@ class Surface:
         """Buy one unit."""
         user_id = self._user(request)
         sold = await self._known(data.productId)
-        order_id = await self._shop.buy(user_id, data.productId, request.headers.get("idempotency-key"))
+        # A buyer who goes away ends the request, and must not end a payment half-way.
+        buying = asyncio.create_task(self._shop.buy(user_id, data.productId, request.headers.get("idempotency-key")))
+        self._buying.add(buying)
+        buying.add_done_callback(self._bought)
+        order_id = await asyncio.shield(buying)
         return {"orderId": str(order_id), "status": "accepted", "product": sold}
 
     async def status(self, request: Request[Any, Any, Any], order_id: FromPath[uuid.UUID]) -> dict[str, Any]:
@@ -252,6 +257,11 @@ class Surface:
     async def ready(self) -> dict[str, bool]:
         """Answer once the database does."""
         return {"ready": bool(await self._shop.pool.fetchval("SELECT true"))}
+
+    def _bought(self, buying: asyncio.Task[uuid.UUID]) -> None:
+        self._buying.discard(buying)
+        if not buying.cancelled():
+            buying.exception()
 
     def _user(self, request: Request[Any, Any, Any]) -> str:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")

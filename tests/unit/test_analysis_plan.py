@@ -4,6 +4,7 @@ import errno
 import os
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from analysis.__main__ import APPROACHES, main
@@ -46,28 +47,27 @@ def test_an_analysis_is_planned_to_take_less_than_it_may(size, kinds, minutes):
 @pytest.fixture
 def runs(monkeypatch):
     """Makes runs by hand; the third one of an analysis fails, unless told otherwise."""
-    made = []
+    told = SimpleNamespace(fails_at=2, verdict=ZEROS, made=[])
 
     async def run_all(todo, size, directory, *, port, said):
         for number, job in enumerate(todo):
-            if number == runs.fails_at:
+            if number == told.fails_at:
                 raise ChildFailed("naive api ended with 1 before it was ready\nsome log\nno such table")
             run = a_run(
                 approach=job.approach,
                 crowd=job.crowd,
                 disturbance=job.disturbance,
                 repetition=job.repetition,
-                verdict=runs.verdict,
+                verdict=told.verdict,
             )
-            made.append(run.name)
+            told.made.append(run.name)
             write(directory / "runs" / f"{run.name}.json", run)
             said(job, run)
 
     monkeypatch.setattr("analysis.__main__.run_all", run_all)
     # Its plots take seconds, and have tests of their own.
     monkeypatch.setattr("analysis.__main__.write_page", lambda *_, **__: None)
-    runs.fails_at, runs.verdict, runs.made = 2, ZEROS, made
-    return runs
+    return told
 
 
 def analysis(folder, *options):
