@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from buyer import PATIENCE_S, buy, press, read_buyers
+from fleet import in_one_process
 from locust import FastHttpUser, constant, events, task
 from report import ACCEPTED, Report, add_options
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from locust.env import Environment
+
+
+events.init.add_listener(in_one_process)
 
 
 @events.init_command_line_parser.add_listener

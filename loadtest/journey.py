@@ -28,6 +28,7 @@ from buyer import (
     read_buyers,
     stream_until_final,
 )
+from fleet import in_several_processes, share
 from locust import FastHttpUser, LoadTestShape, between, events, task
 from locust.exception import StopUser
 from report import ACCEPTED, Report, add_options
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 PEAK = 300
 RAMP = ((30, 50), (60, 150), (120, 300), (60, 100), (30, 0))
 """Seconds, and users at their end, of which PEAK is the most."""
+
+
+events.init.add_listener(in_several_processes)
 
 
 @events.init_command_line_parser.add_listener
@@ -65,7 +69,7 @@ class Journey:
         given: Any = environment.parsed_options
         self.options = given
         self.report = Report(environment, "journey")
-        self.buyers = itertools.cycle(read_buyers(given.buyers_file)) if given.buyers_file else None
+        self.buyers = itertools.cycle(share(environment, read_buyers(given.buyers_file))) if given.buyers_file else None
         self.began = time.time()
         self.report.pulse.began(self.began, users=lambda: environment.runner.user_count if environment.runner else 0)
         self.run = secrets.token_hex(4)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from buyer import leave, press, read_buyers
+from fleet import in_one_process
 from locust import FastHttpUser, constant, events, task
 from report import ACCEPTED, Report, add_options
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 RATES = "100,500,1700,3500,6000"
 GIVE_UP_S = 3.0
 """A buyer who has no answer by then gives up: it is the players' network time-out."""
+
+
+events.init.add_listener(in_one_process)
 
 
 @events.init_command_line_parser.add_listener

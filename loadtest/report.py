@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fleet import gather, is_master, sent, worker
 from pulse import Pulse
 from rich.console import Console
 from rich.table import Table
@@ -70,8 +71,15 @@ class Report:
         self.finals: Counter[str] = Counter()
         self.milliseconds: dict[str, list[float]] = {}
         self.seconds: dict[str, float] = {}
+        number = worker(environment)
+        self._suffix = "" if number is None else f".{number}"
+        self._from_workers = is_master(environment)
         path: str = options.history
-        if not path and options.audit:
+        if number is not None:
+            path = f"{path}{self._suffix}" if path else ""
+        elif self._from_workers:
+            path = ""
+        elif not path and options.audit:
             handle, path = tempfile.mkstemp(prefix="flashsale-", suffix=".jsonl")
             os.close(handle)
         self._history_path = Path(path) if path else None
@@ -129,20 +137,39 @@ class Report:
                 summary[f"{name}_ms_{label}"] = round(percentile(values, share), 1)
         return summary
 
+    def figures(self) -> dict[str, Any]:
+        """Return what a worker's master needs of this report."""
+        return {
+            "counts": dict(self.counts),
+            "statuses": [*self.statuses.items()],
+            "accepted": [*self.accepted],
+            "finals": dict(self.finals),
+            "milliseconds": self.milliseconds,
+            "seconds": self.seconds,
+        }
+
+    def add(self, figures: dict[str, Any]) -> None:
+        """Add the figures of a worker."""
+        self.counts.update(figures["counts"])
+        self.statuses.update(dict(figures["statuses"]))
+        self.accepted.update(figures["accepted"])
+        self.finals.update(figures["finals"])
+        for name, values in figures["milliseconds"].items():
+            self.milliseconds.setdefault(name, []).extend(values)
+        for name, value in figures["seconds"].items():
+            # Moments since the beginning: the first of all workers counts.
+            self.seconds[name] = min(value, self.seconds.get(name, value))
+
     def close(self, environment: Environment, *more: tuple[str, bool, str]) -> None:
         """Print summary and verdict; the exit code is 0 only if everything asked for holds.
 
         `more` are checks of this very test: what must be, whether it is, and what was found.
         """
-        if self._history is not None:
-            if self.options.complete:
-                self.note(kind="complete", product=self.options.product)
-            try:
-                self._history.close()
-            except OSError as error:
-                raise SystemExit(f"{self._history_path}: {error.strerror}") from error
-        if self.options.pulse:
-            self.pulse.write(Path(self.options.pulse))
+        self._write()
+        if sent(environment, self.figures()):
+            environment.process_exit_code = 0
+            return
+        missing = gather(environment, self.add)
         total = environment.stats.total
         summary = {
             "requests": total.num_requests,
@@ -159,6 +186,8 @@ class Report:
             table.add_row(name.replace("_", " "), f"{value:,.1f}" if isinstance(value, float) else f"{value:,}")
         console.print(table)
         checks = [*self._judge(summary), *more]
+        if self._from_workers:
+            checks.append(("figures of every worker", missing is None, missing or "all there"))
         audited, findings = self._audit()
         if findings:
             console.print(findings, highlight=False, markup=False, soft_wrap=True)
@@ -171,6 +200,22 @@ class Report:
         if not self.options.history and self._history_path is not None and audited:
             self._history_path.unlink()
         environment.process_exit_code = int(not all(holds for _, holds, _ in checks))
+
+    def _write(self) -> None:
+        """Write what this process saw to its files.
+
+        Raises:
+            SystemExit: if they cannot be written.
+        """
+        if self._history is not None:
+            if self.options.complete:
+                self.note(kind="complete", product=self.options.product)
+            try:
+                self._history.close()
+            except OSError as error:
+                raise SystemExit(f"{self._history_path}: {error.strerror}") from error
+        if self.options.pulse and not self._from_workers:
+            self.pulse.write(Path(f"{self.options.pulse}{self._suffix}"))
 
     def _judge(self, summary: dict[str, float | int]) -> list[tuple[str, bool, str]]:
         options, ended = self.options, sum(self.finals.values()) + self.counts["not_final"]
@@ -190,6 +235,8 @@ class Report:
 
     def _audit(self) -> tuple[bool | None, str]:
         """Run the audit; None if there is none to run. Its findings: oversold units are violations of I1 and I2."""
+        if self._from_workers:
+            return None, "each worker has a history: put them together for `flashsale audit --history FILE`"
         if not self.options.audit or self._history_path is None:
             return None, f"no audit was run: set {DATABASE}, or run `flashsale audit --history FILE` where it is set"
         command = [*shlex.split(self.options.audit), "--history", str(self._history_path)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from buyer import watch_stock
+from fleet import in_one_process
 from locust import User, constant, events, task
 from report import Report, add_options, percentile
 
@@ -30,6 +31,9 @@ def options(parser: ArgumentParser) -> None:
     group.add_argument("--hold-s", type=float, default=60.0, help="how long the streams are held once all have begun")
     group.add_argument("--max-staleness-s", type=float, default=2.0, help="longest p99 of an event's staleness")
     add_options(parser)
+
+
+events.init.add_listener(in_one_process)
 
 
 class Stand:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from buyer import PATIENCE_S, PAUSE_S, await_final, buy, poll_until_final, read_buyers, watch_stock
+from fleet import in_several_processes, is_master, share, worker
 from locust import FastHttpUser, constant, events, task
 from report import ACCEPTED, Report, add_options
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from buyer import Bought
     from locust.env import Environment
+
+
+events.init.add_listener(in_several_processes)
 
 
 @events.init_command_line_parser.add_listener
@@ -60,9 +64,11 @@ class Stampede:
         self.began = time.time() + 1.0
         self.report.pulse.began(self.began, users=lambda: self.busy - self.waiting)
         self.serial = itertools.count()
-        self.schedule: list[tuple[float, int, dict[str, Any], int]] = [
+        # Each process draws all times and plays its share, so that workers draw no time twice.
+        everybody = [
             (self.began + self.draws.uniform(0, given.arrive_s), next(self.serial), buyer, 0) for buyer in buyers
         ]
+        self.schedule: list[tuple[float, int, dict[str, Any], int]] = list(share(environment, everybody))
         heapq.heapify(self.schedule)
         self.until = self.began + given.arrive_s + given.persist_s
         self.busy = 0
@@ -95,6 +101,11 @@ def start(environment: Environment, **_: object) -> None:
     stampede = Stampede(environment)
     gevent.signal_handler(signal.SIGUSR1, stampede.satisfy)
     report, given = stampede.report, stampede.options
+    if is_master(environment):
+        return
+    # Readers of one history have names of their own.
+    number = worker(environment)
+    place = "" if number is None else f"{number}-"
 
     def watch_as(reader: str) -> None:
         watch_stock(
@@ -106,7 +117,7 @@ def start(environment: Environment, **_: object) -> None:
             on_event=lambda seen: report.note(kind="stock", reader=reader, **seen),
         )
 
-    streams = [gevent.spawn(watch_as, f"sse-{number}") for number in range(given.streams)]
+    streams = [gevent.spawn(watch_as, f"sse-{place}{reader}") for reader in range(given.streams)]
 
     def watch() -> None:
         while not stampede.over:

@@ -69,9 +69,9 @@ class Found:
         return Situation(crowd=crowd) in self.situations
 
     def missing(self) -> list[str]:
-        """Return the names of runs that some approach has and another one has not."""
+        """Return planned runs that are not there, by name; without a plan, runs that only some approaches have."""
         there = {run.name for run in self.runs}
-        planned = [
+        planned = self.head.planned or [
             run_name(approach, one.crowd, one.disturbance, repetition)
             for one in self.situations
             for approach in self.head.approaches

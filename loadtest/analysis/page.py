@@ -131,9 +131,10 @@ def _missing(missing: list[str]) -> str:
 def _summary_note(found: Found) -> str:
     crowd = "stampede" if found.has("stampede") else "journey"
     note = f"Durations and processor time are those of the {crowd}; they count from the intended start."
-    if Situation(crowd="stampede", disturbance="redis") in found.situations:
-        runs = found.of(found.approaches[0], Situation(crowd="stampede", disturbance="redis"))
-        note += f" Redis was killed in {len(runs)} more {'run' if len(runs) == 1 else 'runs'} of each."
+    killed = Situation(crowd="stampede", disturbance="redis")
+    if killed in found.situations:
+        most = max(len(found.of(name, killed)) for name in found.approaches)
+        note += f" Redis was killed in {most} more {'run' if most == 1 else 'runs'} of each."
     return note
 
 
@@ -199,7 +200,7 @@ def _ramp(found: Found) -> str:
     return (
         f"Buys arrive at a fixed rate{during}. An arrival is bad if it failed, timed out, or had its definite answer "
         f"later than {head.late_s:g} s. A step with more than {share(head.broken_share)} bad arrivals broke the "
-        "approach, and no further step was sent. Cells: p95 of the definite answers, and the bad share."
+        "approach, and no further step was sent. Cells: p95 of the answers, and the bad share."
     )
 
 

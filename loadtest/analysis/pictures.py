@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 TIMED = ("journey", "stampede", "abuse")
 """Crowds that are shown over time."""
-UNDER_WAY = frozenset({"accepted", "paying", "queued", "processing", "awaiting_payment", "processing_payment"})
+STAGES = {
+    "accepted": "waiting",
+    "queued": "waiting",
+    "processing": "waiting",
+    "awaiting_payment": "waiting",
+    "paying": "in payment",
+    "processing_payment": "in payment",
+    "payment_unknown": "in payment",
+}
+"""What is shown for the states of orders under way, which the product and the baselines name differently."""
 
 Panels = dict[str, list[Line]]
 
@@ -120,11 +129,13 @@ def _distributions(found: Found, situation: Situation) -> list[Line]:
 
 
 def _states(run: Run) -> list[Line]:
-    states = dict.fromkeys(state for sample in run.samples for state in sample.orders)
-    # What is under way lies below what has ended.
-    ordered = sorted(states, key=lambda state: (state not in UNDER_WAY, state))
     samples = [sample for sample in run.samples if sample.at_s >= 0]
-    return [Line(label=one, points=[(sample.at_s, sample.orders.get(one, 0)) for sample in samples]) for one in ordered]
+    counts: dict[str, list[int]] = {stage: [0] * len(samples) for stage in ("waiting", "in payment", "confirmed")}
+    for at, sample in enumerate(samples):
+        for state, number in sample.orders.items():
+            counts.setdefault(STAGES.get(state, state), [0] * len(samples))[at] += number
+    times = [sample.at_s for sample in samples]
+    return [Line(label=stage, points=list(zip(times, some, strict=True))) for stage, some in counts.items()]
 
 
 def _ramp(found: Found, name: str) -> Sequence[tuple[float, float | None]]:

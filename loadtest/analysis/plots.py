@@ -164,6 +164,8 @@ def _scale(axes: Axes, *, log: bool, shares: bool) -> None:
     if shares:
         axes.set_xticks([_stretch(share) for share in SHARES], [f"{share * 100:g} %" for share in SHARES])
         axes.set_xlim(0, _stretch(SHARES[-1]))
+    else:
+        axes.xaxis.set_major_formatter(plain)
 
 
 def _stretch(share: float) -> float:

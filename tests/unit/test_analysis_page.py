@@ -371,6 +371,13 @@ def test_an_unknown_directory_fails_from_the_shell_in_one_line(tmp_path):
     assert done.stdout == ""
 
 
+def test_the_analysis_does_not_import_locust():
+    """Locust replaces sockets and threads of the process that imports it."""
+    code = "import sys, analysis.page, analysis.measure, buyer, report, fleet; sys.exit('locust' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    assert not subprocess.run(command, check=False, cwd=ROOT, env={"PYTHONPATH": "src:loadtest:."}).returncode
+
+
 def test_no_run_at_all_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(BadResults, match="no run yet"):
         page.write_page(Results(head=a_head(), runs=()), tmp_path / "analysis.md")
@@ -394,3 +401,8 @@ def test_no_run_at_all_is_refused_before_anything_is_written(tmp_path):
 )
 def test_figures_are_written_without_more_digits_than_count(unit, value, text):
     assert unit(value) == text
+
+
+def test_a_planned_run_that_no_approach_has_is_missing():
+    head = msgspec.structs.replace(an_analysis().head, planned=("lua.stampede.none.1", "lua.abuse.none.9"))
+    assert found.Found(msgspec.structs.replace(an_analysis(), head=head)).missing() == ["lua.abuse.none.9"]
