@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -55,11 +55,13 @@ REVOKE ALL ON FUNCTION
     limit_older_accepts_v1(),
     merge_intent_v1(_order_id uuid, _provider text, _reference text, _state text, _amount_minor bigint, _currency text, _refunded_minor bigint, _client_secret text, _page_url text, _due interval),
     note_ended_order_v1(),
+    note_order_event_v1(),
     note_raised_stock_v1(),
     note_raised_stock_v2(),
     note_released_buyer_v1(),
     note_reopened_order_v1(),
     note_revocation_v1(),
+    note_sold_out_v1(),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),
     notify_rows_v1(_channel text, _rows text[]),
@@ -124,6 +126,9 @@ GRANT SELECT ON order_totals TO flashsale_api;
 GRANT INSERT (order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, payment_mode, status, due_at, job_id, created_at, updated_at) ON orders TO flashsale_api;
 GRANT SELECT ON orders TO flashsale_api;
 GRANT UPDATE (status, pay_requested_at, due_at, job_id) ON orders TO flashsale_api;
+GRANT INSERT (target_id, event, order_id, order_version, product_id, facts) ON outbox TO flashsale_api;
+GRANT SELECT ON outbox TO flashsale_api;
+GRANT SELECT (target_id, events) ON outbox_targets TO flashsale_api;
 GRANT SELECT ON payment_attempts TO flashsale_api;
 GRANT INSERT (order_id, number, provider, amount_minor, currency, window_left, due_at) ON payment_intents TO flashsale_api;
 GRANT SELECT ON payment_intents TO flashsale_api;
@@ -236,6 +241,14 @@ GRANT SELECT ON order_totals TO flashsale_worker;
 GRANT UPDATE (orders, units, value_minor) ON order_totals TO flashsale_worker;
 GRANT SELECT ON orders TO flashsale_worker;
 GRANT UPDATE (status, attempt, pay_requested_at, due_at, job_id) ON orders TO flashsale_worker;
+GRANT DELETE ON outbox TO flashsale_worker;
+GRANT INSERT (target_id, event, order_id, order_version, product_id, facts) ON outbox TO flashsale_worker;
+GRANT SELECT ON outbox TO flashsale_worker;
+GRANT UPDATE (due_at, attempts, outcome, ended_at, problem) ON outbox TO flashsale_worker;
+GRANT DELETE ON outbox_targets TO flashsale_worker;
+GRANT INSERT (target_id, events) ON outbox_targets TO flashsale_worker;
+GRANT SELECT ON outbox_targets TO flashsale_worker;
+GRANT UPDATE (events) ON outbox_targets TO flashsale_worker;
 GRANT DELETE ON payment_attempts TO flashsale_worker;
 GRANT INSERT (order_id, attempt, gateway_key, amount_minor, currency) ON payment_attempts TO flashsale_worker;
 GRANT SELECT ON payment_attempts TO flashsale_worker;

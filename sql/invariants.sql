@@ -487,3 +487,80 @@ WHERE NOT EXISTS (
 )
 UNION ALL
 SELECT 'mark', count(*) <> 1 FROM order_mark AS m WHERE m.order_id <= first_order_id_v1(clock_timestamp());
+
+-- name: I26_told
+-- Each change of an order in the last day that a target wants to be told of has its message, unless the target was added
+-- within ten seconds before it. A delivered message is kept for two days at least.
+SELECT
+    e.order_id::text AS id,
+    (m.event = 'order.' || e.status) IS NOT TRUE AS bad
+FROM order_events AS e
+INNER JOIN outbox_targets AS t ON 'order.' || e.status = ANY(t.events)
+LEFT JOIN outbox AS m ON e.order_id = m.order_id AND e.version = m.order_version AND t.target_id = m.target_id
+WHERE e.at > clock_timestamp() - interval '1 day' AND e.at > t.created_at + interval '10 seconds';
+
+-- name: I26_messages
+-- Each message about an order says what the order is and was written when the order changed; a message that waits is due
+-- within two days.
+SELECT
+    m.message_id::text AS id,
+    (
+        m.message_id IS NOT NULL AND m.event = 'order.' || e.status
+        AND m.product_id = o.product_id
+        AND m.created_at BETWEEN e.at - interval '1 hour' AND e.at + interval '1 hour'
+        AND m.facts @> jsonb_build_object(
+            'order_id', o.order_id, 'user_id', o.user_id, 'product_id', o.product_id, 'product_name', o.product_name,
+            'quantity', o.quantity, 'unit_price_minor', o.unit_price_minor, 'currency', o.currency,
+            'status', e.status, 'order_version', m.order_version, 'created_at', o.created_at
+        )
+        AND m.attempts >= 0
+        AND (m.due_at IS NULL) = (m.outcome IS NOT NULL) AND (m.due_at IS NULL) = (m.ended_at IS NOT NULL)
+        AND (m.outcome IS NULL OR m.outcome IN ('delivered', 'dead'))
+        AND coalesce(m.due_at, m.created_at) < clock_timestamp() + interval '2 days'
+        AND coalesce(m.ended_at, m.created_at) BETWEEN m.created_at AND clock_timestamp()
+        AND coalesce(m.resent_at, m.created_at) BETWEEN m.created_at AND clock_timestamp()
+    ) IS NOT TRUE AS bad
+FROM outbox AS m
+INNER JOIN orders AS o ON m.order_id = o.order_id
+LEFT JOIN order_events AS e ON m.order_id = e.order_id AND m.order_version = e.version;
+
+-- name: I26_messages_whole
+-- Each message is about an order or a product that there is, and no two to one target are about the same change.
+SELECT
+    m.message_id::text AS id,
+    (
+        m.message_id IS NOT NULL AND p.product_id IS NOT NULL
+        AND (m.order_id IS NULL) = (m.order_version IS NULL)
+        AND (m.order_id IS NULL) = (m.event = 'stock.sold_out')
+        AND (m.order_id IS NULL OR EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = m.order_id))
+        AND m.facts ->> 'product_id' = m.product_id::text
+        AND m.created_at <= clock_timestamp() AND m.attempts >= 0
+        AND (m.due_at IS NULL) = (m.outcome IS NOT NULL) AND (m.due_at IS NULL) = (m.ended_at IS NOT NULL)
+        AND (m.outcome IS NULL OR m.outcome IN ('delivered', 'dead'))
+        AND coalesce(m.due_at, m.created_at) < clock_timestamp() + interval '2 days'
+        AND coalesce(m.ended_at, m.created_at) BETWEEN m.created_at AND clock_timestamp()
+        AND coalesce(m.resent_at, m.created_at) BETWEEN m.created_at AND clock_timestamp()
+        AND count(*) OVER (PARTITION BY m.message_id) = 1
+        AND (
+            m.order_id IS NULL
+            OR count(*) OVER (PARTITION BY m.order_id, m.order_version, m.target_id) = 1
+        )
+    ) IS NOT TRUE AS bad
+FROM outbox AS m
+LEFT JOIN products AS p ON m.product_id = p.product_id;
+
+-- name: I26_targets
+-- Each target is the buyers or an endpoint with its secret, wants events that there are, and was added in the past.
+SELECT
+    t.target_id AS id,
+    (
+        (t.url IS NULL) = (t.target_id = 'mail') AND (t.secret IS NULL) = (t.url IS NULL)
+        AND t.created_at <= clock_timestamp()
+        AND t.events <@ ARRAY[
+            'order.confirmed', 'order.payment_failed', 'order.expired', 'order.cancelled', 'order.refunded',
+            'stock.sold_out'
+        ]
+        AND cardinality(t.events) > 0
+        AND count(*) OVER (PARTITION BY t.target_id) = 1
+    ) IS NOT TRUE AS bad
+FROM outbox_targets AS t;

@@ -34,6 +34,7 @@ FILES = {
     "queries/intents.sql": (WORKER,),
     "queries/jobs.sql": (WORKER,),
     "queries/orders.sql": ROLES,
+    "queries/outbox.sql": (WORKER,),
     "queries/payments.sql": (WORKER,),
     "queries/products.sql": ROLES,
     "queries/schema.sql": ROLES,
@@ -53,6 +54,7 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("open_pools", "tend_units"), (WORKER,)),
     **dict.fromkeys(("begin_intent", "lose", "wait", "receive"), (API,)),
     "open_intent": ROLES,
+    **dict.fromkeys(("add_endpoint", "list_targets", "remove_endpoint", "dead_messages", "resend_messages"), ()),
     "create_admin": (),
     "set_role": (),
 }
@@ -72,7 +74,7 @@ BEGIN
 END;
 $$;"""
 
-BY_COLUMN = ("users",)
+BY_COLUMN = ("users", "outbox_targets")
 """Tables of which only the columns that are read may be read; of all tables only those that are written are written."""
 
 _NOISE = re.compile(r"--[^\n]*|'(?:[^']|'')*'")

@@ -12,6 +12,7 @@ from procrastinate.jobs import Status
 
 from flashsale.runtime.shared_metrics import Counter, Gauge
 from flashsale.usecases.figures import QUEUES
+from workers.outbox import add_outbox
 
 if TYPE_CHECKING:
     from flashsale.bootstrap import Jobs
@@ -75,6 +76,7 @@ def make_tasks() -> Blueprint:
         await jobs.wake_payments()
 
     add_upkeep(tasks)
+    add_outbox(tasks)
     return tasks
 
 

@@ -50,6 +50,7 @@ class SaleMetrics:
             _gauge("flashsale_truth_up", "1 if Postgres could be read.", 1),
             *_order_families(figures),
             *_job_families(figures),
+            *_outbox_families(figures),
             *_server_families(figures),
             *_gate_families(gates),
         ]
@@ -96,6 +97,20 @@ def _job_families(figures: Figures) -> Iterable[Metric]:
         jobs.add_metric(key, figures.jobs.get(key, 0))
         oldest.add_metric(key, figures.job_oldest_s.get(key, 0))
     return jobs, oldest
+
+
+def _outbox_families(figures: Figures) -> Iterable[Metric]:
+    label = ["target"]
+    waiting = GaugeMetricFamily("flashsale_outbox_waiting", "Messages that were not delivered yet.", labels=label)
+    dead = GaugeMetricFamily("flashsale_outbox_dead", "Messages that were given up and are kept.", labels=label)
+    oldest = GaugeMetricFamily(
+        "flashsale_outbox_oldest_seconds", "Age of the message that waits longest; 0 if none waits.", labels=label
+    )
+    for told in figures.outbox:
+        waiting.add_metric([told.target], told.waiting)
+        dead.add_metric([told.target], told.dead)
+        oldest.add_metric([told.target], told.oldest_s)
+    return waiting, dead, oldest
 
 
 def _server_families(figures: Figures) -> Iterable[Metric]:

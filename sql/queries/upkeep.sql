@@ -83,3 +83,35 @@ WITH deleted AS (
     RETURNING user_id
 )
 SELECT count(*)::integer AS revocations FROM deleted;
+
+-- name: delete_told
+-- Deletes up to $3 messages that ended with outcome $1 longer ago than $2. Gives how many.
+WITH deleted AS (
+    DELETE FROM outbox
+    WHERE message_id IN (
+        SELECT o.message_id
+        FROM outbox AS o
+        WHERE o.due_at IS NULL AND o.outcome = $1 AND o.ended_at < clock_timestamp() - $2::interval
+        LIMIT $3
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING message_id
+)
+SELECT count(*)::integer AS messages FROM deleted;
+
+-- name: delete_orphans
+-- Deletes up to $1 messages to targets that are gone: written while the target was removed. Gives how many.
+WITH deleted AS (
+    DELETE FROM outbox
+    WHERE message_id IN (
+        SELECT o.message_id
+        FROM outbox AS o
+        WHERE
+            o.due_at < clock_timestamp() - interval '1 hour'
+            AND NOT EXISTS (SELECT 1 FROM outbox_targets AS t WHERE t.target_id = o.target_id)
+        LIMIT $1
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING message_id
+)
+SELECT count(*)::integer AS messages FROM deleted;

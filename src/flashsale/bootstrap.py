@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flashsale.adapters.mail.sender import SmtpSender
 from flashsale.adapters.passwords import Argon2Passwords
 from flashsale.adapters.payments.observed import ObservedGateway
 from flashsale.adapters.payments.simulator import SimulatorGateway
@@ -23,6 +24,7 @@ from flashsale.adapters.postgres.intents import PostgresIntents
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.job_queue import JobQueue
 from flashsale.adapters.postgres.orders import PostgresOrders
+from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.schema import check_schema
@@ -31,6 +33,7 @@ from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.adapters.redis.logins import RedisLoginLimits
+from flashsale.adapters.webhooks.sender import WebhookSender
 from flashsale.domain.errors import FlashSaleError, NotReady
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
@@ -38,6 +41,7 @@ from flashsale.usecases.audit import Audit
 from flashsale.usecases.buy import Buy
 from flashsale.usecases.catalog import Catalog, CatalogFeed
 from flashsale.usecases.charge import Charge
+from flashsale.usecases.deliver import Deliver
 from flashsale.usecases.gate_audit import GateAudit
 from flashsale.usecases.halving import Postpone
 from flashsale.usecases.load_gate import LoadGate
@@ -84,6 +88,7 @@ class Jobs:
     settle_intent: SettleIntent
     take_event: TakeEvent
     wake_payments: WakePayments
+    deliver: Deliver
 
     async def check_schema(self) -> None:
         """Look whether the database has this release's schema; `NotReady` if not."""
@@ -259,6 +264,29 @@ async def open_gateway(settings: Settings, *, connections_max: int) -> AsyncIter
 
 
 @asynccontextmanager
+async def open_outbox(settings: Settings) -> AsyncIterator[PostgresOutbox]:
+    """Wire what the commands about webhooks need."""
+    database = Database(settings.postgres, name="flashsale-webhooks")
+    await database.open()
+    try:
+        yield PostgresOutbox(database)
+    finally:
+        await database.close()
+
+
+async def _open_deliver(opened: AsyncExitStack, settings: Settings, database: Database) -> Deliver:
+    """Wire the delivery of the outbox; leaving `opened` breaks deliveries off."""
+    outbox, mail = settings.outbox, settings.mail
+    url = mail.url.get_secret_value()
+    sender = WebhookSender(connections_max=outbox.concurrency * outbox.targets_max, loopback=outbox.loopback_allowed)
+    await opened.enter_async_context(sender)
+    mails = SmtpSender(url, sender=mail.sender, timeout_s=outbox.timeout_s) if url else None
+    deliver = Deliver(PostgresOutbox(database), sender, mails, outbox)
+    opened.push_async_callback(deliver.close)
+    return deliver
+
+
+@asynccontextmanager
 async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
     """Wire what a worker process runs."""
     async with AsyncExitStack() as opened:
@@ -310,10 +338,11 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                 budget_s=settings.workers.reconcile_s,
             ),
             tend_units=TendUnits(products, chunk=settings.units.chunk, ahead=settings.units.ahead),
-            tidy=Tidy(PostgresUpkeep(database)),
+            tidy=Tidy(PostgresUpkeep(database), settings.outbox),
             settle_intent=settle_intent,
             take_event=TakeEvent(intents, gateway, settings.payments, settle_intent),
             wake_payments=WakePayments(intents, limit=settings.payments.poll_limit),
+            deliver=await _open_deliver(opened, settings, database),
         )
 
 

@@ -135,6 +135,13 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(r"gate:(rate|tries)", (), "counts of a window of time that the scripts forget or overwrite"),
     Excuse(r"gate:buyers", (), "may be forgotten at any time, and a refusal by it is confirmed by Postgres"),
     Excuse(r"gate:returns", (), "which returns were counted lately; the scripts replace what is foreign"),
+    Excuse(r"outbox\.(attempts|problem|resent_at)", (), "how often and why a try failed has no second record"),
+    Excuse(r"outbox\.target_id", ("swapped",), "of two messages about one change nothing is wrong afterwards"),
+    Excuse(r"outbox\.message_id", ("changed", "swapped"), "a name that receivers compare with nothing but itself"),
+    Excuse(r"outbox\.(created_at|due_at)", ("aged", "swapped"), "a target may be away for long"),
+    Excuse(r"outbox_targets\.(url|secret)", ("changed",), "where a shop is, and its secret, have no second record"),
+    Excuse(r"outbox_targets\.created_at", ("aged", "swapped"), "the messages that are there may have been wanted then"),
+    Excuse(r"outbox_targets\.\*", ("deleted",), "an operator may have removed it"),
     Excuse(r"gate:keys", (), "a repeat that misses its lease takes another: Postgres decides by the key"),
 )
 
@@ -154,6 +161,9 @@ ONLY_WHOLE: tuple[Excuse, ...] = (
     Excuse(r"payment_attempts\.reference", (), "compared with the gateway's ledger"),
     Excuse(r"requests\.(key|fingerprint)", ("changed",), "compared with what clients sent"),
     Excuse(r"timeline\..*", (), "a server process adopts the row"),
+    Excuse(
+        r"outbox\..*", (), "messages about products are read by `flashsale audit`", lambda row: row["order_id"] is None
+    ),
     Excuse(r"(units|unit_pools)\..*", ("changed", "missing"), "rows of units are counted by `flashsale audit`"),
     Excuse(r"order_(mark|totals|stragglers)\..*", (), "compared with every order by `flashsale audit`"),
 )

@@ -16,10 +16,12 @@ from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.gate_books import PostgresGateBooks
 from flashsale.adapters.postgres.invariants import PostgresInvariants
+from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.bootstrap import open_services
 from flashsale.domain.errors import FlashSaleError, Unavailable
+from flashsale.domain.messages import MAILED, Event
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeAnswer as Answer
 from flashsale.domain.payments import ChargeOutcome
@@ -174,6 +176,15 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
         limit_per=LimitPer.EMAIL_ROOT,
     )
     sale.products = [automatic, by_buyer]
+    # A shop's endpoint and the buyers are told; added a minute ago, so that every message is missed.
+    outbox = PostgresOutbox(cast("Database", services.database))
+    await outbox.add_endpoint(
+        "wh_a", "https://shop.example/", "whsec_AA==", [event.value for event in Event], targets_max=9
+    )
+    await outbox.tell_buyers(MAILED)
+    await cast("Database", services.database).fetch(
+        _Statement("UPDATE outbox_targets SET created_at = created_at - interval '1 minute'")
+    )
     users = await add_buyers(services, 7)
     process = services.order_rows.process
     database = cast("Database", services.database)
@@ -239,10 +250,21 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     )
     await services.order_rows.end([sale.orders["expired"]], OrderStatus.EXPIRED)
     await pays.settle(sale.orders["expired"], 1)
+    await _tell(outbox)
     await sale.see()
     sale.history += [{**line, "last": True} for line in sale.history[-40:] if line["kind"] == "stock"][-4:]
     sale.history += [{"kind": "complete", "product": product.product_id} for product in sale.products]
     return sale
+
+
+async def _tell(outbox: PostgresOutbox) -> None:
+    """Deliver one message, give one up, send one again, and let one wait."""
+    ended, dead, again, waiting, *_ = await outbox.claim("wh_a", limit=9, lease_s=60)
+    await outbox.end(ended, "delivered", None)
+    await outbox.end(dead, "dead", "The endpoint answered 410.")
+    await outbox.end(again, "dead", "The endpoint answered 410.")
+    await outbox.resend(message_id=again.message_id)
+    await outbox.postpone(waiting, "The endpoint answered 503.", pause_s=60, give_up_s=600)
 
 
 class _Statement:

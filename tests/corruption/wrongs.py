@@ -59,7 +59,7 @@ SET session_replication_role = replica;
 """Corruption asks no constraint and no trigger."""
 
 COLUMNS = """
-SELECT c.table_name, c.column_name, c.data_type
+SELECT c.table_name, c.column_name, CASE WHEN c.udt_name = '_text' THEN 'names' ELSE c.data_type END
 FROM information_schema.columns AS c
 INNER JOIN information_schema.tables AS t USING (table_schema, table_name)
 WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE'
@@ -78,8 +78,9 @@ OTHER = {
     "jsonb": "'{{\"foreign\": 1}}'",
     "double precision": "coalesce({0}, 0) + 1",
     "interval": "coalesce({0}, interval '0') + interval '3 days'",
-    # The only arrays are of instants.
+    # Of instants, and of names.
     "ARRAY": "ARRAY(SELECT one + interval '3 days' FROM unnest({0}) AS one)",
+    "names": "{0} || ARRAY['x']",
 }
 INSTANT = "timestamp with time zone"
 

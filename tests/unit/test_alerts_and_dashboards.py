@@ -14,7 +14,7 @@ import flashsale.adapters.payments.observed
 import flashsale.http.metrics  # noqa: F401 - its metrics are registered
 from flashsale.domain.gate import GateState
 from flashsale.settings.groups import WorkerSettings
-from flashsale.usecases.figures import QUEUES, Figures, ProductCount
+from flashsale.usecases.figures import QUEUES, Figures, ProductCount, Told
 from workers.app import ROLES, slots
 from workers.sale_metrics import SaleMetrics
 
@@ -46,6 +46,7 @@ class Everything:
     async def read(self):
         return Figures(
             orders={}, oldest_s={}, value_minor={("confirmed", "USD"): 1}, order_s={0.5: 1.0}, jobs={}, job_oldest_s={},
+            outbox=[Told(target="mail", waiting=1, dead=0, oldest_s=1.0)],
             notify_queue_usage=0.0, connections=1, connections_max=2,
         )  # fmt: skip
 

@@ -23,6 +23,7 @@ THEIR_OWN_USER = {"prometheus": "nobody", "grafana": "grafana"}
 
 COMMENTED = {
     "auth.jwt_second_secret",
+    "mail.url",
     "stripe.secret_key",
     "stripe.webhook_secret",
     "stripe.webhook_second_secret",

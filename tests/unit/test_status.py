@@ -29,6 +29,7 @@ FIGURES = Figures(
     order_s={},
     jobs={("payments", "todo"): 3},
     job_oldest_s={("payments", "todo"): 59.0},
+    outbox=[],
     notify_queue_usage=0.0,
     connections=20,
     connections_max=100,

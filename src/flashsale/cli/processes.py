@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from pathlib import Path
 
 import click
 
@@ -64,3 +65,26 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
         uvloop.run(run())
     except (LedgerDamagedError, LedgerFailedError, LedgerLockedError, OSError) as error:
         sys.exit(f"flashsale: the gateway's ledger: {error}")
+
+
+@main.command(epilog="Example: flashsale mailbox --port 2525 --folder mail")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=2525, show_default=True, help="Port to listen on.")
+@click.option("--folder", type=click.Path(path_type=Path), required=True, help="Folder that gets a file per e-mail.")
+@click.option("--fd", type=int, help="Inherited listening socket; replaces host and port.")
+@click.option("--ready-fd", type=int, help="File descriptor that receives a line when the process is ready.")
+def mailbox(host: str, port: int, folder: Path, fd: int | None, ready_fd: int | None) -> None:
+    """Run a mail server for development, which keeps every e-mail as a file and sends none on."""
+    from flashsale.local.mailbox import installed, run_mailbox
+
+    process_settings("mailbox")
+    if not installed():
+        sys.exit("flashsale: the mail server for development needs aiosmtpd: install the group `local`.")
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run_mailbox(folder, sock=listening(host, port, fd), ready=lambda: tell_ready(ready_fd), stop=stop)
+
+    asyncio.run(run())

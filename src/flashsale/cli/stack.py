@@ -42,6 +42,7 @@ def up(data_dir: Path, api: int, orders: int, payments: int, port: int) -> None:
     """
     from rich.console import Console
 
+    from flashsale.local.mailbox import installed as mail_installed
     from flashsale.local.stack import Stack
     from flashsale.local.up import up as run_up
 
@@ -52,6 +53,7 @@ def up(data_dir: Path, api: int, orders: int, payments: int, port: int) -> None:
         api=api,
         orders=orders,
         payments=payments,
+        mail=mail_installed() and "FLASHSALE_MAIL__URL" not in os.environ,
         port=port,
         environment=_named_servers(),
         say=console.print,

@@ -34,7 +34,7 @@ DATABASE = "flashsale"
 POSTGRES_URL, OWNER_URL = "FLASHSALE_POSTGRES__URL", "FLASHSALE_POSTGRES__OWNER_URL"
 REDIS_URL = "FLASHSALE_REDIS__URL"
 
-ROLES = ("simulator", "api", "orders", "payments", "maintenance")
+ROLES = ("simulator", "mailbox", "api", "orders", "payments", "maintenance")
 """The roles other than the servers, in the order in which they are shown; all start at the same time."""
 
 _CLI = (sys.executable, "-m", "flashsale.cli")
@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "migrate": (sys.executable, "-m", "alembic", "upgrade", "head"),
     "admin": (*_CLI, "admin"),
     "simulator": (*_CLI, "simulator"),
+    "mailbox": (*_CLI, "mailbox"),
     "api": (*_CLI, "serve"),
     "orders": (*_WORKER, "orders"),
     "payments": (*_WORKER, "payments"),
@@ -66,6 +67,7 @@ class Stack:
         api: int = 2,
         orders: int = 1,
         payments: int = 1,
+        mail: bool = False,
         port: int = 8000,
         environment: Mapping[str, str] | None = None,
         postgres_url: str | None = None,
@@ -73,13 +75,21 @@ class Stack:
         commands: Mapping[str, Sequence[str]] | None = None,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        """Say how many processes of each kind; port 0 takes a free one. `say` is told of each step.
+        """Say how many processes of each kind; port 0 takes a free one. `say` is told of each step. `mail`: send
+        e-mails to buyers, to a server of the stack that keeps them in `mail_dir`.
 
         Servers named by `postgres_url` and `redis_url`, or by the settings of that name in `environment`, are used
         instead of own ones. `commands` go over COMMANDS.
         """
         self.data_dir = data_dir.resolve()
-        self.counts = {"simulator": 1, "api": api, "orders": orders, "payments": payments, "maintenance": 1}
+        self.counts = {
+            "simulator": 1,
+            "mailbox": int(mail),
+            "api": api,
+            "orders": orders,
+            "payments": payments,
+            "maintenance": 1,
+        }
         self.postgres: LocalPostgres | None = None
         self.valkey: LocalValkey | None = None
         self._port = port
@@ -131,6 +141,11 @@ class Stack:
     def environment_file(self) -> Path:
         """Where the settings of the running stack are, for a shell: `set -a; . .flashsale/environment; set +a`."""
         return self.data_dir / "environment"
+
+    @property
+    def mail_dir(self) -> Path:
+        """Where the e-mails to buyers are, a file each."""
+        return self.data_dir / "mail"
 
     @property
     def log_dir(self) -> Path:
@@ -187,7 +202,7 @@ class Stack:
                 # Nobody takes over from these API processes: there is no point in waiting for idle clients.
                 (("api",), signal.SIGINT),
                 (("orders", "payments", "maintenance"), signal.SIGTERM),
-                (("simulator",), signal.SIGTERM),
+                (("simulator", "mailbox"), signal.SIGTERM),
             ):
                 await asyncio.gather(*(child.stop(number) for role in roles for child in self._running[role].values()))
             await asyncio.gather(*(server.stop() for server in (self.postgres, self.valkey) if server is not None))
@@ -235,9 +250,10 @@ class Stack:
 
     async def _launch(self, role: str, index: int) -> Child:
         listener = self._sockets[role].fileno()
+        folder = ("--folder", str(self.mail_dir)) if role == "mailbox" else ()
         child = await start_ready(
             f"{role} {index + 1}",
-            [*self._commands[role], "--fd", str(listener)],
+            [*self._commands[role], *folder, "--fd", str(listener)],
             log_path=self.log_dir / f"{role}-{index + 1}.log",
             environment={**self.environment_of(role), "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_dir(role))},
             inherited_fds=[listener],
@@ -322,7 +338,10 @@ class Stack:
             "FLASHSALE_PAYMENTS__GATEWAY_URL": self.gateway_url,
             "FLASHSALE_PAYMENTS__GATEWAY_SECRET": self.secrets["gateway_secret"],
             "FLASHSALE_SIMULATOR__LEDGER_PATH": str(self.data_dir / "gateway-ledger.jsonl"),
+            "FLASHSALE_OUTBOX__LOOPBACK_ALLOWED": "true",
         }
+        if self.counts["mailbox"]:
+            environment["FLASHSALE_MAIL__URL"] = self.url("mailbox").replace("http://", "smtp://")
         environment[POSTGRES_URL] = self._postgres_url()
         if self.postgres is None:
             environment.setdefault(OWNER_URL, self._postgres_url())

@@ -71,6 +71,8 @@ def addresses(stack: Stack) -> Table:
     for role in ("api", "orders", "payments", "maintenance"):
         table.add_row(f"metrics: {role}", f"{stack.url(role)}/metrics")
     table.add_row("payment gateway simulator", stack.gateway_url)
+    if stack.counts["mailbox"]:
+        table.add_row("e-mails to buyers", f"{stack.mail_dir}/*.eml")
     for name, setting in (("Postgres", "FLASHSALE_POSTGRES__URL"), ("Valkey or Redis", "FLASHSALE_REDIS__URL")):
         table.add_row(name, stack.environment[setting].rpartition("@")[2].rpartition("//")[2])
     table.add_row("administrator and secrets", str(stack.data_dir / "secrets.json"))

@@ -36,6 +36,7 @@ from flashsale.settings.groups import (
     UnitSettings,
     WorkerSettings,
 )
+from flashsale.settings.outbox import MailSettings, OutboxSettings
 from flashsale.settings.simulator import SimulatorSettings
 from flashsale.settings.stripe import StripeSettings
 
@@ -60,7 +61,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     ),
     "orders": frozenset({"postgres.url", "redis.url"}),
     "payments": frozenset({"postgres.url", "redis.url", "payments.gateway_secret", "stripe.secret_key"}),
-    "maintenance": frozenset({"postgres.url", "redis.url"}),
+    "maintenance": frozenset({"postgres.url", "redis.url", "mail.url"}),
     "simulator": frozenset({"payments.gateway_secret"}),
     "migrate": frozenset({"postgres.owner_url", "postgres.api_password", "postgres.worker_password"}),
     "admin": frozenset({"postgres.owner_url"}),
@@ -68,7 +69,8 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret", "stripe.secret_key"}),
     "status": frozenset({"postgres.url", "redis.url"}),
 }
-"""The secrets of each kind of process, which gets no others. `accounts`: `flashsale buyers`, `token` and the like."""
+"""The secrets of each kind of process, which gets no others; a kind that is not named gets
+none. `accounts`: `flashsale buyers`, `token` and the like."""
 
 OPTIONAL = frozenset(
     {
@@ -79,6 +81,7 @@ OPTIONAL = frozenset(
         "stripe.secret_key",
         "stripe.webhook_secret",
         "stripe.webhook_second_secret",
+        "mail.url",
     }
 )
 """Secrets without which a process of such a kind may start."""
@@ -138,6 +141,8 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     live: LiveSettings = LiveSettings()
     http: HttpSettings = HttpSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    mail: MailSettings = Field(default_factory=MailSettings)
     simulator: SimulatorSettings = SimulatorSettings()
     log: LogSettings = LogSettings()
 
@@ -169,7 +174,7 @@ def variable(name: str) -> str:
 
 def secrets_for(process: str, environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment without the secrets that a kind of process does not need, nor the names of their files."""
-    withheld = {variable(name) for name in secret_names() if name not in SECRETS[process]}
+    withheld = {variable(name) for name in secret_names() if name not in SECRETS.get(process, ())}
     return {name: value for name, value in environment.items() if name.upper().removesuffix(FILE) not in withheld}
 
 
@@ -192,7 +197,7 @@ def read_settings(process: str) -> Settings:
         lines.append(f"{error}.")
     if "postgres.url" in given:
         given.add("postgres.owner_url")  # see its description
-    missing = SECRETS[process] - OPTIONAL - given
+    missing = SECRETS.get(process, frozenset()) - OPTIONAL - given
     if not lines:
         needed = OF_PROVIDER.get(settings.payments.provider, {}).get(process, frozenset())
         missing |= {name for name in needed if not _value(settings, name)}

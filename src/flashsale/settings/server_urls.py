@@ -118,6 +118,24 @@ def check_gateway_url(url: str) -> None:
     _check_hosts([authority], sockets=False)
 
 
+def check_mail_url(url: str) -> None:
+    """Check that a URL names a mail server; empty names none.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    if not url:
+        return
+    example = "smtp://user:password@mail.example:587 or smtps://user:password@mail.example"
+    _, authority, path, query = _split(url, ("smtp", "smtps"), example)
+    user, _, host = authority.rpartition("@")
+    if query or path not in {"", "/"}:
+        raise ValueError(f"has more than a host; expected {example}")
+    if user and not (user.partition(":")[0] and user.partition(":")[2]):
+        raise ValueError(f"has a user without a password or the reverse; expected {example}")
+    _check_hosts([host], sockets=False)
+
+
 def _split(url: str, schemes: tuple[str, ...], example: str) -> tuple[str, str, str, str]:
     """Return scheme, authority, path (with its slash) and query."""
     if url[:1] in {"'", '"', "`"} or url[-1:] in {"'", '"', "`"}:

@@ -28,6 +28,17 @@ class ProductCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The messages to one target of the outbox."""
+
+    target: str
+    waiting: int
+    dead: int
+    oldest_s: float
+    """Seconds since the message that waits longest was written; 0 if none waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """What the database counts."""
 
@@ -43,6 +54,8 @@ class Figures:
     """By queue and status."""
     job_oldest_s: dict[tuple[str, str], float]
     """By queue and status: seconds since the oldest job was deferred."""
+    outbox: Sequence[Told]
+    """Who is told of events, and what waits."""
     notify_queue_usage: float
     """Share of the server's notification queue in use, 0 to 1."""
     connections: int

@@ -9,6 +9,8 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from flashsale.settings.outbox import OutboxSettings
+
 log = structlog.get_logger(__name__)
 
 SETTLED_S = 900.0
@@ -63,6 +65,14 @@ class Upkeep(Protocol):
         """Delete webhooks that were taken and are older than that."""
         ...
 
+    async def delete_messages(self, outcome: str, *, older_s: float, limit: int) -> int:
+        """Delete messages of the outbox that ended so longer ago than that."""
+        ...
+
+    async def delete_orphans(self, *, limit: int) -> int:
+        """Delete messages of the outbox to targets that are gone."""
+        ...
+
     async def delete_revocations(self, *, older_s: float, limit: int) -> int:
         """Delete revocations older than that."""
         ...
@@ -71,9 +81,10 @@ class Upkeep(Protocol):
 class Tidy:
     """The use case."""
 
-    def __init__(self, upkeep: Upkeep) -> None:
+    def __init__(self, upkeep: Upkeep, outbox: OutboxSettings) -> None:
         """Wire it."""
         self._upkeep = upkeep
+        self._outbox = outbox
 
     async def __call__(self) -> None:
         """Carry the totals forward and delete what is past its time.
@@ -87,6 +98,7 @@ class Tidy:
         keys = await _until_done(lambda: upkeep.delete_admin_keys(older_s=ADMIN_KEYS_KEPT_S, limit=BATCH), BATCH)
         jobs = await _until_done(lambda: upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH), BATCH)
         revoked = await _until_done(lambda: upkeep.delete_revocations(older_s=REVOCATIONS_KEPT_S, limit=BATCH), BATCH)
+        await self._tidy_outbox()
         webhooks = await _until_done(lambda: upkeep.delete_webhooks(older_s=WEBHOOKS_KEPT_S, limit=BATCH), BATCH)
         if done := {
             name: rows
@@ -101,6 +113,18 @@ class Tidy:
             if rows
         }:
             log.info("tables.tidied", **done)
+
+    async def _tidy_outbox(self) -> None:
+        upkeep = self._upkeep
+        settings = self._outbox
+
+        async def delete(outcome: str, older_s: float) -> int:
+            return await _until_done(lambda: upkeep.delete_messages(outcome, older_s=older_s, limit=BATCH), BATCH)
+
+        ended = await delete("delivered", settings.kept_s) + await delete("dead", settings.dead_kept_s)
+        orphans = await _until_done(lambda: upkeep.delete_orphans(limit=BATCH), BATCH)
+        if ended or orphans:
+            log.info("outbox.tidied", messages=ended, without_target=orphans)
 
 
 async def _until_done(work: Callable[[], Awaitable[int]], limit: int) -> int:

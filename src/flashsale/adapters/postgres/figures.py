@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.orders import FINAL, OrderStatus
-from flashsale.usecases.figures import Figures, Pace, ProductCount, Sales
+from flashsale.usecases.figures import Figures, Pace, ProductCount, Sales, Told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,7 @@ class PostgresFigures:
         orders = await self._database.fetch(QUERIES["orders_by_status"])
         times = await self._database.fetch_row(QUERIES["order_times"], list(QUANTILES))
         jobs = await self._database.fetch(QUERIES["jobs_by_queue"])
+        told = await self._database.fetch(QUERIES["outbox_by_target"])
         server = await self._database.fetch_row(QUERIES["server"])
         if times is None or server is None:
             raise AssertionError
@@ -44,6 +45,7 @@ class PostgresFigures:
             order_s=dict(zip(QUANTILES, times["seconds"] or (), strict=False)),
             jobs={(row["queue"], row["status"]): row["jobs"] for row in jobs},
             job_oldest_s={(row["queue"], row["status"]): row["oldest_s"] for row in jobs},
+            outbox=[Told(**dict(row)) for row in told],
             **server,
         )
 

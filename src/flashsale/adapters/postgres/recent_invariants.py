@@ -22,7 +22,16 @@ RECENT = [
     *load("invariants_recent.sql").values(),
 ]
 
-OF_ORDERS = ("orders", "order_events", "payment_attempts", "payment_intents", "requests", "gate_returns", "units")
+OF_ORDERS = (
+    "orders",
+    "order_events",
+    "payment_attempts",
+    "payment_intents",
+    "requests",
+    "gate_returns",
+    "units",
+    "outbox",
+)
 """Tables whose rows belong to an order, by `order_id`."""
 
 ROWS = """{table} AS (

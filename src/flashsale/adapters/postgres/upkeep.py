@@ -45,6 +45,16 @@ class PostgresUpkeep:
         row = await self._database.fetch_row(QUERIES["delete_webhooks"], timedelta(seconds=older_s), limit)
         return 0 if row is None else row["webhooks"]
 
+    async def delete_messages(self, outcome: str, *, older_s: float, limit: int) -> int:
+        """Delete messages of the outbox that ended so longer ago than that; returns how many."""
+        row = await self._database.fetch_row(QUERIES["delete_told"], outcome, timedelta(seconds=older_s), limit)
+        return 0 if row is None else row["messages"]
+
+    async def delete_orphans(self, *, limit: int) -> int:
+        """Delete messages of the outbox to targets that are gone; returns how many."""
+        row = await self._database.fetch_row(QUERIES["delete_orphans"], limit)
+        return 0 if row is None else row["messages"]
+
     async def delete_revocations(self, *, older_s: float, limit: int) -> int:
         """Delete revocations older than that; returns how many."""
         row = await self._database.fetch_row(QUERIES["delete_revocations"], timedelta(seconds=older_s), limit)

@@ -1,0 +1,81 @@
+"""Makes an e-mail of a message: text and HTML, from the files in `messages/`."""
+
+from __future__ import annotations
+
+import html
+import tomllib
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import idna
+
+from flashsale.domain.emails import email_key
+from flashsale.domain.messages import total_of
+
+if TYPE_CHECKING:
+    from flashsale.domain.messages import Message
+
+HERE = Path(__file__).parent
+LANGUAGE = "en"
+
+
+@cache
+def texts(language: str) -> dict[str, Any]:
+    """Read the messages of a language."""
+    return tomllib.loads((HERE / "messages" / f"{language}.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def _layout() -> Template:
+    return Template((HERE / "layout.html").read_text(encoding="utf-8"))
+
+
+def mail_of(message: Message, *, sender: str, address: str) -> EmailMessage:
+    """Return the e-mail to one address.
+
+    Raises:
+        ValueError: if the address is not exactly one, or cannot be written.
+    """
+    if email_key(address) is None:
+        raise ValueError("not one address")
+    facts = message.facts
+    known = texts(LANGUAGE)
+    values = {
+        "product": " ".join(str(facts["product_name"]).split()),
+        "quantity": str(facts["quantity"]),
+        "total": str(total_of(facts)),
+        "currency": facts["currency"],
+        "order": facts["order_id"],
+    }
+    told = known[message.event]
+    subject = Template(told["subject"]).substitute(values)
+    paragraphs = [Template(one).substitute(values) for one in told["paragraphs"]]
+    mail = EmailMessage(policy=SMTP)
+    mail["From"] = Address(addr_spec=sender)
+    mail["To"] = Address(addr_spec=_ascii_domain(address))
+    mail["Subject"] = subject
+    mail["Date"] = format_datetime(message.created_at)
+    # The same at each try: mailboxes show one of several.
+    mail["Message-ID"] = f"<{message.message_id}@{sender.rpartition('@')[2]}>"
+    # No out-of-office answers: RFC 3834.
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content("\n\n".join([*paragraphs, "-- \n" + known["footer"]]) + "\n")
+    page = _layout().substitute(
+        language=LANGUAGE,
+        subject=html.escape(subject),
+        paragraphs="\n".join(f"<p>{html.escape(one)}</p>" for one in paragraphs),
+        footer=html.escape(known["footer"]),
+    )
+    mail.add_alternative(page, subtype="html")
+    return mail
+
+
+def _ascii_domain(address: str) -> str:
+    local, _, domain = address.rpartition("@")
+    return address if domain.isascii() else f"{local}@{idna.encode(domain, uts46=True).decode()}"

@@ -1,0 +1,128 @@
+"""The outbox: `sql/queries/outbox.sql`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from flashsale.adapters.postgres.queries import load
+from flashsale.domain.messages import Event, Message, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from flashsale.adapters.postgres.database import Database
+
+QUERIES = load("queries/outbox.sql")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedTarget:
+    """A target as its operator sees it: without the secret."""
+
+    target_id: str
+    url: str | None
+    events: Sequence[str]
+    created_at: datetime
+    waiting: int
+    dead: int
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadMessage:
+    """A message that was given up."""
+
+    message_id: UUID
+    target_id: str
+    event: str
+    order_id: UUID | None
+    product_id: int
+    created_at: datetime
+    ended_at: datetime
+    attempts: int
+    problem: str | None
+
+
+class PostgresOutbox:
+    """Implements `usecases.deliver.OutboxRows`."""
+
+    def __init__(self, database: Database) -> None:
+        """Work through this pool."""
+        self._database = database
+
+    async def tell_buyers(self, events: Sequence[str]) -> None:
+        """Make the buyers a target of these events, or no target if there are none."""
+        if events:
+            await self._database.fetch(QUERIES["tell_buyers"], [str(event) for event in events])
+        else:
+            await self._database.fetch(QUERIES["tell_no_buyer"])
+
+    async def waiting_targets(self) -> Sequence[Target]:
+        """List the targets with a message that is due."""
+        rows = await self._database.fetch(QUERIES["waiting_targets"])
+        return [Target(target_id=row["target_id"], url=row["url"], secret=row["secret"]) for row in rows]
+
+    async def claim(self, target_id: str, *, limit: int, lease_s: float) -> Sequence[Message]:
+        """Begin a try of messages that are due."""
+        rows = await self._database.fetch(QUERIES["claim_messages"], target_id, limit, timedelta(seconds=lease_s))
+        return [
+            Message(
+                message_id=row["message_id"],
+                event=Event(row["event"]),
+                order_id=row["order_id"],
+                facts=json.loads(row["facts"]),
+                created_at=row["created_at"],
+                attempts=row["attempts"],
+            )
+            for row in rows
+        ]
+
+    async def end(self, message: Message, outcome: str, problem: str | None) -> None:
+        """End a message, unless a later try began."""
+        await self._database.fetch(QUERIES["end_message"], message.message_id, message.attempts, outcome, problem)
+
+    async def postpone(self, message: Message, problem: str, *, pause_s: float, give_up_s: float) -> bool:
+        """Let a message wait, unless a later try began; False if it gave up instead."""
+        row = await self._database.fetch_row(
+            QUERIES["postpone_message"],
+            message.message_id,
+            message.attempts,
+            timedelta(seconds=pause_s),
+            problem,
+            timedelta(seconds=give_up_s),
+        )
+        return row is None or row["outcome"] is None
+
+    async def addresses(self, order_ids: Sequence[UUID]) -> Mapping[UUID, str]:
+        """Give the e-mail address of each order's buyer."""
+        rows = await self._database.fetch(QUERIES["buyer_addresses"], list(order_ids))
+        return {row["order_id"]: row["email"] for row in rows}
+
+    async def add_endpoint(
+        self, target_id: str, url: str, secret: str, events: Sequence[str], *, targets_max: int
+    ) -> bool:
+        """Add an endpoint; False if there are as many targets as there may be."""
+        added = await self._database.fetch(QUERIES["add_endpoint"], target_id, url, secret, list(events), targets_max)
+        return bool(added)
+
+    async def targets(self) -> Sequence[ListedTarget]:
+        """List the targets, the oldest first."""
+        return [ListedTarget(**dict(row)) for row in await self._database.fetch(QUERIES["list_targets"])]
+
+    async def remove_endpoint(self, target_id: str) -> bool:
+        """Remove an endpoint with its messages; False if there is none."""
+        return bool(await self._database.fetch(QUERIES["remove_endpoint"], target_id))
+
+    async def dead(self, target_id: str | None, *, limit: int) -> Sequence[DeadMessage]:
+        """List dead messages, the newest first."""
+        rows = await self._database.fetch(QUERIES["dead_messages"], target_id, limit)
+        return [DeadMessage(**dict(row)) for row in rows]
+
+    async def resend(self, *, message_id: UUID | None = None, target_id: str | None = None) -> int:
+        """Make a message that ended due again, or all dead ones of a target; returns how many."""
+        return len(await self._database.fetch(QUERIES["resend_messages"], message_id, target_id))

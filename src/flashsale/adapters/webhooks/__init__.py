@@ -1,0 +1,1 @@
+"""Webhooks to the shop's endpoints."""

@@ -1,0 +1,182 @@
+"""Deliver what the outbox holds: to the shop's endpoints and to buyers, at least once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from flashsale.domain.errors import FlashSaleError
+from flashsale.domain.messages import MAILED, Failure, pause_s
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from flashsale.domain.messages import Message, Target
+    from flashsale.settings.outbox import OutboxSettings
+
+log = structlog.get_logger(__name__)
+
+LEASE_MARGIN_S = 20.0
+"""Time beyond the time-out after which a try that was begun counts as lost with its process."""
+
+AWAY_AFTER = 3
+"""Failures in a row after which a target gets one message at a time, until one arrives."""
+
+
+class OutboxRows(Protocol):
+    """The outbox in Postgres."""
+
+    async def tell_buyers(self, events: Sequence[str]) -> None:
+        """Make the buyers a target of these events, or no target if there are none."""
+        ...
+
+    async def waiting_targets(self) -> Sequence[Target]:
+        """List the targets with a message that is due."""
+        ...
+
+    async def claim(self, target_id: str, *, limit: int, lease_s: float) -> Sequence[Message]:
+        """Begin a try of messages that are due, in the order of their orders' changes."""
+        ...
+
+    async def end(self, message: Message, outcome: str, problem: str | None) -> None:
+        """End a message, unless a later try began."""
+        ...
+
+    async def postpone(self, message: Message, problem: str, *, pause_s: float, give_up_s: float) -> bool:
+        """Let a message wait, unless a later try began; False if it gave up instead."""
+        ...
+
+    async def addresses(self, order_ids: Sequence[UUID]) -> Mapping[UUID, str]:
+        """Give the e-mail address of each order's buyer."""
+        ...
+
+
+class EndpointSender(Protocol):
+    """Sends webhooks."""
+
+    async def send(self, target: Target, message: Message) -> Failure | None:
+        """Send a message to an endpoint; None if the endpoint took it."""
+        ...
+
+
+class MailSender(Protocol):
+    """Sends e-mails."""
+
+    async def send(self, address: str, message: Message) -> Failure | None:
+        """Send a message to a buyer; None if the mail server took it."""
+        ...
+
+
+class Deliver:
+    """The use case. Each target has a task of its own, so a slow or dead target delays no other."""
+
+    def __init__(
+        self, rows: OutboxRows, endpoints: EndpointSender, mails: MailSender | None, settings: OutboxSettings
+    ) -> None:
+        """Wire it; without `mails` no buyer is told."""
+        self._rows = rows
+        self._endpoints = endpoints
+        self._mails = mails
+        self._settings = settings
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, int] = {}
+        self._buyers_set = False
+
+    async def __call__(self) -> None:
+        """Begin to deliver to each target that has a message that is due; does not wait for deliveries.
+
+        Raises:
+            Unavailable: if Postgres is away.
+        """
+        if not self._buyers_set:
+            await self._rows.tell_buyers(MAILED if self._mails else ())
+            self._buyers_set = True
+        targets = await self._rows.waiting_targets()
+        for target in targets:
+            if target.target_id not in self._running:
+                task = asyncio.create_task(self._serve(target))
+                self._running[target.target_id] = task
+                task.add_done_callback(partial(self._done, target.target_id))
+
+    def _done(self, name: str, _: asyncio.Task[None]) -> None:
+        del self._running[name]
+
+    async def idle(self) -> None:
+        """Wait until nothing is on its way."""
+        while self._running:
+            await asyncio.gather(*self._running.values())
+
+    async def close(self) -> None:
+        """Break off deliveries; their messages are due again when their leases end."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _serve(self, target: Target) -> None:
+        """Send to one target until nothing is due."""
+        settings = self._settings
+        lease_s = settings.timeout_s + LEASE_MARGIN_S
+        try:
+            while True:
+                away = self._failures.get(target.target_id, 0) >= AWAY_AFTER
+                limit = 1 if away else settings.concurrency
+                messages = await self._rows.claim(target.target_id, limit=limit, lease_s=lease_s)
+                if not messages:
+                    return
+                addresses = (
+                    await self._rows.addresses([one.order_id for one in messages if one.order_id])
+                    if target.url is None
+                    else {}
+                )
+                await asyncio.gather(*(self._deliver(target, one, addresses) for one in messages))
+        except FlashSaleError as error:
+            log.warning("outbox.interrupted", target=target.target_id, reason=error.detail)
+
+    async def _deliver(self, target: Target, message: Message, addresses: Mapping[UUID, str]) -> None:
+        failure = await self._send(target, message, addresses)
+        name = target.target_id
+        said = {"target": name, "message_id": str(message.message_id), "message_event": message.event}
+        if failure is None:
+            self._failures.pop(name, None)
+            await self._rows.end(message, "delivered", None)
+            log.info("outbox.delivered", **said, attempts=message.attempts)
+            return
+        if failure.final:
+            await self._rows.end(message, "dead", failure.problem)
+            log.warning("outbox.dead", **said, problem=failure.problem)
+            return
+        self._failures[name] = self._failures.get(name, 0) + 1
+        settings = self._settings
+        wait_s = pause_s(
+            message.attempts,
+            first_s=settings.retry_s,
+            longest_s=settings.retry_max_s,
+            luck=random.random(),  # noqa: S311 - spreads retries
+        )
+        waits = await self._rows.postpone(message, failure.problem, pause_s=wait_s, give_up_s=settings.give_up_s)
+        if waits:
+            log.info("outbox.failed", **said, attempts=message.attempts, problem=failure.problem)
+        else:
+            log.warning("outbox.dead", **said, problem=failure.problem)
+
+    async def _send(self, target: Target, message: Message, addresses: Mapping[UUID, str]) -> Failure | None:
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                if target.url is not None:
+                    return await self._endpoints.send(target, message)
+                address = addresses.get(message.order_id) if message.order_id else None
+                if address is None or self._mails is None:
+                    return Failure(problem="The buyer has no account any more.", final=self._mails is not None)
+                return await self._mails.send(address, message)
+        except TimeoutError:
+            return Failure(problem=f"No answer within {self._settings.timeout_s:g} s.")
+        except Exception as error:
+            # One message that nobody thought of must not keep the others back.
+            log.exception("outbox.broken", target=target.target_id, message_id=str(message.message_id))
+            return Failure(problem=f"It could not be sent ({type(error).__name__}).")
