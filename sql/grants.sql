@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -26,6 +26,7 @@ REVOKE ALL ON FUNCTION
     begin_payments_v2(_order_ids uuid[], _due interval),
     begin_payments_v3(_order_ids uuid[], _due interval),
     begin_payments_v4(_order_ids uuid[], _due interval),
+    begin_refund_v1(_order_id uuid, _due interval),
     carry_orders_v1(_settled interval, _limit integer),
     change_allotment_v1(_product_id integer, _change integer, _most integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
@@ -39,6 +40,7 @@ REVOKE ALL ON FUNCTION
     defer_intent_jobs_v1(_order_ids uuid[], _numbers integer[]),
     defer_order_job_v1(_order_ids uuid[]),
     defer_payment_jobs_v1(_order_ids uuid[]),
+    defer_refund_jobs_v1(_order_ids uuid[]),
     email_key_v1(_email text),
     email_root_v1(_email_key text),
     end_orders_v1(_order_ids uuid[], _status text),
@@ -47,6 +49,7 @@ REVOKE ALL ON FUNCTION
     finish_payments_v2(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
     first_order_id_v1(_at timestamp with time zone),
     guard_order_transition_v1(),
+    guard_order_transition_v2(),
     hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
     intent_rank_v1(_state text),
     keep_product_terms_v1(),
@@ -54,10 +57,12 @@ REVOKE ALL ON FUNCTION
     limit_id_v1(_email_key text, _email text),
     limit_older_accepts_v1(),
     merge_intent_v1(_order_id uuid, _provider text, _reference text, _state text, _amount_minor bigint, _currency text, _refunded_minor bigint, _client_secret text, _page_url text, _due interval),
+    miss_refund_v1(_order_id uuid, _number integer, _attempt integer, _outcome text, _sent boolean, _problem text, _retry_after interval),
     note_ended_order_v1(),
     note_order_event_v1(),
     note_raised_stock_v1(),
     note_raised_stock_v2(),
+    note_refund_v1(_order_id uuid, _key text, _reference text, _state text, _amount_minor bigint, _currency text, _problem text, _retry_after interval),
     note_released_buyer_v1(),
     note_reopened_order_v1(),
     note_revocation_v1(),
@@ -67,6 +72,7 @@ REVOKE ALL ON FUNCTION
     notify_rows_v1(_channel text, _rows text[]),
     open_intent_v1(_order_id uuid, _number integer, _reference text, _amount_minor bigint, _currency text, _client_secret text, _page_url text, _due interval),
     order_transition_allowed_v1(_from text, _to text),
+    order_transition_allowed_v2(_from text, _to text),
     password_hash_v1(_user_id uuid),
     postpone_order_v1(_order_id uuid, _job text, _problem text, _pause interval, _pause_max interval),
     process_orders_v1(_order_ids uuid[], _payment_due interval),
@@ -94,8 +100,10 @@ REVOKE ALL ON FUNCTION
     release_units_v1(_order_ids uuid[]),
     release_units_v2(_order_ids uuid[]),
     request_payment_v1(_order_id uuid, _due interval),
+    request_refund_v1(_order_id uuid, _amount_minor bigint, _restock boolean, _reason text, _requested_by uuid, _due interval),
     set_allotment_v1(_product_id integer, _allotment integer),
     set_allotment_v2(_product_id integer, _allotment integer),
+    settle_refunds_v1(_order_id uuid),
     sweep_orders_v1(_limit integer, _due interval),
     sweep_orders_v2(_order_ids uuid[], _due interval, _patience interval),
     take_webhook_v1(_provider text, _event_id text, _type text, _reference text, _due interval),
@@ -103,12 +111,13 @@ REVOKE ALL ON FUNCTION
     void_requests_v1(_order_ids uuid[]),
     void_requests_v2(_order_ids uuid[]),
     void_requests_v3(_order_ids uuid[], _patience interval),
-    wake_payments_v1(_intents_max integer, _events_max integer, _due interval)
+    wake_payments_v1(_intents_max integer, _events_max integer, _due interval),
+    wake_refunds_v1(_limit integer, _due interval)
 FROM PUBLIC, flashsale_api, flashsale_worker;
 
 GRANT INSERT (user_id, key, fingerprint) ON admin_requests TO flashsale_api;
 GRANT SELECT ON admin_requests TO flashsale_api;
-GRANT UPDATE (product_id, status, tag, body) ON admin_requests TO flashsale_api;
+GRANT UPDATE (product_id, status, tag, body, refund_number) ON admin_requests TO flashsale_api;
 GRANT SELECT ON alembic_version TO flashsale_api;
 GRANT INSERT (product_id, user_id, units, limit_id) ON buyer_units TO flashsale_api;
 GRANT SELECT ON buyer_units TO flashsale_api;
@@ -125,7 +134,7 @@ GRANT SELECT ON order_stragglers TO flashsale_api;
 GRANT SELECT ON order_totals TO flashsale_api;
 GRANT INSERT (order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, payment_mode, status, due_at, job_id, created_at, updated_at) ON orders TO flashsale_api;
 GRANT SELECT ON orders TO flashsale_api;
-GRANT UPDATE (status, pay_requested_at, due_at, job_id) ON orders TO flashsale_api;
+GRANT UPDATE (status, pay_requested_at, due_at, job_id, refunded_minor, restocked) ON orders TO flashsale_api;
 GRANT INSERT (target_id, event, order_id, order_version, product_id, facts) ON outbox TO flashsale_api;
 GRANT SELECT ON outbox TO flashsale_api;
 GRANT SELECT (target_id, events) ON outbox_targets TO flashsale_api;
@@ -150,6 +159,8 @@ GRANT INSERT ON product_terms TO flashsale_api;
 GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at, limit_per) ON products TO flashsale_api;
 GRANT SELECT ON products TO flashsale_api;
 GRANT UPDATE (name, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at, limit_per) ON products TO flashsale_api;
+GRANT INSERT (order_id, number, refund_key, amount_minor, currency, restock, reason, requested_by, due_at, job_id) ON refunds TO flashsale_api;
+GRANT SELECT ON refunds TO flashsale_api;
 GRANT DELETE ON requests TO flashsale_api;
 GRANT INSERT (order_id, kind, user_id, key, fingerprint) ON requests TO flashsale_api;
 GRANT SELECT ON requests TO flashsale_api;
@@ -192,6 +203,7 @@ GRANT EXECUTE ON FUNCTION
     defer_event_jobs_v1(_providers text[], _event_ids text[], _references text[]),
     defer_order_job_v1(_order_ids uuid[]),
     defer_payment_jobs_v1(_order_ids uuid[]),
+    defer_refund_jobs_v1(_order_ids uuid[]),
     email_key_v1(_email text),
     email_root_v1(_email_key text),
     end_orders_v1(_order_ids uuid[], _status text),
@@ -205,13 +217,16 @@ GRANT EXECUTE ON FUNCTION
     notify_rows_v1(_channel text, _rows text[]),
     open_intent_v1(_order_id uuid, _number integer, _reference text, _amount_minor bigint, _currency text, _client_secret text, _page_url text, _due interval),
     order_transition_allowed_v1(_from text, _to text),
+    order_transition_allowed_v2(_from text, _to text),
     password_hash_v1(_user_id uuid),
     procrastinate_defer_jobs_v1(jobs procrastinate_job_to_defer_v1[]),
     release_units_v1(_order_ids uuid[]),
     release_units_v2(_order_ids uuid[]),
     request_payment_v1(_order_id uuid, _due interval),
+    request_refund_v1(_order_id uuid, _amount_minor bigint, _restock boolean, _reason text, _requested_by uuid, _due interval),
     set_allotment_v1(_product_id integer, _allotment integer),
     set_allotment_v2(_product_id integer, _allotment integer),
+    settle_refunds_v1(_order_id uuid),
     take_webhook_v1(_provider text, _event_id text, _type text, _reference text, _due interval),
     tend_units_v1(_product_id integer, _most integer),
     void_requests_v1(_order_ids uuid[]),
@@ -221,7 +236,7 @@ TO flashsale_api;
 
 GRANT DELETE ON admin_requests TO flashsale_worker;
 GRANT SELECT ON admin_requests TO flashsale_worker;
-GRANT UPDATE (created_at) ON admin_requests TO flashsale_worker;
+GRANT UPDATE (refund_number) ON admin_requests TO flashsale_worker;
 GRANT SELECT ON alembic_version TO flashsale_worker;
 GRANT SELECT ON buyer_units TO flashsale_worker;
 GRANT UPDATE (units, limit_id) ON buyer_units TO flashsale_worker;
@@ -240,7 +255,7 @@ GRANT INSERT ON order_totals TO flashsale_worker;
 GRANT SELECT ON order_totals TO flashsale_worker;
 GRANT UPDATE (orders, units, value_minor) ON order_totals TO flashsale_worker;
 GRANT SELECT ON orders TO flashsale_worker;
-GRANT UPDATE (status, attempt, pay_requested_at, due_at, job_id) ON orders TO flashsale_worker;
+GRANT UPDATE (status, attempt, pay_requested_at, due_at, job_id, refunded_minor, restocked, disputed) ON orders TO flashsale_worker;
 GRANT DELETE ON outbox TO flashsale_worker;
 GRANT INSERT (target_id, event, order_id, order_version, product_id, facts) ON outbox TO flashsale_worker;
 GRANT SELECT ON outbox TO flashsale_worker;
@@ -284,6 +299,9 @@ GRANT INSERT ON product_terms TO flashsale_worker;
 GRANT SELECT ON product_terms TO flashsale_worker;
 GRANT SELECT ON products TO flashsale_worker;
 GRANT UPDATE (epoch) ON products TO flashsale_worker;
+GRANT INSERT (order_id, number, amount_minor, currency, restock, reason, state, reference, created_at, finished_at) ON refunds TO flashsale_worker;
+GRANT SELECT ON refunds TO flashsale_worker;
+GRANT UPDATE (state, attempt, sent, reference, problem, due_at, job_id, finished_at) ON refunds TO flashsale_worker;
 GRANT DELETE ON requests TO flashsale_worker;
 GRANT INSERT (order_id, kind) ON requests TO flashsale_worker;
 GRANT SELECT ON requests TO flashsale_worker;
@@ -314,6 +332,7 @@ GRANT EXECUTE ON FUNCTION
     begin_payments_v2(_order_ids uuid[], _due interval),
     begin_payments_v3(_order_ids uuid[], _due interval),
     begin_payments_v4(_order_ids uuid[], _due interval),
+    begin_refund_v1(_order_id uuid, _due interval),
     carry_orders_v1(_settled interval, _limit integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
@@ -322,6 +341,7 @@ GRANT EXECUTE ON FUNCTION
     defer_intent_jobs_v1(_order_ids uuid[], _numbers integer[]),
     defer_order_job_v1(_order_ids uuid[]),
     defer_payment_jobs_v1(_order_ids uuid[]),
+    defer_refund_jobs_v1(_order_ids uuid[]),
     email_key_v1(_email text),
     email_root_v1(_email_key text),
     end_orders_v1(_order_ids uuid[], _status text),
@@ -333,11 +353,14 @@ GRANT EXECUTE ON FUNCTION
     intent_rank_v1(_state text),
     limit_id_v1(_email_key text, _email text),
     merge_intent_v1(_order_id uuid, _provider text, _reference text, _state text, _amount_minor bigint, _currency text, _refunded_minor bigint, _client_secret text, _page_url text, _due interval),
+    miss_refund_v1(_order_id uuid, _number integer, _attempt integer, _outcome text, _sent boolean, _problem text, _retry_after interval),
+    note_refund_v1(_order_id uuid, _key text, _reference text, _state text, _amount_minor bigint, _currency text, _problem text, _retry_after interval),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),
     notify_rows_v1(_channel text, _rows text[]),
     open_intent_v1(_order_id uuid, _number integer, _reference text, _amount_minor bigint, _currency text, _client_secret text, _page_url text, _due interval),
     order_transition_allowed_v1(_from text, _to text),
+    order_transition_allowed_v2(_from text, _to text),
     postpone_order_v1(_order_id uuid, _job text, _problem text, _pause interval, _pause_max interval),
     process_orders_v1(_order_ids uuid[], _payment_due interval),
     process_orders_v2(_order_ids uuid[], _payment_due interval),
@@ -354,11 +377,13 @@ GRANT EXECUTE ON FUNCTION
     procrastinate_update_heartbeat_v1(worker_id bigint),
     release_units_v1(_order_ids uuid[]),
     release_units_v2(_order_ids uuid[]),
+    settle_refunds_v1(_order_id uuid),
     sweep_orders_v1(_limit integer, _due interval),
     sweep_orders_v2(_order_ids uuid[], _due interval, _patience interval),
     tend_units_v1(_product_id integer, _most integer),
     void_requests_v1(_order_ids uuid[]),
     void_requests_v2(_order_ids uuid[]),
     void_requests_v3(_order_ids uuid[], _patience interval),
-    wake_payments_v1(_intents_max integer, _events_max integer, _due interval)
+    wake_payments_v1(_intents_max integer, _events_max integer, _due interval),
+    wake_refunds_v1(_limit integer, _due interval)
 TO flashsale_worker;

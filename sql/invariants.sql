@@ -31,8 +31,8 @@ FULL JOIN unit_pools AS o ON coalesce(p.product_id, l.product_id, c.product_id) 
 FULL JOIN stock_raises AS s ON coalesce(p.product_id, l.product_id, c.product_id, o.product_id) = s.product_id;
 
 -- name: I2_owners
--- Each order that is live, confirmed or being refunded owns exactly its quantity of units of its product. No other
--- order that was not refunded owns a unit, and each owned unit belongs to an order.
+-- Each order that is live, confirmed or refunded owns exactly its quantity of units of its product, unless its refund
+-- released them. No other order owns a unit, and each owned unit belongs to an order.
 WITH owned AS (
     SELECT u.order_id, count(*) AS units, min(u.product_id) AS lowest, max(u.product_id) AS highest
     FROM units AS u
@@ -43,7 +43,8 @@ SELECT
     coalesce(o.order_id, w.order_id)::text AS id,
     (
         coalesce(w.units, 0) = CASE
-            WHEN o.status IN ('payment_failed', 'expired', 'cancelled', 'failed') THEN 0 ELSE o.quantity
+            WHEN o.status IN ('payment_failed', 'expired', 'cancelled', 'failed') OR o.restocked THEN 0
+            ELSE o.quantity
         END
         AND coalesce(w.lowest, o.product_id) = o.product_id AND coalesce(w.highest, o.product_id) = o.product_id
     ) IS NOT TRUE AS bad
@@ -69,7 +70,7 @@ followed AS (
             WHEN s.version_before IS NULL THEN s.version = 1 AND s.status = 'queued'
             ELSE
                 s.version = s.version_before + 1 AND s.at >= s.at_before
-                AND order_transition_allowed_v1(s.status_before, s.status)
+                AND order_transition_allowed_v2(s.status_before, s.status)
         END) IS TRUE) AS sound
     FROM steps AS s
     GROUP BY s.order_id
@@ -138,14 +139,69 @@ SELECT a.order_id::text, true
 FROM payment_attempts AS a
 WHERE NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = a.order_id);
 
+-- name: I7_refunds
+-- What is back of an order is the sum of its refunds that succeeded, and at most its price: the whole price of a refunded
+-- order and less of a confirmed one. An order whose refund is pending waits for what is left. Each refund belongs to a
+-- paid order, under its own key if it was asked for here. Units were released if and only if the refund that completed
+-- the price says so.
+WITH given AS (
+    SELECT
+        r.order_id, count(*) AS refunds, max(r.number) AS newest,
+        coalesce(sum(r.amount_minor) FILTER (WHERE r.state = 'succeeded'), 0) AS refunded_minor,
+        coalesce(sum(r.amount_minor) FILTER (WHERE r.state = 'pending'), 0) AS pending_minor,
+        count(*) FILTER (WHERE r.state = 'pending') AS pending,
+        coalesce(bool_or(r.restock) FILTER (WHERE r.state = 'succeeded'), false) AS restocked,
+        bool_and((
+            r.number > 0 AND r.amount_minor > 0 AND r.currency = o.currency
+            AND r.amount_minor <= o.unit_price_minor * o.quantity
+            AND r.state IN ('pending', 'succeeded', 'failed') AND r.restock IS NOT NULL AND r.sent IS NOT NULL
+            AND (r.requested_by IS NULL) = (r.refund_key IS NULL)
+            AND coalesce(r.refund_key = r.order_id || ':refund:' || r.number, r.state = 'succeeded')
+            AND (r.state <> 'succeeded' OR r.reference IS NOT NULL)
+            AND (r.state = 'pending') = (r.finished_at IS NULL) AND (r.state = 'pending') = (r.due_at IS NOT NULL)
+            AND (r.state = 'pending' OR r.job_id IS NULL)
+            AND r.attempt >= 0 AND length(r.reason) > 0
+            AND r.created_at > o.created_at AND r.created_at <= coalesce(r.finished_at, clock_timestamp())
+            AND coalesce(r.finished_at <= clock_timestamp(), true)
+        ) IS TRUE) AS sound
+    FROM refunds AS r
+    INNER JOIN orders AS o ON r.order_id = o.order_id
+    GROUP BY r.order_id
+)
+SELECT
+    o.order_id::text AS id,
+    (
+        o.refunded_minor = coalesce(g.refunded_minor, 0) AND coalesce(g.sound, true)
+        AND coalesce(g.refunds = g.newest AND g.pending <= 1, true) AND o.disputed IS NOT NULL
+        AND o.restocked = (o.status = 'refunded' AND coalesce(g.restocked, false))
+        AND CASE o.status
+            WHEN 'refunded' THEN o.refunded_minor = o.unit_price_minor * o.quantity AND g.pending = 0
+            WHEN 'refund_pending'
+                THEN
+                    g.pending = 1 AND o.refunded_minor < o.unit_price_minor * o.quantity
+                    AND o.refunded_minor + g.pending_minor >= o.unit_price_minor * o.quantity
+            WHEN 'confirmed'
+                THEN
+                    o.refunded_minor + coalesce(g.pending_minor, 0) < o.unit_price_minor * o.quantity
+                    AND coalesce(NOT g.restocked, true)
+            ELSE g.refunds IS NULL
+        END
+    ) IS NOT TRUE AS bad
+FROM orders AS o
+LEFT JOIN given AS g ON o.order_id = g.order_id
+UNION ALL
+SELECT r.order_id::text, true
+FROM refunds AS r
+WHERE NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = r.order_id);
+
 -- name: I8_buyers_whole
--- Per buyer and product: the count equals the sum of the quantities of orders that hold units, so each ended order
--- released its units exactly once.
+-- Per buyer and product: the count equals the sum of the quantities of orders that hold units, so each order that ended
+-- unconfirmed, and each that was refunded with its units, released them exactly once.
 WITH held AS (
     SELECT
         o.product_id, o.user_id,
         coalesce(sum(o.quantity) FILTER (
-            WHERE o.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed')
+            WHERE o.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed') AND NOT o.restocked
         ), 0) AS units
     FROM orders AS o
     GROUP BY o.product_id, o.user_id
@@ -159,11 +215,11 @@ FROM buyer_units AS b
 FULL JOIN held AS h ON b.product_id = h.product_id AND b.user_id = h.user_id;
 
 -- name: I8_returns
--- Each return to the gate belongs to an order that ended unconfirmed, under the epoch of the gate.
+-- Each return to the gate belongs to an order that released its units, under the epoch of the gate.
 SELECT
     r.order_id::text AS id,
     (
-        o.status IN ('payment_failed', 'expired', 'cancelled', 'failed')
+        (o.status IN ('payment_failed', 'expired', 'cancelled', 'failed') OR o.restocked)
         AND (r.product_id, r.user_id, r.quantity, r.epoch) = (o.product_id, o.user_id, o.quantity, p.epoch)
     ) IS NOT TRUE AS bad
 FROM gate_returns AS r
@@ -214,7 +270,7 @@ limited AS (
 ),
 bought AS (
     SELECT
-        o.product_id, o.user_id, o.order_id, o.quantity, o.created_at, l.least_limit,
+        o.product_id, o.user_id, o.order_id, o.quantity, o.created_at, o.restocked, l.least_limit,
         CASE WHEN l.by_root THEN limit_id_v1(u.email_key, u.email) ELSE o.user_id END AS buyer_id
     FROM orders AS o
     INNER JOIN limited AS l ON o.product_id = l.product_id
@@ -233,7 +289,10 @@ changes AS (
     INNER JOIN bought AS o ON f.product_id = o.product_id AND f.buyer_id = o.buyer_id
     INNER JOIN order_events AS e
         ON o.order_id = e.order_id
-        AND (e.version = 1 OR e.status IN ('payment_failed', 'expired', 'cancelled', 'failed'))
+        AND (
+            e.version = 1 OR e.status IN ('payment_failed', 'expired', 'cancelled', 'failed')
+            OR (e.status = 'refunded' AND o.restocked)
+        )
     WHERE f.closely
 ),
 holdings AS (
@@ -349,6 +408,20 @@ FROM payment_intents AS i
 LEFT JOIN orders AS o ON i.order_id = o.order_id
 LEFT JOIN payment_attempts AS a ON i.order_id = a.order_id AND a.outcome = 'captured';
 
+-- name: I12_refunds
+-- Each pending refund is due in the near future, and not overdue by more than the bound. A job that it names is its
+-- order's.
+SELECT
+    r.order_id::text AS id,
+    (
+        r.due_at BETWEEN clock_timestamp() - $1::float8 * interval '1 second'
+        AND clock_timestamp() + $2::float8 * interval '1 second'
+        AND coalesce(j.args::text LIKE '%' || r.order_id || '%', true)
+    ) IS NOT TRUE AS bad
+FROM refunds AS r
+LEFT JOIN procrastinate_jobs AS j ON r.job_id = j.id
+WHERE r.state = 'pending';
+
 -- name: I16_ids
 -- Order ids are UUIDs of version 7, created within an hour of their order.
 SELECT
@@ -436,6 +509,8 @@ FROM (
     SELECT 'orders', count(*), count(DISTINCT o.order_id) FROM orders AS o
     UNION ALL
     SELECT 'payment_attempts', count(*), count(DISTINCT row(a.order_id, a.attempt)) FROM payment_attempts AS a
+    UNION ALL
+    SELECT 'refunds', count(*), count(DISTINCT row(r.order_id, r.number)) FROM refunds AS r
     UNION ALL
     SELECT 'unit_pools', count(*), count(DISTINCT o.product_id) FROM unit_pools AS o
     UNION ALL

@@ -2,7 +2,8 @@
 -- not count. Each statement returns a row per checked object, as there.
 
 -- name: I1_held
--- Per product: free units and units of orders add up to the allotment.
+-- Per product: free units and units of orders add up to the allotment. Refunded orders that released their units are
+-- subtracted, because the totals do not tell them from the others.
 WITH held AS (
     SELECT h.product_id, sum(h.units) AS units
     FROM (
@@ -14,6 +15,8 @@ WITH held AS (
         FROM order_stragglers AS s
         INNER JOIN orders AS o ON s.order_id = o.order_id
         WHERE s.counted IS NOT NULL
+        UNION ALL
+        SELECT o.product_id, 'refunded', -o.quantity FROM all_restocked AS o
     ) AS h
     WHERE h.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed')
     GROUP BY h.product_id
@@ -55,7 +58,7 @@ WITH held AS (
     SELECT
         o.product_id, o.user_id,
         coalesce(sum(o.quantity) FILTER (
-            WHERE o.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed')
+            WHERE o.status NOT IN ('payment_failed', 'expired', 'cancelled', 'failed') AND NOT o.restocked
         ), 0) AS units
     FROM orders AS o
     GROUP BY o.product_id, o.user_id

@@ -37,6 +37,7 @@ FILES = {
     "queries/outbox.sql": (WORKER,),
     "queries/payments.sql": (WORKER,),
     "queries/products.sql": ROLES,
+    "queries/refunds.sql": (WORKER,),
     "queries/schema.sql": ROLES,
     "queries/story.sql": (API,),
     "queries/timeline.sql": ROLES,
@@ -55,6 +56,7 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("begin_intent", "lose", "wait", "receive"), (API,)),
     "open_intent": ROLES,
     **dict.fromkeys(("add_endpoint", "list_targets", "remove_endpoint", "dead_messages", "resend_messages"), ()),
+    **dict.fromkeys(("request", "refunds_of", "set_refund", "refund_made"), (API,)),
     "create_admin": (),
     "set_role": (),
 }

@@ -75,6 +75,13 @@ def make_tasks() -> Blueprint:
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.wake_payments()
 
+    @tasks.periodic(cron=EVERY_5_SECONDS)
+    @tasks.task(name="wake_refunds", queue="maintenance", queueing_lock="wake_refunds", pass_context=True)
+    async def wake_refunds(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
+        """Give pending refunds whose job is lost a new one."""
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.refund.wake()
+
     add_upkeep(tasks)
     add_outbox(tasks)
     return tasks

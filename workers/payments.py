@@ -1,4 +1,4 @@
-"""Payment jobs: one per order and try, and those that look at what the provider holds."""
+"""Payment jobs: one per order and try, of a charge or a refund, and those that look at what the provider holds."""
 
 from __future__ import annotations
 
@@ -36,5 +36,12 @@ def make_tasks() -> Blueprint:
         bind_contextvars(job_id=context.job.id, event_id=event_id)
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.take_event(provider, event_id)
+
+    @tasks.task(name="refund", queue="payments", pass_context=True)
+    async def refund(context: JobContext, *, order_id: str) -> None:
+        """Make the pending refund of one order."""
+        bind_contextvars(job_id=context.job.id, order_id=order_id)
+        jobs: Jobs = context.additional_context["jobs"]
+        await jobs.refund(UUID(order_id))
 
     return tasks

@@ -7,7 +7,10 @@ SELECT order_id FROM order_mark;
 SELECT
     o.order_id::text AS order_id, o.user_id::text AS user_id, r.key, o.status, o.version, o.product_id, o.product_name,
     coalesce(o.quantity, 0) AS quantity, coalesce(o.unit_price_minor, 0) AS unit_price_minor, o.currency,
-    coalesce(o.unit_price_minor * o.quantity, 0) AS price_minor,
+    coalesce(o.unit_price_minor * o.quantity, 0) AS price_minor, coalesce(o.refunded_minor, 0) AS refunded_minor,
+    coalesce((
+        SELECT sum(f.amount_minor) FROM refunds AS f WHERE f.order_id = o.order_id AND f.state = 'pending'
+    ), 0)::bigint AS refunding_minor,
     coalesce(extract(EPOCH FROM o.created_at), 0)::float8 AS created_at_s,
     coalesce(extract(EPOCH FROM clock_timestamp() - o.due_at), 0)::float8 AS overdue_s
 FROM orders AS o
@@ -58,6 +61,7 @@ FROM (
     INNER JOIN orders AS o ON e.order_id = o.order_id
     WHERE o.product_id = $1 AND (
         e.version = 1 OR e.status IN ('payment_failed', 'expired', 'cancelled', 'failed')
+        OR (e.status = 'refunded' AND o.restocked)
     )
     UNION ALL
     SELECT t.valid_from, t.allotment - lag(t.allotment) OVER (ORDER BY t.valid_from)

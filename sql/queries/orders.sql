@@ -6,7 +6,7 @@ SELECT
     CASE
         WHEN status = 'awaiting_payment' AND payment_mode = 'by_buyer' AND pay_requested_at IS NULL THEN due_at
     END AS pay_by,
-    pay_requested_at IS NOT NULL AS payment_requested, created_at, updated_at
+    pay_requested_at IS NOT NULL AS payment_requested, refunded_minor, created_at, updated_at
 FROM orders
 WHERE order_id = ANY($1::uuid []);
 
@@ -56,7 +56,7 @@ SELECT
     CASE
         WHEN status = 'awaiting_payment' AND payment_mode = 'by_buyer' AND pay_requested_at IS NULL THEN due_at
     END AS pay_by,
-    pay_requested_at IS NOT NULL AS payment_requested, created_at, updated_at
+    pay_requested_at IS NOT NULL AS payment_requested, refunded_minor, created_at, updated_at
 FROM orders
 WHERE order_id < coalesce($1::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 ORDER BY order_id DESC
@@ -100,7 +100,7 @@ found AS (
 )
 SELECT
     o.order_id, o.user_id, o.product_id, o.product_name, o.quantity, o.unit_price_minor, o.currency, o.status,
-    o.version, o.pay_requested_at IS NOT NULL AS payment_requested, o.created_at, o.updated_at,
+    o.version, o.pay_requested_at IS NOT NULL AS payment_requested, o.refunded_minor, o.created_at, o.updated_at,
     CASE
         WHEN o.status = 'awaiting_payment' AND o.payment_mode = 'by_buyer' AND o.pay_requested_at IS NULL THEN o.due_at
     END AS pay_by

@@ -27,6 +27,7 @@ from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
+from flashsale.adapters.postgres.refunds import PostgresRefunds
 from flashsale.adapters.postgres.schema import check_schema
 from flashsale.adapters.postgres.story import PostgresStories
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
@@ -51,6 +52,7 @@ from flashsale.usecases.orders import BuyerOrders
 from flashsale.usecases.process_orders import ProcessOrders
 from flashsale.usecases.readiness import Readiness
 from flashsale.usecases.reconcile import Reconcile
+from flashsale.usecases.refund import MakeRefund, RequestRefund
 from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.revocations import RevocationFeed, Revocations
 from flashsale.usecases.services import Services
@@ -81,6 +83,7 @@ class Jobs:
     invariants: PostgresInvariants
     process_orders: ProcessOrders
     charge: Charge
+    refund: MakeRefund
     sweep: Sweep
     reconcile: Reconcile
     tend_units: TendUnits
@@ -241,6 +244,7 @@ async def open_services(
                 PostgresAdminAnswers(database),
                 chunk=settings.units.chunk,
             ),
+            refunds=RequestRefund(PostgresRefunds(database), order_rows, due_s=settings.orders.payment_due_s),
             load_gate=load_gate,
             readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
             status=Status(PostgresFigures(database), products, gate, acceptance),
@@ -319,6 +323,13 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                 return_units,
                 postpone,
                 payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
+            ),
+            refund=MakeRefund(
+                PostgresRefunds(database),
+                gateway,
+                settings.payments,
+                return_units,
+                due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
             ),
             sweep=Sweep(
                 orders,

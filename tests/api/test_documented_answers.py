@@ -12,6 +12,7 @@ import httpx
 
 from flashsale.adapters.postgres.intents import PostgresIntents
 from flashsale.bootstrap import open_services
+from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.users import Principal, Role
 from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens
@@ -20,6 +21,7 @@ from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases.sessions import Sessions
 from flashsale.usecases.webhooks import ReceiveWebhook
 from tests.conftest import make_settings
+from tests.support.charging import Gateway, charging
 from tests.support.provider import Provider
 from tests.support.reference import Reference
 
@@ -40,6 +42,7 @@ BODIES: dict[str, dict[str, object]] = {
     "changeProduct": {"name": "Phone"},
     "changeStock": {"change": 1},
     "setStock": {"productId": 1, "stock": 50},
+    "refundOrder": {"amount": "0.10", "reason": "Arrived broken"},
 }
 
 
@@ -76,7 +79,7 @@ class Broken:
 
 def break_all(services):
     broken: dict[str, object] = dict.fromkeys(
-        ("buy", "catalog", "orders", "accounts", "administer", "readiness", "users", "webhooks"), Broken()
+        ("buy", "catalog", "orders", "accounts", "administer", "refunds", "readiness", "users", "webhooks"), Broken()
     )
     # The framework's guard asks for its type.
     broken["sessions"] = object.__new__(Sessions)
@@ -212,6 +215,10 @@ async def sale(call, services, buyer, admin):
     await call("receiveWebhook", content=SIGNED["content"], expect=400)
     await call("payOrder", buyer, expect=202)
     await call("cancelOrder", buyer, expect=409)
+    await call("refundOrder", admin, expect=409)
+    await charging(services, Gateway(ChargeOutcome.CAPTURED))(uuid.UUID(orders[0]))
+    await call("refundOrder", admin, expect=202)
+    await call("listRefunds", admin, expect=200)
     call.ids["order_id"] = orders[1]
     version = (await call("cancelOrder", buyer, expect=200)).json()["version"]
     await call("payOrder", buyer, expect=409)

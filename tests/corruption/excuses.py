@@ -94,6 +94,20 @@ EXCUSES: tuple[Excuse, ...] = (
         (),
         "what a provider sent only the provider knows; a job finds the same by looking at what is open",
     ),
+    Excuse(r"orders\.disputed", ("changed", "swapped"), "whether a buyer disputes a charge only the provider knows"),
+    Excuse(
+        r"refunds\.(reason|requested_by|attempt|sent|problem|job_id)",
+        ("changed", "swapped", "missing"),
+        "who asked for a refund and why, and how the provider was asked, has no second record",
+    ),
+    Excuse(r"refunds\.reference", ("changed", "swapped"), "the provider's name of a refund only the provider knows"),
+    Excuse(
+        r"refunds\.restock",
+        ("changed", "swapped"),
+        "whether units go back is compared with what became of them, once the money is back",
+        lambda row: row["state"] != "succeeded",
+    ),
+    Excuse(r"refunds\.(created_at|finished_at|due_at)", ("swapped",), "within its bounds any instant would do"),
     Excuse(r"timeline\.life", (), "the name of a server process, compared with the one that runs"),
     Excuse(r"postponed_orders\..*", (), "a pause that ends by itself; the order is found by its age"),
     Excuse(
@@ -159,7 +173,13 @@ ONLY_WHOLE: tuple[Excuse, ...] = (
         "the gate then counts too few: `flashsale audit` and the reconciliation look",
     ),
     Excuse(r"payment_attempts\.reference", (), "compared with the gateway's ledger"),
-    Excuse(r"requests\.(key|fingerprint)", ("changed",), "compared with what clients sent"),
+    Excuse(r"requests\.(key|fingerprint)", ("changed", "swapped"), "compared with what clients sent"),
+    Excuse(
+        r"payment_attempts\.order_id",
+        ("missing",),
+        "the same as a row that is gone, for an audit that reads the rows of recent orders",
+        lambda row: row["outcome"] in {"superseded", "unknown", "unsent"},
+    ),
     Excuse(r"timeline\..*", (), "a server process adopts the row"),
     Excuse(
         r"outbox\..*", (), "messages about products are read by `flashsale audit`", lambda row: row["order_id"] is None

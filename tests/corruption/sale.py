@@ -20,11 +20,11 @@ from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.bootstrap import open_services
-from flashsale.domain.errors import FlashSaleError, Unavailable
+from flashsale.domain.errors import FlashSaleError, NotSupported, Unavailable
 from flashsale.domain.messages import MAILED, Event
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeAnswer as Answer
-from flashsale.domain.payments import ChargeOutcome
+from flashsale.domain.payments import ChargeOutcome, NoAnswer, NoAnswerKind, Refund, RefundState
 from flashsale.domain.products import LimitPer, PaymentMode, ProductChange
 from flashsale.domain.requests import AdminRequest, BuyRequest
 from flashsale.domain.users import Principal, Role
@@ -38,6 +38,7 @@ from tests.conftest import add_buyers, add_product
 from tests.support.accepting import new_id
 from tests.support.charging import charging
 from tests.support.provider import paying
+from tests.support.refunding import refunding, requesting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -58,6 +59,7 @@ class Gateway:
         self.book = Ledger(None)
         self.lines: list[dict[str, Any]] | None = None
         self.outcome = ChargeOutcome.CAPTURED
+        self.loses_refunds = False
 
     async def charge(
         self, *, order_id: UUID, reference: str | None, amount: Any, timeout_s: float, first: bool
@@ -75,6 +77,19 @@ class Gateway:
     async def cancel(self, *, order_id: UUID, reference: str | None, amount: Any, timeout_s: float) -> Answer:
         self.book.cancel(str(order_id))
         return Answer(outcome=ChargeOutcome.CANCELLED, reference=None)
+
+    async def look_up(self, **_: Any) -> Any:
+        raise NotSupported(provider="test", call="look_up")
+
+    async def refund(self, *, key: str, reference: str, amount: Any, timeout_s: float) -> Refund | NoAnswer:
+        entry = self.book.get(key.partition(":")[0])
+        assert entry is not None
+        if self.loses_refunds:
+            return NoAnswer(kind=NoAnswerKind.UNSENT, reason="lost")
+        self.book.refund(entry, key, amount.minor)
+        return Refund(
+            reference=f"re_{key}", key=key, intent=reference, state=RefundState.SUCCEEDED, amount=amount, reason=None
+        )
 
     async def ledger(self) -> AsyncIterator[Any]:
         for line in self.true_lines() if self.lines is None else self.lines:
@@ -149,6 +164,13 @@ class SoundSale:
                 await charge(self.orders[name])
         await ReturnUnits(self.services.books, self.services.gate, limit=100)()
 
+    async def refund(self, name: str, *amounts: str | None, restock: bool = False, lost: bool = False) -> None:
+        """Give money back; `lost`: the provider did not get the call."""
+        self.gateway.loses_refunds = lost
+        for amount in amounts:
+            await requesting(self.services)(self.orders[name], amount, restock=restock)
+            await refunding(self.services, self.gateway)(self.orders[name])
+
     async def see(self) -> None:
         """Let two readers see every stock and every order as it is."""
         for stock in await self.services.products.stocks():
@@ -166,7 +188,7 @@ class SoundSale:
 async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale from its start to its end
     """Sell: an order in every state, ordinary work of the merchant meanwhile, a lease and a return under way."""
     sale = SoundSale(services, Gateway())
-    automatic = await add_product(services, name="Phone", allotment=10, limit_per_buyer=3)
+    automatic = await add_product(services, name="Phone", allotment=14, limit_per_buyer=3)
     by_buyer = await add_product(
         services,
         name="Case",
@@ -185,7 +207,7 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     await cast("Database", services.database).fetch(
         _Statement("UPDATE outbox_targets SET created_at = created_at - interval '1 minute'")
     )
-    users = await add_buyers(services, 7)
+    users = await add_buyers(services, 11)
     process = services.order_rows.process
     database = cast("Database", services.database)
 
@@ -195,6 +217,8 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     await sale.buy(automatic, users[0], "confirmed", key="a", quantity=2, tries=2)
     await sale.buy(automatic, users[1], "declined", key="a", tries=2)
     await sale.buy(automatic, users[2], "keyless", key=None)
+    for number, name in enumerate(("refunded", "restocked", "refunding", "part refunded")):
+        await sale.buy(automatic, users[7 + number], name, key="a")
     await sale.see()
     await services.administer.change(
         automatic.product_id, ProductChange(fields={"limit_per_buyer": 1, "name": "Phone, second batch"})
@@ -226,7 +250,12 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     await pays.tell("evt_1", f"ch_{sale.orders['paid by buyer']}")
     await pays.webhook("evt_2", f"ch_{sale.orders['awaiting']}")
     await pay("asked to pay", users[3])
-    await sale.charge(ChargeOutcome.CAPTURED, "confirmed", "keyless", "paid by buyer")
+    refunds = ("refunded", "restocked", "refunding", "part refunded")
+    await sale.charge(ChargeOutcome.CAPTURED, "confirmed", "keyless", "paid by buyer", *refunds)
+    await sale.refund("refunded", "300.00", None)
+    await sale.refund("restocked", None, restock=True)
+    await sale.refund("part refunded", "0.01")
+    await sale.refund("refunding", None, lost=True, restock=True)
     await sale.charge(ChargeOutcome.DECLINED, "declined")
     await sale.charge(ChargeOutcome.UNKNOWN, "unknown", tries=2)
     await sale.charge(ChargeOutcome.UNKNOWN, "given up", tries=3)

@@ -35,7 +35,7 @@ def test_every_function_is_installed_by_a_migration():
 
 async def test_the_database_allows_exactly_the_transitions_of_the_domain(db):
     rows = await db.fetch(
-        "SELECT a, b FROM unnest($1::text[]) AS a, unnest($1::text[]) AS b WHERE order_transition_allowed_v1(a, b)",
+        "SELECT a, b FROM unnest($1::text[]) AS a, unnest($1::text[]) AS b WHERE order_transition_allowed_v2(a, b)",
         [status.value for status in OrderStatus],
     )
     assert {(row["a"], row["b"]) for row in rows} == {(a.value, b.value) for a, b in TRANSITIONS}

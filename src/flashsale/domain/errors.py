@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from flashsale.domain.money import Money
 
 
 class FlashSaleError(Exception):
@@ -173,6 +176,35 @@ class StateForbids(FlashSaleError):
         """Name the action (a past participle) and the status of the order."""
         super().__init__(f"An order that is {status} cannot be {action}.")
         self.status = status
+
+
+class RefundTooLarge(FlashSaleError):
+    """More would be given back than was paid."""
+
+    code = "refund_too_large"
+
+    def __init__(self, left: Money) -> None:
+        """Name what is left to refund."""
+        super().__init__(f"Only {left} {left.currency} of the order's price is left to refund.")
+        self.left = left
+
+
+class RefundUnderWay(FlashSaleError):
+    """Another refund of the order has not ended yet."""
+
+    code = "refund_under_way"
+
+    def __init__(self) -> None:
+        super().__init__("Another refund of this order has not ended; look at the order's refunds.")
+
+
+class OrderDisputed(FlashSaleError):
+    """The buyer disputes the charge at the bank, so the provider holds the money."""
+
+    code = "order_disputed"
+
+    def __init__(self) -> None:
+        super().__init__("The buyer disputes this charge: the provider decides who gets the money.")
 
 
 class AllotmentTooSmall(FlashSaleError):

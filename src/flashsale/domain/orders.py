@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -36,9 +36,9 @@ class OrderStatus(enum.StrEnum):
     CANCELLED = "cancelled"
     # A system error after all retries, before any money moved. Final; the units went back.
     FAILED = "failed"
-    # A refund was asked for. The gateway's answer moves it on.
+    # A refund of all that is left was asked for. The provider's answer moves it on, or back.
     REFUND_PENDING = "refund_pending"
-    # The money is back. Final; the units are not sold again.
+    # The money is back. Final; the units are sold again only if the refund said so.
     REFUNDED = "refunded"
 
 
@@ -60,6 +60,7 @@ TRANSITIONS: frozenset[tuple[OrderStatus, OrderStatus]] = frozenset(
         (_S.PAYMENT_UNKNOWN, _S.CONFIRMED),
         (_S.PAYMENT_UNKNOWN, _S.PAYMENT_FAILED),
         (_S.CONFIRMED, _S.REFUND_PENDING),
+        (_S.REFUND_PENDING, _S.CONFIRMED),
         (_S.REFUND_PENDING, _S.REFUNDED),
     }
 )
@@ -93,6 +94,8 @@ class Order:
     """Whether the buyer of a `by_buyer` order has asked to pay."""
     pay_by: datetime | None = None
     """Until when the buyer may pay, by Postgres' clock; None if the order does not wait for its buyer."""
+    refunded_minor: int = 0
+    """What is back of the price, in minor units."""
     created_at: datetime
     updated_at: datetime
 
@@ -100,3 +103,8 @@ class Order:
     def total_price(self) -> Money:
         """What the buyer pays in all."""
         return self.unit_price.times(self.quantity)
+
+    @property
+    def refunded(self) -> Money:
+        """What is back of the price."""
+        return replace(self.unit_price, minor=self.refunded_minor)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Literal
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
 from flashsale.domain.orders import Order, OrderStatus
+from flashsale.domain.payments import RefundState
 from flashsale.domain.products import LimitPer, LiveStock, PaymentMode, Product
+from flashsale.domain.refunds import REASON_CHARS_MAX, OrderRefund
 from flashsale.domain.requests import Accepted
 from flashsale.domain.users import Role
 from flashsale.http.fields import (
@@ -19,6 +22,7 @@ from flashsale.http.fields import (
     ORDER_ID,
     PRICE_SCHEMA,
     TOKEN,
+    USER_ID,
     Allotment,
     AllotmentChange,
     CreatedAt,
@@ -157,6 +161,7 @@ class OrderOut(Out, kw_only=True):
     version: Annotated[int, shown("Rises with every change of the order's state.", 5, ge=0)]
     quantity: Quantity
     total_price: Annotated[str, shown("The price of all units together, like that of one.", "999.99")]
+    refunded: Annotated[str, shown("What was given back of the price.", "0.00")]
     currency: Currency
     product: Annotated[BoughtProduct, shown("What was bought.")]
     pay_by: Annotated[
@@ -252,6 +257,39 @@ class StockChangeIn(In):
     """By how much a product's allotment changes."""
 
     change: AllotmentChange
+
+
+class RefundIn(In, kw_only=True):
+    """Money to give back."""
+
+    amount: Annotated[
+        Annotated[str, Meta(extra_json_schema=PRICE_SCHEMA)] | None,
+        shown("How much, as a decimal number; null: all that is left.", "49.99"),
+    ] = None
+    restock: Annotated[
+        bool, shown("Whether the units are sold again once the money is back; only with all of it.", True)
+    ] = False
+    reason: Annotated[
+        str, shown("Why, for the shop's own records.", "Arrived broken", min_length=1, max_length=REASON_CHARS_MAX)
+    ]
+
+
+class RefundOut(Out, kw_only=True):
+    """A refund of an order."""
+
+    order_id: OrderId
+    number: Annotated[int, shown("Counts the refunds of the order.", 1, ge=1)]
+    amount: Annotated[str, shown("How much, as a decimal number.", "49.99")]
+    currency: Currency
+    restock: Annotated[bool, shown("Whether the units are sold again once the money is back.", False)]
+    reason: Annotated[str, shown("Why.", "Arrived broken")]
+    requested_by: Annotated[
+        UUID | None, shown("The account that asked for it; null: it was made at the provider.", USER_ID)
+    ]
+    state: Annotated[RefundState, shown("What became of it; a refund that failed left the money taken.", "pending")]
+    problem: Annotated[str | None, shown("What kept it from succeeding last.", "charge_disputed")]
+    created_at: CreatedAt
+    finished_at: Annotated[datetime | None, shown("When it succeeded or failed.", MOMENT)]
 
 
 class AliveOut(Out):
@@ -353,6 +391,7 @@ def order_fields(order: Order) -> dict[str, object]:
         "version": order.version,
         "quantity": order.quantity,
         "total_price": str(order.total_price),
+        "refunded": str(order.refunded),
         "currency": order.unit_price.currency,
         "product": BoughtProduct(
             id=order.product_id,
@@ -365,6 +404,23 @@ def order_fields(order: Order) -> dict[str, object]:
         "created_at": order.created_at,
         "updated_at": order.updated_at,
     }
+
+
+def refund_out(refund: OrderRefund) -> RefundOut:
+    """Render a refund."""
+    return RefundOut(
+        order_id=refund.order_id,
+        number=refund.number,
+        amount=str(refund.amount),
+        currency=refund.amount.currency,
+        restock=refund.restock,
+        reason=refund.reason,
+        requested_by=refund.requested_by,
+        state=refund.state,
+        problem=refund.problem,
+        created_at=refund.created_at,
+        finished_at=refund.finished_at,
+    )
 
 
 def product_out(product: Product, stock: LiveStock) -> ProductOut:

@@ -37,6 +37,10 @@ class OrderRow:
     currency: str
     price_minor: int
     """Of all units."""
+    refunded_minor: int = 0
+    """What is back of it."""
+    refunding_minor: int = 0
+    """What may be back of it besides, or not: refunds that are pending."""
     created_at_s: float
     """Unix time."""
     overdue_s: float = 0.0

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from flashsale.usecases.history import OrderRow
     from flashsale.usecases.ports import PaymentGateway
 
-PROMISE = "Captured less refunded money is the price of a confirmed order and 0 of any other, captured once."
+PROMISE = "Captured less refunded money is the price less refunds of a paid order and 0 of any other, captured once."
 
 STATUSES = frozenset({"pending", "captured", "declined", "cancelled"})
 """What the ledger may say of a key."""
 
-MAY_BE_CHARGED = frozenset({OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_UNKNOWN, OrderStatus.REFUND_PENDING})
+MAY_BE_CHARGED = frozenset({OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_UNKNOWN})
 """States in which the gateway may hold the money, or not."""
+
+REFUNDABLE = frozenset({OrderStatus.CONFIRMED, OrderStatus.REFUND_PENDING, OrderStatus.REFUNDED})
+"""States in which the gateway holds the price less what is back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +94,9 @@ def _is_sound(entry: LedgerEntry, order: OrderRow, ends: Ends) -> bool:
 
 
 def _is_paid_right(order: OrderRow, money_minor: int) -> bool:
-    if order.status == OrderStatus.CONFIRMED:
-        return money_minor == order.price_minor
+    left = order.price_minor - order.refunded_minor
+    if order.status in REFUNDABLE:
+        return money_minor in {left, left - order.refunding_minor}
     if order.status in FINAL:
         return money_minor == 0
     return money_minor == 0 or (order.status in MAY_BE_CHARGED and money_minor == order.price_minor)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.orders import BuyerOrders
     from flashsale.usecases.ports import GateBooks, Orders, Products, Users
     from flashsale.usecases.readiness import Readiness
+    from flashsale.usecases.refund import RequestRefund
     from flashsale.usecases.revocations import Revocations
     from flashsale.usecases.sessions import Sessions
     from flashsale.usecases.status import Status
@@ -66,6 +67,7 @@ class Services:
     revocations: Revocations
     administer: Administer
     webhooks: ReceiveWebhook
+    refunds: RequestRefund
     load_gate: LoadGate
     readiness: Readiness
     status: Status

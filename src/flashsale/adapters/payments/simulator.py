@@ -17,7 +17,15 @@ import structlog
 
 from flashsale.adapters.payments.unsupported import Unsupported
 from flashsale.domain.errors import FlashSaleError, Unavailable
-from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, LedgerEntry
+from flashsale.domain.payments import (
+    ChargeAnswer,
+    ChargeOutcome,
+    LedgerEntry,
+    NoAnswer,
+    NoAnswerKind,
+    Refund,
+    RefundState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,6 +44,9 @@ MISUSE = frozenset({400, 401, 403, 404, 405, 407, 413, 415, 422, 431})
 
 NOT_NOW = frozenset({301, 302, 307, 308, 429, 503})
 """Statuses with which a gateway, or a proxy before it, rejects a call before it looks at the charge."""
+
+REFUND_REFUSALS = frozenset({"not_captured", "refund_exceeds_capture"})
+"""Codes of refunds that were not made, and will not be under their key."""
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}")
 
@@ -115,6 +126,24 @@ class SimulatorGateway(Unsupported):
             return ChargeAnswer(outcome=ChargeOutcome.UNSENT, reference=answer)
         outcome = _outcome(answer, key)
         return _charge(key, outcome, answer) if status == HTTPStatus.OK else _unknown(key, status)
+
+    async def refund(  # type: ignore[override]
+        self, *, key: str, reference: str, amount: Money, timeout_s: float
+    ) -> Refund | NoAnswer:
+        """Give a part of a captured charge back, once per key; keys begin with the order's id."""
+        path = f"/v1/charges/{key.partition(':')[0]}/refunds"
+        status, answer = await self._post(path, key, timeout_s, body={"amountMinor": amount.minor})
+        if isinstance(answer, str):
+            return NoAnswer(kind=NoAnswerKind.UNSENT, reason=answer)
+        if status == HTTPStatus.CONFLICT and answer.get("code") in REFUND_REFUSALS:
+            return NoAnswer(kind=NoAnswerKind.REFUSED, reason=str(answer["code"]))
+        said = (answer.get("key"), answer.get("status"), answer.get("amountMinor"))
+        made = answer.get("id")
+        if status != HTTPStatus.OK or said != (key, "refunded", amount.minor) or not isinstance(made, str):
+            return NoAnswer(kind=NoAnswerKind.UNKNOWN, reason=f"status {status}")
+        return Refund(
+            reference=made, key=key, intent=reference, state=RefundState.SUCCEEDED, amount=amount, reason=None
+        )
 
     async def ledger(self) -> AsyncIterator[LedgerEntry]:
         """Read the whole ledger, in the gateway's order.

@@ -31,6 +31,8 @@ class Change:
         self._request = request
         self.done: int | None = None
         """The product that the same request changed before: nothing is to be done then."""
+        self.repeated = False
+        """Whether the same request was carried out before."""
 
     async def claim(self) -> None:
         """Claim the key, if there is one.
@@ -48,6 +50,7 @@ class Change:
         if row is None or row["fingerprint"] != fingerprint:
             raise KeyReused
         self.done = row["product_id"]
+        self.repeated = True
 
     async def concerns(self, product_id: int) -> None:
         """Note, under the key, which product was changed."""

@@ -99,6 +99,7 @@ def _order(row: asyncpg.Record) -> Order:
         version=row["version"],
         payment_requested=row["payment_requested"],
         pay_by=row["pay_by"],
+        refunded_minor=row["refunded_minor"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

@@ -27,6 +27,7 @@ OF_ORDERS = (
     "order_events",
     "payment_attempts",
     "payment_intents",
+    "refunds",
     "requests",
     "gate_returns",
     "units",
@@ -41,6 +42,7 @@ ROWS = """{table} AS (
 )"""
 
 UNITS = "all_units AS (SELECT u.* FROM units AS u)"
+RESTOCKED = "all_restocked AS (SELECT o.product_id, o.quantity FROM orders AS o WHERE o.restocked)"
 
 BUYERS = """buyer_units AS (
     SELECT b.*
@@ -50,6 +52,8 @@ BUYERS = """buyer_units AS (
 
 
 def limited_to_recent(mark: UUID) -> str:
-    """Return the WITH clause under which the tables hold the rows of recent orders; `all_units` holds every unit."""
+    """Return the WITH clause under which the tables hold the rows of recent orders; `all_units` holds every unit,
+    `all_restocked` every refunded order that released its units.
+    """
     rows = [ROWS.format(table=table, mark=mark) for table in OF_ORDERS]
-    return "WITH " + ",\n".join([UNITS, *rows, BUYERS])
+    return "WITH " + ",\n".join([UNITS, RESTOCKED, *rows, BUYERS])

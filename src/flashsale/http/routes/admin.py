@@ -22,11 +22,13 @@ from flashsale.http.limits import limited
 from flashsale.http.messages import Request as Received
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
 from flashsale.http.routes.changes import IF_MATCH, KEY, answered, rendered_product, response_of, terms_seen
+from flashsale.http.routes.refunds import list_refunds, refund_order
 from flashsale.http.schemas import (
     AdminProductOut,
     NewProductIn,
     OrderOut,
     ProductChangeIn,
+    RefundIn,
     StockChangeIn,
     StockIn,
     order_out,
@@ -285,6 +287,7 @@ async def _change(
 _STRICT: dict[tuple[str, str], msgspec.json.Decoder[Any]] = {
     ("POST", "/api/admin/stock"): msgspec.json.Decoder(StockIn),
     ("POST", "/api/admin/products/{product_id}/stock"): msgspec.json.Decoder(StockChangeIn),
+    ("POST", "/api/admin/orders/{order_id}/refunds"): msgspec.json.Decoder(RefundIn),
     ("POST", "/api/admin/products"): msgspec.json.Decoder(NewProductIn),
     ("PATCH", "/api/admin/products/{product_id}"): msgspec.json.Decoder(ProductChangeIn),
 }
@@ -318,6 +321,8 @@ routes = Router(
         pause,
         resume,
         list_orders,
+        refund_order,
+        list_refunds,
     ],
     # Counted first: whether somebody is an administrator may have to be looked up.
     guards=[limited("administration"), admin_only],

@@ -89,14 +89,29 @@ async def answered(
     *,
     status: HTTPStatus = HTTPStatus.OK,
 ) -> Response[bytes]:
-    """Carry a request out, or answer it as it was answered before under its key.
+    """Carry a change of a product out, or answer it as it was answered before under its key."""
+
+    async def change(wanted: AdminRequest | None) -> KeptAnswer:
+        return rendered_product(await act(wanted), services, status)
+
+    return response_of(await answered_once(request, data, services, tokens, change))
+
+
+async def answered_once(
+    request: Request[Any, Any, Any],
+    data: object,
+    services: Services,
+    tokens: Tokens,
+    act: Callable[[AdminRequest | None], Awaitable[KeptAnswer]],
+) -> KeptAnswer:
+    """Carry a request out, or give the answer that it was given before under its key.
 
     Raises:
         KeyReused: if the key belongs to a request of another path or with another body.
     """
     sent = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     if not sent:
-        return response_of(rendered_product(await act(None), services, status))
+        return await act(None)
     what = f"{request.method} {request.scope['path']}\n".encode() + _encode(data)
     wanted = AdminRequest(
         user_id=tokens.principal(request.scope).user_id,
@@ -104,8 +119,5 @@ async def answered(
         fingerprint=hashlib.blake2b(what, digest_size=16).digest(),
     )
     answers = services.administer.answers
-    kept = await answers.kept(wanted)
-    if kept is None:
-        # Of requests under the key at the same time one is carried out; all of them give the answer that is kept first.
-        kept = await answers.keep(wanted, rendered_product(await act(wanted), services, status))
-    return response_of(kept)
+    # Of requests under the key at the same time one is carried out; all of them give the answer that is kept first.
+    return await answers.kept(wanted) or await answers.keep(wanted, await act(wanted))

@@ -55,6 +55,13 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "sale_paused": (409, "an administrator paused the sale", "watch the stock"),
     "email_taken": (409, "an account with this email exists", "log in"),
     "order_state_forbids": (409, "the state of the order does not allow the action", "read the order"),
+    "refund_too_large": (409, "more would be given back than was paid", "ask for less; read the order's `refunded`"),
+    "refund_under_way": (409, "another refund of the order has not ended", "look at the order's refunds"),
+    "order_disputed": (
+        409,
+        "the buyer disputes the charge at the bank; the provider decides who gets the money",
+        "answer the dispute at the provider",
+    ),
     "allotment_below_claimed": (409, "orders hold more units than the new allotment", "choose a larger allotment"),
     "stale": (
         412,

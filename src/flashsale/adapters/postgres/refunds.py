@@ -1,0 +1,156 @@
+"""Refunds: `sql/queries/refunds.sql`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from flashsale.adapters.postgres.administration import change
+from flashsale.adapters.postgres.queries import load
+from flashsale.domain.errors import InvalidInput, OrderDisputed, RefundTooLarge, RefundUnderWay, StateForbids
+from flashsale.domain.money import Money
+from flashsale.domain.payments import RefundState
+from flashsale.domain.refunds import OrderRefund, RefundTry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    import asyncpg
+
+    from flashsale.adapters.postgres.database import Database
+    from flashsale.domain.payments import Refund
+    from flashsale.domain.refunds import WantedRefund
+    from flashsale.domain.requests import AdminRequest
+
+QUERIES = load("queries/refunds.sql")
+
+
+class PostgresRefunds:
+    """Implements `usecases.refund.Refunds`."""
+
+    def __init__(self, database: Database) -> None:
+        """Work through this pool."""
+        self._database = database
+
+    async def request(
+        self, wanted: WantedRefund, *, due_s: float, request: AdminRequest | None = None
+    ) -> OrderRefund | None:
+        """Write a refund and defer its job, once under the key of a `request`; None if there is no such order."""
+        async with change(self._database, "request_refund", request) as changing:
+            number = None
+            if request is not None and changing.repeated:
+                number = await changing.connection.fetchval(QUERIES["refund_made"].text, request.user_id, request.key)
+            if number is None:
+                number = await self._request(changing.connection, wanted, due_s)
+                if request is not None and number is not None:
+                    await changing.connection.execute(QUERIES["set_refund"].text, request.user_id, request.key, number)
+            if number is None:
+                return None
+            rows = await changing.connection.fetch(QUERIES["refunds_of"].text, wanted.order_id)
+        return next(_refund(wanted.order_id, row) for row in rows if row["number"] == number)
+
+    async def _request(
+        self,
+        connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record],
+        wanted: WantedRefund,
+        due_s: float,
+    ) -> int | None:
+        row = await connection.fetchrow(
+            QUERIES["request"].text,
+            wanted.order_id,
+            wanted.amount_minor,
+            wanted.restock,
+            wanted.reason,
+            wanted.requested_by,
+            timedelta(seconds=due_s),
+        )
+        if row is None:
+            raise AssertionError
+        match row["result"]:
+            case "requested":
+                return int(row["number"])
+            case "unknown":
+                return None
+            case "unpaid":
+                raise StateForbids(action="refunded", status=row["status"])
+            case "under_way":
+                raise RefundUnderWay
+            case "disputed":
+                raise OrderDisputed
+            case "too_much":
+                raise RefundTooLarge(Money(minor=row["left_minor"], currency=row["currency"]))
+            case _:
+                raise InvalidInput(field="restock", problem="needs a refund of all that is left")
+
+    async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:
+        """Read the refunds of an order, the oldest first."""
+        return [_refund(order_id, row) for row in await self._database.fetch(QUERIES["refunds_of"], order_id)]
+
+    async def begin(self, order_id: UUID, *, due_s: float) -> RefundTry | None:
+        """Open a try of the order's pending refund; None if none is pending."""
+        row = await self._database.fetch_row(QUERIES["begin"], order_id, timedelta(seconds=due_s))
+        if row is None:
+            return None
+        return RefundTry(
+            order_id=order_id,
+            number=row["number"],
+            attempt=row["attempt"],
+            sent=row["sent"],
+            key=row["refund_key"],
+            reference=row["charge_reference"],
+            amount=Money(minor=row["amount_minor"], currency=row["currency"]),
+        )
+
+    async def note(self, order_id: UUID, refund: Refund, *, retry_after_s: float | None = None) -> str:
+        """Merge what the provider says of a refund; see `note_refund_v1` for the answers."""
+        row = await self._database.fetch_row(
+            QUERIES["note"],
+            order_id,
+            refund.key,
+            refund.reference,
+            refund.state.value,
+            refund.amount.minor,
+            refund.amount.currency,
+            refund.reason,
+            None if retry_after_s is None else timedelta(seconds=retry_after_s),
+        )
+        return str(row and row[0])
+
+    async def miss(self, one: RefundTry, outcome: str, problem: str, *, retry_after_s: float) -> RefundState | None:
+        """Write that a try brought no refund home: `refused`, `unknown` or `unsent`; returns the refund's state."""
+        row = await self._database.fetch_row(
+            QUERIES["miss"],
+            one.order_id,
+            one.number,
+            one.attempt,
+            outcome,
+            one.sent,
+            problem,
+            timedelta(seconds=retry_after_s),
+        )
+        return None if row is None or row[0] is None else RefundState(row[0])
+
+    async def wake(self, *, limit: int, due_s: float) -> int:
+        """Give due refunds without a job a new one; returns how many got one."""
+        row = await self._database.fetch_row(QUERIES["wake"], limit, timedelta(seconds=due_s))
+        return 0 if row is None else int(row[0])
+
+    async def note_dispute(self, order_id: UUID, *, disputed: bool) -> bool:
+        """Write whether the order's charge is disputed; False if that is known."""
+        return await self._database.fetch_row(QUERIES["note_dispute"], order_id, disputed) is not None
+
+
+def _refund(order_id: UUID, row: asyncpg.Record) -> OrderRefund:
+    return OrderRefund(
+        order_id=order_id,
+        number=row["number"],
+        amount=Money(minor=row["amount_minor"], currency=row["currency"]),
+        restock=row["restock"],
+        reason=row["reason"],
+        requested_by=row["requested_by"],
+        state=RefundState(row["state"]),
+        problem=row["problem"],
+        created_at=row["created_at"],
+        finished_at=row["finished_at"],
+    )

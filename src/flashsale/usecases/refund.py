@@ -1,0 +1,233 @@
+"""Refunds: asked for here or made at the provider, each written down before and after, and merged in any order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from flashsale.domain.errors import InvalidInput, NotSupported, OrderNotFound, Unavailable
+from flashsale.domain.money import parse_money
+from flashsale.domain.payments import NoAnswer, NoAnswerKind, Refund
+from flashsale.domain.refunds import WantedRefund
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from flashsale.domain.payments import Intent, RefundState
+    from flashsale.domain.refunds import OrderRefund, RefundTry
+    from flashsale.domain.requests import AdminRequest
+    from flashsale.settings.groups import PaymentSettings
+    from flashsale.usecases.ports import Orders, PaymentGateway
+    from flashsale.usecases.return_units import ReturnUnits
+
+log = structlog.get_logger(__name__)
+
+WAKE_MAX = 500
+
+DISPUTED = "disputed"
+"""Why a refund was not made that a dispute blocks."""
+
+
+class Refunds(Protocol):
+    """Refunds in Postgres."""
+
+    async def request(
+        self, wanted: WantedRefund, *, due_s: float, request: AdminRequest | None = None
+    ) -> OrderRefund | None:
+        """Write a refund and defer its job, once under the key of a `request`; None if there is no such order.
+
+        Raises:
+            InvalidInput, StateForbids, RefundUnderWay, OrderDisputed, RefundTooLarge, KeyReused: nothing was changed.
+        """
+        ...
+
+    async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:
+        """Read the refunds of an order, the oldest first."""
+        ...
+
+    async def begin(self, order_id: UUID, *, due_s: float) -> RefundTry | None:
+        """Open a try of the order's pending refund; None if none is pending."""
+        ...
+
+    async def note(self, order_id: UUID, refund: Refund, *, retry_after_s: float | None = None) -> str:
+        """Merge what the provider says of a refund; see `note_refund_v1` for the answers."""
+        ...
+
+    async def miss(self, one: RefundTry, outcome: str, problem: str, *, retry_after_s: float) -> RefundState | None:
+        """Write that a try brought no refund home: `refused`, `unknown` or `unsent`; returns the refund's state."""
+        ...
+
+    async def wake(self, *, limit: int, due_s: float) -> int:
+        """Give due refunds without a job a new one; returns how many got one."""
+        ...
+
+    async def note_dispute(self, order_id: UUID, *, disputed: bool) -> bool:
+        """Write whether the order's charge is disputed; False if that is known."""
+        ...
+
+
+class RequestRefund:
+    """The use case of administrators, and of buyers where the product allows it. The caller checks the permission."""
+
+    def __init__(self, refunds: Refunds, orders: Orders, *, due_s: float) -> None:
+        """A refund whose job is lost is due again after `due_s`."""
+        self._refunds = refunds
+        self._orders = orders
+        self._due_s = due_s
+
+    async def __call__(
+        self,
+        order_id: UUID,
+        *,
+        amount: str | None,
+        restock: bool,
+        reason: str,
+        requested_by: UUID,
+        request: AdminRequest | None = None,
+    ) -> OrderRefund:
+        """Ask for a refund of `amount`, or of all that is left; the payment workers make it.
+
+        Raises:
+            OrderNotFound: if there is no such order.
+            InvalidInput: if the amount cannot be read, or units are to be released without all of the money.
+            StateForbids: if the order is not paid, or the money is back already.
+            RefundUnderWay: if another refund of the order has not ended.
+            OrderDisputed: if the buyer disputes the charge.
+            RefundTooLarge: if more would be given back than was paid.
+            KeyReused: if the key belongs to another request.
+        """
+        if "\x00" in reason or not reason.strip():
+            raise InvalidInput(field="reason", problem="must have visible characters")
+        amount_minor = None
+        if amount is not None:
+            order = (await self._orders.get_many([order_id])).get(order_id)
+            if order is None:
+                raise OrderNotFound
+            amount_minor = parse_money(amount, order.unit_price.currency, field="amount").minor
+        wanted = WantedRefund(
+            order_id=order_id, amount_minor=amount_minor, restock=restock, reason=reason, requested_by=requested_by
+        )
+        refund = await self._refunds.request(wanted, due_s=self._due_s, request=request)
+        if refund is None:
+            raise OrderNotFound
+        log.info("refund.requested", order_id=str(order_id), number=refund.number, minor=refund.amount.minor)
+        return refund
+
+    async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:
+        """Return the refunds of an order, the oldest first.
+
+        Raises:
+            OrderNotFound: if there is no such order.
+        """
+        found = await self._refunds.of_order(order_id)
+        if not found and not await self._orders.get_many([order_id]):
+            raise OrderNotFound
+        return found
+
+
+class MakeRefund:
+    """The refund job: one try at the provider for the pending refund of an order; and what others tell of refunds."""
+
+    def __init__(
+        self,
+        refunds: Refunds,
+        gateway: PaymentGateway,
+        settings: PaymentSettings,
+        return_units: ReturnUnits,
+        *,
+        due_s: float,
+    ) -> None:
+        """A try whose worker dies is followed by another one after `due_s`."""
+        self._refunds = refunds
+        self._gateway = gateway
+        self._settings = settings
+        self._return_units = return_units
+        self._due_s = due_s
+
+    async def __call__(self, order_id: UUID) -> None:
+        """Make the order's pending refund, if there is one.
+
+        Raises:
+            Unavailable: if Postgres is away; the refund is due again by itself, under the same key.
+        """
+        one = await self._refunds.begin(order_id, due_s=self._due_s)
+        if one is None:
+            log.debug("refund.skipped", order_id=str(order_id))
+            return
+        pause_s = min(self._settings.retry_s * 2 ** min(one.attempt - 1, 16), self._settings.retry_max_s)
+        answer = await self._ask(one)
+        if isinstance(answer, Refund):
+            await self._note(order_id, answer, retry_after_s=pause_s)
+            return
+        state = await self._refunds.miss(
+            one, answer.kind, answer.reason, retry_after_s=max(pause_s, answer.retry_after_s or 0.0)
+        )
+        where = {"order_id": str(order_id), "number": one.number, "attempt": one.attempt}
+        if answer.kind is NoAnswerKind.REFUSED:
+            log.error("refund.refused", reason=answer.reason, state=state, **where)
+        else:
+            log.warning("refund.not_answered", kind=answer.kind, reason=answer.reason, **where)
+
+    async def note(self, order_id: UUID, seen: Sequence[Refund]) -> None:
+        """Merge what the provider says of an order's refunds: repeated, late and in any order, it comes to the same."""
+        for refund in seen:
+            await self._note(order_id, refund)
+
+    async def note_intent(self, intent: Intent) -> None:
+        """Merge what the provider says of an intent: a dispute, and refunds that this program may not know of.
+
+        Raises:
+            Unavailable: if the refunds cannot be read now; the caller tries again.
+        """
+        if intent.order_id is None:
+            return
+        if await self._refunds.note_dispute(intent.order_id, disputed=intent.disputed):
+            log.warning("order.dispute_noted", order_id=str(intent.order_id), disputed=intent.disputed)
+        if intent.refunded_minor:
+            try:
+                seen = await self._gateway.refunds(reference=intent.reference, timeout_s=self._settings.timeout_s)
+            except NotSupported:
+                return
+            if isinstance(seen, NoAnswer):
+                raise Unavailable(f"The provider does not tell the refunds: {seen.reason}.")
+            await self.note(intent.order_id, seen)
+
+    async def wake(self) -> None:
+        """Give pending refunds whose job is lost a new one."""
+        woken = await self._refunds.wake(limit=WAKE_MAX, due_s=self._due_s)
+        if woken:
+            log.info("refunds.woken", refunds=woken)
+
+    async def _ask(self, one: RefundTry) -> Refund | NoAnswer:
+        timeout_s = self._settings.timeout_s
+        if not one.sent:
+            # A refund that may have been made is asked for under its key: the provider alone knows.
+            try:
+                intent = await self._gateway.look_up(
+                    order_id=one.order_id, reference=one.reference, timeout_s=timeout_s
+                )
+            except NotSupported:
+                pass
+            else:
+                if isinstance(intent, NoAnswer):
+                    return NoAnswer(kind=NoAnswerKind.UNSENT, reason=intent.reason, retry_after_s=intent.retry_after_s)
+                if intent.disputed:
+                    await self._refunds.note_dispute(one.order_id, disputed=True)
+                    return NoAnswer(kind=NoAnswerKind.REFUSED, reason=DISPUTED)
+        return await self._gateway.refund(key=one.key, reference=one.reference, amount=one.amount, timeout_s=timeout_s)
+
+    async def _note(self, order_id: UUID, refund: Refund, *, retry_after_s: float | None = None) -> None:
+        result = await self._refunds.note(order_id, refund, retry_after_s=retry_after_s)
+        where = {"order_id": str(order_id), "key": refund.key, "reference": refund.reference, "state": refund.state}
+        if result == "noted":
+            log.info("refund.noted", **where)
+            self._return_units.soon()
+        elif result == "known":
+            log.debug("refund.known", **where)
+        elif result == "unpaid":
+            # Money that came after the order's end: its own statements give it back.
+            log.info("refund.of_ended_order", **where)
+        else:
+            log.error("refund.not_explained", result=result, **where)
