@@ -40,6 +40,7 @@ FILES = {
     "queries/refunds.sql": (WORKER,),
     "queries/schema.sql": ROLES,
     "queries/story.sql": (API,),
+    "queries/settlement.sql": (WORKER,),
     "queries/timeline.sql": ROLES,
     "queries/upkeep.sql": (WORKER,),
     "queries/users.sql": (API,),

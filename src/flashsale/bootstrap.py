@@ -29,6 +29,7 @@ from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.refunds import PostgresRefunds
 from flashsale.adapters.postgres.schema import check_schema
+from flashsale.adapters.postgres.settlement import PostgresSettledOrders
 from flashsale.adapters.postgres.story import PostgresStories
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.postgres.users import PostgresUsers
@@ -57,6 +58,7 @@ from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.revocations import RevocationFeed, Revocations
 from flashsale.usecases.services import Services
 from flashsale.usecases.sessions import Sessions
+from flashsale.usecases.settle import Settle
 from flashsale.usecases.settle_intent import SettleIntent
 from flashsale.usecases.status import Status
 from flashsale.usecases.tend_units import TendUnits
@@ -308,6 +310,13 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
         acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
         intents = PostgresIntents(database)
         settle_intent = SettleIntent(intents, gateway, settings.payments)
+        refund = MakeRefund(
+            PostgresRefunds(database),
+            gateway,
+            settings.payments,
+            return_units,
+            due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
+        )
         yield Jobs(
             settings=settings,
             database=database,
@@ -324,13 +333,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                 postpone,
                 payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
             ),
-            refund=MakeRefund(
-                PostgresRefunds(database),
-                gateway,
-                settings.payments,
-                return_units,
-                due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
-            ),
+            refund=refund,
             sweep=Sweep(
                 orders,
                 return_units,
@@ -351,7 +354,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
             tend_units=TendUnits(products, chunk=settings.units.chunk, ahead=settings.units.ahead),
             tidy=Tidy(PostgresUpkeep(database), settings.outbox),
             settle_intent=settle_intent,
-            take_event=TakeEvent(intents, gateway, settings.payments, settle_intent),
+            take_event=TakeEvent(intents, gateway, settings.payments, settle_intent, hooks=[refund.note_intent]),
             wake_payments=WakePayments(intents, limit=settings.payments.poll_limit),
             deliver=await _open_deliver(opened, settings, database),
         )
@@ -376,10 +379,9 @@ async def open_audit(settings: Settings, *, bypass_allowed: bool = False) -> Asy
     database = Database(patient, name="flashsale-audit", by_index=False)
     await database.open()
     gate = RedisGate(settings.redis, settings.gate)
-    payments = settings.payments
-    gateway = SimulatorGateway(payments.gateway_url, payments.gateway_secret.get_secret_value(), connections_max=1)
+    has_books = bool(settings.payments.gateway_url) or settings.payments.provider != "simulator"
     try:
-        async with gateway:
+        async with open_gateway(settings, connections_max=1) as gateway:
             truth, products = (
                 PostgresInvariants(database, timeout_s=settings.audit.timeout_s),
                 PostgresProducts(database),
@@ -395,9 +397,28 @@ async def open_audit(settings: Settings, *, bypass_allowed: bool = False) -> Asy
                     lease_s=settings.gate.lease_s,
                     bypass_allowed=bypass_allowed,
                 ),
-                gateway=gateway if payments.gateway_url else None,
+                gateway=gateway if has_books else None,
+                settle=Settle(PostgresSettledOrders(database), gateway) if has_books else None,
                 lease_s=settings.gate.lease_s,
             )
     finally:
         await gate.close()
+        await database.close()
+
+
+@asynccontextmanager
+async def open_settlement(settings: Settings) -> AsyncIterator[Settle]:
+    """Wire the settlement.
+
+    Raises:
+        NotReady: if no payment provider is named.
+    """
+    if settings.payments.provider == "simulator" and not settings.payments.gateway_url:
+        raise NotReady("No payment provider is named: set FLASHSALE_PAYMENTS__GATEWAY_URL.")
+    database = Database(settings.postgres, name="flashsale-settlement")
+    await database.open()
+    try:
+        async with open_gateway(settings, connections_max=1) as gateway:
+            yield Settle(PostgresSettledOrders(database), gateway)
+    finally:
         await database.close()

@@ -19,6 +19,7 @@ from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
+from flashsale.adapters.postgres.settlement import PostgresSettledOrders
 from flashsale.bootstrap import open_services
 from flashsale.domain.errors import FlashSaleError, NotSupported, Unavailable
 from flashsale.domain.messages import MAILED, Event
@@ -34,6 +35,7 @@ from flashsale.usecases.audit import Audit
 from flashsale.usecases.history import read_history
 from flashsale.usecases.ports import PoisonBatch
 from flashsale.usecases.return_units import ReturnUnits
+from flashsale.usecases.settle import Settle
 from tests.conftest import add_buyers, add_product
 from tests.support.accepting import new_id
 from tests.support.charging import charging
@@ -77,6 +79,9 @@ class Gateway:
     async def cancel(self, *, order_id: UUID, reference: str | None, amount: Any, timeout_s: float) -> Answer:
         self.book.cancel(str(order_id))
         return Answer(outcome=ChargeOutcome.CANCELLED, reference=None)
+
+    def intents(self, **_: Any) -> Any:
+        raise NotSupported(provider="test", call="intents")
 
     async def look_up(self, **_: Any) -> Any:
         raise NotSupported(provider="test", call="look_up")
@@ -326,7 +331,8 @@ async def auditing(sale: SoundSale, session: asyncpg.Connection[Any]) -> AsyncIt
         lease_s=LEASE_S,
         bypass_allowed=False,
     )
-    audit = Audit(truth=truth, products=products, gate=gate, gateway=sale.gateway, lease_s=LEASE_S)
+    settle = Settle(PostgresSettledOrders(database), sale.gateway)
+    audit = Audit(truth=truth, products=products, gate=gate, gateway=sale.gateway, settle=settle, lease_s=LEASE_S)
 
     async def run(part: str = "all", lines: Sequence[str] | None = None) -> set[str]:
         """Return the invariants that are violated; `refused` for what cannot be read. A part is what reads a source."""

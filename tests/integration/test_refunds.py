@@ -159,9 +159,9 @@ async def test_a_dispute_blocks_a_refund_whether_a_webhook_or_a_look_up_tells(se
     provider = Provider()
     refund = refunding(services, provider)
     # By a webhook, before the refund is asked for.
-    await refund.note_intent(dispute(order_id, disputed=True))
+    await refund.note_intent(order_id, dispute(order_id, disputed=True))
     await refused(services, order_id, db, errors.OrderDisputed)
-    await refund.note_intent(dispute(order_id, disputed=False))
+    await refund.note_intent(order_id, dispute(order_id, disputed=False))
     # By the look-up before the call.
     await requesting(services)(order_id)
     provider.disputed = dispute(order_id, disputed=True)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import sys
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -46,5 +51,52 @@ def audit(history: Path | None, overdue_s: float | None, bypass_ok: bool, machin
             )
         print_result(as_json(findings) if machine else format_findings(findings))
         return int(any(finding.violations for finding in findings))
+
+    run_command(run())
+
+
+@main.group()
+def reconcile() -> None:
+    """Compare what is kept here with what others keep."""
+
+
+@reconcile.command(epilog="Example: flashsale reconcile payments --since 2026-01-01 --csv differences.csv")
+@click.option("--since", type=click.DateTime(), required=True, help="Orders made since this time, in UTC.")
+@click.option("--csv", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the differences to a file.")
+@click.option("--json", "machine", is_flag=True, help="Print one JSON object per difference.")
+def payments(since: datetime, file: Path | None, machine: bool) -> None:  # noqa: FBT001
+    """Compare the orders with the payment provider's list, and exit with 1 if they differ.
+
+    Orders that move while the list is read are left for the next time.
+    """
+    from flashsale.bootstrap import open_settlement, require_servers
+    from flashsale.usecases.settle import Difference
+
+    settings = process_settings("audit")
+    require_servers(settings)
+
+    async def run() -> int:
+        names = [one.name for one in fields(Difference)]
+        with ExitStack() as opened:
+            rows = csv.writer(opened.enter_context(file.open("w", newline=""))) if file is not None else None
+            if rows is not None:
+                rows.writerow(names)
+            count = 0
+            async with open_settlement(settings) as settle:
+                async for one in settle(since=since.replace(tzinfo=UTC), now=datetime.now(UTC)):
+                    values = asdict(one)
+                    count += 1
+                    if rows is not None:
+                        rows.writerow(values.values())
+                    if machine:
+                        print_result(json.dumps(values))
+                    else:
+                        print_result(
+                            f"{one.order_id:<36} {one.cause:<20} {one.status or '-':<16} "
+                            f"expected {one.expected} {one.currency}, held {one.held}"
+                        )
+        if not machine:
+            print_result(f"reconcile: {count:,} differences")
+        return int(count > 0)
 
     run_command(run())

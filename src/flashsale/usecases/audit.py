@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
+from flashsale.domain.errors import NotSupported
 from flashsale.domain.requests import BuyRequest
 from flashsale.usecases import gate_audit, ledger_audit
 from flashsale.usecases.findings import Checked, found, skipped
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from flashsale.usecases.history import History, OrderRow
     from flashsale.usecases.ports import PaymentGateway, Products
+    from flashsale.usecases.settle import Settle
 
 NEED_HISTORY = {
     "I4": "Every 202 that a client saw is that client's order, and final or on its way.",
@@ -23,6 +26,9 @@ NEED_HISTORY = {
     "I18": "If demand lasts, everything is sold.",
     "I20": "Sold out was said only when no unit was free.",
 }
+
+
+SETTLED = "What the provider holds for each order is what the order says (`flashsale reconcile payments`)."
 
 
 class Truth(gate_audit.Returns, ledger_audit.Books, Protocol):
@@ -59,9 +65,11 @@ class Audit:
         products: Products,
         gate: gate_audit.GateAudit,
         gateway: PaymentGateway | None,
+        settle: Settle | None,
         lease_s: float,
     ) -> None:
         """Wire it; without a gateway its books are not checked. Leases live `lease_s` seconds."""
+        self._settle = settle
         self._truth = truth
         self._products = products
         self._gate = gate
@@ -81,6 +89,7 @@ class Audit:
         results.append(await self._check_fingerprints())
         orders = await self._truth.orders()
         results.append(await ledger_audit.check_ledger(self._truth, orders, self._gateway))
+        results.append(await self._check_settlement(len(orders)))
         if history is None:
             results += [skipped(name, promise, "needs --history") for name, promise in NEED_HISTORY.items()]
         else:
@@ -92,6 +101,16 @@ class Audit:
         bad = [order_id for request, fingerprint, _, order_id in kept if fingerprint != request.fingerprint()]
         checked = sum(orders for _, _, orders, _ in kept)
         return found("I9", "The fingerprint of a key matches the product and quantity of its order.", checked, bad)
+
+    async def _check_settlement(self, orders: int) -> Checked:
+        if self._settle is None:
+            return skipped("I7", SETTLED, "no gateway is named")
+        try:
+            since, now = datetime.fromtimestamp(0, UTC), datetime.now(UTC)
+            bad = [one.order_id async for one in self._settle(since=since, now=now)]
+        except NotSupported as error:
+            return skipped("I7", SETTLED, error.detail)
+        return found("I7", SETTLED, orders, bad)
 
     async def _check_history(self, history: History, orders: Sequence[OrderRow], overdue_s: float) -> Sequence[Checked]:
         named = {entry["product"] for entry in (*history.buys, *history.stocks)}

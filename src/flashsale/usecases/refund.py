@@ -175,16 +175,14 @@ class MakeRefund:
         for refund in seen:
             await self._note(order_id, refund)
 
-    async def note_intent(self, intent: Intent) -> None:
+    async def note_intent(self, order_id: UUID, intent: Intent) -> None:
         """Merge what the provider says of an intent: a dispute, and refunds that this program may not know of.
 
         Raises:
             Unavailable: if the refunds cannot be read now; the caller tries again.
         """
-        if intent.order_id is None:
-            return
-        if await self._refunds.note_dispute(intent.order_id, disputed=intent.disputed):
-            log.warning("order.dispute_noted", order_id=str(intent.order_id), disputed=intent.disputed)
+        if await self._refunds.note_dispute(order_id, disputed=intent.disputed):
+            log.warning("order.dispute_noted", order_id=str(order_id), disputed=intent.disputed)
         if intent.refunded_minor:
             try:
                 seen = await self._gateway.refunds(reference=intent.reference, timeout_s=self._settings.timeout_s)
@@ -192,7 +190,7 @@ class MakeRefund:
                 return
             if isinstance(seen, NoAnswer):
                 raise Unavailable(f"The provider does not tell the refunds: {seen.reason}.")
-            await self.note(intent.order_id, seen)
+            await self.note(order_id, seen)
 
     async def wake(self) -> None:
         """Give pending refunds whose job is lost a new one."""

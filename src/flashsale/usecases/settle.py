@@ -1,0 +1,226 @@
+"""Settlement: our orders against the provider's list of payments, each difference with its cause."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from uuid import UUID
+
+from flashsale.domain.errors import NotSupported
+from flashsale.domain.money import Money
+from flashsale.domain.orders import OrderStatus
+from flashsale.domain.payments import IntentState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from datetime import datetime
+
+    from flashsale.usecases.ports import PaymentGateway
+
+PAGE = 1000
+"""Orders that are read at a time."""
+
+PAID = frozenset({OrderStatus.CONFIRMED, OrderStatus.REFUND_PENDING, OrderStatus.REFUNDED})
+MAY_BE_CHARGED = frozenset({OrderStatus.AWAITING_PAYMENT, OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_UNKNOWN})
+
+
+class Cause(enum.StrEnum):
+    """Why an order and the provider's list differ."""
+
+    # The provider took money for an order that does not exist here.
+    UNKNOWN_ORDER = "unknown_order"
+    # The order is paid here, and the provider took no money.
+    NOT_CAPTURED = "not_captured"
+    # The order ended without payment, and the provider holds money.
+    CAPTURED_AFTER_END = "captured_after_end"
+    # The order cannot have been paid yet, and the provider holds money.
+    CAPTURED_TOO_EARLY = "captured_too_early"
+    # The provider took another amount than the price.
+    AMOUNT_DIFFERS = "amount_differs"
+    # The provider took another currency.
+    CURRENCY_DIFFERS = "currency_differs"
+    # More is refunded here than at the provider.
+    REFUND_MISSING_THERE = "refund_missing_there"
+    # More is refunded at the provider than here.
+    REFUND_MISSING_HERE = "refund_missing_here"
+
+
+class SettledOrder(NamedTuple):
+    """An order, as far as money goes."""
+
+    order_id: UUID
+    status: OrderStatus
+    price_minor: int
+    currency: str
+    refunded_minor: int
+    refunding_minor: int
+    """What may be back besides."""
+    moved_at: datetime
+
+
+class Paid(NamedTuple):
+    """What the provider took for an order, and gave back, over all of its payments."""
+
+    captured_minor: int
+    refunded_minor: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """An order and the provider's list that differ; amounts in the currency's minor unit."""
+
+    order_id: str
+    cause: Cause
+    status: str
+    """Of the order; empty if there is none."""
+    currency: str
+    expected: str
+    """What the provider should hold, as a decimal number."""
+    held: str
+    """What the provider holds."""
+
+
+class SettledOrders(Protocol):
+    """What the settlement reads of Postgres."""
+
+    async def page(self, after: UUID, limit: int) -> Sequence[SettledOrder]:
+        """Read orders in the order of their ids, from after one."""
+        ...
+
+
+class Settle:
+    """The use case: reads the provider's list into a file, then the orders in its order; needs constant memory."""
+
+    def __init__(self, orders: SettledOrders, gateway: PaymentGateway) -> None:
+        """Compare these."""
+        self._orders = orders
+        self._gateway = gateway
+
+    async def __call__(self, *, since: datetime, now: datetime) -> AsyncIterator[Difference]:
+        """Compare orders made since; what moved after `now`, while the list was read, is left for the next time.
+
+        Raises:
+            NotSupported: if the provider has no list.
+            Unavailable: if the provider or Postgres is away.
+        """
+        first = UUID(int=max(int(since.timestamp() * 1000), 0) << 80)
+        # An unnamed database of SQLite's is a file that is gone when it is closed; a small part of it is in memory.
+        with contextlib.closing(sqlite3.connect("", isolation_level=None)) as book:
+            book.execute(
+                "CREATE TABLE paid (order_id TEXT, currency TEXT, captured INTEGER, refunded INTEGER, "
+                "PRIMARY KEY (order_id, currency)) WITHOUT ROWID"
+            )
+            await self._fill(book, since, first)
+            theirs = _summed(book)
+            paid = next(theirs, None)
+            async for order in self._ours(first):
+                while paid is not None and paid[0] < str(order.order_id):
+                    yield _unknown(*paid)
+                    paid = next(theirs, None)
+                found: list[Paid] = []
+                while paid is not None and paid[0] == str(order.order_id):
+                    found.append(paid[1])
+                    paid = next(theirs, None)
+                if order.moved_at <= now:
+                    for one in found or [Paid(0, 0, order.currency)]:
+                        if (difference := compare(order, one)) is not None:
+                            yield difference
+            while paid is not None:
+                yield _unknown(*paid)
+                paid = next(theirs, None)
+
+    async def _ours(self, first: UUID) -> AsyncIterator[SettledOrder]:
+        after = UUID(int=first.int - 1) if first.int else first
+        while page := await self._orders.page(after, PAGE):
+            for order in page:
+                yield order
+            after = page[-1].order_id
+
+    async def _fill(self, book: sqlite3.Connection, since: datetime, first: UUID) -> None:
+        statement = (
+            "INSERT INTO paid VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+            "SET captured = captured + excluded.captured, refunded = refunded + excluded.refunded"
+        )
+        book.execute("BEGIN")
+        async for order_id, one in self._taken(since):
+            # An order of before the time, whose id tells its time, is another settlement's.
+            if one.captured_minor and not (_is_id(order_id) and order_id < str(first)):
+                book.execute(statement, (order_id, one.currency, one.captured_minor, one.refunded_minor))
+        book.execute("COMMIT")
+
+    async def _taken(self, since: datetime) -> AsyncIterator[tuple[str, Paid]]:
+        try:
+            intents = self._gateway.intents(since=since)
+        except NotSupported:
+            async for entry in self._gateway.ledger():
+                captured = entry.amount_minor * entry.captures
+                yield entry.key.partition(":")[0], Paid(captured, entry.refunded_minor, entry.currency)
+            return
+        async for intent in intents:
+            if intent.order_id is not None and intent.state is IntentState.CAPTURED:
+                yield str(intent.order_id), Paid(intent.amount.minor, intent.refunded_minor, intent.amount.currency)
+
+
+def _summed(book: sqlite3.Connection) -> Iterator[tuple[str, Paid]]:
+    rows = book.execute("SELECT order_id, captured, refunded, currency FROM paid ORDER BY order_id, currency")
+    return ((order_id, Paid(*rest)) for order_id, *rest in rows)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _unknown(order_id: str, paid: Paid) -> Difference:
+    held = Money(minor=paid.captured_minor - paid.refunded_minor, currency=paid.currency)
+    return Difference(
+        order_id=order_id,
+        cause=Cause.UNKNOWN_ORDER,
+        status="",
+        currency=paid.currency,
+        expected=str(Money(minor=0, currency=paid.currency)),
+        held=str(held),
+    )
+
+
+def compare(order: SettledOrder, paid: Paid) -> Difference | None:
+    """Return what differs between an order and what the provider took for it; None if nothing does."""
+    held = paid.captured_minor - paid.refunded_minor
+    expected = order.price_minor - order.refunded_minor if order.status in PAID else 0
+    cause = _cause(order, paid, held)
+    if cause is None:
+        return None
+    return Difference(
+        order_id=str(order.order_id),
+        cause=cause,
+        status=order.status,
+        currency=paid.currency,
+        expected=str(Money(minor=expected, currency=order.currency)),
+        held=str(Money(minor=held, currency=paid.currency)),
+    )
+
+
+def _cause(order: SettledOrder, paid: Paid, held: int) -> Cause | None:  # noqa: PLR0911 - one line each
+    if paid.captured_minor and paid.currency != order.currency:
+        return Cause.CURRENCY_DIFFERS
+    if order.status in MAY_BE_CHARGED:
+        return Cause.AMOUNT_DIFFERS if paid.captured_minor not in {0, order.price_minor} else None
+    if order.status not in PAID:
+        if not held:
+            return None
+        ended = order.status not in {OrderStatus.QUEUED, OrderStatus.PROCESSING}
+        return Cause.CAPTURED_AFTER_END if ended else Cause.CAPTURED_TOO_EARLY
+    if not paid.captured_minor:
+        return Cause.NOT_CAPTURED
+    if paid.captured_minor != order.price_minor:
+        return Cause.AMOUNT_DIFFERS
+    if paid.refunded_minor in {order.refunded_minor, order.refunded_minor + order.refunding_minor}:
+        return None
+    less = paid.refunded_minor < order.refunded_minor
+    return Cause.REFUND_MISSING_THERE if less else Cause.REFUND_MISSING_HERE
