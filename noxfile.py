@@ -91,8 +91,8 @@ def conformance(session: nox.Session) -> None:
     install(session)
     # localstripe is under the GPL: it stays in an environment of its own and runs as a process of its own.
     own = session.create_tmp() + "/localstripe"
-    session.run("uv", "venv", "--quiet", "--allow-existing", own, external=True)
-    session.run("uv", "pip", "install", "--quiet", "--python", own, "localstripe==1.15.10", external=True)
+    session.run("python", "-m", "venv", own)
+    session.run(f"{own}/bin/python", "-m", "pip", "install", "--quiet", "localstripe==1.15.10", external=True)
     session.run("python", "-m", "tests.conformance", "--localstripe", f"{own}/bin/python", *session.posargs)
 
 

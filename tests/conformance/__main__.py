@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os.path
 import sys
 
 import click
@@ -29,7 +30,9 @@ async def outcome(cell: Cell, provider: Provider) -> str:
 async def main() -> int:
     """Print a row per cell; the exit is 1 if a cell failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--localstripe", metavar="PYTHON", help="interpreter of an environment with localstripe")
+    parser.add_argument(
+        "--localstripe", metavar="PYTHON", type=os.path.abspath, help="interpreter of an environment with localstripe"
+    )
     python = parser.parse_args().localstripe
     columns: dict[str, list[str]] = {}
     async with simulator() as provider:

@@ -46,7 +46,7 @@ async def simulator() -> AsyncIterator[Provider]:
 
 @asynccontextmanager
 async def localstripe(python: str) -> AsyncIterator[Provider]:
-    """Run localstripe with the interpreter of an environment that has it; it is never imported here."""
+    """Run localstripe with the interpreter (an absolute path) of an environment that has it; it is never imported here."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
