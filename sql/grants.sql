@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -106,6 +106,7 @@ REVOKE ALL ON FUNCTION
     settle_refunds_v1(_order_id uuid),
     sweep_orders_v1(_limit integer, _due interval),
     sweep_orders_v2(_order_ids uuid[], _due interval, _patience interval),
+    take_turns_v1(_provider text, _operation text, _count integer, _interval interval, _horizon interval),
     take_webhook_v1(_provider text, _event_id text, _type text, _reference text, _due interval),
     tend_units_v1(_product_id integer, _most integer),
     void_requests_v1(_order_ids uuid[]),
@@ -159,6 +160,9 @@ GRANT INSERT ON product_terms TO flashsale_api;
 GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at, limit_per) ON products TO flashsale_api;
 GRANT SELECT ON products TO flashsale_api;
 GRANT UPDATE (name, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at, limit_per) ON products TO flashsale_api;
+GRANT INSERT ON provider_turns TO flashsale_api;
+GRANT SELECT ON provider_turns TO flashsale_api;
+GRANT UPDATE (next_at) ON provider_turns TO flashsale_api;
 GRANT INSERT (order_id, number, refund_key, amount_minor, currency, restock, reason, requested_by, due_at, job_id) ON refunds TO flashsale_api;
 GRANT SELECT ON refunds TO flashsale_api;
 GRANT DELETE ON requests TO flashsale_api;
@@ -227,6 +231,7 @@ GRANT EXECUTE ON FUNCTION
     set_allotment_v1(_product_id integer, _allotment integer),
     set_allotment_v2(_product_id integer, _allotment integer),
     settle_refunds_v1(_order_id uuid),
+    take_turns_v1(_provider text, _operation text, _count integer, _interval interval, _horizon interval),
     take_webhook_v1(_provider text, _event_id text, _type text, _reference text, _due interval),
     tend_units_v1(_product_id integer, _most integer),
     void_requests_v1(_order_ids uuid[]),
@@ -299,6 +304,9 @@ GRANT INSERT ON product_terms TO flashsale_worker;
 GRANT SELECT ON product_terms TO flashsale_worker;
 GRANT SELECT ON products TO flashsale_worker;
 GRANT UPDATE (epoch) ON products TO flashsale_worker;
+GRANT INSERT ON provider_turns TO flashsale_worker;
+GRANT SELECT ON provider_turns TO flashsale_worker;
+GRANT UPDATE (next_at) ON provider_turns TO flashsale_worker;
 GRANT INSERT (order_id, number, amount_minor, currency, restock, reason, state, reference, created_at, finished_at) ON refunds TO flashsale_worker;
 GRANT SELECT ON refunds TO flashsale_worker;
 GRANT UPDATE (state, attempt, sent, reference, problem, due_at, job_id, finished_at) ON refunds TO flashsale_worker;
@@ -380,6 +388,7 @@ GRANT EXECUTE ON FUNCTION
     settle_refunds_v1(_order_id uuid),
     sweep_orders_v1(_limit integer, _due interval),
     sweep_orders_v2(_order_ids uuid[], _due interval, _patience interval),
+    take_turns_v1(_provider text, _operation text, _count integer, _interval interval, _horizon interval),
     tend_units_v1(_product_id integer, _most integer),
     void_requests_v1(_order_ids uuid[]),
     void_requests_v2(_order_ids uuid[]),

@@ -31,6 +31,7 @@ from flashsale.adapters.postgres.refunds import PostgresRefunds
 from flashsale.adapters.postgres.schema import check_schema
 from flashsale.adapters.postgres.settlement import PostgresSettledOrders
 from flashsale.adapters.postgres.story import PostgresStories
+from flashsale.adapters.postgres.turns import PostgresTurns
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
@@ -63,6 +64,7 @@ from flashsale.usecases.settle_intent import SettleIntent
 from flashsale.usecases.status import Status
 from flashsale.usecases.tend_units import TendUnits
 from flashsale.usecases.tidy import Tidy
+from flashsale.usecases.turns import Breaker, Turns
 from flashsale.usecases.wake_payments import WakePayments
 from flashsale.usecases.webhooks import ReceiveWebhook, TakeEvent
 
@@ -187,7 +189,11 @@ async def open_services(
         intents = PostgresIntents(database)
         if provider is None and settings.payments.provider == "stripe":
             provider = await opened.enter_async_context(
-                open_gateway(settings, connections_max=settings.payments.api_connections)
+                open_gateway(
+                    settings,
+                    connections_max=settings.payments.api_connections,
+                    turns=_turns(settings, database),
+                )
             )
         catalog = Catalog(products, poll_s=settings.live.poll_s)
         load_gate = LoadGate(books, gate, catalog)
@@ -254,14 +260,33 @@ async def open_services(
         )
 
 
+def _turns(settings: Settings, database: Database) -> Turns | None:
+    """Wire budget and breaker; the simulator's own dialect needs none."""
+    payments = settings.payments
+    if payments.provider != "stripe":
+        return None
+    breaker = Breaker(
+        failures=payments.breaker_failures, pause_s=payments.breaker_pause_s, pause_max_s=payments.breaker_pause_max_s
+    )
+    return Turns(
+        payments.provider,
+        PostgresTurns(database),
+        breaker,
+        rate_per_s=payments.budget_per_s,
+        wait_s=payments.budget_wait_s,
+    )
+
+
 @asynccontextmanager
-async def open_gateway(settings: Settings, *, connections_max: int) -> AsyncIterator[PaymentGateway]:
+async def open_gateway(
+    settings: Settings, *, connections_max: int, turns: Turns | None = None
+) -> AsyncIterator[PaymentGateway]:
     """Open the payment provider that the settings name, over at most `connections_max` connections."""
     if settings.payments.provider == "stripe":
         # Here, because the library takes 40 MB and a second that no other provider needs.
         from flashsale.adapters.payments.stripe import StripeGateway
 
-        async with StripeGateway(settings.stripe, connections_max=connections_max) as stripe:
+        async with StripeGateway(settings.stripe, connections_max=connections_max, turns=turns) as stripe:
             yield ObservedGateway(stripe)
     else:
         url, secret = settings.payments.gateway_url, settings.payments.gateway_secret.get_secret_value()
@@ -298,7 +323,11 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
     async with AsyncExitStack() as opened:
         database, gate = await _open_servers(opened, settings, f"flashsale-{name}")
         gateway = await opened.enter_async_context(
-            open_gateway(settings, connections_max=settings.workers.payment_concurrency)
+            open_gateway(
+                settings,
+                connections_max=settings.workers.payment_concurrency,
+                turns=(turns := _turns(settings, database)),
+            )
         )
         products, books = PostgresProducts(database), PostgresGateBooks(database)
         orders = PostgresOrders(database)
@@ -332,6 +361,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                 return_units,
                 postpone,
                 payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
+                turns=turns,
             ),
             refund=refund,
             sweep=Sweep(

@@ -125,7 +125,7 @@ async def test_a_buyer_pays_once_and_then_can_neither_cancel_nor_expire(services
     await charging(services, gateway)(order_id)
     assert gateway.asked == [], "nobody charges before the buyer pays"
     orders = await asyncio.gather(*(services.orders.pay(order_id, buyer) for _ in range(3)))
-    assert {order.status for order in orders} == {S.AWAITING_PAYMENT}
+    assert {order.status for order, _ in orders} == {S.AWAITING_PAYMENT}
     assert await db.fetchval("SELECT count(*) FROM procrastinate_jobs WHERE queue_name = 'payments'") == 1
     with pytest.raises(StateForbids):
         await services.orders.cancel(order_id, buyer)

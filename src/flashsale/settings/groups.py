@@ -251,6 +251,21 @@ class PaymentSettings(Group):
         le=1000,
         description="Maximum number of payments per second that are looked up, cancelled or refunded unasked.",
     )
+    budget_per_s: float = Field(
+        25.0,
+        ge=0,
+        description="Calls per second and operation that all processes together send to Stripe; 0 means no limit.",
+    )
+    budget_wait_s: float = Field(
+        2.0, gt=0, description="Maximum time that a call waits for its turn in the budget; then its job is put off."
+    )
+    breaker_failures: int = Field(
+        10, ge=1, description="Failures of the provider in a row after which a process stops asking it for a while."
+    )
+    breaker_pause_s: float = Field(
+        5.0, gt=0, description="First pause until a process tries the provider with one call; it doubles."
+    )
+    breaker_pause_max_s: float = Field(60.0, gt=0, description="Maximum pause until the provider is tried again.")
 
 
 class WorkerSettings(Group):

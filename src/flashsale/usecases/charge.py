@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.halving import Postpone
     from flashsale.usecases.ports import PaymentGateway, Payments, PoisonBatch
     from flashsale.usecases.return_units import ReturnUnits
+    from flashsale.usecases.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -52,8 +53,10 @@ class Charge:
         postpone: Postpone,
         *,
         payment_due_s: float,
+        turns: Turns | None = None,
     ) -> None:
         """An attempt whose worker dies is superseded after `payment_due_s`."""
+        self._turns = turns
         self._payments = payments
         self._gateway = gateway
         self._settings = settings
@@ -75,6 +78,10 @@ class Charge:
         Raises:
             Unavailable: if Postgres is away; the order is due again by itself, under the same gateway key.
         """
+        if self._turns is not None and (pause_s := self._turns.soon()) > 0:
+            log.info("payment.put_off", order_id=str(order_id), pause_s=round(pause_s, 3))
+            await self._turns.put_off(order_id, pause_s)
+            return
         attempt = await self._beginning.submit(order_id)
         if attempt is None:
             log.debug("payment.skipped", order_id=str(order_id))

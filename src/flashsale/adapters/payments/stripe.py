@@ -11,6 +11,7 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import stripe
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from flashsale.domain.money import Money
     from flashsale.domain.payments import Intent, LedgerEntry, ProviderEvent, Refund
     from flashsale.settings.stripe import StripeSettings
+    from flashsale.usecases.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +54,9 @@ TAKING_S = 30.0
 
 EXPAND = ["latest_charge"]
 
+WRONG_KEY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+"""No call succeeds until somebody changes the key."""
+
 T = TypeVar("T")
 
 
@@ -61,9 +66,15 @@ class StripeGateway:
     name = "stripe"
 
     def __init__(
-        self, settings: StripeSettings, *, connections_max: int, clock: Callable[[], float] = time.time
+        self,
+        settings: StripeSettings,
+        *,
+        connections_max: int,
+        turns: Turns | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Nothing is sent yet. `clock` gives Unix time."""
+        """Nothing is sent yet. Each call waits for its turn; `clock` gives Unix time."""
+        self._turns = turns
         self._settings = settings
         self._clock = clock
         self._http = PooledClient(connections_max=connections_max)
@@ -135,6 +146,11 @@ class StripeGateway:
         """Open the order's intent `number`, which the buyer confirms with its client secret."""
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         found = await self._create(order_id, number, amount, deadline_s, confirm=False)
+        if isinstance(found, Failure) and found.kind is NoAnswerKind.UNKNOWN and found.status:
+            # The key keeps its 500; the intents before this one have ended.
+            made = await self._find(order_id, deadline_s)
+            if not isinstance(made, Failure) and made.state is not IntentState.CANCELLED:
+                return made
         return found.as_answer() if isinstance(found, Failure) else found
 
     async def look_up(
@@ -326,7 +342,27 @@ class StripeGateway:
     async def _ask(
         self, call: str, ask: Callable[[], Awaitable[Any]], read: Callable[[Any], T], deadline_s: float
     ) -> T | Failure:
-        """Make one call until the deadline and read its answer."""
+        """Make one call, when it is its turn, until the deadline, and read its answer."""
+        if self._turns is not None and (wait_s := await self._turns.take(call)) is not None:
+            return Failure(kind=NoAnswerKind.UNSENT, reason="not its turn", retry_after_s=wait_s)
+        found = await self._send(call, ask, read, deadline_s)
+        if self._turns is not None:
+            await self._note(self._turns, call, found)
+        return found
+
+    async def _note(self, turns: Turns, call: str, found: object) -> None:
+        """Tell the budget of a 429, and the breaker whether the provider answered a call that it could read."""
+        status = found.status if isinstance(found, Failure) else HTTPStatus.OK
+        if isinstance(found, Failure) and status == HTTPStatus.TOO_MANY_REQUESTS and found.retry_after_s:
+            await turns.rejected(call, found.retry_after_s)
+        if not status or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in WRONG_KEY:
+            turns.breaker.failed()
+        else:
+            turns.breaker.answered()
+
+    async def _send(
+        self, call: str, ask: Callable[[], Awaitable[Any]], read: Callable[[Any], T], deadline_s: float
+    ) -> T | Failure:
         sending = Sending()
         token = SENDING.set(sending)
         try:

@@ -1,0 +1,185 @@
+"""When a payment provider may be asked: its budget of calls per second, and a circuit breaker for when it is away.
+
+The breaker is ours because the ones on PyPI (purgatory, pybreaker, aiobreaker) wrap a call that raises: here an answer
+is a value, a job must learn before it opens an attempt how long to wait, and only one call may try the provider again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from flashsale.domain.errors import Unavailable
+from flashsale.runtime.shared_metrics import Gauge
+from flashsale.usecases.batching import Batcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+log = structlog.get_logger(__name__)
+
+BATCH_MAX = 256
+QUEUE_MAX = 10_000
+PROBE_S = 1.0
+"""How long the others wait while one call tries the provider."""
+
+OPEN = Gauge(
+    "flashsale_payment_breaker_open",
+    "Processes that do not ask the payment provider because it is away.",
+    multiprocess_mode="livesum",
+)
+
+
+class Breaker:
+    """Opens after failures in a row; then one call at a time tries the provider, after pauses that double."""
+
+    def __init__(
+        self, *, failures: int, pause_s: float, pause_max_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start closed."""
+        self._failures_max = failures
+        self._first_pause_s = self._pause_s = pause_s
+        self._pause_max_s = pause_max_s
+        self._clock = clock
+        self._failures = 0
+        self._until_s: float | None = None
+        """Open until then; after it one call may try."""
+        self._trying = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the provider counts as away."""
+        return self._until_s is not None
+
+    def wait_s(self) -> float:
+        """Return how long not to ask; 0 once the pause is over."""
+        return 0.0 if self._until_s is None else max(0.0, self._until_s - self._clock())
+
+    def enter(self) -> float:
+        """Begin a call: 0, or how long to wait. While open, each pause that ends lets one call through."""
+        wait_s = self.wait_s()
+        if self._until_s is not None and not wait_s:
+            self._until_s, self._trying = self._clock() + PROBE_S, True
+        return wait_s
+
+    def answered(self) -> None:
+        """Note that the provider answered."""
+        if self._until_s is not None:
+            log.warning("payment.breaker_closed")
+            OPEN.dec()
+        self._failures, self._until_s, self._pause_s, self._trying = 0, None, self._first_pause_s, False
+
+    def failed(self) -> None:
+        """Note that it did not."""
+        self._failures += 1
+        if self._until_s is None:
+            if self._failures < self._failures_max:
+                return
+            log.error("payment.breaker_opened", failures=self._failures)
+            OPEN.inc()
+        elif not self._trying:
+            # A call that was under way when it opened.
+            return
+        self._trying = False
+        self._until_s = self._clock() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, self._pause_max_s)
+
+
+class Ledger(Protocol):
+    """The instants of all processes, in Postgres."""
+
+    async def take(
+        self, provider: str, operation: str, count: int, *, interval_s: float, horizon_s: float
+    ) -> tuple[int, float]:
+        """Reserve instants; returns how many, and how long to wait for the first (or the next free) one."""
+        ...
+
+    async def hold(self, provider: str, operation: str, pause_s: float) -> None:
+        """Leave no instant of an operation free for a while."""
+        ...
+
+    async def put_off(self, orders: Sequence[tuple[UUID, float]]) -> None:
+        """Let orders be due after a pause, without an attempt."""
+        ...
+
+
+class Turns:
+    """Asks breaker and budget, for one provider; calls that wait at the same time share a reservation."""
+
+    def __init__(self, provider: str, ledger: Ledger, breaker: Breaker, *, rate_per_s: float, wait_s: float) -> None:
+        """`rate_per_s` calls of each operation, 0: no limit; a call waits `wait_s` for its turn at most."""
+        self._provider = provider
+        self._ledger = ledger
+        self.breaker = breaker
+        self._rate_per_s = rate_per_s
+        self._wait_s = wait_s
+        self._queues: dict[str, Batcher[None, float | None]] = {}
+        self._free_at_s = self._later_at_s = 0.0
+        self._putting_off: Batcher[tuple[UUID, float], None] = Batcher(
+            self._put_off, batch_max=BATCH_MAX, queue_max=QUEUE_MAX
+        )
+
+    def soon(self) -> float:
+        """Return 0 if a payment may begin now, or how long it should be put off, before anything is written of it."""
+        now_s = time.monotonic()
+        if (wait_s := self.breaker.wait_s()) > 0:
+            return wait_s * (1 + random.random() / 2)  # noqa: S311 - spreads them
+        if not self._rate_per_s:
+            return 0.0
+        # This process may begin as many as the whole budget allows; what is left over queues behind each other.
+        self._free_at_s = max(self._free_at_s, now_s)
+        if self._free_at_s - now_s <= self._wait_s:
+            self._free_at_s += 1 / self._rate_per_s
+            return 0.0
+        self._later_at_s = max(self._later_at_s, now_s + self._wait_s) + 1 / self._rate_per_s
+        return self._later_at_s - now_s
+
+    async def put_off(self, order_id: UUID, pause_s: float) -> None:
+        """Let an order be due after a pause; no attempt is opened."""
+        await self._putting_off.submit((order_id, pause_s))
+
+    async def take(self, operation: str) -> float | None:
+        """Wait for a turn to make one call; None: make it now, else it may be asked for again after so many seconds."""
+        if (wait_s := self.breaker.enter()) > 0:
+            return wait_s
+        if not self._rate_per_s:
+            return None
+        queue = self._queues.get(operation)
+        if queue is None:
+            queue = self._queues[operation] = Batcher(
+                lambda items: self._reserve(operation, len(items)), batch_max=BATCH_MAX, queue_max=QUEUE_MAX
+            )
+        try:
+            turn_s = await queue.submit(None)
+        except Unavailable:
+            return self._wait_s
+        if turn_s is None:
+            return self._wait_s
+        await asyncio.sleep(turn_s - time.monotonic())
+        return None
+
+    async def rejected(self, operation: str, pause_s: float) -> None:
+        """Note a 429: nobody makes this call for a while."""
+        if self._rate_per_s:
+            try:
+                await self._ledger.hold(self._provider, operation, pause_s)
+            except Unavailable:
+                log.info("payment.budget_not_held", operation=operation)
+
+    async def _reserve(self, operation: str, count: int) -> Sequence[float | None]:
+        interval_s = 1 / self._rate_per_s
+        granted, first_s = await self._ledger.take(
+            self._provider, operation, count, interval_s=interval_s, horizon_s=self._wait_s
+        )
+        now_s = time.monotonic()
+        turns = [now_s + first_s + number * interval_s for number in range(granted)]
+        return [*turns, *[None] * (count - granted)]
+
+    async def _put_off(self, orders: list[tuple[UUID, float]]) -> Sequence[None]:
+        await self._ledger.put_off(orders)
+        return [None] * len(orders)
