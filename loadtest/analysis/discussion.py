@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from analysis.figures import count, decimal, listed, mebibytes, milliseconds, share, table
-from analysis.found import OURS, VERDICTS, Found, Situation, faults
-from analysis.tables import cpu_per_1000, held, honest_success, memory, success
+from analysis.figures import count, decimal, mebibytes, milliseconds, share, table
+from analysis.found import OURS, Found, Situation, faults
+from analysis.tables import cpu_per_1000, held, honest_success, memory, success, written_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,21 +136,21 @@ def better(found: Found) -> str:
 
 
 def _wrong(found: Found, name: str) -> str:
-    total = faults([run for run in found.runs if run.approach == name])
-    return listed([f"{number:,} {VERDICTS[field]}" for field, number in total.items()])
+    return written_faults([run for run in found.runs if run.approach == name])
 
 
 def lost(found: Found) -> str:
-    """Write the orders that redis_queue lost, next to ours."""
+    """Write the orders that redis_queue lost and what else went wrong with it, next to ours."""
     parts = []
     for situation in found.disturbed:
         cells = []
         for name in ("redis_queue", OURS):
             value = found.spread(name, situation, lambda run: run.verdict.lost)
             if value is not None:
-                cells.append(f"`{name}` lost {value.text(count)}")
+                more = written_faults(found.of(name, situation), without="lost")
+                cells.append(f"`{name}` lost {value.text(count)} orders{f' ({more})' if more else ''}")
         if cells:
-            parts.append(f"- When {SITUATIONS[situation.disturbance]}: {' orders, '.join(cells)} orders.")
+            parts.append(f"- When {SITUATIONS[situation.disturbance]}: {', '.join(cells)}.")
     return "\n".join(parts)
 
 
@@ -177,13 +177,12 @@ def _record(found: Found, name: str) -> list[str]:
     sentences = []
     for disturbance, when in SITUATIONS.items():
         runs = [run for run in found.runs if run.approach == name and run.disturbance == disturbance]
-        total = faults(runs)
-        if runs and total:
-            told = listed([f"{number:,} {VERDICTS[field]}" for field, number in total.items()])
+        wrong = written_faults(runs)
+        if wrong:
             sentences.append(
-                f"Without a disturbance, in {len(runs)} runs: {told}."
+                f"Without a disturbance, in {len(runs)} runs: {wrong}."
                 if disturbance == "none"
-                else f"When {when}: {told}."
+                else f"When {when}: {wrong}."
             )
     if not sentences:
         number = sum(run.approach == name for run in found.runs)
@@ -232,8 +231,9 @@ def expectations(found: Found) -> list[tuple[str, str, bool]]:
     for fault, who in (("redis", "redis_queue"), ("worker", "redis_queue"), ("redis", "lua")):
         runs = found.of(who, Situation(crowd="stampede", disturbance=fault))
         if runs:
-            number = sum(run.verdict.lost for run in runs)
-            told.append((f"`{who}` loses orders when {SITUATIONS[fault]}.", f"{number:,} orders lost", number > 0))
+            orders, units = (sum(getattr(run.verdict, field) for run in runs) for field in ("lost", "leaked"))
+            seen = f"{orders:,} orders lost, {units:,} units leaked"
+            told.append((f"`{who}` loses orders or units when {SITUATIONS[fault]}.", seen, orders + units > 0))
     first = _of("stampede", _duration("first_answer", "p95_ms"))
     final = _of("stampede", _duration("to_confirmed", "p50_ms"))
     pairs = (

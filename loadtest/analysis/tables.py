@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from analysis.figures import NONE, count, decimal, mebibytes, milliseconds, share, spread, table, written
+from analysis.figures import NONE, count, decimal, listed, mebibytes, milliseconds, share, spread, table, written
 from analysis.found import OURS, VERDICTS, Found, Situation, faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from analysis.figures import Spread
     from analysis.results import Abuse, Run, Step
 
 UNAVAILABLE = 503
@@ -132,7 +131,7 @@ def resources(found: Found, situation: Situation, price: float | None) -> str:
     """Write what the runs used; with a price, also what 1,000 orders cost."""
     columns = list(RESOURCES)
     if price is not None:
-        columns.append(("cost of 1,000 orders", lambda run: run.cost(price), lambda value: f"{value:.4f}"))
+        columns.append(("cost of 1,000 orders", lambda run: run.cost(price), lambda value: f"{value:.6f}"))
     return of_situation(found, situation, columns)
 
 
@@ -250,6 +249,11 @@ def lateness(found: Found) -> str:
     return table(["approach", "runs", "late, p99", "worst", "share of moments", "marked runs"], rows)
 
 
+def written_faults(runs: Sequence[Run], *, without: str = "") -> str:
+    """Write what went wrong in all of these runs together; empty if nothing did."""
+    return listed([f"{number:,} {VERDICTS[name]}" for name, number in faults(runs).items() if name != without])
+
+
 def lines(found: Found) -> str:
     """Write the lines of code and the processes of each approach."""
     counted = {name: number for name, number in found.head.lines.items() if number}
@@ -269,13 +273,12 @@ def summary(found: Found) -> str:
     for name in found.approaches:
         quiet = [run for run in found.runs if run.approach == name and run.disturbance == "none"]
         total = faults(quiet)
-        lost: Spread | None = found.spread(name, killed, lambda run: run.verdict.lost)
         rows.append(
             [
                 f"**`{name}`**" if name == OURS else label(found, name, crowd),
                 count(total.get("oversold", 0)),
                 count(sum(total.values()) - total.get("oversold", 0)),
-                written(lost, count),
+                written_faults(found.of(name, killed)) or ("nothing" if found.of(name, killed) else NONE),
                 written(found.spread(name, crowd, _first("p95_ms")), milliseconds),
                 written(found.spread(name, crowd, _confirmed("p95_ms")), milliseconds),
                 written(found.spread(name, crowd, cpu_per_1000), lambda value: f"{decimal(value)} s"),
@@ -285,7 +288,7 @@ def summary(found: Found) -> str:
         "approach",
         "units oversold",
         "other faults",
-        "orders lost when Redis is killed",
+        "wrong when Redis is killed",
         "first answer, p95",
         "to confirmed, p95",
         "processor for 1,000 orders",

@@ -71,7 +71,7 @@ def an_analysis():
             ]
         broken = 0 if name == "row_lock" else len(RATES) - 1
         steps = tuple(a_step(rate, broke=at == broken) for at, rate in enumerate(RATES[: broken + 1]))
-        forgot = replace(ZEROS, lost=17) if name == "redis_queue" else ZEROS
+        forgot = replace(ZEROS, lost=17, leaked=4) if name == "redis_queue" else ZEROS
         runs += [
             a_run(**own, crowd="ramp", steps=steps),
             a_run(**own, crowd="abuse", abuse=abused(100 + number)),
@@ -134,7 +134,7 @@ def test_the_ramp_ends_where_an_approach_broke(written):
 
 def test_the_lost_orders_of_a_killed_redis_are_next_to_ours(written):
     told = lost(found.Found(an_analysis()))
-    assert told == "- When Redis is killed: `redis_queue` lost 17 orders, `flashsale` lost 0 orders."
+    assert told == "- When Redis is killed: `redis_queue` lost 17 orders (4 leaked), `flashsale` lost 0 orders."
     assert told in (written[0] / "analysis.md").read_text()
 
 
@@ -147,7 +147,7 @@ def test_what_others_do_better_comes_first_and_names_their_faults(written):
     first = next(line for line in told.splitlines() if "first answer, p50" in line)
     assert re.findall(r"`(\w+)`", first) == list(APPROACHES[:-1])
     assert "- `naive`: 6 oversold." in told
-    assert "- `redis_queue`: 17 lost." in told
+    assert "- `redis_queue`: 17 lost and 4 leaked." in told
 
 
 def test_without_a_better_approach_the_page_says_so():
@@ -212,7 +212,7 @@ def test_a_run_with_a_late_generator_is_marked_wherever_its_latency_is_shown():
 
 def test_a_price_gives_a_cost_and_no_price_gives_none():
     priced = tables.resources(found.Found(an_analysis()), found.Situation(crowd="stampede"), 0.36)
-    assert cells(priced, "naive")[-1] == "0.0100"
+    assert cells(priced, "naive")[-1] == "0.010000"
     assert "cost" not in tables.resources(found.Found(an_analysis()), found.Situation(crowd="stampede"), None)
 
 
@@ -275,7 +275,7 @@ def test_the_readme_gets_the_short_table_and_keeps_its_own_text(written):
     text = (written[0] / "README.md").read_text()
     assert text.startswith("# Shop\n\n<!-- analysis: begin -->\n`nox -s analysis` sells")
     assert text.endswith("<!-- analysis: end -->\n\nThe end.\n")
-    assert cells(text, "redis_queue")[:3] == ["0", "0", "17"]
+    assert cells(text, "redis_queue")[:3] == ["0", "0", "17 lost and 4 leaked"]
     assert "nothing yet" not in text
 
 
