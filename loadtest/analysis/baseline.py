@@ -43,6 +43,12 @@ BASELINES: Mapping[str, tuple[int, Mapping[str, int]]] = {
 }
 """API processes, and worker processes by kind: five in all, as the product has."""
 
+WORKING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+    "AND state <> 'idle'"
+)
+"""Open transactions: buyers who wait for a lock, or hold one, have no order yet that anybody can see."""
+
 TOKEN_S = 3600
 RESTART_S = 0.5
 """After so long a process that ended is started again."""
@@ -189,13 +195,14 @@ class Baseline(Running):
         return [Sold(**row) for row in rows]
 
     async def look(self) -> Look:
-        """Read the counter that decides, the approach's queues, and the orders by state."""
+        """Read the counter that decides, the approach's queues and open transactions, and the orders by state."""
         rows = await self.pool.fetch(
             "SELECT status, count(*) AS orders FROM orders WHERE product_id = $1 GROUP BY status", self.product_id
         )
+        working = await self.pool.fetchval(WORKING)
         return Look(
             stock=max(0, await self._shop.stock(self.product_id)),
-            queued=await self._shop.waiting(self.product_id),
+            queued=await self._shop.waiting(self.product_id) + int(working),
             orders={row["status"]: row["orders"] for row in rows},
         )
 

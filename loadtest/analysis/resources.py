@@ -51,12 +51,15 @@ class Watch:
         await self._count()
         self._task = asyncio.create_task(self._go_on())
 
+    async def stop(self) -> None:
+        """Read no more. The reading is not cancelled: it may be in the middle of a statement."""
+        self._ending.set()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
     async def end(self) -> Resources:
         """Read once more; returns what was used since the beginning."""
-        if self._task is not None:
-            # Not cancelled: it may be in the middle of a statement.
-            self._ending.set()
-            await self._task
+        await self.stop()
         self._read()
         await self._count()
         await self._look()

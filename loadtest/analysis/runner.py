@@ -109,12 +109,13 @@ async def run_once(running: Running, job: Job, size: Size, accounts: list[dict[s
     watch = Watch(running)
     await watch.begin()
     async with AsyncExitStack() as ending:
+        ending.push_async_callback(watch.stop)
         sending = asyncio.create_task(send(running, job, size, accounts, folder))
         ending.push_async_callback(_cancel, sending)
         disturbed = await _disturb(running, job, size, units) if job.disturbance != "none" else None
         sent = await sending
-    await until_at_rest(running, longest_s=size.settle_s)
-    resources = await watch.end()
+        await until_at_rest(running, longest_s=size.settle_s)
+        resources = await watch.end()
     orders = await running.orders()
     offered = (await running.look()).stock
     buys, began_at = sent.history.buys, sent.pulse["began_at"]

@@ -115,7 +115,7 @@ class Running(ABC):
 
     @abstractmethod
     async def order_keys(self) -> Mapping[str, str]:
-        """Return the order of each key at the payment provider that is not `order:` and the order's id."""
+        """Return the order of each key at the payment provider that is not the order's id itself."""
 
     @abstractmethod
     def children(self) -> Mapping[str, Sequence[Child]]:
@@ -133,10 +133,14 @@ class Running(ABC):
     async def ledger(self) -> dict[str, list[LedgerEntry]]:
         """Read the payment provider's books of this product, by order id."""
         orders = await self.order_keys()
+        # Requests whose buyer has left may end during the next run.
+        rows = await self.pool.fetch("SELECT order_id::text FROM orders WHERE product_id <> $1", self.product_id)
+        others = {row["order_id"] for row in rows}
         entries: dict[str, list[LedgerEntry]] = defaultdict(list)
         async for entry in self.gateway.ledger():
-            if entry.key not in self._booked:
-                entries[orders.get(entry.key, entry.key.removeprefix("order:"))].append(entry)
+            order_id = orders.get(entry.key, entry.key)
+            if entry.key not in self._booked and order_id not in others:
+                entries[order_id].append(entry)
         return dict(entries)
 
     async def figures(self) -> tuple[dict[str, int], dict[str, int]]:
