@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from flashsale.settings import Settings
-    from flashsale.usecases.ports import PaymentGateway
+    from flashsale.usecases.payment_ports import PaymentGateway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Literal
-from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
 from flashsale.domain.orders import Order, OrderStatus
-from flashsale.domain.payments import RefundState
-from flashsale.domain.products import LimitPer, LiveStock, PaymentMode, Product
-from flashsale.domain.refunds import REASON_CHARS_MAX, OrderRefund
+from flashsale.domain.products import LiveStock, Product
 from flashsale.domain.requests import Accepted
 from flashsale.domain.users import Role
 from flashsale.http.fields import (
@@ -20,21 +17,14 @@ from flashsale.http.fields import (
     LATER,
     MOMENT,
     ORDER_ID,
-    PRICE_SCHEMA,
     TOKEN,
-    USER_ID,
-    Allotment,
-    AllotmentChange,
     CreatedAt,
     Currency,
     EndsAt,
-    LimitPerBuyer,
     LimitPerOut,
     LoginToken,
-    NewCurrency,
     NewPassword,
     OrderId,
-    PaymentWindow,
     PersonName,
     Price,
     ProductId,
@@ -194,104 +184,6 @@ class ProductOut(Out):
     limit_per: LimitPerOut
 
 
-class AdminProductOut(ProductOut):
-    """A product as administrators see it."""
-
-    allotment: Allotment
-    unmade_units: Annotated[
-        int,
-        shown(
-            "Units of the allotment that have no row yet; negative: rows that are to be deleted. The sale waits for"
-            " neither.",
-            0,
-        ),
-    ]
-    payment_mode: Annotated[PaymentMode, shown("Who starts the payment.", "automatic")]
-    payment_window_s: PaymentWindow
-    limit_per_buyer: LimitPerBuyer
-    paused: Annotated[bool, shown("Whether the sale is paused.", False)]
-    epoch: Annotated[int, shown("The gate's epoch: rises whenever the gate is loaded.", 3, ge=0)]
-
-
-class NewProductIn(In, kw_only=True):
-    """A product to create; `stock` is its allotment."""
-
-    name: ProductName
-    price: Annotated[
-        str,
-        shown(
-            "The price of one unit; at most as many decimals as the currency has.",
-            "999.99",
-            extra_json_schema=PRICE_SCHEMA,
-        ),
-    ]
-    currency: NewCurrency = "USD"
-    stock: Allotment
-    payment_mode: Annotated[PaymentMode, shown("Who starts the payment.", "automatic")] = PaymentMode.AUTOMATIC
-    payment_window_s: PaymentWindow = 300
-    limit_per_buyer: LimitPerBuyer = None
-    limit_per: LimitPerOut = LimitPer.ACCOUNT
-    starts_at: StartsAt = None
-    ends_at: EndsAt = None
-
-
-class ProductChangeIn(In):
-    """Changes of a product. A field that is left out stays; null opens a side of the window or lifts the limit."""
-
-    name: ProductName | msgspec.UnsetType = msgspec.UNSET
-    payment_window_s: PaymentWindow | msgspec.UnsetType = msgspec.UNSET
-    limit_per_buyer: LimitPerBuyer | msgspec.UnsetType = msgspec.UNSET
-    limit_per: LimitPerOut | msgspec.UnsetType = msgspec.UNSET
-    starts_at: StartsAt | msgspec.UnsetType = msgspec.UNSET
-    ends_at: EndsAt | msgspec.UnsetType = msgspec.UNSET
-
-
-class StockIn(In):
-    """A product's new allotment."""
-
-    product_id: ProductId
-    stock: Allotment
-
-
-class StockChangeIn(In):
-    """By how much a product's allotment changes."""
-
-    change: AllotmentChange
-
-
-class RefundIn(In, kw_only=True):
-    """Money to give back."""
-
-    amount: Annotated[
-        Annotated[str, Meta(extra_json_schema=PRICE_SCHEMA)] | None,
-        shown("How much, as a decimal number; null: all that is left.", "49.99"),
-    ] = None
-    restock: Annotated[
-        bool, shown("Whether the units are sold again once the money is back; only with all of it.", True)
-    ] = False
-    reason: Annotated[
-        str, shown("Why, for the shop's own records.", "Arrived broken", min_length=1, max_length=REASON_CHARS_MAX)
-    ]
-
-
-class RefundOut(Out, kw_only=True):
-    """A refund of an order."""
-
-    order_id: OrderId
-    number: Annotated[int, shown("Counts the refunds of the order.", 1, ge=1)]
-    amount: Annotated[str, shown("How much, as a decimal number.", "49.99")]
-    currency: Currency
-    restock: Annotated[bool, shown("Whether the units are sold again once the money is back.", False)]
-    reason: Annotated[str, shown("Why.", "Arrived broken")]
-    requested_by: Annotated[
-        UUID | None, shown("The account that asked for it; null: it was made at the provider.", USER_ID)
-    ]
-    state: Annotated[RefundState, shown("What became of it; a refund that failed left the money taken.", "pending")]
-    problem: Annotated[str | None, shown("What kept it from succeeding last.", "charge_disputed")]
-    created_at: CreatedAt
-    finished_at: Annotated[datetime | None, shown("When it succeeded or failed.", MOMENT)]
-
-
 class AliveOut(Out):
     """A sign of life."""
 
@@ -406,43 +298,13 @@ def order_fields(order: Order) -> dict[str, object]:
     }
 
 
-def refund_out(refund: OrderRefund) -> RefundOut:
-    """Render a refund."""
-    return RefundOut(
-        order_id=refund.order_id,
-        number=refund.number,
-        amount=str(refund.amount),
-        currency=refund.amount.currency,
-        restock=refund.restock,
-        reason=refund.reason,
-        requested_by=refund.requested_by,
-        state=refund.state,
-        problem=refund.problem,
-        created_at=refund.created_at,
-        finished_at=refund.finished_at,
-    )
-
-
 def product_out(product: Product, stock: LiveStock) -> ProductOut:
     """Render a product."""
-    return ProductOut(**_product_fields(product, stock))  # type: ignore[arg-type]
+    return ProductOut(**product_fields(product, stock))  # type: ignore[arg-type]
 
 
-def admin_product_out(product: Product, stock: LiveStock) -> AdminProductOut:
-    """Render a product for administrators."""
-    return AdminProductOut(
-        **_product_fields(product, stock),  # type: ignore[arg-type]
-        allotment=product.allotment,
-        unmade_units=product.unmade,
-        payment_mode=product.payment_mode,
-        payment_window_s=product.payment_window_s,
-        limit_per_buyer=product.limit_per_buyer,
-        paused=product.paused,
-        epoch=product.epoch,
-    )
-
-
-def _product_fields(product: Product, stock: LiveStock) -> dict[str, object]:
+def product_fields(product: Product, stock: LiveStock) -> dict[str, object]:
+    """Return the fields that every view of a product has."""
     return {
         "id": product.product_id,
         "name": product.name,

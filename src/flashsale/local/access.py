@@ -7,6 +7,9 @@ import os
 import secrets
 import socket
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
 
 from flashsale.local.children import ChildFailed
 
@@ -109,3 +112,25 @@ def read_secrets(data_dir: Path) -> dict[str, str]:
     if known != loaded:
         write_secret(path, json.dumps(known, indent=2) + "\n")
     return known
+
+
+async def ensure_database(url: str) -> None:
+    """Create the database that a URL names, if it is missing.
+
+    Raises:
+        ChildFailed: if the server cannot be reached, or refuses.
+    """
+    parts = urlsplit(url)
+    try:
+        try:
+            connection = await asyncpg.connect(url, timeout=10)
+        except asyncpg.InvalidCatalogNameError:
+            name = unquote(parts.path.removeprefix("/")).replace('"', '""')
+            connection = await asyncpg.connect(parts._replace(path="/postgres").geturl(), timeout=10)
+            await connection.execute(f'CREATE DATABASE "{name}"')
+        await connection.close()
+    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        raise ChildFailed(
+            f"Postgres at {parts.hostname}:{parts.port or 5432} refused: {str(error) or type(error).__name__}. "
+            f"Is FLASHSALE_POSTGRES__URL right?"
+        ) from None

@@ -23,11 +23,11 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 
 from flashsale import __version__
-from flashsale.local.access import write_secret
+from flashsale.local.access import ensure_database, write_secret
 from flashsale.local.binaries import postgres_bin
 from flashsale.local.children import ChildFailed, run_to_end
 from flashsale.local.postgres_server import LocalPostgres
-from flashsale.local.stack import DATABASE, ensure_database
+from flashsale.local.stack import DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

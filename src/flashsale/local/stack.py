@@ -11,11 +11,8 @@ import socket
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
-from urllib.parse import unquote, urlsplit
 
-import asyncpg
-
-from flashsale.local.access import DATABASE_ROLES, read_secrets, write_secret
+from flashsale.local.access import DATABASE_ROLES, ensure_database, read_secrets, write_secret
 from flashsale.local.children import Child, ChildFailed, all_of, pss_bytes, run_to_end, start_ready
 from flashsale.local.logs import cut_logs
 from flashsale.local.postgres_server import LocalPostgres
@@ -386,25 +383,3 @@ class Stack:
             lock.close()
             raise ChildFailed(f"Another stack runs on {self.data_dir}: stop it, or name another --data-dir.") from None
         self._lock = lock
-
-
-async def ensure_database(url: str) -> None:
-    """Create the database that a URL names, if it is missing.
-
-    Raises:
-        ChildFailed: if the server cannot be reached, or refuses.
-    """
-    parts = urlsplit(url)
-    try:
-        try:
-            connection = await asyncpg.connect(url, timeout=10)
-        except asyncpg.InvalidCatalogNameError:
-            name = unquote(parts.path.removeprefix("/")).replace('"', '""')
-            connection = await asyncpg.connect(parts._replace(path="/postgres").geturl(), timeout=10)
-            await connection.execute(f'CREATE DATABASE "{name}"')
-        await connection.close()
-    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-        raise ChildFailed(
-            f"Postgres at {parts.hostname}:{parts.port or 5432} refused: {str(error) or type(error).__name__}. "
-            f"Is {POSTGRES_URL} right?"
-        ) from None

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flashsale.usecases.history import History, OrderRow
-    from flashsale.usecases.ports import PaymentGateway, Products
+    from flashsale.usecases.payment_ports import PaymentGateway
+    from flashsale.usecases.ports import Products
     from flashsale.usecases.settle import Settle
 
 NEED_HISTORY = {

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from flashsale.domain.payments import PaymentAttempt
     from flashsale.settings.groups import PaymentSettings
     from flashsale.usecases.halving import Postpone
-    from flashsale.usecases.ports import PaymentGateway, Payments, PoisonBatch
+    from flashsale.usecases.payment_ports import PaymentGateway, Payments
+    from flashsale.usecases.ports import PoisonBatch
     from flashsale.usecases.return_units import ReturnUnits
     from flashsale.usecases.turns import Turns
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from flashsale.domain.payments import LedgerEntry
     from flashsale.usecases.history import OrderRow
-    from flashsale.usecases.ports import PaymentGateway
+    from flashsale.usecases.payment_ports import PaymentGateway
 
 PROMISE = "Captured less refunded money is the price less refunds of a paid order and 0 of any other, captured once."
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flashsale.domain.money import Money
     from flashsale.settings.groups import PaymentSettings
     from flashsale.usecases.intents import Intents
-    from flashsale.usecases.ports import PaymentGateway
+    from flashsale.usecases.payment_ports import PaymentGateway
 
 log = structlog.get_logger(__name__)
 

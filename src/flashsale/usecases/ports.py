@@ -9,23 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
     from flashsale.domain.gate import Admitted, GateReturn, GateState, Lease
-    from flashsale.domain.money import Money
     from flashsale.domain.orders import Order, OrderStatus
-    from flashsale.domain.payments import (
-        ChargeAnswer,
-        Intent,
-        LedgerEntry,
-        NoAnswer,
-        PaymentAttempt,
-        PaymentResult,
-        ProviderEvent,
-        Refund,
-    )
     from flashsale.domain.products import LiveStock, NewProduct, Product, ProductChange
     from flashsale.domain.requests import Accepted, AdminRequest, BuyRequest, KeptAnswer, Proposal, Verdict
     from flashsale.domain.users import Role, User
@@ -201,22 +190,6 @@ class Orders(Protocol):
         ...
 
 
-class Payments(Protocol):
-    """Payment attempts in Postgres."""
-
-    async def begin(self, order_ids: Sequence[UUID], *, due_s: float) -> Sequence[PaymentAttempt]:
-        """Open an attempt for each order that may be charged now; a running one is superseded."""
-        ...
-
-    async def announce(self, attempts: Sequence[PaymentAttempt]) -> Collection[UUID]:
-        """Mark open attempts as sent before their calls; returns the orders whose attempt is still open."""
-        ...
-
-    async def finish(self, results: Sequence[PaymentResult]) -> dict[UUID, OrderStatus | None]:
-        """Write outcomes of the newest attempts. Returns the orders' states, None if another transaction holds one."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveEpoch:
     """What Postgres counts of a product, and under which epoch; two that are equal tell of no change in between."""
@@ -379,75 +352,3 @@ class Users(Protocol):
 
 
 # --- the payment gateway --------------------------------------------------------------------------------------------
-
-
-class PaymentGateway(Protocol):
-    """The payment provider. It never raises for a failure of the network or the provider: see UNKNOWN, UNSENT, REFUSED.
-
-    Calls may be repeated as often as needed: what a call asks for happens once. What a provider cannot do raises
-    `NotSupported`. `reference` is the provider's id of the order's intent, None if it is not known.
-    """
-
-    @property
-    def name(self) -> str:
-        """The provider's name, as in the setting `payments.provider`."""
-        ...
-
-    async def charge(
-        self, *, order_id: UUID, reference: str | None = None, amount: Money, timeout_s: float, first: bool = False
-    ) -> ChargeAnswer:
-        """Make sure that the order's money is taken: open an intent and capture it, or capture the one named.
-
-        `first`: nothing was asked for this order before.
-        """
-        ...
-
-    async def cancel(
-        self, *, order_id: UUID, reference: str | None = None, amount: Money | None = None, timeout_s: float
-    ) -> ChargeAnswer:
-        """Make sure that the order is never charged; CAPTURED if it was too late.
-
-        Without a `reference` the `amount` of the charge tells what may have been asked for.
-        """
-        ...
-
-    async def open_intent(self, *, order_id: UUID, number: int, amount: Money, timeout_s: float) -> Intent | NoAnswer:
-        """Open the order's intent `number` for the buyer to pay; the next number only after a definite end."""
-        ...
-
-    async def look_up(
-        self, *, order_id: UUID | None, reference: str | None = None, timeout_s: float
-    ) -> Intent | NoAnswer:
-        """Read the named intent, or the order's newest. REFUSED with the reason `not found` proves nothing."""
-        ...
-
-    async def refund(self, *, key: str, reference: str, amount: Money, timeout_s: float) -> Refund | NoAnswer:
-        """Make sure that `amount` of a captured intent is given back once under this key; returns its present state.
-
-        REFUSED means that nothing was given back under this key.
-        """
-        ...
-
-    async def refunds(self, *, reference: str, timeout_s: float) -> Sequence[Refund] | NoAnswer:
-        """Read every refund of an intent."""
-        ...
-
-    def read_webhook(self, *, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
-        """Check a webhook on the bytes that arrived. Names of `headers` are in lower case.
-
-        Raises:
-            WebhookRefused: if it is not signed with our secret, or is too old, or cannot be read.
-        """
-        ...
-
-    def intents(self, *, since: datetime) -> AsyncIterator[Intent]:
-        """Read every intent opened since, newest first.
-
-        Raises:
-            Unavailable: if the provider is away, or breaks off.
-        """
-        ...
-
-    def ledger(self) -> AsyncIterator[LedgerEntry]:
-        """Read the whole ledger, for the audit."""
-        ...

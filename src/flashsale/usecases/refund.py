@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from flashsale.domain.refunds import OrderRefund, RefundTry
     from flashsale.domain.requests import AdminRequest
     from flashsale.settings.groups import PaymentSettings
-    from flashsale.usecases.ports import Orders, PaymentGateway
+    from flashsale.usecases.payment_ports import PaymentGateway
+    from flashsale.usecases.ports import Orders
     from flashsale.usecases.return_units import ReturnUnits
 
 log = structlog.get_logger(__name__)

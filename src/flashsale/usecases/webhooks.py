@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flashsale.domain.payments import Intent, ProviderEvent
     from flashsale.settings.groups import PaymentSettings
     from flashsale.usecases.intents import Intents, WaitingEvent
-    from flashsale.usecases.ports import PaymentGateway
+    from flashsale.usecases.payment_ports import PaymentGateway
     from flashsale.usecases.settle_intent import SettleIntent
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from flashsale.domain.money import Money
     from flashsale.domain.payments import LedgerEntry, ProviderEvent
-    from flashsale.usecases.ports import PaymentGateway
+    from flashsale.usecases.payment_ports import PaymentGateway
 
 PAYMENTS = Counter(
     "flashsale_payments",

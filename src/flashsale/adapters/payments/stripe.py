@@ -27,6 +27,7 @@ from flashsale.adapters.payments.stripe_answers import (
     read_refund,
 )
 from flashsale.adapters.payments.stripe_http import SENDING, NoAnswerError, PooledClient, Sending
+from flashsale.adapters.payments.stripe_outcomes import answer_of, charge_failure, settled, unknown, unless_found
 from flashsale.adapters.payments.stripe_webhooks import read_event
 from flashsale.domain.errors import InvalidInput, NotSupported, Unavailable
 from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, IntentState, NoAnswer, NoAnswerKind
@@ -107,7 +108,7 @@ class StripeGateway:
         """Open and confirm an intent, and capture it; or capture the one named."""
         if reference is None and not self._settings.payment_method:
             log.error("gateway.call_refused", problem="FLASHSALE_STRIPE__PAYMENT_METHOD is empty")
-            return _answer(ChargeOutcome.UNSENT, "no payment method")
+            return answer_of(ChargeOutcome.UNSENT, "no payment method")
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         found = (
             await self._obtain(order_id, amount, deadline_s, first=first)
@@ -115,18 +116,18 @@ class StripeGateway:
             else await self._retrieve(reference, deadline_s)
         )
         if isinstance(found, Failure):
-            return _charge_failure(found)
+            return charge_failure(found)
         if found.amount != amount or found.order_id != order_id:
             log.error("gateway.other_intent", order_id=str(order_id), intent=found.reference)
-            return _answer(ChargeOutcome.UNKNOWN, None, found.reference)
+            return answer_of(ChargeOutcome.UNKNOWN, None, found.reference)
         if found.state is IntentState.AUTHORIZED:
             return await self._capture(order_id, found, deadline_s)
         if found.state is IntentState.OPEN and found.decline_code is not None:
             # Nobody may pay it after all once the order has failed.
             ended = await self._end(order_id, found.reference, deadline_s)
             declined = ended.outcome is ChargeOutcome.CANCELLED
-            return _answer(ChargeOutcome.DECLINED, found.decline_code, found.reference) if declined else ended
-        return _settled(found)
+            return answer_of(ChargeOutcome.DECLINED, found.decline_code, found.reference) if declined else ended
+        return settled(found)
 
     async def cancel(
         self, *, order_id: UUID, reference: str | None = None, amount: Money | None = None, timeout_s: float
@@ -138,7 +139,7 @@ class StripeGateway:
             if isinstance(found, Failure) and found.reason == NOT_FOUND and amount is not None:
                 found = await self._obtain(order_id, amount, deadline_s, confirm=False)
             if isinstance(found, Failure):
-                return _charge_failure(found)
+                return charge_failure(found)
             reference = found.reference
         return await self._end(order_id, reference, deadline_s)
 
@@ -223,7 +224,7 @@ class StripeGateway:
         """Return the order's intent, opened under the first of its keys that has no definite end without one."""
         if not first and self._clock() - _made_at(order_id) > self._settings.key_lifetime_s:
             # A key that was forgotten would open a second intent.
-            return _unless_found(await self._find(order_id, deadline_s))
+            return unless_found(await self._find(order_id, deadline_s))
         for number in range(1, INTENTS_MAX + 1):
             made = await self._create(order_id, number, amount, deadline_s, confirm=confirm)
             if not isinstance(made, Failure):
@@ -233,7 +234,7 @@ class StripeGateway:
                 break
             found = await self._find(order_id, deadline_s)
             if not isinstance(found, Failure) or found.reason != NOT_FOUND:
-                return _unless_found(found)
+                return unless_found(found)
             if misused and not confirm:
                 # The key belongs to the charge; what it came to, the charge's own call says.
                 return await self._obtain(order_id, amount, deadline_s)
@@ -308,15 +309,15 @@ class StripeGateway:
             )
             if isinstance(done, Failure):
                 if not done.status or done.kind is NoAnswerKind.UNSENT:
-                    return _charge_failure(done, reference)
+                    return charge_failure(done, reference)
                 replayed, done = done.replayed, await self._retrieve(reference, deadline_s)
                 if isinstance(done, Failure):
                     # The capture's own answer was not clear, whatever became of the question after it.
-                    return _answer(ChargeOutcome.UNKNOWN, None, reference, done.retry_after_s)
+                    return answer_of(ChargeOutcome.UNKNOWN, None, reference, done.retry_after_s)
                 if replayed and done.state is IntentState.AUTHORIZED:
                     continue
-            return _settled(done)
-        return _answer(ChargeOutcome.UNKNOWN, None, reference)
+            return settled(done)
+        return answer_of(ChargeOutcome.UNKNOWN, None, reference)
 
     async def _end(self, order_id: UUID, reference: str, deadline_s: float) -> ChargeAnswer:
         """Cancel an intent; one that has succeeded was captured."""
@@ -330,14 +331,14 @@ class StripeGateway:
             )
             if isinstance(done, Failure):
                 if not done.status or done.kind is NoAnswerKind.UNSENT:
-                    return _charge_failure(done, reference)
+                    return charge_failure(done, reference)
                 refused, done = done, await self._retrieve(reference, deadline_s)
                 if isinstance(done, Failure):
-                    return _answer(ChargeOutcome.UNKNOWN, None, reference, done.retry_after_s)
+                    return answer_of(ChargeOutcome.UNKNOWN, None, reference, done.retry_after_s)
                 if refused.replayed and done.state in {IntentState.OPEN, IntentState.AUTHORIZED}:
                     continue
-            return _settled(done)
-        return _answer(ChargeOutcome.UNKNOWN, None, reference)
+            return settled(done)
+        return answer_of(ChargeOutcome.UNKNOWN, None, reference)
 
     async def _ask(
         self, call: str, ask: Callable[[], Awaitable[Any]], read: Callable[[Any], T], deadline_s: float
@@ -379,11 +380,11 @@ class StripeGateway:
         except (NoAnswerError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             log.info("gateway.call_failed", call=call, error=reason, sent=sending.sent)
-            return _unknown(reason) if sending.sent else Failure(kind=NoAnswerKind.UNSENT, reason=reason)
+            return unknown(reason) if sending.sent else Failure(kind=NoAnswerKind.UNSENT, reason=reason)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput) as error:
             # An answer that is none of Stripe's: perhaps it was done.
             log.warning("gateway.answer_unclear", call=call, error=type(error).__name__)
-            return _unknown(type(error).__name__)
+            return unknown(type(error).__name__)
         finally:
             SENDING.reset(token)
 
@@ -391,42 +392,3 @@ class StripeGateway:
 def _made_at(order_id: UUID) -> float:
     """Return when an order was made, in Unix time: its id is a UUIDv7."""
     return (order_id.int >> 80) / 1000
-
-
-def _answer(
-    outcome: ChargeOutcome, reference: str | None, intent: str | None = None, retry_after_s: float | None = None
-) -> ChargeAnswer:
-    return ChargeAnswer(outcome=outcome, reference=reference, intent=intent, retry_after_s=retry_after_s)
-
-
-def _settled(intent: Intent) -> ChargeAnswer:
-    """Read what an intent says about its money; one that is open or held says nothing yet."""
-    outcome = {
-        IntentState.CAPTURED: ChargeOutcome.CAPTURED,
-        IntentState.CANCELLED: ChargeOutcome.CANCELLED,
-    }.get(intent.state, ChargeOutcome.UNKNOWN)
-    return _answer(outcome, intent.reference, intent.reference)
-
-
-def _charge_failure(failure: Failure, intent: str | None = None) -> ChargeAnswer:
-    """Read what a failed call says about the order: only the bank's own no ends it."""
-    intent = intent or failure.intent
-    if failure.decline_code is not None:
-        return _answer(ChargeOutcome.DECLINED, failure.decline_code, intent)
-    if failure.kind is NoAnswerKind.UNKNOWN:
-        return _answer(ChargeOutcome.UNKNOWN, None, intent, failure.retry_after_s)
-    # A wrong secret or a defect of ours must not end an order.
-    return _answer(ChargeOutcome.UNSENT, failure.reason, intent, failure.retry_after_s)
-
-
-def _unless_found(found: Intent | Failure) -> Intent | Failure:
-    """Return what was found; nothing found where something may be says nothing."""
-    if isinstance(found, Failure) and found.kind is not NoAnswerKind.UNKNOWN:
-        return Failure(
-            kind=NoAnswerKind.UNKNOWN, reason=found.reason, status=found.status, retry_after_s=found.retry_after_s
-        )
-    return found
-
-
-def _unknown(reason: str) -> Failure:
-    return Failure(kind=NoAnswerKind.UNKNOWN, reason=reason)

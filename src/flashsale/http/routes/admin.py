@@ -15,6 +15,14 @@ from flashsale.domain.money import parse_money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import NewProduct, PaymentMode, ProductChange
 from flashsale.http import problems
+from flashsale.http.admin_schemas import (
+    AdminProductOut,
+    NewProductIn,
+    ProductChangeIn,
+    RefundIn,
+    StockChangeIn,
+    StockIn,
+)
 from flashsale.http.auth import UseTokens, admin_only
 from flashsale.http.bodies import body_of
 from flashsale.http.fields import ORDER_ID
@@ -23,16 +31,7 @@ from flashsale.http.messages import Request as Received
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
 from flashsale.http.routes.changes import IF_MATCH, KEY, answered, rendered_product, response_of, terms_seen
 from flashsale.http.routes.refunds import list_refunds, refund_order
-from flashsale.http.schemas import (
-    AdminProductOut,
-    NewProductIn,
-    OrderOut,
-    ProductChangeIn,
-    RefundIn,
-    StockChangeIn,
-    StockIn,
-    order_out,
-)
+from flashsale.http.schemas import OrderOut, order_out
 from flashsale.http.services import UseServices
 
 Asked = Request[Any, Any, Any]

@@ -12,11 +12,11 @@ import msgspec
 from litestar import Response
 
 from flashsale.domain.requests import AdminRequest, KeptAnswer
+from flashsale.http.admin_schemas import admin_product_out
 from flashsale.http.conditions import tag_of, wanted_tags
 from flashsale.http.fields import SENT_KEY_SCHEMA
 from flashsale.http.keys import sent_key
 from flashsale.http.operations import Parameter
-from flashsale.http.schemas import admin_product_out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

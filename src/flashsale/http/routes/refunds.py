@@ -11,11 +11,11 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath, JSONBody
 
 from flashsale.domain.requests import KeptAnswer
+from flashsale.http.admin_schemas import RefundIn, RefundOut, refund_out
 from flashsale.http.auth import UseTokens
 from flashsale.http.conditions import tag_of
 from flashsale.http.operations import SERVERS, Given, Operation
 from flashsale.http.routes.changes import KEY, answered_once, response_of
-from flashsale.http.schemas import RefundIn, RefundOut, refund_out
 from flashsale.http.services import UseServices
 
 if TYPE_CHECKING:
