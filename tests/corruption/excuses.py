@@ -182,6 +182,7 @@ ONLY_WHOLE: tuple[Excuse, ...] = (
         "the same as a row that is gone, for an audit that reads the rows of recent orders",
         lambda row: row["outcome"] in {"superseded", "unknown", "unsent"},
     ),
+    Excuse(r"payment_intents\.order_id", ("missing",), "the same", lambda row: row["state"] != "captured"),
     Excuse(r"timeline\..*", (), "a server process adopts the row"),
     Excuse(
         r"outbox\..*", (), "messages about products are read by `flashsale audit`", lambda row: row["order_id"] is None
