@@ -83,6 +83,8 @@ def start(environment: Environment, **_: object) -> None:
     """Set the stage."""
     global abuse  # noqa: PLW0603 - locust builds the users itself
     abuse = Abuse(environment)
+    # Nobody waits longer for an answer than the buyer has patience.
+    Player.network_timeout = min(Player.network_timeout, abuse.options.patience_s)
 
     def watch() -> None:
         while not abuse.over:

@@ -99,6 +99,8 @@ def start(environment: Environment, **_: object) -> None:
     """Set the stage, and end the run once everybody has been served."""
     global stampede  # noqa: PLW0603 - locust builds the users itself
     stampede = Stampede(environment)
+    # Nobody waits longer for an answer than the buyer has patience.
+    Player.network_timeout = min(Player.network_timeout, stampede.options.patience_s)
     gevent.signal_handler(signal.SIGUSR1, stampede.satisfy)
     report, given = stampede.report, stampede.options
     if is_master(environment):

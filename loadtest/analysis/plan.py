@@ -60,7 +60,7 @@ class Size:
 
 
 WHOLE = Size(
-    journey_factor=0.04,
+    journey_factor=0.035,
     journey_peak=300,
     journey_units=300,
     stampede_buyers=4000,
@@ -75,8 +75,8 @@ WHOLE = Size(
     abuse_bots=20,
     abuse_clients=5,
     abuse_s=3.0,
-    patience_s=6.0,
-    settle_s=40.0,
+    patience_s=5.0,
+    settle_s=30.0,
     silent_s=20.0,
     overhead_s=7.0,
 )
@@ -98,7 +98,7 @@ QUICK = Size(
     abuse_clients=5,
     abuse_s=2.0,
     patience_s=3.0,
-    settle_s=30.0,
+    settle_s=20.0,
     silent_s=5.0,
     overhead_s=5.0,
 )

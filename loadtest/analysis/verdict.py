@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from flashsale.domain.payments import LedgerEntry
     from flashsale.usecases.history import History
 
-COMMIT_S = 0.25
-"""How long a change of the stock may stay unseen after its time: the time is taken before the COMMIT."""
+COMMIT_S = 1.0
+"""How long a unit that came back may stay unseen: its time is taken before the COMMIT, which may wait for a lock."""
 
 CLOCKS_S = 0.05
 """How much two clocks of one machine differ when they are read at different moments."""

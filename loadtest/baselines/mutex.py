@@ -34,7 +34,8 @@ class Mutex(Synchronous):
             if stock < 1:
                 raise Refused(*SOLD_OUT)
             async with self.pool.acquire() as connection, connection.transaction():
-                await connection.execute("UPDATE products SET stock = $2 WHERE product_id = $1", product_id, stock - 1)
+                # Not `stock - 1` as it was read: declined payments give units back without the lock.
+                await connection.execute("UPDATE products SET stock = stock - 1 WHERE product_id = $1", product_id)
                 if await connection.fetchval(ORDER, order_id, user_id, product_id, key) is None:
                     raise Refused(*LOCKED)
         finally:
