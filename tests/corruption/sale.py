@@ -212,6 +212,9 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     await cast("Database", services.database).fetch(
         _Statement("UPDATE outbox_targets SET created_at = created_at - interval '1 minute'")
     )
+    await cast("Database", services.database).fetch(
+        _Statement("SELECT granted FROM take_turns_v1('simulator', 'charge', 1, interval '40 ms', interval '1 second')")
+    )
     users = await add_buyers(services, 11)
     process = services.order_rows.process
     database = cast("Database", services.database)
