@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PAUSE_MAX_S = 1.0
-"""Longest pause before a worker that lost its database starts again: orders wait for it."""
+"""Longest pause before a worker restarts that lost its database; orders wait during the pause."""
 
 
 @click.command(epilog="Example: FLASHSALE_WORKERS__PAYMENT_CONCURRENCY=120 python -m workers payments")
@@ -44,7 +44,7 @@ PAUSE_MAX_S = 1.0
 @click.option("--fd", type=int, help="Inherited listening socket for metrics, instead of workers.metrics_port.")
 @click.option("--ready-fd", type=int, help="File descriptor that gets a line once the worker runs.")
 def main(role: str, fd: int | None, ready_fd: int | None) -> None:
-    """Run workers, FLASHSALE_WORKERS__PROCESSES of them, until SIGTERM or SIGINT, which let running jobs finish."""
+    """Run FLASHSALE_WORKERS__PROCESSES workers. SIGTERM and SIGINT let running jobs finish."""
     settings = read_settings(role)
     configure_logs(settings.log)
     if role == "payments" and settings.payments.provider == "simulator" and not settings.payments.gateway_url:
@@ -54,7 +54,7 @@ def main(role: str, fd: int | None, ready_fd: int | None) -> None:
 
 
 async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | None) -> None:
-    """Take jobs of the role's queue; start again whenever the database was lost."""
+    """Run one worker process of a role, until SIGTERM or SIGINT."""
     workers = settings.workers
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,7 +84,7 @@ async def work(role: str, settings: Settings, fd: int | None, ready_fd: int | No
 async def _keep_taking_jobs(
     role: str, jobs: Jobs, heartbeats: Mapping[str, Heartbeat], stopping: asyncio.Event, ready: Callable[[], None]
 ) -> None:
-    """Take jobs until `stopping`; start again after each loss of the database."""
+    """Run workers until `stopping`; restart them after each loss of the database."""
     restarts = Restarts(longest_s=PAUSE_MAX_S)
     while not stopping.is_set():
         restarts.began()
@@ -111,7 +111,7 @@ async def _take_jobs(
     async with AsyncExitStack() as opened:
         apps: dict[str, App] = {}
         for queue, concurrency in slots(role, workers).items():
-            # The first one defers the periodic jobs of all.
+            # Only the first worker defers periodic jobs, for all queues.
             app = build_app(settings, roles=[role], concurrency=concurrency, periodic=not apps)
             apps[queue] = await opened.enter_async_context(app.open_async())
             app.job_manager = HeartbeatJobManager(app.connector, heartbeats[queue])

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 MAINTENANCE_SLOTS, UPKEEP_SLOTS = 4, 8
-"""At least as many as there are tasks of the queue, none of which overlaps with itself: none waits for another."""
+"""At least the number of tasks of the queue. No task overlaps with itself, so no task waits for another."""
 
 ROLES: dict[str, Callable[[], Blueprint]] = {
     "orders": orders.make_tasks,
     "payments": payments.make_tasks,
     "maintenance": maintenance.make_tasks,
 }
-"""What can be run as a worker."""
+"""The roles that a worker can have."""
 
 
 def slots(role: str, settings: WorkerSettings) -> dict[str, int]:
@@ -37,7 +37,7 @@ def slots(role: str, settings: WorkerSettings) -> dict[str, int]:
 def build_app(settings: Settings, *, roles: Iterable[str] = ROLES, concurrency: int = 1, periodic: bool = True) -> App:
     """Make an app with the tasks of some roles, for one worker that runs `concurrency` jobs at once.
 
-    The task names are those that the SQL functions defer. `periodic`: whether it defers the periodic ones itself.
+    The SQL functions defer jobs by these task names. `periodic`: this app also defers the periodic jobs.
     """
     roles = list(roles)
     app = App(

@@ -1,4 +1,4 @@
-"""What a worker says of itself over HTTP: `/metrics`, and whether it lives on `/health/live`."""
+"""A worker's HTTP pages: metrics on `/metrics`, and liveness on `/health/live`."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 
 class Heartbeat:
-    """When a worker last showed that it works: by a heartbeat in the database, or by starting again after losing it."""
+    """The time when a worker last worked: it wrote a heartbeat to the database, or restarted after losing it."""
 
     def __init__(self, silence_s: float) -> None:
-        """It beats unless `silence_s` seconds have passed since the last beat."""
+        """The worker counts as alive until `silence_s` seconds after its last beat."""
         self._silence_s = silence_s
         self._beat_s = time.monotonic()
 
     def beat(self) -> None:
-        """Show that the worker works."""
+        """Record that the worker works."""
         self._beat_s = time.monotonic()
 
     @property
     def beats(self) -> bool:
-        """Whether it still does."""
+        """Whether the last beat is recent enough."""
         return time.monotonic() - self._beat_s < self._silence_s
 
 
 class HeartbeatJobManager(JobManager):
-    """procrastinate's job manager; each heartbeat that was written is a beat."""
+    """procrastinate's job manager; each heartbeat that it writes counts as a beat."""
 
     def __init__(self, connector: BaseConnector, heartbeat: Heartbeat) -> None:
-        """Count what is written as beats of `heartbeat`."""
+        """Record beats at `heartbeat`."""
         super().__init__(connector)
         self._heartbeat = heartbeat
 
@@ -59,9 +59,9 @@ async def exporting(
     listener: int | None,
     port: int,
 ) -> AsyncIterator[None]:
-    """Serve on an inherited socket, or on `port` of every address, or not at all if that is 0.
+    """Serve on an inherited socket, or on `port` of every address; port 0 serves nothing.
 
-    `read` gives further metrics for each scrape. Processes of one machine may share a port.
+    `read` returns further metrics for each scrape. Processes of one machine may share a port.
     """
 
     async def metrics(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""Maintenance jobs: periodic. Several maintenance workers are harmless; a run that still waits is not queued twice."""
+"""Periodic maintenance jobs. Several maintenance workers do no harm: a job that still waits is not deferred twice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ for queue in QUEUES:
 
 
 def make_tasks() -> Blueprint:
-    """Make the tasks of the maintenance workers; each app needs its own, because adding them to one renames them."""
+    """Make the tasks of the maintenance workers. Each app needs its own tasks: adding tasks to an app renames them."""
     tasks = Blueprint()
 
     @tasks.periodic(cron=EVERY_SECOND)
@@ -58,7 +58,7 @@ def make_tasks() -> Blueprint:
     @tasks.periodic(cron=EVERY_5_SECONDS)
     @tasks.task(name="rescue", queue="maintenance", queueing_lock="rescue", pass_context=True)
     async def rescue(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-        """Delete the jobs of workers that are dead; their orders are due again by themselves."""
+        """Delete the jobs of dead workers; the sweep gives their orders new jobs."""
         manager = context.app.job_manager
         stalled_s: float = context.additional_context["stalled_s"]
         stalled = list(await manager.get_stalled_jobs(seconds_since_heartbeat=stalled_s))
@@ -71,14 +71,14 @@ def make_tasks() -> Blueprint:
     @tasks.periodic(cron=EVERY_SECOND)
     @tasks.task(name="wake_payments", queue="maintenance", queueing_lock="wake_payments", pass_context=True)
     async def wake_payments(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-        """Make jobs for payments whose webhook may be lost, or that an order's end left over."""
+        """Defer jobs for payments whose webhook may be lost, and for payments whose order ended first."""
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.wake_payments()
 
     @tasks.periodic(cron=EVERY_5_SECONDS)
     @tasks.task(name="wake_refunds", queue="maintenance", queueing_lock="wake_refunds", pass_context=True)
     async def wake_refunds(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-        """Give pending refunds whose job is lost a new one."""
+        """Defer new jobs for pending refunds whose job is lost."""
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.refund.wake()
 
@@ -88,19 +88,19 @@ def make_tasks() -> Blueprint:
 
 
 def add_upkeep(tasks: Blueprint) -> None:
-    """Add what takes long and may wait: sweep and rescue never wait for any of it."""
+    """Add the tasks that take long and may wait. They have their own queue, so sweep and rescue never wait for them."""
 
     @tasks.periodic(cron=EVERY_SECOND)
     @tasks.task(name="reconcile", queue="upkeep", queueing_lock="reconcile", pass_context=True)
     async def reconcile(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-        """Bring the gate and Postgres together."""
+        """Compare the gate with Postgres, and correct the gate."""
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.reconcile()
 
     @tasks.periodic(cron=EVERY_MINUTE)
     @tasks.task(name="audit", queue="upkeep", queueing_lock="audit", lock="audit", pass_context=True)
     async def audit(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-        """Check what Postgres alone shows of the invariants, for the orders that may have changed lately."""
+        """Check the invariants that Postgres alone can show, for the orders that may have changed lately."""
         jobs: Jobs = context.additional_context["jobs"]
         violations: Tally[str] = Tally()
         settings = jobs.settings.audit
@@ -115,7 +115,7 @@ def add_upkeep(tasks: Blueprint) -> None:
     @tasks.periodic(cron=EVERY_MINUTE_LATER)
     @tasks.task(name="tidy", queue="upkeep", queueing_lock="tidy", lock="tidy", pass_context=True)
     async def tidy(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-        """Carry the totals of old orders forward, and delete void requests and jobs that are past their time."""
+        """Add old orders to the totals, and delete void requests and jobs that have reached their age."""
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.tidy()
 

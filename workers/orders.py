@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def make_tasks() -> Blueprint:
-    """Make the tasks of the order workers; each app needs its own, because adding them to one renames them."""
+    """Make the tasks of the order workers. Each app needs its own tasks: adding tasks to an app renames them."""
     tasks = Blueprint()
 
     @tasks.task(name="process", queue="orders", pass_context=True)

@@ -1,4 +1,4 @@
-"""Delivery of the outbox: a periodic job of the maintenance workers. Several of them are harmless."""
+"""Delivery of the outbox: a periodic job of the maintenance workers. Several workers do no harm."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def add_outbox(tasks: Blueprint) -> None:
     @tasks.periodic(cron=EVERY_SECOND)
     @tasks.task(name="deliver", queue="upkeep", queueing_lock="deliver", pass_context=True)
     async def deliver(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
-        """Begin to deliver what is due."""
+        """Begin to deliver due messages."""
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.deliver()

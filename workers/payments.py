@@ -1,4 +1,4 @@
-"""Payment jobs: one per order and try, of a charge or a refund, and those that look at what the provider holds."""
+"""Payment jobs: a charge or refund of an order, an intent to look at, a webhook to handle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def make_tasks() -> Blueprint:
-    """Make the tasks of the payment workers; each app needs its own, because adding them to one renames them."""
+    """Make the tasks of the payment workers. Each app needs its own tasks: adding tasks to an app renames them."""
     tasks = Blueprint()
 
     @tasks.task(name="charge", queue="payments", pass_context=True)
@@ -25,14 +25,14 @@ def make_tasks() -> Blueprint:
 
     @tasks.task(name="intent", queue="payments", pass_context=True)
     async def intent(context: JobContext, *, order_id: str, number: int) -> None:
-        """Look at what the provider holds for an order; cancel it, or give it back, if the order ended without it."""
+        """Look up an order's intent at the provider; cancel or refund it if the order ended unpaid."""
         bind_contextvars(job_id=context.job.id, order_id=order_id)
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.settle_intent(UUID(order_id), number)
 
     @tasks.task(name="event", queue="payments", pass_context=True)
     async def event(context: JobContext, *, provider: str, event_id: str) -> None:
-        """Take a webhook."""
+        """Handle a webhook."""
         bind_contextvars(job_id=context.job.id, event_id=event_id)
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.take_event(provider, event_id)

@@ -1,4 +1,4 @@
-"""Metrics of the counts in Postgres and at the gate. One exporter is enough: every process would show the same."""
+"""Metrics of the counts in Postgres and at the gate. One exporter is enough, because all would show the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PRODUCTS_MAX = 100
 """Number of products, the newest, with separate metrics; it bounds the label values."""
 
 JOB_STATUSES = ("todo", "doing", "failed")
-"""Those that stay for a while: a job that succeeded is deleted."""
+"""Statuses in which jobs stay for a while: a job that succeeded is deleted."""
 
 
 class SaleMetrics:

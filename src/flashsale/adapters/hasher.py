@@ -1,7 +1,8 @@
-"""The process that hashes passwords: run as a script, it answers each line on its input until that ends.
+"""The process that hashes passwords: a script that answers each line of its standard input until the input ends.
 
-In a separate process because a hash holds a core for 21 ms, and a thread of low priority would be late to hand the
-interpreter's lock back to the event loop. It imports nothing of the project, so that it starts quickly and stays small.
+Hashing needs a separate process: one hash occupies a core for 21 ms, and a thread of low priority would return the
+interpreter's lock to the event loop too late. The script imports nothing of the project, so it starts quickly and
+stays small.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ priority logins would stop on a busy machine; at 10 a flood of logins slows the 
 
 
 def main() -> None:
-    """Answer `[password, hash or null]` with whether they belong together, or with a new hash."""
+    """Answer `[password, hash]` with whether the password matches the hash, and `[password, null]` with a new hash."""
     _yield_to_others()
     hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
     for line in sys.stdin:
@@ -42,10 +43,10 @@ def main() -> None:
 
 
 def _yield_to_others() -> None:
-    """Have what processor time others leave: a flood of logins must not slow the buys down."""
+    """Lower the priority of this process, so that a flood of logins does not slow the buys down."""
     os.setsid()
     os.nice(NICE)
-    # Where sessions share the processors in equal parts, the session needs the priority: sched(7), autogroup.
+    # Where the kernel shares processors equally among sessions, the session needs the priority: sched(7), autogroup.
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(NICE))
 

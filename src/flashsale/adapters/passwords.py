@@ -1,4 +1,4 @@
-"""argon2id in separate processes (`hasher.py`), which start when the first password comes."""
+"""argon2id in separate processes (`hasher.py`), which start with the first password."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ HASH_S = 30.0
 """Longest time of one comparison, which takes 21 ms where nothing else runs; after it the process is replaced."""
 
 NOBODY = f"$argon2id$v=19$m={hasher.MEMORY_KIB},t={hasher.PASSES},p={hasher.LANES}${'A' * 22}${'A' * 43}"
-"""A hash of no known password, as dear to compare with as any: a login of an unknown email is compared with it."""
+"""A hash of no known password. A login with an unknown email is compared with this hash, so it takes as long as any."""
 
 
 class Argon2Passwords:
     """Implements `usecases.accounts.Passwords`."""
 
     def __init__(self, *, concurrency: int, queue_max: int, wait_s: float) -> None:
-        """Hash `concurrency` at once, in a process each; in each lane at most `queue_max` more wait, for `wait_s`."""
+        """Run `concurrency` hashes at once, each in its own process; each lane queues `queue_max` for `wait_s`."""
         self._free = concurrency
         self._queue_max = queue_max
         self._wait_s = wait_s
@@ -49,7 +49,7 @@ class Argon2Passwords:
         return str(await self._ask(password, None, Lane.OTHERS))
 
     async def verify(self, password: str, hashed: str | None, lane: Lane) -> bool:
-        """Compare; None takes as long as any hash and never matches."""
+        """Compare a password with a hash. None takes as long as any hash and never matches."""
         matches = await self._ask(password, NOBODY if hashed is None else hashed, lane)
         return bool(matches) and hashed is not None
 
@@ -66,7 +66,7 @@ class Argon2Passwords:
                     async with asyncio.timeout(HASH_S):
                         answer = await _answer(process, [password, hashed])
                 except BaseException:
-                    # Lost, or left in the middle of an answer.
+                    # The process is lost, or its answer was not read to the end.
                     await _end(process)
                     raise
                 self._idle.append(process)
@@ -120,7 +120,7 @@ def _busy() -> Unavailable:
 
 
 async def _start() -> Process:
-    # Isolated, and without the environment: it needs no setting and no secret.
+    # Python starts in isolated mode and without the environment: the script needs no setting and no secret.
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(sys.executable, "-I", hasher.__file__, stdin=pipe, stdout=pipe, env={})
 

@@ -123,7 +123,7 @@ def sign_out(email: str) -> None:
 def _with_accounts(
     name: str, settings: Settings, use: Callable[[Accounts, Users], Coroutine[object, object, str]]
 ) -> None:
-    """Print what a command makes of the accounts."""
+    """Open the accounts for a command, and print its result."""
     from flashsale.bootstrap import open_accounts, require_servers
 
     require_servers(settings)
@@ -159,7 +159,7 @@ def _read_password(email: str) -> str:
         if sys.stdin.isatty():
             password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
         else:
-            # As many bytes as show that it is too long.
+            # Enough bytes to tell that a password is too long.
             password = sys.stdin.buffer.read(4 * PASSWORD_MAX + 3).decode()
             password = password.removesuffix("\n").removesuffix("\r")
         check_password(password, email=email)

@@ -57,7 +57,7 @@ def audit(history: Path | None, overdue_s: float | None, bypass_ok: bool, machin
 
 @main.group()
 def reconcile() -> None:
-    """Compare what is kept here with what others keep."""
+    """Compare this system's data with the data of others."""
 
 
 @reconcile.command(epilog="Example: flashsale reconcile payments --since 2026-01-01 --csv differences.csv")

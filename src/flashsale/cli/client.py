@@ -1,4 +1,4 @@
-"""The API as the commands of the desk call it."""
+"""A client of the API for the commands of the desk."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ url_option = click.option(
 
 @asynccontextmanager
 async def open_api(url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
-    """Open a connection; the function that it gives sends a request and returns the decoded answer.
+    """Open a connection; yields a function that sends a request and returns the decoded answer.
 
-    An answer that is a problem, or no answer, ends the command with one line.
+    A problem document or a missing answer ends the command with one line.
     """
     import aiohttp
     import msgspec
@@ -60,7 +60,7 @@ async def open_api(url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
 
 
 def _detail(content: bytes) -> str:
-    """Return what a problem document says."""
+    """Return the detail of a problem document."""
     import msgspec
 
     try:

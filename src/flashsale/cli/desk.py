@@ -87,7 +87,7 @@ def create_product(
 @product_argument
 @url_option
 def pause_product(product_id: int, url: str) -> None:
-    """Accept nothing more until the sale is resumed."""
+    """Refuse every order until the sale is resumed."""
     _print_answer(url, "POST", f"/api/admin/products/{product_id}/pause")
 
 
@@ -95,7 +95,7 @@ def pause_product(product_id: int, url: str) -> None:
 @product_argument
 @url_option
 def resume_product(product_id: int, url: str) -> None:
-    """Go on selling."""
+    """Accept orders again."""
     _print_answer(url, "POST", f"/api/admin/products/{product_id}/resume")
 
 
@@ -106,7 +106,7 @@ def resume_product(product_id: int, url: str) -> None:
 def stock_product(product_id: int, units: str, url: str) -> None:
     """Set how many units exist (500), or add some (+50); to take some away: -- -50.
 
-    A number that was added is added again by a repetition.
+    Repeating the command adds the number again.
     """
     try:
         number = int(units)

@@ -1,4 +1,4 @@
-"""The group of the commands, and what they share."""
+"""The group of the commands, and the functions that the commands share."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def print_result(text: str) -> None:
 
 
 def process_settings(process: str) -> Settings:
-    """Read the settings of a process, and begin its log."""
+    """Read the settings of a process, and configure its log."""
     settings = read_settings(process)
     configure_logs(settings.log)
     structlog.contextvars.clear_contextvars()
@@ -86,7 +86,7 @@ def process_settings(process: str) -> Settings:
 
 
 def listening(host: str, port: int, fd: int | None) -> socket.socket:
-    """Return the inherited socket `fd`, or one that listens on `host` and `port`."""
+    """Return the inherited socket `fd`, or a socket that listens on `host` and `port`."""
     if fd is not None:
         return socket.socket(fileno=fd)
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)

@@ -1,4 +1,4 @@
-"""One process: an API process or the payment simulator."""
+"""Commands that run one service: the API, the payment simulator, the mailbox."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flashsale.http.routes.status import StatusOut
 
 EVERY_S = 2.0
-"""Time between two looks of `--watch`."""
+"""Time between two reads of `--watch`."""
 
 
 @main.command(
@@ -66,7 +66,7 @@ async def _watch(looks: AsyncIterator[StatusOut]) -> None:
 
 
 async def _read() -> AsyncIterator[StatusOut]:
-    """Read Postgres and the gate, again and again."""
+    """Yield the sale as Postgres and the gate show it, every EVERY_S seconds."""
     from flashsale.bootstrap import open_status
     from flashsale.http.routes.status import status_out
 
@@ -77,7 +77,7 @@ async def _read() -> AsyncIterator[StatusOut]:
 
 
 async def _asked(url: str) -> AsyncIterator[StatusOut]:
-    """Ask the API, again and again."""
+    """Yield the sale as the API shows it, every EVERY_S seconds."""
     import msgspec
 
     from flashsale.http.routes.status import StatusOut
@@ -89,7 +89,7 @@ async def _asked(url: str) -> AsyncIterator[StatusOut]:
 
 
 def screen(now: StatusOut) -> Group:
-    """Make the screen: products, what happens with their orders, what is wrong."""
+    """Render the screen: products, the states of their orders, problems."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""The shop's endpoints, and messages that did not arrive."""
+"""Commands for the shop's endpoints and for messages that did not arrive."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def resend(message: UUID | None, endpoint: str | None) -> None:
 
 
 def _with_outbox(use: Callable[[PostgresOutbox, Settings], Coroutine[object, object, str]]) -> None:
-    """Print what a command makes of the outbox."""
+    """Open the outbox for a command, and print its result."""
     from flashsale.bootstrap import as_owner, open_outbox, require_servers
 
     settings = as_owner(process_settings("admin"))

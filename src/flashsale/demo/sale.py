@@ -67,10 +67,10 @@ class Seen:
 
 
 class SaleRun:
-    """A sale that runs: prepare, begin, watch, outcome. `open_sale` creates it."""
+    """A running sale: call `prepare`, `begin`, `watch`, `outcome` in this order. `open_sale` creates it."""
 
     def __init__(self, stack: Stack, sale: Sale, folder: Path, pool: asyncpg.Pool[asyncpg.Record]) -> None:
-        """Keep history, summary and buyers in `folder`."""
+        """Store history, summary and buyers in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.stack = stack
         self.sale = sale
@@ -83,7 +83,7 @@ class SaleRun:
         self._buyers = folder / "buyers.jsonl"
 
     async def prepare(self) -> None:
-        """Create the product, and buyers with a token each.
+        """Create the product, and buyers, each with a token.
 
         Raises:
             ChildFailed: if the buyers cannot be created.
@@ -125,7 +125,7 @@ class SaleRun:
         self.began_s = time.monotonic()
 
     def satisfy(self) -> None:
-        """Stop the buyers who try again after `sold out`."""
+        """Let no buyer try again after `sold out`."""
         self.load.send(signal.SIGUSR1)
 
     async def watch(self, show: Callable[[Seen], None], *, every_s: float, deadline_s: float) -> None:

@@ -1,4 +1,4 @@
-"""How the servers of the local stack are reached: ports and passwords, chosen once and kept in files."""
+"""Ports and passwords of the local stack's servers, chosen once and stored in files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATABASE_ROLES: Mapping[str, str] = {
     "api": "flashsale_api",
     **dict.fromkeys(("orders", "payments", "maintenance"), "flashsale_worker"),
 }
-"""The database user of each kind of process; the others are the owner of the tables."""
+"""The database user of each kind of process; other kinds connect as the owner of the tables."""
 
 PORTS = range(10_000, 32_768)
 """Below the range from which Linux takes ports of outgoing connections: none of those can take a port that is ours
@@ -50,13 +50,13 @@ def is_free(port: int) -> bool:
 
 
 def read_access(data_dir: Path, port: int | None, *, keep: bool) -> tuple[int, str]:
-    """Return the port and password of the server below `data_dir`, chosen at random when there are none.
+    """Return the port and password of the server below `data_dir`; the first call chooses them at random.
 
-    A port stays the same over restarts, unless another program has taken it: then, if not `keep`, another is chosen.
-    `port` asks for this one.
+    A port stays the same over restarts. If another program has taken the port, another is chosen, unless `keep`.
+    `port` asks for a certain port.
 
     Raises:
-        ChildFailed: if the port must be kept, or was asked for, and is not free; if the file with both is damaged.
+        ChildFailed: if the port must be kept, or was asked for, and is not free; if the file is damaged.
     """
     path = data_dir / "access"
     known = path.read_text().split() if path.exists() else None
@@ -75,23 +75,23 @@ def read_access(data_dir: Path, port: int | None, *, keep: bool) -> tuple[int, s
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only this user may read, all of it or, whatever happens meanwhile, nothing."""
+    """Write a file that only this user may read, atomically even if the machine loses power."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
     with new.open("w") as file:
         file.write(text)
         file.flush()
-        # Or, after a loss of power, the new name could stand on an empty file.
+        # Without the sync, the new name could belong to an empty file after a loss of power.
         os.fsync(file.fileno())
     new.replace(path)
 
 
 def read_secrets(data_dir: Path) -> dict[str, str]:
-    """Return the secrets of a stack, made when there are none.
+    """Return the secrets of a stack; the first call makes them.
 
     Raises:
-        ChildFailed: if the file with them is damaged.
+        ChildFailed: if the file of the secrets is damaged.
     """
     path = data_dir / "secrets.json"
     made = {
@@ -100,7 +100,7 @@ def read_secrets(data_dir: Path) -> dict[str, str]:
         "admin_email": ADMIN_EMAIL,
         "admin_password": secrets.token_urlsafe(18),
     }
-    # Not in the files of releases whose processes were all the owner of the tables.
+    # Missing in files of older releases, in which every process connected as the owner of the tables.
     added = {role: secrets.token_hex(16) for role in sorted(set(DATABASE_ROLES.values()))}
     if not path.exists():
         write_secret(path, json.dumps({**made, **added}, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """Backup and restore of the local stack: the database, the gateway simulator's ledger and the secrets, in one file.
 
-The database is dumped first, in one snapshot, and the ledger is copied after it: so every payment that the snapshot
-knows of is in the copied ledger. What the ledger knows beyond the snapshot was charged after the restore point.
+The database is dumped first, in one snapshot, and the ledger is copied afterwards, so the copied ledger has every
+payment of the snapshot. Charges that are only in the ledger were made after the restore point.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SET pay_requested_at = clock_timestamp(),
 WHERE order_id = ANY ($1::uuid[]) AND status IN ('queued', 'processing', 'awaiting_payment')
     AND payment_mode = 'by_buyer' AND pay_requested_at IS NULL
 """
-"""Their buyers paid after the restore point: they are charged under the same key, which is the same charge."""
+"""Selects orders whose buyers paid after the restore point; their charge repeats the old one under the same key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +57,12 @@ class Charged:
 
     order_id: str
     amount_minor: int
-    """What was captured and not refunded."""
+    """The captured amount less refunds."""
     currency: str
 
 
 async def backup(data_dir: Path, file: Path) -> str:
-    """Write a backup of the stack in `data_dir`, which may run, and give a sentence about it.
+    """Write a backup of the stack in `data_dir`, which may run, and return a sentence about the backup.
 
     Raises:
         ChildFailed: if there is nothing to back up, `file` exists, or a part fails.
@@ -102,15 +102,15 @@ async def backup(data_dir: Path, file: Path) -> str:
 
 
 async def restore(data_dir: Path, file: Path, *, overwrite: bool, ledger: Path | None = None) -> Sequence[Charged]:
-    """Make the stack of a backup in `data_dir`, and give what was charged after it. The gate is loaded when it starts.
+    """Restore a backup into `data_dir`, and return the charges made after the backup. The gate is loaded at start.
 
-    The gateway's ledger is `ledger`, or the one that lives in `data_dir`, or else that of the backup: money that was
-    taken stays taken, whatever the database forgets.
+    The gateway's ledger is `ledger`, or the ledger in `data_dir`, or else the ledger of the backup: the restored
+    database may lack charges, but the ledger must keep them.
 
     Everything is created in a temporary directory and moved at the end, so a failure leaves `data_dir` as it was.
 
     Raises:
-        ChildFailed: if a stack runs there, or data live there and `overwrite` is false; if a part fails.
+        ChildFailed: if a stack runs there; if data is there and `overwrite` is false; if a part fails.
         MissingBinary: if there is no server or no `pg_restore`.
     """
     data_dir = data_dir.resolve()
@@ -149,7 +149,7 @@ async def restore(data_dir: Path, file: Path, *, overwrite: bool, ledger: Path |
 
 
 async def _settle_ledger(url: str, folder: Path) -> Sequence[Charged]:
-    """Keep the keys of orders that the database knows in the ledger, and move the others to a second file."""
+    """Keep the keys of known orders in the ledger, and move the keys of other orders to a second file."""
     connection = await asyncpg.connect(url)
     try:
         known = {str(row["order_id"]) for row in await connection.fetch("SELECT order_id FROM orders")}
@@ -158,7 +158,7 @@ async def _settle_ledger(url: str, folder: Path) -> Sequence[Charged]:
         charges: dict[str, dict[str, Any]] = {}
         for line in (folder / LEDGER).read_text().splitlines(keepends=True):
             if not line.endswith("\n"):
-                break  # half written by a simulator that was killed: nobody was told of it
+                break  # half written by a simulator that was killed: no caller got an answer for it
             record = json.loads(line)
             order_id = record["key"].partition(":")[0]
             (kept if order_id in known else after).append(line)
@@ -208,7 +208,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _server(data_dir: Path) -> AsyncIterator[str]:
-    """Return the URL of the stack's database; its server is started for the while if no stack runs."""
+    """Yield the URL of the stack's database; if no stack runs, its server is started for the block."""
     server = LocalPostgres(data_dir / "postgres", log_path=data_dir / "logs" / "postgres.log")
     with contextlib.ExitStack() as stack:
         try:
@@ -227,7 +227,7 @@ def _in_database(url: str) -> str:
 
 
 async def _run_program(data_dir: Path, name: str, url: str, *arguments: str) -> None:
-    """Run a program of Postgres on a database; the password goes in the environment, which only this user can read."""
+    """Run a Postgres program on a database. Its environment holds the password, which only this user can read."""
     parts = urlsplit(url)
     program = postgres_bin(copies=data_dir / "postgres" / "binaries") / name
     if not program.exists():
@@ -240,7 +240,7 @@ async def _run_program(data_dir: Path, name: str, url: str, *arguments: str) -> 
         "PGPASSWORD": unquote(str(parts.password)),
         "PGDATABASE": DATABASE,
     }
-    # pg_dump reads the database's name from the environment; pg_restore prints a script unless it is told one.
+    # pg_dump reads the database's name from the environment; pg_restore without a name only prints a script.
     told = [f"--dbname={DATABASE}"] if name == "pg_restore" else []
     log_path = data_dir / "logs" / f"{name}.log"
     await run_to_end(

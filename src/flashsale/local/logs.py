@@ -1,4 +1,4 @@
-"""Logs of the local stack: cut before they fill the disk."""
+"""Cuts the logs of the local stack before they fill the disk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOG_BYTES_MAX = 20_000_000
-"""Largest log. With the part before it, which is kept, a process has at most about twice as much."""
+"""Maximum size of a log. With the older part, which is kept, a process takes about twice as much."""
 
 EVERY_S = 5.0
 
 
 async def cut_logs(folder: Path) -> None:
-    """Cut the logs in `folder` for ever, every few seconds."""
+    """Cut the logs in `folder` every few seconds, until cancelled."""
     while True:
         await asyncio.to_thread(_cut_all, folder)
         await asyncio.sleep(EVERY_S)
@@ -31,8 +31,8 @@ def _cut_all(folder: Path) -> None:
 def cut_log(path: Path) -> None:
     """Move a log that has grown too large to a second file, which replaces the older part.
 
-    Processes keep a log open, so it is copied and emptied; they append, and go on at its new beginning. What is written
-    between the two steps is lost. A disk that is full, or a log that is gone, changes nothing: logs never decide.
+    Processes keep a log open, so the log is copied and then emptied; the processes append at its new end. Lines that
+    are written between the two steps are lost. A full disk or a missing log changes nothing: logs never decide.
     """
     try:
         if path.stat().st_size > LOG_BYTES_MAX:

@@ -1,4 +1,4 @@
-"""The local stack's mail server: takes every e-mail and keeps it as a file; sends nothing on."""
+"""The local stack's mail server: it stores every e-mail as a file and sends none on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE_MAX = 1_000_000
 
 
 def installed() -> bool:
-    """Say whether the server's library is there: it belongs to the group `local`."""
+    """Say whether the server's library, which belongs to the group `local`, is installed."""
     return importlib.util.find_spec("aiosmtpd") is not None
 
 
@@ -34,7 +34,7 @@ class Mailbox:
         self._kept = kept
 
     async def handle_DATA(self, server: object, session: object, envelope: Any) -> str:  # noqa: N802, ARG002 - aiosmtpd's name
-        """Keep one e-mail, with its recipients in front; the file is there as a whole or not."""
+        """Store an e-mail with its recipients in front; the file appears complete or not at all."""
         head = "".join(f"X-Envelope-To: {one}\r\n" for one in envelope.rcpt_tos)
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         part = self._folder / f".{name}.part"

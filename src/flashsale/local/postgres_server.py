@@ -29,7 +29,7 @@ SETTINGS: Mapping[str, str] = {
     "max_connections": "300",
     "shared_buffers": "128MB",
     "max_wal_size": "2GB",
-    # In a young cluster some COMMIT makes each new segment, and all others wait for it: 60 ms if it is filled first.
+    # In a young cluster a COMMIT creates each new segment while all others wait: 60 ms if the segment is zeroed.
     "wal_init_zero": "off",
     "wal_compression": "on",
     "log_min_messages": "warning",
@@ -44,7 +44,7 @@ SETTINGS: Mapping[str, str] = {
 
 
 class LocalPostgres(LocalServer):
-    """A Postgres server. To stop it in order rolls running transactions back and writes the data out."""
+    """A Postgres server. An orderly stop rolls running transactions back and writes the data to disk."""
 
     name = "postgres"
     start_s = 60.0
@@ -59,9 +59,9 @@ class LocalPostgres(LocalServer):
         log_path: Path | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep everything below `data_dir`, which is made when needed.
+        """Keep everything below `data_dir`, which is created on demand.
 
-        `binaries` is the folder with `postgres` and `initdb`, looked for by default; `settings` go over SETTINGS.
+        `binaries` is the folder with `postgres` and `initdb`; None searches for it. `settings` override SETTINGS.
         """
         self._cluster = data_dir / "cluster"
         super().__init__(
@@ -93,8 +93,8 @@ class LocalPostgres(LocalServer):
     async def _initialise(self, program: Program, password: str) -> None:
         user_id = program.user_id
         self._data_dir.chmod(0o700 if user_id is None else 0o711)
-        # Created under another name and renamed: an interrupted initdb leaves nothing that looks like data. It syncs
-        # its files (0.1 s), because the server's checkpoints sync only pages that were written since its start.
+        # Created under another name and renamed, so that an interrupted initdb leaves no folder that looks complete.
+        # initdb syncs its files (0.1 s), because the server's checkpoints sync only pages written since its start.
         new = self._data_dir / "cluster.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -131,9 +131,9 @@ class LocalPostgres(LocalServer):
 
 
 def _unprivileged(data_dir: Path) -> tuple[list[str], int | None]:
-    """Return the command prefix, or the user, with which Postgres runs as somebody that it accepts.
+    """Return the command prefix, or the user, under which Postgres agrees to run.
 
-    It refuses root, and users without a name (as containers are often given).
+    Postgres refuses root, and users without a name, which are common in containers.
 
     Raises:
         ChildFailed: if that user could not reach the data.
@@ -145,7 +145,7 @@ def _unprivileged(data_dir: Path) -> tuple[list[str], int | None]:
         return prefix, None
     if os.geteuid() != 0:
         raise ChildFailed(f"Postgres needs a user with a name, and user {os.geteuid()} has none in /etc/passwd.")
-    # No user namespaces here: be nobody for real. The data must be within their reach.
+    # Without user namespaces Postgres runs as the real user `nobody`, who must be able to reach the data.
     if (closed := closed_to_others(data_dir)) is not None:
         raise ChildFailed(
             f"Postgres may not run as root, and user nobody cannot enter {closed}: run as an ordinary user, "
@@ -163,7 +163,7 @@ def _has_name(user_id: int) -> bool:
 
 
 def _give(cluster: Path, user_id: int | None) -> None:
-    """Let the data belong to whom the server runs as: earlier it may have run the other way."""
+    """Make the server's user the owner of the data; an earlier start may have used another user."""
     owner = user_id or 0
     if cluster.stat().st_uid != owner:
         for path in (*cluster.rglob("*"), cluster):

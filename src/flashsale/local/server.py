@@ -1,4 +1,4 @@
-"""What the servers of the local stack share: their port, password and log, and the life of their process."""
+"""The base of the local stack's servers: port, password and log, and start and stop of the process."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LAST_BREATH_S = 1.0
-"""How long to wait for a server whose launcher has just died, before it counts as running."""
+"""How long to wait for the end of a server whose launcher has just died, before it counts as running."""
 
 ORPHANS_S = 5.0
 """How long to wait for the processes that a dead server left, once they are killed."""
 
 
 class Program(NamedTuple):
-    """What is run, and as whom."""
+    """The program of a server, and the user that runs it."""
 
     path: Path
     prefix: Sequence[str] = ()
     """A command that runs it as another user."""
     user_id: int | None = None
-    """The user that it is started as, if not ours."""
+    """The user that runs the server, if not ours."""
 
 
 class LocalServer(ABC):
@@ -35,13 +35,13 @@ class LocalServer(ABC):
 
     name: ClassVar[str]
     start_s: ClassVar[float]
-    """How long it may take until it answers."""
+    """Maximum time from the start until the server answers."""
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
     def __init__(self, data_dir: Path, *, home: Path, pid_file: Path, port: int | None, log_path: Path | None) -> None:
-        """Keep everything below `data_dir`, which is made when needed.
+        """Keep everything below `data_dir`, which is created on demand.
 
-        `home` is the working directory of all of the server's processes; `pid_file` is where the server writes its id.
+        `home` is the working directory of all of the server's processes; the server writes its id to `pid_file`.
         """
         self._data_dir = data_dir
         self._home = home
@@ -57,11 +57,11 @@ class LocalServer(ABC):
 
     @abstractmethod
     def _find(self) -> Program:
-        """Find what to run; `MissingBinary` if there is none."""
+        """Find the server's program; `MissingBinary` if there is none."""
 
     @abstractmethod
     async def _prepare(self, program: Program, port: int, password: str) -> Sequence[str]:
-        """Write what the server needs before it starts; returns the arguments of its command."""
+        """Write the files that the server needs at start; returns the arguments of its command."""
 
     @abstractmethod
     async def _answers(self) -> bool:
@@ -84,20 +84,20 @@ class LocalServer(ABC):
         try:
             await wait_until(self._answers, child=self.child, timeout_s=self.start_s, what="answer")
         except BaseException:
-            # With its processes: one that recovers or syncs data would go on for seconds.
+            # Its child processes too: one that recovers or syncs data would continue for seconds.
             await self.kill()
             raise
         return self.url
 
     async def stop(self) -> None:
-        """Stop it in order."""
+        """Stop the server in order."""
         if self.child is not None:
             await self.child.stop(self.stop_signal)
 
     async def kill(self) -> None:
-        """Kill it with all its processes, as a crash of the machine does."""
+        """Kill the server with all its processes, as a crash of the machine does."""
         if self.child is not None:
-            # Its children would go on without it until they notice: sessions that compute, a snapshot being written.
+            # Its children (sessions that compute, a snapshot being written) would continue until they notice its end.
             await self.child.kill_all()
 
     async def restart(self) -> str:
@@ -110,17 +110,17 @@ class LocalServer(ABC):
         return port, password
 
     async def _clear_dead_server(self, program: str) -> None:
-        """Make sure that no server runs on the data, and end what a dead one left.
+        """Make sure that no server runs on the data, and end the processes that a dead server left.
 
-        The pid file alone proves nothing, because its number may belong to another program by now. The processes
-        prove it: all of them have the server's home as their working directory. A new Postgres server would destroy
+        The pid file proves nothing, because its number may belong to another program by now. The working directory
+        identifies the processes: all of a server's processes have its home. A new Postgres server would destroy
         the data if sessions of the old one still ran.
 
         Raises:
             ChildFailed: if a server runs there.
         """
         left = working_in(self._home, program)
-        # One whose launcher has just died is about to go.
+        # A server whose launcher has just died is about to end.
         if left and not await wait_gone(left, timeout_s=LAST_BREATH_S):
             try:
                 server = int(self._pid_file.read_text().split()[0])

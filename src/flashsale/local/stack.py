@@ -32,7 +32,7 @@ POSTGRES_URL, OWNER_URL = "FLASHSALE_POSTGRES__URL", "FLASHSALE_POSTGRES__OWNER_
 REDIS_URL = "FLASHSALE_REDIS__URL"
 
 ROLES = ("simulator", "mailbox", "api", "orders", "payments", "maintenance")
-"""The roles other than the servers, in the order in which they are shown; all start at the same time."""
+"""The roles other than the servers, in the order of display; all start at the same time."""
 
 _CLI = (sys.executable, "-m", "flashsale.cli")
 _WORKER = (sys.executable, "-m", "workers")
@@ -47,12 +47,12 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "payments": (*_WORKER, "payments"),
     "maintenance": (*_WORKER, "maintenance"),
 }
-"""What is run, by role. Roles also get `--fd N`, where they listen, and `--ready-fd N`; `admin` gets `--email E` and
+"""Commands by role. Roles also get `--fd N`, where they listen, and `--ready-fd N`; `admin` gets `--email E` and
 the password on its standard input."""
 
 
 class Stack:
-    """An async context manager: inside, everything runs; after it, nothing does.
+    """An async context manager: everything runs in the block, and nothing after it.
 
     Data, logs and secrets are below `data_dir`. `environment` adds settings (FLASHSALE_...) for every process.
     """
@@ -72,11 +72,11 @@ class Stack:
         commands: Mapping[str, Sequence[str]] | None = None,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        """Say how many processes of each kind; port 0 takes a free one. `say` is told of each step. `mail`: send
-        e-mails to buyers, to a server of the stack that keeps them in `mail_dir`.
+        """Set the number of processes of each kind; port 0 takes a free port; `say` is called with each step. `mail`:
+        send e-mails to buyers, to a server of the stack that stores them in `mail_dir`.
 
-        Servers named by `postgres_url` and `redis_url`, or by the settings of that name in `environment`, are used
-        instead of own ones. `commands` go over COMMANDS.
+        Servers named by `postgres_url` and `redis_url`, or by the settings of that name in `environment`, replace the
+        stack's own servers. `commands` override COMMANDS.
         """
         self.data_dir = data_dir.resolve()
         self.counts = {
@@ -122,7 +122,7 @@ class Stack:
         return self.url("simulator")
 
     def environment_of(self, process: str) -> dict[str, str]:
-        """Return what a kind of process gets: of the secrets only its own, of the database its own user."""
+        """Return the environment of a kind of process: only its own secrets, and its own database user."""
         environment = secrets_for(process, self.environment)
         role = DATABASE_ROLES.get(process)
         if role is not None and self.postgres is not None:
@@ -131,7 +131,7 @@ class Stack:
         return environment
 
     def url(self, role: str) -> str:
-        """Where a role answers; any of its processes does, and shows the metrics of all (the simulator has none)."""
+        """Return the URL of a role. Any of its processes answers, and shows the metrics of all (not the simulator)."""
         return f"http://127.0.0.1:{self._sockets[role].getsockname()[1]}"
 
     @property
@@ -163,10 +163,10 @@ class Stack:
         await self.stop()
 
     async def start(self) -> None:
-        """Start everything, each part once what it needs is there.
+        """Start everything, each part once the parts that it needs are up.
 
         Raises:
-            ChildFailed: if a part does not come up; says which, with the end of its log. If `data_dir` cannot be used.
+            ChildFailed: if a part does not come up (the text has the end of its log), or `data_dir` cannot be used.
             MissingBinary: if there is no server to start.
         """
         try:
@@ -193,10 +193,10 @@ class Stack:
         await all_of(*(self.start_child(role, index) for role in ROLES for index in range(self.counts[role])))
 
     async def stop(self) -> None:
-        """Stop everything in reverse order; every part may finish what it has begun."""
+        """Stop everything in reverse order; every part may finish its work in progress."""
         try:
             for roles, number in (
-                # Nobody takes over from these API processes: there is no point in waiting for idle clients.
+                # No other API process follows, so there is no point in waiting for idle clients.
                 (("api",), signal.SIGINT),
                 (("orders", "payments", "maintenance"), signal.SIGTERM),
                 (("simulator", "mailbox"), signal.SIGTERM),
@@ -215,7 +215,7 @@ class Stack:
                 self._lock = None
 
     def abort(self) -> None:
-        """Kill every process at once; a `stop` that is waiting for them ends then. The data survives, as any crash."""
+        """Kill every process at once, which also ends a `stop` that waits for them. The data survives."""
         servers = [server.child for server in (self.postgres, self.valkey) if server is not None]
         for child in [*(child for running in self._running.values() for child in running.values()), *servers]:
             if child is not None:
@@ -234,10 +234,10 @@ class Stack:
             return await self._launch(role, index)
 
     async def roll(self, role: str, index: int = 0) -> Child:
-        """Start a new process, then let the old one finish what it has begun; returns the new one.
+        """Start a new process, then let the old one finish its work and end; returns the new one.
 
         Raises:
-            ChildFailed: if the new one does not come up; the old one goes on then.
+            ChildFailed: if the new process does not come up; the old one then continues.
         """
         async with self._starting[role, index]:
             old = self._running[role][index]
@@ -277,7 +277,7 @@ class Stack:
     async def migrate(self) -> None:
         """Bring the schema up to date and make sure that the administrator exists."""
         await self._run("migrate")
-        # Only made: who changed the password keeps it.
+        # An existing administrator keeps the password, which may have been changed.
         email, password = self.secrets["admin_email"], self.secrets["admin_password"]
         await self._run("admin", "--if-missing", "--email", email, text=password)
 
@@ -359,7 +359,7 @@ class Stack:
         return self.data_dir / "metrics" / role
 
     def _close_to_others(self) -> None:
-        """Let no other user of the machine read what the stack writes; Postgres may be another, and passes through."""
+        """Let no other user read the stack's files; Postgres, which may run as another user, may enter the folder."""
         self.data_dir.chmod(0o711)
         for folder in (self.log_dir, self.data_dir / "metrics"):
             folder.mkdir(exist_ok=True)

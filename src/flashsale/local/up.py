@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 async def up(stack: Stack, console: Console) -> None:
-    """Start a stack, show where everything is, start again what dies, and stop on SIGINT or SIGTERM.
+    """Start a stack, show its addresses, restart processes that end, and stop on SIGINT or SIGTERM.
 
     A second signal kills what is still running.
 
@@ -64,7 +64,7 @@ async def up(stack: Stack, console: Console) -> None:
 
 
 def addresses(stack: Stack) -> Table:
-    """Make the table of addresses, without passwords."""
+    """Render the table of addresses, without passwords."""
     table = Table("what", "where", title="flashsale is up", title_justify="left")
     table.add_row("API", stack.base_url)
     table.add_row("OpenAPI document", f"{stack.base_url}/schema")
@@ -108,13 +108,13 @@ async def _keep(
     console: Console,
     stopping: asyncio.Event,
 ) -> None:
-    """Start a process again whenever it has ended, after a pause that grows until it stays up for a while."""
+    """Restart a process whenever it ends, after a pause that grows while the process does not stay up."""
     restarts = Restarts()
-    # The flag is asked for as well: a library may swallow the cancellation that comes while it connects.
+    # Check the flag too: a library that is connecting may swallow the cancellation.
     while (child := current()) is not None and not stopping.is_set():
         restarts.began()
         code = await child.wait()
-        # Another task may have started it again.
+        # Another task may have restarted it.
         while current() is child and not stopping.is_set():
             pause_s = restarts.pause_s()
             console.print(f"{name} ended with {code}; starting it again in {pause_s:g} s", highlight=False)
@@ -123,7 +123,7 @@ async def _keep(
                 if current() is child:
                     await start()
             except (ChildFailed, MissingBinary, OSError) as error:
-                # Also when the disk is full, or there are too many processes: it is tried again until it works.
+                # Try again after every failure: the disk may be full, or the process limit reached.
                 console.print(str(error), highlight=False, markup=False)
                 if current() is not child:
                     break

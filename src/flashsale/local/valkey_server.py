@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LocalValkey(LocalServer):
-    """A Valkey (or Redis) server that writes nothing to disk by itself."""
+    """A Valkey (or Redis) server that writes no snapshot and no log of commands by itself."""
 
     name = "valkey"
     start_s = 30.0
@@ -25,7 +25,7 @@ class LocalValkey(LocalServer):
     def __init__(
         self, data_dir: Path, *, binary: Path | None = None, port: int | None = None, log_path: Path | None = None
     ) -> None:
-        """Keep everything below `data_dir`, which is made when needed; `binary` is looked for by default."""
+        """Keep everything below `data_dir`, which is created on demand; without `binary`, search for the program."""
         super().__init__(data_dir, home=data_dir, pid_file=data_dir / "valkey.pid", port=port, log_path=log_path)
         self._binary = binary
 
@@ -44,7 +44,7 @@ class LocalValkey(LocalServer):
 
     async def _prepare(self, _: Program, port: int, password: str) -> Sequence[str]:
         self._data_dir.chmod(0o700)
-        # The password goes in a file: arguments can be read by every user of the machine.
+        # The password goes into a file, because every user of the machine can read a command's arguments.
         configuration = self._data_dir / "valkey.conf"
         write_secret(
             configuration,

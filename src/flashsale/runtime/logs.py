@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 REQUEST_ID: ContextVar[bytes] = ContextVar("request_id")
-"""The request that is served, for its log lines; structlog's own context would cost each request more."""
+"""The id of the request that is served, for its log lines; structlog's own context would cost each request more."""
 
 ROW_VALUES = re.compile(r"\n(DETAIL|CONTEXT): .*")
-"""What Postgres adds to an error: values of the row, and with them names and emails."""
+"""The part of a Postgres error that holds values of the row, and with them names and emails."""
 
 
 def configure_logs(settings: LogSettings) -> None:
-    """Write events to stderr, as JSON lines or readable; what other libraries log, from warnings on, looks the same.
+    """Write events to stderr, as JSON lines or for people; warnings and errors of other libraries look the same.
 
-    Standard error becomes one that neither raises nor blocks.
+    Writes to standard error then neither raise nor block.
     """
     guard_errors()
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -41,7 +41,7 @@ def configure_logs(settings: LogSettings) -> None:
         _with_request_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        # As text, without local variables: these are tokens and passwords.
+        # As text, without local variables, which hold tokens and passwords.
         structlog.processors.format_exc_info,
         _without_row_values,
     ]
@@ -59,7 +59,7 @@ def configure_logs(settings: LogSettings) -> None:
     if not console:
         for output in OUTPUTS:
             output.say_dropped = _dropped_as_json
-    # Connection losses: our own events say so, in one line.
+    # These loggers report connection losses, which our own events report in one line.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
     others = logging.StreamHandler(sys.stderr)
     others.setFormatter(
@@ -73,7 +73,7 @@ def configure_logs(settings: LogSettings) -> None:
 
 
 def _quiet(base: type[Any]) -> type[Any]:
-    """Make a logger that gives up an event that cannot be rendered, instead of failing what is logged."""
+    """Make a logger that drops an event that cannot be rendered, so that the caller does not fail."""
 
     class Quiet(base):  # type: ignore[misc]
         def _proxy_to_logger(self, method_name: str, event: str | None = None, *args: Any, **event_kw: Any) -> Any:
@@ -105,7 +105,7 @@ def _without_row_values(_logger: object, _name: str, event: EventDict) -> EventD
 
 
 def tell_ready(ready_fd: int | None) -> None:
-    """Write a line to the inherited pipe, if there is one, and close it. Nobody has to listen."""
+    """Write a line to the inherited pipe, if there is one, and close the pipe. A missing reader is no error."""
     if ready_fd is not None:
         with contextlib.suppress(OSError):
             os.write(ready_fd, b"ready\n")

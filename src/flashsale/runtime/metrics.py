@@ -1,6 +1,6 @@
-"""What every process measures of itself, and the page that shows its metrics.
+"""The metrics that every process measures of itself, and the page that shows them.
 
-Processes that share a directory, PROMETHEUS_MULTIPROC_DIR, count together: any of them shows the metrics of all.
+Processes that share the directory PROMETHEUS_MULTIPROC_DIR count together: each shows the metrics of all.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 LAG_EVERY_S = 0.25
 LAG_WINDOW_S = 15.0
-"""Longer than the time between two scrapes, so that none misses a stall."""
+"""Window of the maximum lag: longer than the time between two scrapes, so that no scrape misses a stall."""
 
 POOL = Gauge("flashsale_pool_connections", "Connections to Postgres.", ["state"], multiprocess_mode="livesum")
 LOOP_LAG = Gauge(
@@ -81,18 +81,18 @@ class Live(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether the listening connection stands."""
+        """Whether the listening connection is open."""
         ...
 
     @property
     def age_s(self) -> float:
-        """Seconds since they were last read."""
+        """Seconds since the values were last read."""
         ...
 
 
 @asynccontextmanager
 async def measured(role: str, database: Pooled, live: Live | None = None) -> AsyncIterator[None]:
-    """Measure this process for as long as the block runs; with `live`, also how fresh its streams are."""
+    """Measure this process while the block runs; with `live`, also the age of its live values."""
     task = asyncio.create_task(_measure(role, database, live))
     try:
         yield
@@ -133,7 +133,7 @@ async def _measure(role: str, database: Pooled, live: Live | None) -> None:
 
 
 class _Read(Collector):
-    """Families that were made for one scrape."""
+    """The metric families of one scrape."""
 
     def __init__(self, families: Sequence[Metric]) -> None:
         self._families = families
@@ -143,9 +143,9 @@ class _Read(Collector):
 
 
 async def page(accept: str, families: Sequence[Metric] = ()) -> tuple[bytes, str]:
-    """Render the metrics of this process, or of all that share its directory, and `families`.
+    """Render `families` and the metrics of this process, or of all processes that share its directory.
 
-    Gives OpenMetrics if `accept`, a header, asks for it, else Prometheus' text format; and the content type.
+    Returns the page and its content type: OpenMetrics if the header `accept` asks for it, else Prometheus' text format.
     """
     encode, content_type = choose_encoder(accept)
 
@@ -161,7 +161,7 @@ async def page(accept: str, families: Sequence[Metric] = ()) -> tuple[bytes, str
 
 
 def _registry(families: Sequence[Metric], *, shared: bool) -> CollectorRegistry:
-    """Return the metrics of all processes of the directory or, if that cannot be had, of this one."""
+    """Return the metrics of all processes of the directory, or of this process if the directory cannot be read."""
     registry = CollectorRegistry()
     build = GaugeMetricFamily("flashsale_build_info", "Version.", labels=["version", "python"])
     build.add_metric([__version__, platform.python_version()], 1)

@@ -1,7 +1,7 @@
-"""Standard output and error that never raise and never block: what cannot be written is dropped and counted.
+"""Standard output and error that never raise and never block: lines that cannot be written are dropped and counted.
 
-Logs and progress are for people who watch. A closed pipe, a full disk or a reader that sleeps changes no answer, blocks
-no event loop, keeps no process from stopping and decides no exit code. So a thread writes, from a bounded queue.
+Logs and progress are for people who watch. A closed pipe, a full disk or a slow reader must not change an answer, block
+an event loop, delay the end of a process or decide its exit code. So a thread writes, from a bounded queue.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 QUEUE_BYTES_MAX = 2**20
-"""What waits for a slow reader at most; further lines are dropped."""
+"""Maximum size of the queue for a slow reader; further lines are dropped."""
 
 DRAIN_S = 1.0
-"""How long a process that ends waits for the last lines to be written."""
+"""Maximum wait of an ending process until its last lines are written."""
 
 
 def said_dropped(lines: int) -> str:
-    """Say in plain text how many lines were dropped."""
+    """Make the line of text that reports how many lines were dropped."""
     return f"{lines} lines were dropped: this output was full or could not be written"
 
 
 class Output(io.RawIOBase):
-    """A file descriptor, written by a thread that starts with the first line; each process has one thread."""
+    """A file descriptor and the thread that writes to it; the thread starts with the first line, once per process."""
 
     def __init__(self, descriptor: int, say_dropped: Callable[[int], str] = said_dropped) -> None:
-        """Write to `descriptor`; `say_dropped` makes the line that tells how many lines are missing before it."""
+        """Write to `descriptor`; `say_dropped` makes the line that reports how many lines are missing before it."""
         self._descriptor = descriptor
         self.say_dropped = say_dropped
         self.dropped = 0
@@ -58,7 +58,7 @@ class Output(io.RawIOBase):
         self._thread: threading.Thread | None = None
 
     def after_fork(self) -> None:
-        """Begin again in a forked child: what waits is the parent's to write."""
+        """Begin again in a forked child with an empty queue; the parent writes the lines that wait."""
         self._start_empty()
 
     def fileno(self) -> int:
@@ -74,14 +74,14 @@ class Output(io.RawIOBase):
         return True
 
     def write(self, data: object) -> int:
-        """Take what is to be written, or drop it. Lines are dropped whole."""
+        """Queue data to write, or drop it. Lines are dropped whole."""
         chunk = bytes(data)  # type: ignore[call-overload]
         size = len(chunk)
         with self._changed:
             if self._cut:
                 rest = chunk.find(b"\n") + 1
                 chunk, self._cut = (chunk[rest:], False) if rest else (b"", True)
-            # The rest of a line whose beginning waits is taken beyond the bound.
+            # The rest of a line whose beginning is in the queue is accepted beyond the bound.
             fits = self._open or self._waiting_bytes + len(chunk) <= QUEUE_BYTES_MAX
             if chunk and fits and self._started():
                 if self._unsaid and not self._open:
@@ -97,7 +97,7 @@ class Output(io.RawIOBase):
         return size
 
     def drain(self, timeout_s: float = DRAIN_S) -> None:
-        """Wait until everything was written or dropped, but not longer than `timeout_s`."""
+        """Wait at most `timeout_s` until everything is written or dropped."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting_bytes, timeout_s)
 
@@ -116,7 +116,7 @@ class Output(io.RawIOBase):
         return True
 
     def _write_for_ever(self) -> None:
-        # Signals are for the main thread, which may wait for them with sigwait.
+        # Signals must reach the main thread, which may wait for them with sigwait.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
             with self._changed:
@@ -135,7 +135,7 @@ class Output(io.RawIOBase):
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:
-                # Somebody made the pipe non-blocking.
+                # Another process made the pipe non-blocking.
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()
@@ -147,7 +147,7 @@ class Output(io.RawIOBase):
 
 
 OUTPUTS: list[Output] = []
-"""Every one of this process."""
+"""All outputs of this process."""
 
 
 def dropped_lines() -> int:
@@ -156,7 +156,7 @@ def dropped_lines() -> int:
 
 
 def drain() -> None:
-    """Return the last lines of a process that ends a moment to be written."""
+    """Before a process ends, wait up to DRAIN_S until its last lines are written."""
     deadline_s = time.monotonic() + DRAIN_S
     for output in OUTPUTS:
         output.drain(max(0.0, deadline_s - time.monotonic()))
@@ -165,19 +165,19 @@ def drain() -> None:
 def guarded(stream: TextIO | None, descriptor: int) -> TextIO:
     """Return a text stream on the same descriptor that neither raises nor blocks."""
     if stream is None:
-        # The parent closed it, and the number may be that of another file by now.
+        # The parent closed the descriptor, and its number may belong to another file by now.
         descriptor = os.open(os.devnull, os.O_WRONLY)
     elif isinstance(stream.buffer, Output):
         return stream
-    # Characters that UTF-8 has no form for (surrogates) are escaped.
+    # Surrogates, which UTF-8 cannot encode, are escaped.
     raw = Output(descriptor)
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[type-var]
 
 
 def guard_errors() -> None:
-    """Make standard error such a stream for the whole process: logs, warnings, tracebacks and last words.
+    """Guard standard error for the whole process: logs, warnings, tracebacks and messages at exit.
 
-    A standard output that the parent closed becomes one that fails when it is written, as any other that cannot be.
+    If the parent closed standard output, a write to it fails like a write to any other broken output.
     """
     _open_standard_files()
     sys.stderr = guarded(sys.stderr, 2)
@@ -186,12 +186,12 @@ def guard_errors() -> None:
 
 
 def progress() -> TextIO:
-    """Return a stream to standard output for what people may watch, or not."""
+    """Return a guarded stream to standard output for progress, which nobody needs to read."""
     return guarded(sys.stdout, 1)
 
 
 def _open_standard_files() -> None:
-    """Open what the parent closed of 0, 1 and 2 on nothing: the next file or socket would get its number."""
+    """Open /dev/null for each of 0, 1 and 2 that the parent closed; the next file or socket would get the number."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""Several processes of one kind: what a container with several cores runs."""
+"""Runs several processes of one kind, so that a container can use several cores."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ COLLECT_EVERY = 20_000
 live objects."""
 
 PAUSE_MAX_S = 2.0
-"""A parent that pauses before it restarts a child receives no signal during the pause."""
+"""Longest pause before a child is started again: the parent handles no signal during a pause."""
 
 WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 
 def run_processes(count: int, run: Callable[[], None], sock: socket.socket | None = None) -> None:
-    """Run something in this process or, if `count` is more than 1, in so many forked ones, which share `sock`.
+    """Call `run` in this process or, if `count` is more than 1, in so many forks, which share `sock`.
 
-    These are sent SIGTERM and SIGINT, and this ends once all have; one that ends before is started again. To be called
-    before there are threads or an event loop.
+    The children receive this process' SIGTERM and SIGINT; the call returns once all have ended. A child that ends before
+    is started again. Call this before there are threads or an event loop.
     """
     allow_files()
     if count == 1:
         run()
         return
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        # This process serves no client: its gauges would count as those of a serving process.
+        # This process serves no client, and its gauges would count as gauges of a serving process.
         with contextlib.suppress(OSError):
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
@@ -71,9 +71,9 @@ def run_processes(count: int, run: Callable[[], None], sock: socket.socket | Non
 
 
 def allow_files() -> None:
-    """Raise the soft limit of open files to the hard one; each connection is a file.
+    """Raise the soft limit of open files to the hard limit, because each connection is a file.
 
-    Many systems start programs with a soft limit of 1,024, which is for programs that call `select`.
+    Many systems set a soft limit of 1,024 for the sake of programs that call `select`.
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(OSError, ValueError):  # macOS refuses an unlimited number
@@ -81,9 +81,9 @@ def allow_files() -> None:
 
 
 def settle_collector() -> None:
-    """Let the garbage collector never look again at what was made until now, and seldom at what is made from now on.
+    """Exclude all present objects from garbage collection, and collect new objects seldom.
 
-    To be called once a process is up. A collection that walks over all that a process is made of takes 100 ms.
+    Call this once a process is up. A collection that scans all objects of a started process takes 100 ms.
     """
     gc.collect()
     gc.freeze()
@@ -92,7 +92,7 @@ def settle_collector() -> None:
 
 def _fork(run: Callable[[], None]) -> int:
     with warnings.catch_warnings():
-        # Python warns of forks in a process with threads; the only thread writes logs, and starts again in the child.
+        # Python warns of a fork with threads. The only thread here writes logs, and the child starts its own.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child:
@@ -103,7 +103,7 @@ def _fork(run: Callable[[], None]) -> int:
         drain()
         os._exit(0)
     except SystemExit as error:
-        # As Python ends a process: a text is the last words.
+        # As at the end of any Python process, a text is printed to standard error.
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)  # noqa: T201
     except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child

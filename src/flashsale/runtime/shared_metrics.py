@@ -1,8 +1,8 @@
-"""Metrics that cannot harm the process that counts: Counter, Gauge and Histogram come from here.
+"""Counter, Gauge and Histogram whose failures cannot harm the process that counts.
 
-Processes that share a directory (PROMETHEUS_MULTIPROC_DIR) count in mapped files. Writing to a page that a full disk
-has no room for ends a process with SIGBUS, and a file that cannot be made raises in the middle of a request. So blocks
-are reserved first; what gets none is counted in this process' own memory.
+Processes that share a directory (PROMETHEUS_MULTIPROC_DIR) count in mapped files. If the disk is full, a write to a new
+page ends the process with SIGBUS, and a file that cannot be created raises in the middle of a request. Blocks are
+therefore reserved first. A value without a block is counted in this process' own memory.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ FIRST_BYTES = 2**16
 """Size of a new file: prometheus_client's."""
 
 ENTRY_BYTES = 64
-"""More than an entry takes in addition to its key."""
+"""An upper bound of what an entry takes in addition to its key."""
 
 _files: set[Reserved] = set()
 
 
 class Reserved(MmapedDict):
-    """prometheus_client's file of values, with every block reserved before it is written."""
+    """prometheus_client's file of values; every block is reserved before a write to it."""
 
     def __init__(self, filename: str, read_mode: bool = False) -> None:  # noqa: FBT001, FBT002 - as its base
-        """Open or make the file; if that fails, keep everything in memory."""
+        """Open or create the file; if that fails, keep everything in memory."""
         self._unshared: dict[str, tuple[float, float]] = {}
         self._positions: dict[str, int] = {}
         self._f: Any = None
@@ -44,7 +44,7 @@ class Reserved(MmapedDict):
                 _reserve_first(Path(filename))
             super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
         except (OSError, ValueError, RuntimeError, struct.error):
-            # Full, not accessible, or damaged by an earlier process.
+            # The disk is full, the file is not accessible, or an earlier process damaged it.
             self._f = None
 
     def _init_value(self, key: str) -> None:
@@ -57,7 +57,7 @@ class Reserved(MmapedDict):
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
     def read_value(self, key: str) -> tuple[float, float]:
-        """Return a value and its time; 0 for a new one."""
+        """Return a value and its time; both are 0 for a new value."""
         try:
             value: tuple[float, float] = super().read_value(key)  # type: ignore[no-untyped-call]
         except OSError:
@@ -65,7 +65,7 @@ class Reserved(MmapedDict):
         return value
 
     def write_value(self, key: str, value: float, timestamp: float) -> None:
-        """Keep a value: in the file if it has room."""
+        """Store a value, in the file if the file has room."""
         try:
             super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
         except OSError:
@@ -81,20 +81,20 @@ class Reserved(MmapedDict):
 
     @property
     def unshared(self) -> int:
-        """How many values are in memory only."""
+        """The number of values that are only in memory."""
         return len(self._unshared)
 
 
 def unshared_series() -> int:
-    """Count the values of this process that others cannot see."""
+    """Count the values of this process that other processes cannot see."""
     return sum(file.unshared for file in _files)
 
 
 def _reserve_first(path: Path) -> None:
-    """Return a file all blocks of its size, and a new one its first; a new one that gets none is removed again.
+    """Reserve all blocks of a file, or the first block of a new file; a new file without a block is removed.
 
     Raises:
-        OSError: if there is no room, or no way to make it.
+        OSError: if there is no room, or the file cannot be created.
     """
     with path.open("a+b") as file:
         size = os.fstat(file.fileno()).st_size
@@ -102,11 +102,11 @@ def _reserve_first(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, max(size, FIRST_BYTES))
         except OSError:
             if not size:
-                # Readers of the directory would stumble over an empty file.
+                # Readers of the directory fail on an empty file.
                 with contextlib.suppress(OSError):
                     path.unlink()
             raise
 
 
-# prometheus_client looks the class up whenever it opens a file.
+# prometheus_client looks up this class whenever it opens a file.
 prometheus_client.values.MmapedDict = Reserved  # type: ignore[attr-defined]

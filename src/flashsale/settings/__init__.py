@@ -96,10 +96,10 @@ OF_PROVIDER: Mapping[str, Mapping[str, frozenset[str]]] = {
 
 
 class SecretFiles(PydanticBaseSettingsSource):
-    """Secrets in files that `<VARIABLE>_FILE` names, as Docker and Kubernetes mount them; a last newline is no part."""
+    """Secrets in files that `<VARIABLE>_FILE` names, as Docker and Kubernetes mount them, less the final newline."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        """Return nothing: all is read at once."""
+        """Return nothing, because `__call__` reads all values at once."""
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    # Made when needed: values of a default would be checked like given ones, and a secret has none.
+    # Factories: the values of a default group would be checked like given values, and a secret has no default.
     postgres: PostgresSettings = Field(default_factory=PostgresSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
 
 
 def secret_names() -> Iterator[str]:
-    """Return every setting that is a secret, or a URL with one: `group.name`."""
+    """Return, as `group.name`, every setting that is a secret or a URL with a secret."""
     for group, field in Settings.model_fields.items():
         for name, one in field.annotation.model_fields.items():  # type: ignore[union-attr]
             if one.annotation is SecretStr:
@@ -173,13 +173,13 @@ def variable(name: str) -> str:
 
 
 def secrets_for(process: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without the secrets that a kind of process does not need, nor the names of their files."""
+    """Return an environment without secrets, and files of secrets, that a kind of process does not need."""
     withheld = {variable(name) for name in secret_names() if name not in SECRETS.get(process, ())}
     return {name: value for name, value in environment.items() if name.upper().removesuffix(FILE) not in withheld}
 
 
 def read_settings(process: str) -> Settings:
-    """Read the environment of a kind of process; ends it with one line for each setting that is missing or wrong."""
+    """Read the settings of a kind of process; if some are missing or wrong, exit with one line for each."""
     lines = []
     settings = Settings.model_construct()
     given: set[str] = set()

@@ -148,7 +148,7 @@ class GateSettings(Group):
 
 
 class LimitSettings(Group):
-    """How often one account may ask for what is no buy. Each process counts for itself."""
+    """How often one account may send requests other than buys. Each process counts its own requests."""
 
     orders: int = Field(
         50,
@@ -214,7 +214,7 @@ class OrderSettings(Group):
 
 
 class PaymentSettings(Group):
-    """The payment provider, and what is asked of it."""
+    """The payment provider and the calls to it."""
 
     provider: Literal["simulator", "stripe", "manual"] = Field(
         "simulator", description="Who takes the money: the simulator, Stripe, or an operator who marks orders as paid."

@@ -1,4 +1,4 @@
-"""Settings of what a shop's endpoints and its buyers are told."""
+"""Settings of the webhooks to a shop's endpoints and of the e-mails to buyers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The URLs of servers: which forms are understood, and what is wrong with the others.
+"""Checks of the URLs of servers: the accepted forms, and the errors in other forms.
 
-Every client of a server (asyncpg, libpq, redis-py, aiohttp) reads URLs a little differently. What passes here means the
-same to all of them. No message repeats any part of a URL but its scheme and the names of its parameters: the rest may
-be a password, or a piece of one.
+Every client of a server (asyncpg, libpq, redis-py, aiohttp) reads URLs a little differently. A URL that passes here
+means the same to all of them. A message repeats only the scheme of a URL and the names of its parameters, because the
+rest may be a password or a part of one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def check_postgres_url(url: str) -> None:
-    """Check that a URL names one Postgres database, on one server or on several of which one takes writes.
+    """Check that a URL names one Postgres database, on one server or on several servers, one of which takes writes.
 
     Raises:
         ValueError: with what is wrong and what to do.
@@ -153,7 +153,7 @@ def _split(url: str, schemes: tuple[str, ...], example: str) -> tuple[str, str, 
     before, _, query = rest.partition("?")
     authority, slash, path = before.partition("/")
     user = authority.rpartition("@")[0]
-    # A special character that was not encoded ends the authority early, or makes one "@" too many.
+    # A special character that is not encoded ends the authority early, or adds an "@".
     if "#" in rest or _BAD_PERCENT.search(rest) or "@" in user or "@" in path or "[" in user or "]" in user:
         raise ValueError(f"cannot be read; {ENCODE}")
     return scheme, authority, slash + path, query

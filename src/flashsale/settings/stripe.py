@@ -23,7 +23,7 @@ def _base_url(url: str) -> str:
 
 
 def _named(pattern: str, example: str) -> Callable[[SecretStr], SecretStr]:
-    """Make the check of a key's form: what is pasted into the wrong variable is refused at start."""
+    """Make a check of a key's form, so that a key in the wrong variable is refused at start."""
 
     def checked(secret: SecretStr) -> SecretStr:
         text = secret.get_secret_value()

@@ -1,4 +1,4 @@
-"""Types of settings, and what is checked of their values."""
+"""Types of settings, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Secret = Annotated[SecretStr, AfterValidator(_replaced)]
 
 
 def url_checked_by(check: Callable[[str], None]) -> AfterValidator:
-    """Make the check of a URL that may hold a password."""
+    """Make a check of a URL that may hold a password."""
 
     def checked(url: SecretStr) -> SecretStr:
         check(url.get_secret_value())

@@ -1,1 +1,1 @@
-"""The truth, in Postgres: statements live in sql/, one Python module per file of them."""
+"""Everything that reads and writes Postgres. The statements are files in sql/, with one Python module per file."""

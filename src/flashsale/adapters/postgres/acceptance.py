@@ -42,7 +42,7 @@ class PostgresAcceptance:
             [request.product_id for request in requests],
             [request.quantity for request in requests],
             [request.key for request in requests],
-            # What a key was used for; without one there is nothing to compare.
+            # The fingerprint says what a key was used for; a request without a key has nothing to compare.
             [None if request.key is None else request.fingerprint() for request in requests],
             [proposal.epoch for proposal in proposals],
             self._due,
@@ -56,7 +56,7 @@ class PostgresAcceptance:
                         raise Unavailable from error
                     log.info("accept.conflict_retried", proposals=len(proposals))
                 except (*SLOW, *READ_ONLY, *OTHER_SCHEMA) as error:
-                    # The server says that it did nothing.
+                    # By these errors the server says that it rolled back.
                     raise self._database.away("accept", error) from error
                 except AWAY as error:
                     # A terminated backend may have committed just before.
@@ -79,7 +79,7 @@ class PostgresAcceptance:
         raise AssertionError
 
     async def void(self, order_ids: Sequence[UUID], *, patience_s: float | None = None) -> dict[UUID, bool]:
-        """Give proposals up; True for each that is void now; those whose insert is still in flight are left out."""
+        """Void proposals: True for each that is void now. The result omits those whose insert is still in flight."""
         patience = None if patience_s is None else timedelta(seconds=patience_s)
         rows = await self._database.fetch(QUERIES["void"], sorted(order_ids), patience)
         return {row["order_id"]: row["kind"] == "void" for row in rows}

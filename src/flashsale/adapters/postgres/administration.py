@@ -21,12 +21,12 @@ QUERIES = load("queries/administration.sql")
 
 
 class Change:
-    """A change of a product on its way, in a transaction."""
+    """A change of a product, while its transaction is open."""
 
     def __init__(
         self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], request: AdminRequest | None
     ) -> None:
-        """Keep the connection; without a request there is no key."""
+        """Keep the connection; a `request` of None has no key."""
         self.connection = connection
         self._request = request
         self.done: int | None = None
@@ -45,7 +45,7 @@ class Change:
         user_id, key, fingerprint = self._request
         if await self.connection.fetchrow(QUERIES["claim_key"].text, user_id, key, fingerprint) is not None:
             return
-        # In a new statement: the one that waited does not see what it waited for.
+        # A new statement, because the snapshot of the one that waited is older than the row that it waited for.
         row = await self.connection.fetchrow(QUERIES["kept"].text, user_id, key)
         if row is None or row["fingerprint"] != fingerprint:
             raise KeyReused
@@ -53,7 +53,7 @@ class Change:
         self.repeated = True
 
     async def concerns(self, product_id: int) -> None:
-        """Note, under the key, which product was changed."""
+        """Record under the key which product was changed."""
         if self._request is not None:
             user_id, key, _ = self._request
             await self.connection.execute(QUERIES["set_product"].text, user_id, key, product_id)
@@ -61,11 +61,11 @@ class Change:
 
 @asynccontextmanager
 async def change(database: Database, what: str, request: AdminRequest | None) -> AsyncIterator[Change]:
-    """Open a transaction for a change, which keeps the key only if the change is made: an exception undoes both.
+    """Open a transaction for a change. An exception in the block rolls back both the change and its key.
 
     Raises:
         KeyReused: if the key belongs to another request.
-        Unavailable: if Postgres is away; the same request again finds out whether it was carried out.
+        Unavailable: if Postgres is away; a repetition of the request finds out whether the change was made.
     """
     try:
         async with database.connection() as connection, connection.transaction():
@@ -86,14 +86,14 @@ class PostgresAdminAnswers:
         self._database = database
 
     async def kept(self, request: AdminRequest) -> KeptAnswer | None:
-        """Return the answer that is kept under a key; None if none is."""
+        """Return the answer that is stored under a key; None if there is none."""
         row = await self._database.fetch_row(QUERIES["kept"], request.user_id, request.key)
         if row is not None and row["fingerprint"] != request.fingerprint:
             raise KeyReused
         return None if row is None or row["status"] is None else _answer(row)
 
     async def keep(self, request: AdminRequest, answer: KeptAnswer) -> KeptAnswer:
-        """Keep an answer unless one is there; returns the one that is."""
+        """Store an answer, unless the key has one; returns the answer that is stored."""
         row = await self._database.fetch_row(QUERIES["keep"], request.user_id, request.key, *answer)
         return answer if row is None else _answer(row)
 

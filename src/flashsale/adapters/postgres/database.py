@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SAY_S = 1.0
-"""Minimum time between two log lines about an outage: under load every request notices it."""
+"""Minimum time between two log lines about an outage, which under load every request would write."""
 
 SERIALIZATION_TRIES = 4
 """How often a statement is sent that loses a deadlock or a serialization conflict (40P01, 40001)."""
@@ -48,7 +48,7 @@ of the first second of a sale, for tables of a few rows, would read whole tables
 
 
 class Database:
-    """A pool that tolerates a missing server: it connects when asked, and again after every loss."""
+    """A pool that tolerates a missing server: it connects on demand, and again after every loss."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class Database:
     ) -> None:
         """Keep the settings.
 
-        `name` is what the server shows for these connections, `init` prepares each new one. `by_index`: rows are found
-        by an index wherever there is one for them, however small the tables are; else Postgres plans as it likes.
+        The server shows `name` for these connections. `init` prepares each new connection. With `by_index`, plans use
+        an index wherever there is one, however small the tables are; without it, Postgres chooses.
         """
         self._settings = settings
         self._name = name
@@ -71,13 +71,13 @@ class Database:
         self._said_s: dict[str, float] = {}
 
     def connect_arguments(self, *, suffix: str = "") -> dict[str, Any]:
-        """Return the arguments of `asyncpg.connect` for a connection like the pool's; the server shows `suffix` too."""
+        """Return the arguments of `asyncpg.connect` for a connection like the pool's; `suffix` is added to its name."""
         settings = self._settings
         return {
             "dsn": settings.url.get_secret_value(),
             "timeout": settings.acquire_timeout_s,
             "command_timeout": settings.statement_timeout_s + 1,
-            # Of several hosts the one that takes writes; none if all are standbys or read-only.
+            # Of several hosts, connect to the one that takes writes; fail if all are standbys or read-only.
             "target_session_attrs": "read-write",
             "server_settings": {
                 "application_name": self._name + suffix,
@@ -86,7 +86,7 @@ class Database:
                 "idle_in_transaction_session_timeout": str(round(settings.idle_transaction_timeout_s * 1000)),
                 "jit": "off",
                 **self._plans,
-                # Locks are taken first and read under: an older snapshot would not see what they waited for.
+                # Statements take a lock, then read: a snapshot from before the lock would miss the rival's changes.
                 "default_transaction_isolation": "read committed",
             },
         }
@@ -128,7 +128,7 @@ class Database:
         )
 
     async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        # Before anything is read through it: versions of an older time line would look like older values.
+        # First of all: values that are read under an old time line would carry versions that look older.
         await adopt_timeline(connection)
         if self._init is not None:
             await self._init(connection)
@@ -144,7 +144,7 @@ class Database:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Return how many connections are open, and how many of these are idle."""
+        """Return the number of open connections, and the number of idle ones."""
         return (0, 0) if self._pool is None else (self._pool.get_size(), self._pool.get_idle_size())
 
     @asynccontextmanager
@@ -152,7 +152,7 @@ class Database:
         """Lend a connection.
 
         Raises:
-            Unavailable: if none can be had in time; failures inside the block are the caller's.
+            Unavailable: if no connection is free in time. Failures inside the block are raised as they are.
         """
         if self._pool is None:
             raise Unavailable("The database is not open.")
@@ -175,11 +175,11 @@ class Database:
             try:
                 await self._pool.release(connection)
             except (*AWAY, asyncpg.PostgresError) as error:
-                # Lost while it was made ready for the next user; what it was lent for is done, and the pool dropped it.
+                # The connection was lost while the pool reset it. The caller's work is done, and the pool dropped it.
                 log.info("postgres.lost_at_release", error=type(error).__name__)
 
     async def _leave_server(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
-        """Drop every connection to a server that stopped accepting writes; new ones look for one that does."""
+        """Drop every connection to a server that stopped accepting writes; new connections look for another."""
         connection.terminate()
         if self._pool is not None:
             await self._pool.expire_connections()
@@ -188,7 +188,7 @@ class Database:
         """Run one statement as a transaction and return its rows; lost conflicts are tried again.
 
         Raises:
-            Unavailable: if the server is away or too slow. A statement that changes data may or may not have done so.
+            Unavailable: if the server is away or too slow. A statement that changes data may have been executed.
             PoisonBatch: if the server will refuse the statement however often it is sent.
         """
         for left in reversed(range(SERIALIZATION_TRIES)):
@@ -206,12 +206,12 @@ class Database:
         raise AssertionError
 
     async def fetch_row(self, query: Query, *arguments: object) -> asyncpg.Record | None:
-        """Run one statement like `fetch` and give its first row."""
+        """Run one statement like `fetch` and return its first row."""
         rows = await self.fetch(query, *arguments)
         return rows[0] if rows else None
 
     def away(self, what: str, error: Exception) -> Unavailable:
-        """Create the error for a server that is down, too slow, read-only or refuses the process; log which."""
+        """Log why the server does not serve (down, too slow, read-only, refuses the process) and return the error."""
         if isinstance(error, OTHER_SCHEMA):
             self._say("postgres.other_schema", what, error)
             return OtherSchema()
@@ -228,7 +228,7 @@ class Database:
         return Unavailable("The database is away; send the same request again.")
 
     def _say(self, event: str, what: str, error: Exception, reason: str | None = None) -> None:
-        """Write a log line, of each kind at most one in SAY_S seconds."""
+        """Write a log line, at most one of each kind in SAY_S seconds."""
         now_s = time.monotonic()
         if now_s - self._said_s.get(event, float("-inf")) >= SAY_S:
             self._said_s[event] = now_s
@@ -236,7 +236,7 @@ class Database:
             log.warning(event, doing=what, error=type(error).__name__, **why)
 
     async def takes_writes(self) -> bool:
-        """Say whether the server takes writes; one that does not keeps no connection of this pool.
+        """Say whether the server takes writes; if it takes none, drop every connection to it.
 
         Raises:
             Unavailable: if no server that takes writes can be reached.
@@ -252,7 +252,7 @@ class Database:
 
 
 async def _keep_session(_: object) -> None:
-    """Give a connection back without a round trip: no statement of ours leaves anything in its session.
+    """Reset a connection without a round trip: no statement of this program leaves state in the session.
 
     asyncpg rolls an open transaction back before this.
     """

@@ -23,7 +23,7 @@ AWAY = (
     *SLOW,
     *READ_ONLY,
 )
-"""The server is down, shutting down, out of a resource, too slow or read-only: a repetition may work later."""
+"""The server is down, shutting down, out of a resource, too slow or read-only: a later try may succeed."""
 
 PERMANENT = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -40,7 +40,7 @@ OTHER_SCHEMA = (
     asyncpg.UndefinedColumnError,
     asyncpg.InvalidSchemaNameError,
 )
-"""The database was not migrated, or not to what this program asks for."""
+"""The database was not migrated, or not to the revision that this program needs."""
 
 REPEATED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError)
 """Lost conflicts with another transaction or with a migration: the statement is sent again immediately."""
@@ -53,7 +53,7 @@ class Misconfigured(Exception):
 def reason_of(error: BaseException) -> str | None:
     """Return why a connection is refused permanently; None if it may succeed later. It contains no password.
 
-    A name that does not resolve may later: a name server, or the service behind the name, starts in its own time.
+    A host name that does not resolve is no permanent refusal: the name server or the service may still be starting.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"The server's certificate is not trusted: {error.verify_message}"
@@ -67,7 +67,7 @@ def reason_of(error: BaseException) -> str | None:
 
 
 def caused_by(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
-    """Whether an error, or one that it was made from, is of these kinds."""
+    """Say whether an error, or an error in its chain of causes, is of these kinds."""
     while error is not None:
         if isinstance(error, kinds):
             return True

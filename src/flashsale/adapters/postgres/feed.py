@@ -1,4 +1,4 @@
-"""LISTEN on one connection per process, connected again after every loss."""
+"""LISTEN on one connection per process, which is opened again after every loss."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 CHANNELS = ("flashsale_stock", "flashsale_orders", "flashsale_products", "flashsale_accounts")
 
 HEARTBEAT_S = 5.0
-"""How often the listening connection is asked whether it lives, takes writes, and is of the same time line."""
+"""How often to check that the listening connection works, that its server takes writes, and its time line."""
 
 RECONNECT_S = 0.5
 
@@ -40,17 +40,17 @@ class PostgresFeed:
     """Implements `ports.LiveFeed`; one consumer per instance."""
 
     def __init__(self, database: Database) -> None:
-        """Open a connection with the settings of the pool, outside of it."""
+        """Keep the settings of the pool; the listening connection is not part of the pool."""
         self._database = database
         self._connected = False
 
     @property
     def connected(self) -> bool:
-        """Whether the listening connection stands."""
+        """Whether the listening connection is open."""
         return self._connected
 
     async def changes(self) -> AsyncIterator[Change]:
-        """Return changes; a `Connected` comes first, after every loss, and whenever a new time line has begun."""
+        """Yield changes; a `Connected` comes first, after every loss, and after the start of each new time line."""
         while True:
             try:
                 connection = await asyncpg.connect(**self._database.connect_arguments(suffix="-feed"))
@@ -91,7 +91,7 @@ class PostgresFeed:
 
 
 class _Heard:
-    """Notifications of a connection that were not read yet."""
+    """The notifications of a connection that nobody has read yet."""
 
     def __init__(self) -> None:
         self._notifications: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
@@ -103,13 +103,13 @@ class _Heard:
             self.lose()
 
     def lose(self, _connection: object = None) -> None:
-        """Forget everything: it will be read again."""
+        """Drop all notifications: the consumer reads everything again."""
         while not self._notifications.empty():
             self._notifications.get_nowait()
         self._notifications.put_nowait(None)
 
     async def next(self) -> tuple[str, str]:
-        """Return channel and payload; OSError once the connection is lost."""
+        """Return the channel and payload of the next notification; OSError once the connection is lost."""
         notification = await self._notifications.get()
         if notification is None:
             raise OSError("the listening connection was lost")
@@ -117,7 +117,7 @@ class _Heard:
 
 
 def _parse(channel: str, payload: str, *, base: int) -> list[Change]:
-    """Read a payload, whose versions lack the base; one that is not ours (anybody may NOTIFY) is ignored."""
+    """Read a payload, whose versions lack the base. A foreign payload (any client may NOTIFY) is ignored."""
     try:
         if channel == "flashsale_products":
             return [ProductChanged(product_id=int(payload))]

@@ -27,7 +27,7 @@ class PostgresFigures:
         self._database = database
 
     async def read(self) -> Figures:
-        """Count orders and jobs: of the orders it reads the latest and those not final; totals have the rest."""
+        """Count orders and jobs. It reads the latest orders and those that are not final; totals have the others."""
         orders = await self._database.fetch(QUERIES["orders_by_status"])
         times = await self._database.fetch_row(QUERIES["order_times"], list(QUANTILES))
         jobs = await self._database.fetch(QUERIES["jobs_by_queue"])
@@ -58,7 +58,7 @@ class PostgresFigures:
         return Pace(**row, attempts={one["outcome"]: one["attempts"] for one in attempts})
 
     async def sales(self, product_ids: Sequence[int]) -> Sequence[Sales]:
-        """Count the orders of products by status, as `read` counts those of all."""
+        """Count the orders of each product by status, in the way of `read`."""
         rows = await self._database.fetch(QUERIES["sales"], product_ids)
         return [Sales(**dict(row)) for row in rows]
 

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 QUERIES = queries.load("queries/health.sql")
 
 SORT_MEMORY = "64kB"
-"""Postgres' least: the sort of the look for room does not fit, and goes to the disk."""
+"""The minimum of `work_mem`: the sort that tests for room does not fit and goes to the disk."""
 
 
 class PostgresHealth:
     """Implements `readiness.Truth`."""
 
     def __init__(self, database: Database) -> None:
-        """Look through the process' own pool."""
+        """Check the process' own pool."""
         self._database = database
 
     async def problem(self) -> tuple[bool, Problem | None]:
-        """Say whether Postgres answers, and what keeps it from taking orders."""
+        """Say whether Postgres answers, and why it cannot take orders, if it cannot."""
         try:
             if not await self._database.takes_writes():
                 return True, Problem(
@@ -49,7 +49,7 @@ class PostgresHealth:
         return True, None
 
     async def _is_full(self) -> bool:
-        """Let Postgres write half a megabyte of a sort to its disk, for a moment; no row and no WAL is written."""
+        """Test for room: let a sort spill half a megabyte to Postgres' disk, without a row or WAL."""
         try:
             async with self._database.connection() as connection, connection.transaction(readonly=True):
                 await connection.execute(f"SET LOCAL work_mem = '{SORT_MEMORY}'")

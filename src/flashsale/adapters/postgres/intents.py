@@ -31,12 +31,12 @@ class PostgresIntents:
         self._database = database
 
     async def begin(self, order_id: UUID, provider: str, *, due_s: float) -> tuple[KnownIntent, Money] | None:
-        """Return the intent under which the buyer pays, with its amount; None if the order does not wait in time."""
+        """Return the intent under which the buyer pays, with its amount; None unless the order waits for payment."""
         row = await self._database.fetch_row(QUERIES["begin_intent"], order_id, provider, timedelta(seconds=due_s))
         return None if row is None else (_known(row), Money(minor=row["amount_minor"], currency=row["currency"]))
 
     async def open(self, order_id: UUID, number: int, intent: Intent, *, due_s: float) -> KnownIntent | None:
-        """Write what the provider answered; None if another reference was found for the intent first."""
+        """Write the provider's answer; None if another reference was written for the intent first."""
         row = await self._database.fetch_row(
             QUERIES["open_intent"],
             order_id,
@@ -51,17 +51,17 @@ class PostgresIntents:
         return None if row is None else _known(row)
 
     async def lose(self, order_id: UUID, number: int) -> None:
-        """Give an intent up whose opening had no clear answer."""
+        """Give up an intent if it is unknown whether the provider opened it."""
         await self._database.fetch(QUERIES["lose"], order_id, number)
 
     async def wait(self, order_id: UUID, number: int, *, longest_s: float, retry_after_s: float) -> None:
-        """Let the wait for the provider use up nothing of the buyer's time; see the port."""
+        """Extend the buyer's time by the wait for the provider; see the port."""
         await self._database.fetch(
             QUERIES["wait"], order_id, number, timedelta(seconds=longest_s), timedelta(seconds=retry_after_s)
         )
 
     async def merge(self, order_id: UUID, provider: str, intent: Intent, *, due_s: float) -> Merged:
-        """Write what the provider says of an intent, and move its order if that decides something."""
+        """Write the provider's state of an intent, and move the order if that state decides it."""
         row = await self._database.fetch_row(
             QUERIES["merge"],
             order_id,
@@ -85,11 +85,11 @@ class PostgresIntents:
         )
 
     async def note(self, order_id: UUID, provider: str, reference: str, *, due_s: float) -> None:
-        """Note an intent that an automatic charge opened and whose outcome is not known."""
+        """Record an intent that an automatic charge opened and whose outcome is unknown."""
         await self._database.fetch(QUERIES["note"], order_id, provider, reference, timedelta(seconds=due_s))
 
     async def held(self, order_id: UUID, number: int) -> DueIntent | None:
-        """Read an intent; None if nothing more can come of it."""
+        """Read an intent; None if it can never again change."""
         row = await self._database.fetch_row(QUERIES["held"], order_id, number)
         if row is None:
             return None
@@ -104,11 +104,11 @@ class PostgresIntents:
         )
 
     async def again(self, order_id: UUID, number: int, *, after_s: float) -> None:
-        """Look at an intent again later."""
+        """Postpone the next look at an intent."""
         await self._database.fetch(QUERIES["again"], order_id, number, timedelta(seconds=after_s))
 
     async def refused(self, order_id: UUID, number: int, *, after_s: float) -> None:
-        """Note that a person has to give the money of an intent back."""
+        """Record that a person must give the money of an intent back."""
         await self._database.fetch(QUERIES["refused"], order_id, number, timedelta(seconds=after_s))
 
     async def receive(self, provider: str, event: ProviderEvent, *, due_s: float) -> bool:
@@ -119,16 +119,16 @@ class PostgresIntents:
         return row is not None and bool(row["fresh"])
 
     async def waiting(self, provider: str, event_id: str) -> Sequence[WaitingEvent]:
-        """Read the webhooks that wait and speak of the same intent as this one; none if it was taken."""
+        """Read the waiting webhooks about the same intent as this one; none if this one was handled."""
         rows = await self._database.fetch(QUERIES["waiting"], provider, event_id)
         return [WaitingEvent(event_id=row["event_id"], type=row["type"], reference=row["reference"]) for row in rows]
 
     async def taken(self, provider: str, event_ids: Sequence[str]) -> None:
-        """Note that webhooks were taken."""
+        """Record that webhooks were handled."""
         await self._database.fetch(QUERIES["taken"], provider, event_ids)
 
     async def events_again(self, provider: str, event_ids: Sequence[str], *, after_s: float) -> None:
-        """Take webhooks again later."""
+        """Postpone the handling of webhooks."""
         await self._database.fetch(QUERIES["events_again"], provider, event_ids, timedelta(seconds=after_s))
 
     async def settled(self, provider: str, reference: str) -> bool:
@@ -137,7 +137,7 @@ class PostgresIntents:
         return row is not None and bool(row["settled"])
 
     async def wake(self, *, intents_max: int, events_max: int, due_s: float) -> tuple[int, int]:
-        """Make jobs for due intents and webhooks; returns how many of each."""
+        """Defer jobs for due intents and webhooks; returns the number of each."""
         row = await self._database.fetch_row(QUERIES["wake"], intents_max, events_max, timedelta(seconds=due_s))
         return (0, 0) if row is None else (row["intents"], row["events"])
 

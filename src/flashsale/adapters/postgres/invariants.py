@@ -33,7 +33,7 @@ SELECT
     (array_agg(coalesce(id, 'NULL')) FILTER (WHERE bad))[1:5] AS sample
 FROM ({}) AS judged
 """
-"""Counts what an invariant's statement gives."""
+"""Counts the rows of an invariant's statement."""
 
 WHOLE_TABLES = """
 SELECT
@@ -45,7 +45,7 @@ SELECT
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 IDS_MAX = 10_000
-"""Most ids in one statement."""
+"""Maximum number of ids in one statement."""
 
 
 class PostgresInvariants:
@@ -57,7 +57,7 @@ class PostgresInvariants:
         self._timeout_s = timeout_s
 
     async def check(self, *, overdue_s: float, stuck_s: float, but: Collection[str] = ()) -> Sequence[Checked]:
-        """Check every invariant on one snapshot, but those named.
+        """Check every invariant on one snapshot, except those named.
 
         Raises:
             Unavailable: if Postgres is away, or a statement takes too long.
@@ -71,7 +71,7 @@ class PostgresInvariants:
             ]
 
     async def check_recent(self, *, overdue_s: float, stuck_s: float) -> Sequence[Checked]:
-        """Check every invariant on one snapshot, as far as the orders show it that may have changed lately.
+        """Check every invariant on one snapshot, for the orders that may have changed lately.
 
         Raises:
             Unavailable: if Postgres is away, or a statement takes too long.
@@ -125,7 +125,7 @@ class PostgresInvariants:
         return [OrderRow(**dict(row)) for row in await self._database.fetch(QUERIES["outcomes"])]
 
     async def fingerprints(self) -> Sequence[tuple[BuyRequest, bytes, int, str]]:
-        """Read what keys were used for: a request, the fingerprint kept, the number of orders, the id of one."""
+        """Read the use of each key: a request, the stored fingerprint, the number of orders, the id of one order."""
         return [
             (
                 BuyRequest(user_id=row["user_id"], product_id=row["product_id"], quantity=row["quantity"], key=""),
@@ -137,7 +137,7 @@ class PostgresInvariants:
         ]
 
     async def payment_ends(self) -> Ends:
-        """Read what attempts ended with."""
+        """Read the outcomes of attempts."""
         captured = await self._database.fetch(QUERIES["captured_references"])
         failed = await self._database.fetch(QUERIES["last_outcomes"])
         return Ends(
@@ -146,7 +146,7 @@ class PostgresInvariants:
         )
 
     async def allotments(self) -> Mapping[int, tuple[int, int]]:
-        """Read how many units products had at first and at most."""
+        """Read the first and the highest allotment of products."""
         rows = await self._database.fetch(QUERIES["allotments"])
         return {row["product_id"]: (row["first"], row["most"]) for row in rows}
 
@@ -158,7 +158,7 @@ class PostgresInvariants:
     async def events(self, order_ids: Sequence[str]) -> Mapping[tuple[str, int], str]:
         """Read the status of orders in each version."""
         events: dict[tuple[str, int], str] = {}
-        # What is no id is no order's.
+        # A text that is no id belongs to no order.
         order_ids = [order_id for order_id in order_ids if _UUID.fullmatch(order_id)]
         for begin in range(0, len(order_ids), IDS_MAX):
             rows = await self._database.fetch(QUERIES["events_seen"], order_ids[begin : begin + IDS_MAX])

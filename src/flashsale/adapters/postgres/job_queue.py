@@ -1,9 +1,9 @@
 """procrastinate's connector over asyncpg: jobs are taken and deleted in groups. `sql/queries/jobs.sql`.
 
-A worker of procrastinate asks for one job after the other and ends each by itself. Here one statement takes as many as
-the worker has room for, and the next calls are answered from those; jobs that end while a statement is on its way are
-deleted by the next one. Jobs that fail are kept in groups too, and only the newest of each queue stay: in an outage
-every order's job fails again and again. Everything else is procrastinate's own SQL.
+A worker of procrastinate fetches and ends jobs one by one. Here one statement fetches as many jobs as the worker has
+room for, and the next calls are answered from these jobs. Jobs that end while a statement runs are deleted by the
+next statement. Failed jobs are written in groups too, and only the newest of each queue are kept, because in an outage
+the job of every order fails repeatedly. All other SQL is procrastinate's own.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ log = structlog.get_logger(__name__)
 QUERIES = load("queries/jobs.sql")
 
 FETCH_MAX = 100
-"""Most jobs of one fetch: more, and the first worker to ask leaves nothing to the others."""
+"""Maximum number of jobs in one fetch, so that the first worker leaves jobs to the others."""
 
 DELETE_MAX = 500
 WAITING_MAX = 10_000
 """Ended jobs that wait for the next statement; there are never more than a worker runs at once."""
 
 FAILED_KEPT = 100
-"""Jobs of a queue that ended without success and are kept, the newest ones."""
+"""The number of jobs that ended without success and are kept, per queue; the newest stay."""
 
 HEARTBEAT_S = 5.0
-"""How often an idle listening connection is asked whether it still lives."""
+"""How often to check that an idle listening connection works."""
 
 RECONNECT_S = 1.0
 
@@ -68,7 +68,7 @@ class JobQueue(BaseAsyncConnector):
     """The connector of one worker. Errors of the database are ConnectorException."""
 
     def __init__(self, settings: PostgresSettings, *, name: str, slots: int) -> None:
-        """Never hold more than `slots` jobs, as many as the worker runs at once; `name` is what the server shows."""
+        """Hold at most `slots` jobs, as many as the worker runs at once; the server shows `name` as the client."""
         self._database = Database(settings, name=name, init=_read_json)
         self._slots = slots
         self._worker_id: int | None = None
@@ -107,11 +107,11 @@ class JobQueue(BaseAsyncConnector):
             else:
                 await self._execute(query, arguments)
         finally:
-            # Finished, or put back to be tried again; a failure of it frees the worker's slot too.
+            # The job is finished or put back for another try. A failed statement frees the worker's slot too.
             self._running.discard(arguments.get("job_id", 0))
 
     async def execute_query_one_async(self, query: str, **arguments: Any) -> dict[str, Any]:
-        """Run a statement of procrastinate's and give its first row.
+        """Run a statement of procrastinate's and return its first row.
 
         Raises:
             NoResult: if there is none.
@@ -124,11 +124,11 @@ class JobQueue(BaseAsyncConnector):
         return rows[0]
 
     async def execute_query_all_async(self, query: str, **arguments: Any) -> list[dict[str, Any]]:
-        """Run a statement of procrastinate's and give its rows."""
+        """Run a statement of procrastinate's and return its rows."""
         return await self._execute(query, arguments)
 
     async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
-        """Pass notifications on until cancelled, which a worker does when it begins to stop.
+        """Pass notifications on until cancelled; a worker cancels this when it begins to stop.
 
         While the connection is lost the worker finds its jobs by polling.
         """
@@ -172,7 +172,7 @@ class JobQueue(BaseAsyncConnector):
         try:
             await self._database.fetch(QUERIES["delete"], job_ids)
         except Unavailable:
-            # Perhaps only this connection is lost; a second execution does no harm.
+            # Perhaps only this connection is lost, so try again; a second execution does no harm.
             await self._database.fetch(QUERIES["delete"], job_ids)
         return [None] * len(job_ids)
 
@@ -184,7 +184,7 @@ class JobQueue(BaseAsyncConnector):
         return [None] * len(job_ids)
 
     async def _give_back(self) -> None:
-        """Let the jobs that were taken and not begun wait for another worker."""
+        """Put back jobs that were fetched and not begun, for another worker."""
         job_ids = [job["id"] for job in self._taken]
         self._taken.clear()
         if job_ids:
@@ -192,7 +192,7 @@ class JobQueue(BaseAsyncConnector):
             try:
                 await self._database.fetch(QUERIES["give_back"], job_ids, self._worker_id)
             except (Unavailable, PoisonBatch) as error:
-                # Then they end with this worker, and their orders are due again by themselves.
+                # The jobs are lost with this worker; the sweep gives their orders new ones.
                 log.warning("jobs.not_given_back", error=str(error))
 
     async def _listen(self, on_notification: Notify, channels: list[str]) -> None:
@@ -245,7 +245,7 @@ class JobQueue(BaseAsyncConnector):
 
 @cache
 def _numbered(query: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
-    """Return a statement with `$1 ...` instead of `%(name)s`, and each parameter's name and whether Postgres sees text.
+    """Return a statement with `$1 ...` instead of `%(name)s`, and for each parameter its name and whether it is text.
 
     A parameter that is concatenated is text to Postgres.
     """
@@ -260,7 +260,7 @@ def _numbered(query: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
 
 
 async def _read_json(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Turn json into objects and back."""
+    """Decode json to objects, and encode objects to json."""
     await connection.set_type_codec("json", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
     # Binary, because jobs to defer are composite values; on the wire jsonb is a version byte and text.
     await connection.set_type_codec(

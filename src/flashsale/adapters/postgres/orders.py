@@ -49,12 +49,12 @@ class PostgresOrders:
         return row is not None and bool(row[0])
 
     async def due(self, *, limit: int) -> Sequence[tuple[UUID, int]]:
-        """Read the orders that are due, those that were due first, with their products; none that is postponed."""
+        """Read due orders with their products, the earliest due time first; postponed orders are left out."""
         rows = await self._database.fetch(QUERIES["due"], limit)
         return [(row["order_id"], row["product_id"]) for row in rows]
 
     async def sweep(self, order_ids: Sequence[UUID], *, due_s: float, patience_s: float | None) -> Swept:
-        """Wake due orders; waits for locks only with a patience, which is meant for orders of one product."""
+        """Wake due orders. Waits for locks only if `patience_s` is given, which is meant for orders of one product."""
         patience = None if patience_s is None else timedelta(seconds=patience_s)
         row = await self._database.fetch_row(QUERIES["sweep"], order_ids, timedelta(seconds=due_s), patience)
         if row is None:
@@ -62,14 +62,14 @@ class PostgresOrders:
         return Swept(expired=row["expired"], deferred=row["deferred"], busy=frozenset(row["busy"]))
 
     async def postpone(self, order_id: UUID, *, job: str, problem: str, pause_s: float, pause_max_s: float) -> int:
-        """Put an order off that Postgres refused to move; returns how often it was refused in its state."""
+        """Postpone an order that Postgres refused to move; returns how often it was refused in its state."""
         row = await self._database.fetch_row(
             QUERIES["postpone"], order_id, job, problem, timedelta(seconds=pause_s), timedelta(seconds=pause_max_s)
         )
         return 0 if row is None else int(row["times"])
 
     async def count_postponed(self) -> int:
-        """Count the orders that were refused and have not moved since; forgets those that have."""
+        """Count refused orders that have not moved since; deletes the records of orders that moved."""
         await self._database.fetch(QUERIES["forget_postponed"])
         row = await self._database.fetch_row(QUERIES["count_postponed"])
         return 0 if row is None else int(row["postponed"])

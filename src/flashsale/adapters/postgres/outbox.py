@@ -22,7 +22,7 @@ QUERIES = load("queries/outbox.sql")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedTarget:
-    """A target as its operator sees it: without the secret."""
+    """A target without its secret, for the operator."""
 
     target_id: str
     url: str | None
@@ -56,7 +56,7 @@ class PostgresOutbox:
         self._database = database
 
     async def tell_buyers(self, events: Sequence[str]) -> None:
-        """Make the buyers a target of these events, or no target if there are none."""
+        """Make the buyers a target of these events; with no events, remove the target."""
         if events:
             await self._database.fetch(QUERIES["tell_buyers"], [str(event) for event in events])
         else:
@@ -87,7 +87,7 @@ class PostgresOutbox:
         await self._database.fetch(QUERIES["end_message"], message.message_id, message.attempts, outcome, problem)
 
     async def postpone(self, message: Message, problem: str, *, pause_s: float, give_up_s: float) -> bool:
-        """Let a message wait, unless a later try began; False if it gave up instead."""
+        """Postpone a message, unless a later try began; False if the message was given up instead."""
         row = await self._database.fetch_row(
             QUERIES["postpone_message"],
             message.message_id,
@@ -99,14 +99,14 @@ class PostgresOutbox:
         return row is None or row["outcome"] is None
 
     async def addresses(self, order_ids: Sequence[UUID]) -> Mapping[UUID, str]:
-        """Give the e-mail address of each order's buyer."""
+        """Return the e-mail address of each order's buyer."""
         rows = await self._database.fetch(QUERIES["buyer_addresses"], list(order_ids))
         return {row["order_id"]: row["email"] for row in rows}
 
     async def add_endpoint(
         self, target_id: str, url: str, secret: str, events: Sequence[str], *, targets_max: int
     ) -> bool:
-        """Add an endpoint; False if there are as many targets as there may be."""
+        """Add an endpoint; False if the maximum number of targets exists."""
         added = await self._database.fetch(QUERIES["add_endpoint"], target_id, url, secret, list(events), targets_max)
         return bool(added)
 
@@ -124,5 +124,5 @@ class PostgresOutbox:
         return [DeadMessage(**dict(row)) for row in rows]
 
     async def resend(self, *, message_id: UUID | None = None, target_id: str | None = None) -> int:
-        """Make a message that ended due again, or all dead ones of a target; returns how many."""
+        """Make an ended message due again, or all dead messages of a target; returns the number of messages."""
         return len(await self._database.fetch(QUERIES["resend_messages"], message_id, target_id))

@@ -33,11 +33,11 @@ QUERIES = load("queries/products.sql")
 
 
 MADE = ("changed", "unchanged")
-"""What a change of the allotment gives if it is made."""
+"""Results of a change of the allotment that was made."""
 
 
 class _NotMade(Exception):
-    """A change of the allotment is refused: its transaction keeps no key."""
+    """A change of the allotment is refused, and the rollback removes its key."""
 
     def __init__(self, result: str, claimed: int) -> None:
         self.result = result
@@ -86,7 +86,7 @@ class PostgresProducts:
                         product.ends_at,
                     )
                     await changing.concerns(product_id)
-                # Until the COMMIT is done or gone: who looks for the product under its lock sees what became of it.
+                # Held until the transaction ends: `_look_for` waits for this lock, and then sees whether it committed.
                 await connection.execute(QUERIES["lock_product"].text, product_id)
                 [row] = await connection.fetch(QUERIES["all_products"].text, [product_id])
                 created = _product(row)
@@ -100,7 +100,7 @@ class PostgresProducts:
         return created
 
     async def _look_for(self, product_id: int) -> Product:
-        """Return a product whose COMMIT was lost."""
+        """Return a product if its COMMIT, which got no answer, happened."""
         try:
             async with self._database.connection() as connection, connection.transaction():
                 await connection.execute(QUERIES["lock_product"].text, product_id)
@@ -124,7 +124,7 @@ class PostgresProducts:
         """Change a product under its exclusive lock; False if there is none.
 
         Raises:
-            InvalidInput: if the sale would end before it starts, or go on in a currency that is not known.
+            InvalidInput: if the sale would end before it starts, or continue in an unknown currency.
             StaleChange: if the product was changed after each of the instants.
         """
         try:
@@ -158,11 +158,11 @@ class PostgresProducts:
     async def set_allotment(
         self, product_id: int, allotment: int, request: AdminRequest | None = None
     ) -> tuple[str, int]:
-        """Set how many units exist: `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
+        """Set the allotment. Returns `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
         return await self._allot(request, product_id, QUERIES["set_allotment"], allotment)
 
     async def change_allotment(self, product_id: int, by: int, request: AdminRequest | None = None) -> tuple[str, int]:
-        """Add to how many units exist, like `set_allotment`; `too_large` above what a product can have."""
+        """Add to the allotment; returns like `set_allotment`, or `too_large` above the maximum of a product."""
         return await self._allot(request, product_id, QUERIES["change_allotment"], by, ALLOTMENT_MAX)
 
     async def _allot(
@@ -183,7 +183,7 @@ class PostgresProducts:
             return refused.result, refused.claimed
 
     async def open_pools(self, *, ahead: int, limit: int) -> Sequence[int]:
-        """List products that want rows of units made or deleted, the most urgent first."""
+        """List products whose unit rows must be inserted or deleted, the most urgent first."""
         rows = await self._database.fetch(QUERIES["open_pools"], ahead, limit)
         return [row["product_id"] for row in rows]
 

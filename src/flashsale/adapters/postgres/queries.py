@@ -12,7 +12,7 @@ _NAME = re.compile(r"^-- name: ([A-Za-z0-9_]+)$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A statement with `$1 ...` parameters and what it does."""
+    """A statement with `$1 ...` parameters, and its description."""
 
     name: str
     description: str

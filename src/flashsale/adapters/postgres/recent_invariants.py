@@ -1,8 +1,8 @@
-"""The orders that the minute audit reads: those that may have changed since the last audit.
+"""The orders that the audit of every minute reads: orders that may have changed since the last audit.
 
-These are the orders behind the mark of the totals and the stragglers (`carry_orders_v1`), each with all of its rows: an
-order is looked at until it has been final for a quarter of an hour. The statements are those of `sql/invariants.sql`;
-they read these orders instead of all, because a WITH clause puts them under the tables' names.
+These are the orders above the mark of the totals and the stragglers (`carry_orders_v1`), each with all of its rows:
+the audit reads an order until it has been final for 15 minutes. The statements are the ones of `sql/invariants.sql`.
+A WITH clause defines the tables' names as the rows of these orders.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 WHOLE = "_whole"
-"""End of the names of statements that no part of the orders can be judged by; there are others in their place."""
+"""Suffix of the names of statements that need every order; other statements replace them here."""
 
 RECENT = [
     *(query for query in load("invariants.sql").values() if not query.name.endswith(WHOLE)),

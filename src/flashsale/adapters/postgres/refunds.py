@@ -88,7 +88,7 @@ class PostgresRefunds:
         return [_refund(order_id, row) for row in await self._database.fetch(QUERIES["refunds_of"], order_id)]
 
     async def begin(self, order_id: UUID, *, due_s: float) -> RefundTry | None:
-        """Open a try of the order's pending refund; None if none is pending."""
+        """Begin a try of the order's pending refund; None if none is pending."""
         row = await self._database.fetch_row(QUERIES["begin"], order_id, timedelta(seconds=due_s))
         if row is None:
             return None
@@ -103,7 +103,7 @@ class PostgresRefunds:
         )
 
     async def note(self, order_id: UUID, refund: Refund, *, retry_after_s: float | None = None) -> str:
-        """Merge what the provider says of a refund; see `note_refund_v1` for the answers."""
+        """Merge the provider's state of a refund; see `note_refund_v1` for the results."""
         row = await self._database.fetch_row(
             QUERIES["note"],
             order_id,
@@ -118,7 +118,7 @@ class PostgresRefunds:
         return str(row and row[0])
 
     async def miss(self, one: RefundTry, outcome: str, problem: str, *, retry_after_s: float) -> RefundState | None:
-        """Write that a try brought no refund home: `refused`, `unknown` or `unsent`; returns the refund's state."""
+        """Write why a try made no refund: `refused`, `unknown` or `unsent`; returns the refund's state."""
         row = await self._database.fetch_row(
             QUERIES["miss"],
             one.order_id,
@@ -132,12 +132,12 @@ class PostgresRefunds:
         return None if row is None or row[0] is None else RefundState(row[0])
 
     async def wake(self, *, limit: int, due_s: float) -> int:
-        """Give due refunds without a job a new one; returns how many got one."""
+        """Defer new jobs for due refunds without a job; returns the number of jobs."""
         row = await self._database.fetch_row(QUERIES["wake"], limit, timedelta(seconds=due_s))
         return 0 if row is None else int(row[0])
 
     async def note_dispute(self, order_id: UUID, *, disputed: bool) -> bool:
-        """Write whether the order's charge is disputed; False if that is known."""
+        """Write whether the order's charge is disputed; False if that was written before."""
         return await self._database.fetch_row(QUERIES["note_dispute"], order_id, disputed) is not None
 
 

@@ -1,4 +1,4 @@
-"""Whether the database has the schema that this release was made for.
+"""Check that the database has the schema that this release was made for.
 
 `sql/schema.txt` holds the newest revision and a digest of every object after it; `python tests/schema.py` writes it
 from the migrations. Each column, constraint and function is a separate object, so a difference has a name.
@@ -38,7 +38,7 @@ ADDED_IS_DRIFT = ("constraint", "trigger")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What a release was made for."""
+    """The schema that a release was made for."""
 
     revision: str
     objects: Mapping[str, str]
@@ -52,14 +52,14 @@ def expected() -> Expected:
 
 
 def parse(text: str) -> Expected:
-    """Read the form of `sql/schema.txt`: `revision NNNN`, then a digest and a name on each line."""
+    """Parse a text like `sql/schema.txt`: `revision NNNN`, then a digest and a name on each line."""
     first, *rest = text.splitlines()
     pairs = [line.split(" ", 1) for line in rest]
     return Expected(revision=first.removeprefix("revision "), objects={name: digest for digest, name in pairs})
 
 
 async def read_schema(fetch: Callable[[Query], Awaitable[list[Record]]]) -> Expected | None:
-    """Return what a database has; None before the first migration. `fetch` runs a statement."""
+    """Return the schema of a database; None before the first migration. `fetch` runs a statement."""
     rows = await fetch(QUERIES["read_schema"])
     if not any(row["name"] == "table orders" for row in rows):
         return None
@@ -71,7 +71,7 @@ async def check_schema(database: Database) -> None:
     """Compare the database with this release, over a separate connection. A server that is down is no error here.
 
     Raises:
-        NotReady: if they do not fit; says which object differs, and what to do.
+        NotReady: if the schema does not fit; says which object differs, and what to do.
     """
     try:
         connection = await asyncpg.connect(**database.connect_arguments(suffix="-schema"))
@@ -87,7 +87,7 @@ async def check_schema(database: Database) -> None:
 
 
 def difference(wanted: Expected, found: Expected | None) -> str | None:
-    """Say how a database differs from what a release wants, and what to do; None if it fits.
+    """Say how a database differs from the schema of a release, and what to do; None if it fits.
 
     Revisions are numbers of four digits, so a newer one is greater.
     """
@@ -114,7 +114,7 @@ def difference(wanted: Expected, found: Expected | None) -> str | None:
 
 
 def changed_objects(wanted: Expected, found: Expected) -> list[str]:
-    """Name the objects by which a database differs, each with what is wrong with it."""
+    """Name the objects that differ in a database, each with its fault."""
     newer = found.revision > wanted.revision
     changed = [
         f"{name} is {'different' if name in found.objects else 'missing'}"

@@ -1,4 +1,4 @@
-"""Orders as a settlement reads them: `sql/queries/settlement.sql`."""
+"""The orders that a settlement reads: `sql/queries/settlement.sql`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ class PostgresSettledOrders:
         self._database = database
 
     async def page(self, after: UUID, limit: int) -> Sequence[SettledOrder]:
-        """Read orders in the order of their ids, from after one."""
+        """Read the orders after an id, by ascending id."""
         rows = await self._database.fetch(QUERIES["settled_orders"], after, limit)
         return [SettledOrder(**{**dict(row), "status": OrderStatus(row["status"])}) for row in rows]

@@ -26,7 +26,7 @@ class PostgresStories:
         self._database = database
 
     async def read(self, order_id: UUID) -> Story | None:
-        """Read an order, then what happened to it: an entry may be newer than the order's status."""
+        """Read an order, then its history; an entry may therefore be newer than the order's status."""
         row = await self._database.fetch_row(QUERIES["order"], order_id)
         if row is None:
             return None

@@ -1,8 +1,8 @@
-"""The time line of a database, which makes versions rise where a restore takes them back: `sql/queries/timeline.sql`.
+"""The time line of a database, by which versions rise even after a restore: `sql/queries/timeline.sql`.
 
-A version is the number of changes of a row. A restored database has counted fewer of them than its clients have seen.
-So what leaves the database is this number plus the time line's base: the microsecond in which the time line began. No
-row changes more than once a microsecond, so a later time line's versions are higher than all of an earlier one's.
+A version is the number of changes of a row. A restored database may have counted fewer changes than its clients have
+seen. Clients therefore get this number plus the base of the time line: the microsecond in which the time line began.
+No row changes more than once a microsecond, so every version of a later time line is higher than all earlier versions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ QUERIES = load("queries/timeline.sql")
 
 
 async def adopt_timeline(connection: Connection) -> int:
-    """Return the base of the server's time line; a new one begins if this server or its data is another than before."""
+    """Return the base of the server's time line; a new time line begins if the server or its data changed."""
     base: int = await connection.fetchval(QUERIES["adopt"].text)
     return base
 

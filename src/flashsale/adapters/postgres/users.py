@@ -52,12 +52,12 @@ class PostgresUsers:
         return None if row is None else _user(row)
 
     async def set_password(self, user_id: UUID, password_hash: str, *, generation: int | None = None) -> int | None:
-        """Replace an account's password hash, if it is of this generation; returns the new generation, None if not."""
+        """Replace an account's password hash if the account has this generation; returns the new one, None if not."""
         row = await self._database.fetch_row(QUERIES["set_password"], user_id, password_hash, generation)
         return None if row is None else row["generation"]
 
     async def set_role(self, user_id: UUID, role: Role) -> None:
-        """Return an account a role."""
+        """Give an account a role."""
         await self._database.fetch(QUERIES["set_role"], user_id, role.value)
 
     async def generations(self, user_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -66,7 +66,7 @@ class PostgresUsers:
         return {row["user_id"]: row["generation"] for row in rows}
 
     async def raise_generation(self, user_id: UUID, *, generation: int | None = None) -> int | None:
-        """End the tokens of an account, if it is of this generation; returns the new generation, None if not."""
+        """End the tokens of an account if it has this generation; returns the new generation, None if not."""
         row = await self._database.fetch_row(QUERIES["raise_generation"], user_id, generation)
         return None if row is None else row["generation"]
 
@@ -76,7 +76,7 @@ class PostgresUsers:
         return [(Revocation(user_id=row["user_id"], generation=row["generation"]), row["age_s"]) for row in rows]
 
     async def create_buyers(self, count: int, *, prefix: str) -> Sequence[UUID]:
-        """Create buyers without a password in bulk; a repetition gives the same ones."""
+        """Create buyers without a password in bulk; a repetition returns the same buyers."""
         await self._database.fetch(QUERIES["create_buyers"], prefix, count)
         return [row["user_id"] for row in await self._database.fetch(QUERIES["buyers"], prefix, count)]
 

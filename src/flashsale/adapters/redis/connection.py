@@ -29,7 +29,7 @@ Command = tuple[Any, ...]
 
 
 class GateAway(Exception):
-    """The server cannot be reached or did not answer in time; what was sent may have been done."""
+    """The server cannot be reached or did not answer in time; it may have executed what was sent."""
 
 
 class GateRefuses(Exception):
@@ -47,7 +47,7 @@ REFUSALS = (ResponseError, AuthenticationError, AuthorizationError, GateRefuses)
 
 
 class GateConnection:
-    """A single connection, made when needed. Every new one asks the server's run id before anything else.
+    """A single connection, opened on demand. Every new connection first asks the server for its run id.
 
     A server that was restarted may hold old data under a new run id; commands are therefore built for a run id, and
     an answer counts only if the connection that gave it is the one whose run id they were built for.
@@ -58,14 +58,14 @@ class GateConnection:
         arguments: dict[str, Any] = {
             "connection_class": Connection,
             **parse_url(settings.url.get_secret_value()),
-            # One deadline for all of a call, instead of redis-py's for each send, with a task, and each reply.
+            # One deadline covers the whole call. redis-py would set one for each send, with a task, and for each reply.
             "socket_timeout": None,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
             "redis_connect_func": self._greet,
             "decode_responses": True,
         }
-        # By the URL's scheme: TCP, TLS or a socket file.
+        # The URL's scheme decides the class: TCP, TLS or a socket file.
         self._connection: Any = arguments.pop("connection_class")(**arguments)
         self._timeout_s = settings.timeout_s
         self._reconnect_s = settings.reconnect_s
@@ -81,7 +81,7 @@ class GateConnection:
 
     @property
     def away(self) -> bool:
-        """Whether the server failed so recently that it is not asked again yet."""
+        """Whether the last failure is so recent that no call is tried yet."""
         return time.monotonic() < self._away_until
 
     def script(self, name: str, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Command:
@@ -89,10 +89,10 @@ class GateConnection:
         return ("EVALSHA", self._digests[name], len(keys), *keys, *arguments)
 
     async def call(self, build: Callable[[str], list[Command]]) -> list[Any]:
-        """Send what `build` makes for the server's run id, in one round trip; one reply per command.
+        """Send the commands that `build` makes for the server's run id, in one round trip; one reply per command.
 
         Raises:
-            GateAway: on any failure, an error reply included, but for a ScriptFailed.
+            GateAway: on any failure, error replies included. Only a ScriptFailed is returned as a reply.
         """
         if self.away:
             raise GateAway
@@ -108,7 +108,7 @@ class GateConnection:
                     await connection.send_packed_command(packed, check_health=False)
                     replies = [await _reply(connection) for _ in commands]
             except Exception as error:
-                # Whatever a server says that is not an answer: the gate is bypassed, and no request fails by it.
+                # Whatever the server sent: the gate is bypassed, so that no request fails because of the gate.
                 await self._drop(error)
                 raise GateAway from error
             except BaseException:
@@ -140,14 +140,14 @@ class GateConnection:
             (line.partition(":")[2].strip() for line in information.splitlines() if line.startswith("run_id:")), ""
         )
         if not self._run_id:
-            # Nothing else tells a server from itself after a restart, with data of before. Each connection could count
-            # as a separate server: then each process would load what the others had loaded, without end.
+            # Only the run id distinguishes a restarted server with old data from the server before. If each connection
+            # counted as a separate server instead, the processes would reload the gate after each other without end.
             raise GateRefuses("INFO names no run_id")
         self._generation += 1
 
     async def _drop(self, error: BaseException) -> None:
         if not self._failed:
-            # The server is up and refuses: waiting may not help.
+            # A server that is up and refuses may need a changed setting, so its event has another name.
             event = "gate.refused" if isinstance(error, REFUSALS) else "gate.away"
             log.warning(event, error=type(error).__name__, problem=str(error)[:200], instead="Postgres alone decides")
         self._failed = True
@@ -160,8 +160,8 @@ async def _reply(connection: Any) -> Any:
         return await connection.read_response()
     except ResponseError as error:
         problem = str(error)
-        # Redis names the script in each error that comes out of one. What the server says of itself (OOM, MISCONF,
-        # READONLY, NOPERM) begins with its name, or is an error of another type.
+        # Redis names the script in each error that a script raises. An error of the server itself (OOM, MISCONF,
+        # READONLY, NOPERM) begins with its code, or has another type.
         if type(error) is ResponseError and _IN_SCRIPT in problem and not _OF_SERVER.match(problem):
             return ScriptFailed(problem[:200])
         raise

@@ -1,4 +1,4 @@
-"""Decisions of Postgres about leases that the gate does not have yet."""
+"""Decisions of Postgres about leases, until the gate has received them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flashsale.domain.gate import LeaseEnd
 
 WAITING_MAX = 100_000
-"""Decisions that wait at most; further ones are left to the leases' deadlines."""
+"""Maximum number of waiting decisions; further leases wait for their deadlines."""
 
 KEPT_S = 10.0
 """How long a decision is sent again to a gate that does not answer; then the deadline of the lease decides."""
@@ -40,12 +40,12 @@ class Decisions:
         self._count = 0
 
     def __len__(self) -> int:
-        """How many wait."""
+        """The number of decisions that wait."""
         return self._count
 
     @property
     def products(self) -> list[int]:
-        """Products about whose leases decisions wait."""
+        """The products with waiting decisions."""
         return list(self._waiting)
 
     def add(self, decision: Decision) -> None:
@@ -55,7 +55,7 @@ class Decisions:
             self._count += 1
 
     def take(self, product_id: int, most: int) -> list[Decision]:
-        """Take up to `most` decisions about a product's leases, and drop decisions that waited too long."""
+        """Remove and return up to `most` decisions about a product's leases; drop decisions that waited too long."""
         waiting = self._waiting.get(product_id)
         if waiting is None:
             return []
@@ -70,6 +70,6 @@ class Decisions:
         return taken
 
     def put_back(self, decisions: Iterable[Decision]) -> None:
-        """Keep decisions that may not have reached the gate."""
+        """Keep decisions again that may not have reached the gate."""
         for decision in decisions:
             self.add(decision)

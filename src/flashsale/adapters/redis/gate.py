@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SECONDS_PER_MINUTE = 60
 
 DECIDED_WAIT_S = 0.05
-"""How long settled and returned leases wait for a batch to ride on before they go alone."""
+"""How long decisions about leases wait for a batch of requests before they are sent alone."""
 
 LISTED_MAX = 1000
 
@@ -36,13 +36,13 @@ LEASE_FACTOR = 2
 """A lease that is longer than this many times the setting's was not made by a process of ours. Change it in steps."""
 
 READ_AT_ONCE = 100
-"""Most products whose state is read in one round trip."""
+"""Maximum number of products whose state is read in one round trip."""
 
 log = structlog.get_logger(__name__)
 
 
 class _Asked(NamedTuple):
-    """A request on its way to the gate."""
+    """A request that waits for the gate's answer."""
 
     product: Product
     order_id: UUID
@@ -50,29 +50,29 @@ class _Asked(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """What one script call asks."""
+    """The content of one script call."""
 
     product: Product | None
-    """As it was read last; None if only decisions are told."""
+    """The product as it was last read; None if the call carries only decisions."""
     asked: Sequence[_Asked]
 
 
 class _Stored(NamedTuple):
-    """What `state.lua` gives."""
+    """The result of `state.lua`."""
 
     epoch: str
     sound: int
-    """1 if it is the server's of now and everything is as our scripts write it."""
+    """1 if the server that runs now was loaded and every value has the form that our scripts write."""
     stock: str
     leases: int
     units: int
-    """Of all leases."""
+    """The units of all leases."""
     listed: list[str]
     """Order ids, each followed by its lease."""
 
 
 class _Answers(NamedTuple):
-    """What `admit.lua` gives if the gate is loaded."""
+    """The result of `admit.lua` if the gate is loaded."""
 
     said: str
     answers: list[str]
@@ -84,7 +84,7 @@ class RedisGate:
     """Implements `ports.Gate`."""
 
     def __init__(self, redis: RedisSettings, settings: GateSettings) -> None:
-        """Connect when first asked."""
+        """Keep the settings; the first call connects."""
         self._connection = GateConnection(redis)
         self._settings = settings
         self._batcher: Batcher[_Asked, Admitted] = Batcher(
@@ -107,11 +107,11 @@ class RedisGate:
 
     @property
     def away(self) -> bool:
-        """Whether the server failed so recently that it is not asked again yet."""
+        """Whether the last failure is so recent that no call is tried yet."""
         return self._connection.away
 
     async def close(self) -> None:
-        """Send what is decided and disconnect."""
+        """Send the waiting decisions and disconnect."""
         if self._timer is not None:
             self._timer.cancel()
         await self._batcher.drain()
@@ -129,11 +129,11 @@ class RedisGate:
         return answer
 
     def settle(self, product_id: int, order_id: UUID) -> None:
-        """Drop a lease because Postgres decided and keeps the units; rides on the next batch."""
+        """Drop a lease because Postgres decided and keeps the units; sent with the next batch."""
         self._decide(product_id, order_id, LeaseEnd.KEPT)
 
     def drop(self, product_id: int, order_id: UUID, *, visible: int) -> None:
-        """Drop a lease for which Postgres has too few units, and return those few; the buyer has none of them."""
+        """Drop a lease for which Postgres has too few units, and return the few; the buyer gets none of them."""
         self._decide(product_id, order_id, LeaseEnd.SHORT, visible)
 
     def give_back(self, product_id: int, order_id: UUID, *, held: int = 0) -> None:
@@ -141,7 +141,7 @@ class RedisGate:
         self._decide(product_id, order_id, LeaseEnd.GIVEN_BACK, held)
 
     async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
-        """Install epoch and stock and drop everything older. False if the gate has a newer epoch or is down."""
+        """Write epoch and stock, and drop everything older. False if the gate has a newer epoch or is down."""
         keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers", "returns", "returned")
         reply = await self._single(lambda run_id: self._connection.script("load", keys, (run_id, epoch, stock)))
         return bool(reply == 1)
@@ -151,7 +151,7 @@ class RedisGate:
         return (await self.states({product_id: epoch}))[product_id]
 
     async def states(self, epochs: Mapping[int, int]) -> dict[int, GateState]:
-        """Read what the gate holds for several products; one round trip for each READ_AT_ONCE of them."""
+        """Read the state of several products, READ_AT_ONCE products per round trip."""
         products = list(epochs)
         states: dict[int, GateState] = {}
         for at in range(0, len(products), READ_AT_ONCE):
@@ -168,7 +168,7 @@ class RedisGate:
             return GateState(loaded=False, epoch=None, stock=0, leases=0, leased_units=0, leased_order_ids=())
         leases = _leases(stored.listed)
         return GateState(
-            # A lease that cannot be read is not ours: it would never be settled.
+            # No process of ours wrote a lease that cannot be read, so nobody would ever settle it.
             loaded=stored.sound == 1
             and stored.epoch == str(epoch)
             and len(leases) * 2 == len(stored.listed)
@@ -181,7 +181,7 @@ class RedisGate:
         )
 
     async def unloaded(self, products: Sequence[Product]) -> list[int]:
-        """Return the products for which the gate is not loaded, with one command; all products if the gate is down."""
+        """Find the products whose gate is not loaded, with one command; all products if the gate is down."""
         keys = [key for product in products for key in _keys(product.product_id, "epoch", "run")]
         now = ""
 
@@ -198,12 +198,12 @@ class RedisGate:
         return [product.product_id for product, *held in pairs if held != [str(product.epoch), now]]
 
     async def overdue_leases(self, product_id: int, *, limit: int) -> Sequence[Lease]:
-        """Give leases past their deadline by the gate's own clock."""
+        """Return leases past their deadline on the gate's own clock."""
         (reply,) = await self._read([product_id], only_overdue=True, limit=limit)
         return [] if reply is None else _leases(reply.listed)
 
     async def return_units(self, product_id: int, returns: Sequence[GateReturn]) -> bool:
-        """Count released units as free again: each order once; all of one epoch, the gate's."""
+        """Count released units as free again, for each order once. All have one epoch, which must be the gate's."""
         keys = _keys(product_id, "epoch", "run", "stock", "buyers", "returns")
         epoch = returns[0].epoch
         flat = [value for one in returns for value in (str(one.order_id), str(one.user_id), one.quantity)]
@@ -251,7 +251,7 @@ class RedisGate:
         self._send_decided_later()
 
     async def _call(self, groups: Mapping[int, _Group]) -> list[Any] | None:
-        """Ask about the requests of each product, with what is decided about its leases; None if the gate is away."""
+        """Send the requests of each product with the decisions about its leases; None if the gate is away."""
         sent: list[Decision] = []
 
         def build(run_id: str) -> list[Command]:
@@ -265,7 +265,7 @@ class RedisGate:
         try:
             return await self._connection.call(build)
         except GateAway:
-            # Perhaps the gate heard them, and perhaps it is back before the leases pass their deadlines.
+            # The gate may have received the decisions, or may be back before the leases pass their deadlines.
             self._decided.put_back(sent)
             self._send_decided_later()
             return None
@@ -274,7 +274,7 @@ class RedisGate:
         places: dict[int, list[int]] = {}
         for place, one in enumerate(asked):
             places.setdefault(one.product.product_id, []).append(place)
-        # Requests that waited while the gate was loaded know an older epoch than those behind them.
+        # Requests that waited during a load know an older epoch than later requests.
         newest = {
             product_id: max((asked[i].product for i in mine), key=lambda product: product.epoch)
             for product_id, mine in places.items()
@@ -308,7 +308,7 @@ class RedisGate:
             try:
                 return Admitted(admission=Admission.ADMITTED, order_id=UUID(detail), epoch=product.epoch)
             except ValueError:
-                # Nobody of ours wrote that; the reconciliation finds it too.
+                # No process of ours wrote this value; the reconciliation finds it too.
                 self.on_unloaded(product.product_id)
                 return _bypass(order_id)
         if name == "rate_limited":
@@ -330,7 +330,7 @@ class RedisGate:
         keys.append(f"flashsale:{{{product_id}}}:rate:{int(now // settings.rate_window_s)}")
         keys.append(f"flashsale:{{{product_id}}}:tries:{int(now // SECONDS_PER_MINUTE)}")
         product = group.product
-        # One argument instead of four for each request: neither side makes and frees them one by one.
+        # All requests are one argument instead of four each, so neither side allocates an object per value.
         ends = [(one.order_id, one.end, one.units) for one in decided]
         requests = [
             (order_id, request.user_id, request.quantity, request.key or "") for _, order_id, request in group.asked

@@ -16,7 +16,7 @@ class RedisLoginLimits:
     """Implements `usecases.login_limits.LoginLimits`."""
 
     def __init__(self, redis: RedisSettings, settings: LoginSettings) -> None:
-        """Connect when first asked."""
+        """Keep the settings; the first call connects."""
         self._connection = GateConnection(redis)
         self._local = LocalLoginLimits(settings)
         self._numbers = (
@@ -61,7 +61,7 @@ class RedisLoginLimits:
 
     async def _ask(self, what: str, source: Source, *, flag: bool = False) -> list[int] | None:
         account, origin = source
-        # One hash tag: in a cluster they live in one slot.
+        # One hash tag for all keys, so that a cluster keeps them in one slot.
         keys = [
             f"flashsale:{{logins}}:{name}"
             for name in (f"pair:{account}:{origin}", f"account:{account}", f"origin:{origin}", "known")
