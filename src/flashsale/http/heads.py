@@ -1,4 +1,4 @@
-"""The head of a request: what llhttp has parsed is checked for what it lets pass."""
+"""The head of a request: checks of errors that llhttp accepts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 _LINE = re.compile(rb"(?:\r\n)*([A-Z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})*+)(?::[0-9]*)?")
 _SINGLE = frozenset({b"host", b"authorization", b"idempotency-key", b"origin"})
-"""Fields that a request has once at most: of two, a proxy might take the one and this server the other."""
+"""Fields that may occur once: of two, a proxy might use one and this server the other."""
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
 class Malformed(Exception):
-    """RFC 9112 does not allow this request, or names something that is not offered here."""
+    """RFC 9112 does not allow this request, or the request uses an option that this server does not have."""
 
 
 class Head(NamedTuple):
@@ -40,13 +40,13 @@ class Head(NamedTuple):
 
 
 def parse_head(head: bytes, headers: Headers) -> Head:
-    """Make a request of a head and its fields.
+    """Build a request from a head and its fields.
 
     llhttp has checked the syntax of lines and fields, that there is at most one Content-Length, of digits, and that it
     does not appear together with Transfer-Encoding.
 
     Raises:
-        Malformed: if something else is wrong.
+        Malformed: if the head has another error.
     """
     line = _LINE.match(head)
     if line is None:
@@ -78,18 +78,18 @@ def parse_head(head: bytes, headers: Headers) -> Head:
 
 
 def _closes(request: Request) -> bool:
-    """Say whether `close` is among the options; llhttp prefers `keep-alive` in HTTP/1.0."""
+    """Say whether `close` is among the options of `Connection`; llhttp prefers `keep-alive` in HTTP/1.0."""
     options = b",".join(request.all(b"connection")).lower().split(b",")
     return any(option.strip(b" \t") == b"close" for option in options)
 
 
 def method_of(head: bytes) -> bytes:
-    """Return the method of a head, or of its begin."""
+    """Return the method of a head that may be incomplete."""
     return head.lstrip(b"\r\n").partition(b" ")[0]
 
 
 def is_line(head: bytes) -> bool:
-    """Say whether the request line is all that came, and still has no end."""
+    """Say whether `head` is an unfinished request line."""
     line = head.lstrip(b"\r\n")
     return bool(line) and b"\r\n" not in line
 
@@ -109,7 +109,7 @@ def _target(method: bytes, target: bytes) -> tuple[str, bytes]:
     path, _, query = target.partition(b"?")
     text = path.decode("ascii")
     if "%" in text:
-        # A slash that is escaped separates nothing (RFC 3986, 2.2), so it stays as it is.
+        # An escaped slash is data, not a separator (RFC 3986, 2.2), so it stays escaped.
         text = unquote(re.sub("%(?=2[fF])", "%25", text))
     return text, query
 

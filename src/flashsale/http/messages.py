@@ -1,4 +1,4 @@
-"""A request as it was received, and a whole answer, rendered."""
+"""Requests as received, and answers as rendered bytes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ STATUS_LINES = {
 
 
 class Request:
-    """A whole request: nothing of it is still on its way."""
+    """A complete request."""
 
     __slots__ = ("body", "extra", "fields", "headers", "method", "path", "peer", "query", "version")
 
     def __init__(
         self, *, method: str, path: str, query: bytes, headers: Headers, version: str = "1.1", body: bytes = b""
     ) -> None:
-        """Keep it; `path` is decoded, names of headers are in lower case."""
+        """Keep the parts; `path` is decoded, names of headers are in lower case."""
         self.method = method
         self.path = path
         self.query = query
@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
     status: int
     head: bytes
-    """Status line and headers as they go over the wire, each with its line end; the connection adds its own."""
+    """Status line and headers as they go over the wire, each with its line end; the connection adds further headers."""
     body: bytes
 
     @property
@@ -58,14 +58,14 @@ class Answer(NamedTuple):
         return [(name, value) for name, _, value in fields]
 
     def with_headers(self, *headers: tuple[bytes, bytes]) -> Answer:
-        """Return the same answer with more headers."""
+        """Return a copy of the answer with more headers."""
         return self._replace(head=self.head + b"".join([b"%b: %b\r\n" % header for header in headers]))
 
 
 def rendered(
     status: int, body: bytes, *headers: tuple[bytes, bytes], media_type: bytes = b"application/json"
 ) -> Answer:
-    """Make an answer of a body and of headers other than type and length."""
+    """Make an answer from a body and from headers other than type and length."""
     head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b: %b\r\n" % (
         STATUS_LINES[status],
         media_type,
@@ -76,6 +76,6 @@ def rendered(
 
 
 def empty(status: int, *headers: tuple[bytes, bytes]) -> Answer:
-    """Make an answer without a body; 204 and 304 have no length either."""
+    """Make an answer without a body; answers 204 and 304 have no Content-Length either."""
     length = b"" if status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED} else b"content-length: 0\r\n"
     return Answer(status, STATUS_LINES[status] + length, b"").with_headers(NOSNIFF, *headers)

@@ -1,4 +1,4 @@
-"""What the API counts."""
+"""The counters of the API."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ LATENCY_BOUNDS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
 class _Histogram(Histogram):
-    """One that takes many observations at once."""
+    """A histogram that takes many observations at once."""
 
     def add(self, counts: Iterable[float], total: float) -> None:
-        """Add observations by the bucket each falls into, the last being for those above all bounds, and their sum."""
+        """Add numbers of observations by bucket (the last is above all bounds), and the sum of the observations."""
         self._sum.inc(total)
         for bucket, count in zip(self._buckets, counts, strict=True):
             if count:
@@ -45,7 +45,7 @@ LATENCY = _Histogram(
     ["route"],
     buckets=LATENCY_BOUNDS_S,
 )
-BUYS = Counter("flashsale_buys", "Buys by what became of them: accepted, or the problem's code.", ["outcome"])
+BUYS = Counter("flashsale_buys", "Buys by outcome: accepted, or the code of the problem.", ["outcome"])
 GATE_ANSWERS = Counter(
     "flashsale_gate_answers", "Answers of the gate by kind; bypass: Postgres alone decided.", ["answer"]
 )
@@ -56,7 +56,7 @@ ACCEPT_BATCHES = Counter("flashsale_accept_batches", "Accept transactions.")
 ACCEPT_BATCHED = Counter("flashsale_accept_batched_proposals", "Proposals in accept transactions.")
 STREAMS = Gauge("flashsale_streams", "Open SSE streams.", ["kind"], multiprocess_mode="livesum")
 
-# What was not counted yet is 0.
+# Counters exist from the start, with the value 0.
 for outcome in ("accepted", "sold_out"):
     BUYS.labels(outcome)
 for admission in Admission:
@@ -67,13 +67,13 @@ for kind in ("stock", "order"):
 NO_ROUTE = "none"
 
 FLUSH_S = 1.0
-"""How old the counters of another process may be."""
+"""Time between two flushes: the counters of other processes may be this old."""
 
 
 class Meter:
     """Counts requests in this process' own memory; the flusher adds them to the metrics.
 
-    One count in the files that the processes share costs several microseconds, a good part of what a request may cost.
+    A count in the files that the processes share takes several microseconds, a large part of a request's time.
     """
 
     def __init__(self) -> None:
@@ -90,11 +90,11 @@ class Meter:
         latencies[-1] += seconds
 
     def count_buy(self, outcome: str) -> None:
-        """Count what became of a buy."""
+        """Count the outcome of a buy."""
         self._buys[outcome] += 1
 
     def flush(self) -> None:
-        """Add what was counted to the metrics."""
+        """Add the counts to the metrics."""
         for (route, status), count in self._answers.items():
             REQUESTS.labels(route, str(status)).inc(count)
         for route, latencies in self._latencies.items():
@@ -107,7 +107,7 @@ class Meter:
 
 
 class MetricsFlusher:
-    """Adds what the meter, the gate and the use cases counted to the metrics that all processes share."""
+    """Adds the counts of the meter, the gate and the use cases to the metrics that all processes share."""
 
     def __init__(self, services: Services, meter: Meter) -> None:
         """Start from zero."""
@@ -116,7 +116,7 @@ class MetricsFlusher:
         self._last: Tally[str] = Tally()
 
     async def run(self) -> None:
-        """Flush once a second until cancelled, and once more then."""
+        """Flush once a second until cancelled, and once at the end."""
         try:
             while True:
                 await asyncio.sleep(FLUSH_S)
@@ -125,7 +125,7 @@ class MetricsFlusher:
             self()
 
     def __call__(self) -> None:
-        """Add what was counted since the last call."""
+        """Add the counts since the last call."""
         self._meter.flush()
         services = self._services
         now = Tally({f"answer:{name}": count for name, count in services.gate.answers.items()})
@@ -142,7 +142,7 @@ class MetricsFlusher:
 
 
 UseFlusher = NamedDependency[SkipValidation[MetricsFlusher]]
-"""How a route asks for it."""
+"""The type by which a route asks for the flusher."""
 
 FLUSHED = {
     "gate_batches": GATE_BATCHES,
@@ -154,6 +154,6 @@ FLUSHED = {
 
 
 async def scrape(flusher: MetricsFlusher, accept: str) -> tuple[bytes, str]:
-    """Render what the API processes of this machine counted; returns the page and its content type."""
+    """Render the metrics of this machine's API processes; returns the page and its content type."""
     flusher()
     return await page(accept)

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the operations that the routes declare, and a page that shows it."""
+"""The OpenAPI document, built from the operations that the routes declare."""
 
 from __future__ import annotations
 
@@ -35,51 +35,49 @@ _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 INFO = """A flash sale: a fixed number of units, far more buyers.
 
-Every error is a problem document (RFC 9457) with a stable `code`; a code that a client does not know means what its
-status means. HEAD is answered wherever GET is, with the same head and no body. OPTIONS is answered 204 on every path,
-with `Allow`; any other method as the response `MethodNotAllowed` says, any other path as `NoSuchPath` says. A query
-parameter that an operation does not name is refused. Answers carry the fields of CORS if a setting allows the origin
-that asks."""
+Every error is a problem document (RFC 9457) with a stable `code`; treat an unknown code like its status. Every path
+with GET also answers HEAD, with the same head and no body. Every path answers OPTIONS with 204 and `Allow`. The
+response `MethodNotAllowed` describes the answer to any other method, and `NoSuchPath` the answer to any other path. A
+query parameter that an operation does not name is refused. Answers carry CORS headers if a setting allows the
+request's origin."""
 
 CONNECTION = {400, 408, 413, 414, 431}
-"""Statuses that may be given before a request is complete; it then has no id."""
+"""Statuses that may be sent before a request is complete, and therefore without a request id."""
 EVERY = ("invalid_input", "invalid_request", "too_slow", "body_too_large", "target_too_long", "head_too_large")
-"""Codes that every path gives: another parameter than its own, no HTTP, too slow, too long."""
+"""Codes that every path may send: an unknown parameter, no HTTP, too slow, too long."""
 
 HEADERS: Mapping[str, tuple[str, object, dict[str, object]]] = {
-    "Date": ("When it was sent.", "Fri, 27 Nov 2026 09:00:00 GMT", {}),
+    "Date": ("When the answer was sent.", "Fri, 27 Nov 2026 09:00:00 GMT", {}),
     "X-Content-Type-Options": ("Browsers must not guess types.", "nosniff", {"const": "nosniff"}),
     "X-Request-Id": ("The request's id, sent or made here; log lines carry it.", "5f2c9a01be44-2a", {}),
-    "Cache-Control": ("Whether it may be kept.", "no-store", {}),
-    "Location": ("Where to look from now on.", "/api/order/0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58/status", {}),
+    "Cache-Control": ("Whether caches may store the answer.", "no-store", {}),
+    "Location": ("The URL of the new resource.", "/api/order/0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58/status", {}),
     "Retry-After": ("In how many seconds to send the same request again.", "1", {"pattern": "^[0-9]+$"}),
-    "RateLimit": ("What is left of a limit, and in how many seconds there is more.", '"buys";r=0;t=1', {}),
+    "RateLimit": ("The rest of a limit, and the seconds until it is renewed.", '"buys";r=0;t=1', {}),
     "RateLimit-Policy": ("The limits: requests per window, in seconds.", '"buys";q=20;w=1', {}),
-    "ETag": ("Names these bytes; a poll with it gets 304 until there are others.", '"97f1c04b2d6e8a35"', {}),
-    "Allow": ("The methods that the path takes.", "GET, HEAD", {"pattern": "^[A-Z]+(, [A-Z]+)*$"}),
+    "ETag": ("Names this body; a poll with this tag gets 304 until the body changes.", '"97f1c04b2d6e8a35"', {}),
+    "Allow": ("The methods of the path.", "GET, HEAD", {"pattern": "^[A-Z]+(, [A-Z]+)*$"}),
     "WWW-Authenticate": (
-        "Which kind of token to send, and what is wrong with the one sent.",
+        "The kind of token to send, and the error in the token that was sent.",
         'Bearer realm="flashsale"',
         {},
     ),
     "Content-Security-Policy": ("The page loads nothing.", "default-src 'none'", {}),
     "X-Accel-Buffering": ("Proxies must not hold events back.", "no", {"const": "no"}),
 }
-"""By name: what it says, an example, more of its schema."""
+"""By name: description, example, further schema."""
 
 IF_NONE_MATCH = Parameter(
     name="If-None-Match",
     place="header",
     schema={"type": "string"},
-    description="Tags of what the client has: it is not sent again. Browsers send it by themselves.",
+    description="ETags of the bodies that the client has; such a body is not sent again. Browsers send this header.",
     example='"97f1c04b2d6e8a35"',
 )
-UNCHANGED = Given(
-    status=HTTPStatus.NOT_MODIFIED, description="What the client has is what there is.", headers=("ETag",)
-)
+UNCHANGED = Given(status=HTTPStatus.NOT_MODIFIED, description="The client's copy is current.", headers=("ETag",))
 
 SOMETIMES = ".sometimes"
-"""Ends the name of a header that not each answer of its kind has."""
+"""Suffix of the name of a header that only some answers of its kind have."""
 OF_STATUS = {
     401: ("WWW-Authenticate",),
     403: ("WWW-Authenticate",),
@@ -111,7 +109,7 @@ NEEDS: Mapping[str | None, Sequence[Mapping[str, list[str]]]] = {
 
 
 def document(described: Iterable[Described], meanings: Meanings) -> dict[str, Any]:
-    """Make the document of these operations; `meanings` are those of the problem codes."""
+    """Build the document of these operations; `meanings` describes the problem codes."""
     paths: dict[str, dict[str, Any]] = {}
     found = sorted(described, key=lambda one: (one[0], one[1]))
     for template, method, operation in found:
@@ -217,9 +215,10 @@ def _given(given: Given, limited: Sequence[str]) -> dict[str, Any]:
 
 
 def _stream(events: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe a stream of events with these data.
+    """Describe a stream of events with this data.
 
-    Without a schema: to some that means the whole text, to others each event, and generators then decode the text.
+    The media type has no schema: some tools would apply it to the whole text, others to each event, and generators
+    would then decode the text.
     """
     data = events["message"]
     _, found = msgspec.json.schema_components((data,), ref_template=SCHEMAS)
@@ -249,10 +248,10 @@ def _problems(codes: Iterable[str], meanings: Meanings, limited: Sequence[str]) 
     for status, found in sorted(by_status.items()):
         headers, sometimes = OF_STATUS.get(status, ()), tuple(limited)
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            # Those who wait after wrong logins are told when, not how often they may try.
+            # A 429 after wrong logins says when to try again, but has no rate to report.
             headers = (*headers, *limited)
         elif status == HTTPStatus.BAD_REQUEST:
-            # A malformed Authorization is challenged too.
+            # A malformed Authorization header gets a challenge too.
             sometimes = (*limited, "WWW-Authenticate")
         shown[str(status)] = _problem(status, found, meanings, headers, sometimes)
     return shown
@@ -274,7 +273,7 @@ def _problem(
 
 
 def _headers(status: HTTPStatus | int, names: Iterable[str], sometimes: Iterable[str] = ()) -> dict[str, Any]:
-    """Refer to the headers of an answer; what is refused before a request is complete has no id."""
+    """Refer to the headers of an answer; a refusal before the request is complete has no request id."""
     always = ["Date", "X-Content-Type-Options", *names]
     at_times = ["Cache-Control", *sometimes]
     (at_times if status in CONNECTION else always).append("X-Request-Id")
@@ -313,14 +312,14 @@ def _schemas(operations: Iterable[Operation], meanings: Meanings) -> dict[str, A
     for name, schema in schemas.items():
         _say_defaults(schema, always_sent=name in answered)
         if name in answered and "code" in schema["properties"]:
-            # Open, so that a client of this release takes a code of the next.
+            # An open enumeration, so that clients of this release accept codes of the next release.
             del schema["properties"]["code"]["type"]
             schema["properties"]["code"]["anyOf"] = [{"$ref": SCHEMAS.format(name=CODE)}, {"type": "string"}]
     return schemas
 
 
 def _say_defaults(schema: dict[str, Any], *, always_sent: bool) -> None:
-    """Answers have every field. For requests a default is said in words: generators make such a field required."""
+    """Require every field of answers; describe defaults of requests in words, as generators require such fields."""
     for name, field in schema.get("properties", {}).items():
         if "default" not in field:
             continue
@@ -332,7 +331,7 @@ def _say_defaults(schema: dict[str, Any], *, always_sent: bool) -> None:
 
 
 def _plain(schema: Any) -> Any:
-    """Say what generators need to hear: the type of each enumeration; one value is a constant."""
+    """Add what generators need: the type of each enumeration, and a constant for a single value."""
     if isinstance(schema, list):
         return [_plain(one) for one in schema]
     if not isinstance(schema, dict):

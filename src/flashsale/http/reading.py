@@ -1,6 +1,6 @@
-"""One request after the other, read from the bytes of a connection.
+"""Reads requests one after another from the bytes of a connection.
 
-llhttp parses (by httptools). It is fed no byte beyond the end of a head or a body, so requests never mix.
+httptools' llhttp parses. It gets no byte beyond the end of a head or body, so requests never mix.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEAD_END = b"\r\n\r\n"
 
 
 class Refused(Exception):
-    """What was read is no request that is served."""
+    """The bytes are no request that this server accepts."""
 
     def __init__(self, problem: Answer) -> None:
         """Refuse with a problem."""
@@ -28,7 +28,7 @@ class Refused(Exception):
 
 
 class RequestReader:
-    """Reads requests; one is taken before the next is read."""
+    """Reads requests; the caller takes each before the next is read."""
 
     __slots__ = (
         "_body", "_body_bytes", "_body_bytes_max", "_chunked", "_complete", "_head", "_head_bytes", "_head_bytes_max",
@@ -36,7 +36,7 @@ class RequestReader:
     )  # fmt: skip
 
     def __init__(self, *, head_bytes_max: int, body_bytes_max: int) -> None:
-        """Read heads and bodies up to these sizes."""
+        """Limit heads and bodies to these sizes."""
         self._head_bytes_max = head_bytes_max
         self._body_bytes_max = body_bytes_max
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -56,7 +56,7 @@ class RequestReader:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a part of a request is here."""
+        """Whether a part of a request has arrived."""
         return bool(self._head) or self.request is not None
 
     @property
@@ -65,10 +65,10 @@ class RequestReader:
         return method_of(self._head) == b"HEAD" if self.request is None else self.request.method == "HEAD"
 
     def read(self, data: bytes) -> tuple[bytes, bool]:
-        """Read one step: a head, or a body; gives what lies beyond it, and whether the request is complete.
+        """Read one step, a head or a body. Returns the bytes beyond it, and whether the request is complete.
 
         Raises:
-            Refused: if it is no request that is served.
+            Refused: if the bytes are no request that this server accepts.
         """
         try:
             rest = self._read_head(data) if self.request is None else self._read_body(data)
@@ -77,16 +77,16 @@ class RequestReader:
         return rest, self._complete and self.request is not None
 
     def begin_next(self) -> None:
-        """Forget the request that was answered, or refused."""
+        """Drop the answered or refused request."""
         self.request, self._head = None, b""
         self._headers, self._body = [], []
         self._head_bytes = self._body_bytes = 0
         if self._trailers:
-            # llhttp lets `Connection` in a trailer end the connection.
+            # llhttp would let a `Connection` field in a trailer end the connection.
             self._parser = httptools.HttpRequestParser(self)
         self._head_done = self._complete = self._upgrade = self._trailers = self.expects_continue = False
 
-    # The parser tells.
+    # The parser calls these methods.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a field; trailers, which come after the head, have no meaning here."""
@@ -96,19 +96,19 @@ class RequestReader:
             self._headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """Note whether the connection may go on after this request."""
+        """Record whether the connection may continue after this request."""
         if not self._head_done:
             self._head_done = True
             self.keeps = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
-        """Keep a part of the body."""
+        """Store a part of the body."""
         self._body.append(body)
         self._body_bytes += len(body)
         self._head_bytes -= len(body)
 
     def on_message_complete(self) -> None:
-        """Note the end."""
+        """Record the end of the request."""
         self._complete = True
 
     def _read_head(self, data: bytes) -> bytes:
@@ -120,7 +120,7 @@ class RequestReader:
         left = self._head_bytes_max - self._head_bytes
         too_long = len(head) - came > left
         self._head = head
-        # What is refused, and why, does not depend on the pieces in which it comes.
+        # Feed at most the limit, so that a refusal and its reason do not depend on how the bytes were split.
         self._feed(head[came : came + left])
         if too_long:
             raise Refused(problems.TARGET_TOO_LONG if is_line(head[: came + left]) else problems.HEAD_TOO_LARGE)
@@ -134,7 +134,7 @@ class RequestReader:
         if self._left > self._body_bytes_max:
             raise Refused(problems.BODY_TOO_LARGE)
         if self._upgrade:
-            # The other protocol is not offered. llhttp would leave the body to it; here it is read like any other.
+            # This server offers no upgrade. llhttp would leave the body to the new protocol, so a new parser reads it.
             self._parser = httptools.HttpRequestParser(self)
             if self._chunked or self._left:
                 self._complete = False
@@ -154,7 +154,7 @@ class RequestReader:
         return rest
 
     def _read_chunks(self, data: bytes) -> bytes:
-        # A chunked body can only end with the end of a line.
+        # A chunked body can only end at the end of a line, so feed it line by line.
         start = 0
         while start < len(data) and not self._complete:
             split = self._head.endswith(b"\r") and data[start] == ord("\n")

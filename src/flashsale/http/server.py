@@ -1,4 +1,4 @@
-"""The server: listens on a socket, keeps its connections, lets them go when it stops."""
+"""The server: listens on a socket, keeps its connections, and ends them when it stops."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 BACKLOG = 4096
 
 READ_BYTES = 65_536
-"""Maximum number of bytes per read of a connection, and so the maximum that waits behind a request."""
+"""Maximum number of bytes per read of a connection, and so of the bytes that wait behind a request."""
 
 FILES_KEPT = 100
-"""Files that a process may open besides its clients' connections: to Postgres and Redis, and its logs."""
+"""Files that a process may open in addition to its clients' connections: to Postgres and Redis, and its logs."""
 
 ASKED_MAX = 64
-"""Connections that are asked to give way to a new one."""
+"""Maximum number of connections that are asked to give way to a new one."""
 
 
 class Server:
@@ -58,11 +58,11 @@ class Server:
         self._tick()
 
     async def listen(self, sock: socket.socket) -> None:
-        """Take connections from a socket."""
+        """Accept connections on a socket."""
         self._listener = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
-        """Run something for a connection, at once as far as it need not wait (from Python 3.12 on)."""
+        """Run a coroutine for a connection; from Python 3.12 on, it runs at once up to its first wait."""
         if sys.version_info >= (3, 12):
             task = asyncio.Task(coroutine, loop=self.loop, context=context, eager_start=True)
         else:
@@ -72,15 +72,15 @@ class Server:
             task.add_done_callback(self._tasks.discard)
 
     async def stop(self, *, leave_s: float, finish_s: float) -> None:
-        """Take no more connections; end each with its next answer; after `leave_s` close those that are idle.
+        """Accept no more connections; end each one with its next answer; after `leave_s`, close idle connections.
 
-        A connection that is closed while idle may be just about to carry a request, which its client would lose. What
-        is not answered `finish_s` later is dropped.
+        The delay gives clients time, because a request that is on its way to a closed connection is lost. Requests
+        without an answer after another `finish_s` are dropped.
         """
         self.draining = True
         if self._listener is not None:
             self._listener.close()
-            # What was accepted before is made known by then.
+            # Lets the event loop create the connections that were accepted before the close.
             await asyncio.sleep(0)
         await self._until_none_is_left(leave_s)
         for connection in tuple(self.connections):
@@ -89,12 +89,12 @@ class Server:
         for connection in tuple(self.connections):
             connection.abort()
         if self._tasks:
-            # What clients that left have asked for goes on until then.
+            # Requests whose clients disconnected continue until then.
             await asyncio.wait(self._tasks, timeout=finish_s)
         self._ticking.cancel()
 
     def take(self, connection: Connection) -> bool:
-        """Take a connection in; False: there is no room, and no other connection gives way."""
+        """Register a connection; False if there is no room and no other connection gives way."""
         if len(self.connections) >= self.connections_max and not self._make_room():
             return False
         self.connections[connection] = None
@@ -109,7 +109,7 @@ class Server:
         return False
 
     def forget(self, connection: Connection) -> None:
-        """Learn that a connection is closed."""
+        """Remove a closed connection."""
         self.connections.pop(connection, None)
         if not self.connections:
             self._empty.set()

@@ -1,8 +1,8 @@
 """The keys that sign tokens, and the two ways to read a token that one of them signed.
 
-PyJWT is the authority: it reads every token, and it alone refuses. Nearly all tokens are login tokens as this module
-writes them; `Key.read` recognises these byte by byte and takes a tenth of PyJWT's time. What it does not recognise, it
-leaves to PyJWT. A property test compares the two (`tests/unit/test_token_keys.py`).
+PyJWT is the authority: it can read every token, and only PyJWT refuses one. Nearly all tokens are login tokens that
+this module wrote. `Key.read` recognises them byte by byte in a tenth of PyJWT's time, and leaves every other token to
+PyJWT. A property test compares the two (`tests/unit/test_token_keys.py`).
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Key:
     def __init__(self, secret: str) -> None:
         """Derive the name and the header from the secret."""
         raw = secret.encode()
-        # A digest under a name of its own, so that the name of the key is no signature that the key ever makes.
+        # A digest over a label of its own, so that the key's name never equals a signature by the key.
         digest = hashlib.sha256(b"flashsale key id\x00" + raw).digest()
         self.kid = base64.urlsafe_b64encode(digest[:KID_BYTES]).decode()
-        # As a JWK the key is prepared once; PyJWT examines a key that is text each time.
+        # PyJWT prepares a JWK once, but examines a text key on each call.
         self.jwk = jwt.PyJWK({"kty": "oct", "k": base64.urlsafe_b64encode(raw).decode()}, algorithm=ALGORITHM)
         self._mac = hmac.new(raw, digestmod=hashlib.sha256)
         self._head = self.sign({}).encode().partition(b".")[0] + b"."
@@ -70,16 +70,16 @@ class Key:
         return jwt.encode(claims, self.jwk, algorithm=ALGORITHM, headers={"kid": self.kid})
 
     def read(self, token: bytes) -> LoginClaims | None:
-        """Return the claims of a login token as `sign` writes it; None for anything else, good or bad.
+        """Return the claims of a login token in the form that `sign` writes; None for any other token, valid or not.
 
-        Reads the signature and the form of the claims, not what they say.
+        Checks the signature and the form of the claims, not their values.
         """
         if not token.startswith(self._head):
             return None
         signed, _, signature = token.rpartition(b".")
         mac = self._mac.copy()
         mac.update(signed)
-        # Compared as text, so that each signature has one spelling; so has the body.
+        # Compared as text, so that each signature has one spelling, like each body.
         if not hmac.compare_digest(_base64url(mac.digest()), signature):
             return None
         body = signed[len(self._head) :]
@@ -91,7 +91,7 @@ class Key:
 
 
 class Keys:
-    """The key that signs, and one more whose tokens hold too while the secret is rotated."""
+    """The key that signs, and during a rotation of the secret another key whose tokens are valid too."""
 
     def __init__(self, settings: AuthSettings) -> None:
         """Read the secrets."""
@@ -105,7 +105,7 @@ class Keys:
         return self._signing.sign(claims)
 
     def login(self, token: bytes, *, now_s: float) -> LoginClaims | None:
-        """Return the claims of a login token in the issuer's own words that holds; None: only `claims` can tell."""
+        """Return the claims of a valid login token in the form that `sign` writes; None if only `claims` can decide."""
         for key in self._keys:
             read = key.read(token)
             if read is not None:
@@ -115,10 +115,10 @@ class Keys:
         return None
 
     def claims(self, token: str, *, use: str, timed: bool = True) -> dict[str, Any]:
-        """Return the claims of a token for this use; also of one that has expired, if it is not `timed`.
+        """Return the claims of a token for this use; without `timed`, the token may have expired.
 
         Raises:
-            Unauthenticated: if it does not hold.
+            Unauthenticated: if the token is not valid.
         """
         try:
             header = jwt.get_unverified_header(token)
@@ -134,7 +134,7 @@ class Keys:
     def _verified(self, token: str, header: dict[str, Any], *, timed: bool) -> dict[str, Any]:
         if header.get("typ", TYPE) != TYPE:
             raise jwt.InvalidTokenError("another type")
-        # A token without a key id is of a release that had only one key.
+        # A token without a key id comes from a release that had only one key.
         keys = [key for key in self._keys if header.get("kid", key.kid) == key.kid]
         if not keys:
             raise jwt.InvalidTokenError("an unknown key")
@@ -152,7 +152,7 @@ class Keys:
             algorithms=[ALGORITHM],
             issuer=self._settings.jwt_issuer,
             audience=self._settings.jwt_audience,
-            # `iat` must be there, but another machine's clock may be ahead of this one's; `exp` alone ends a token.
+            # `iat` is required but not compared, because another machine's clock may be ahead; only `exp` ends a token.
             options={"require": REQUIRED, "verify_iat": False, "verify_exp": timed},
         )
         return claims

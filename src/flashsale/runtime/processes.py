@@ -35,10 +35,10 @@ WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 
 def run_processes(count: int, run: Callable[[], None], sock: socket.socket | None = None) -> None:
-    """Call `run` in this process or, if `count` is more than 1, in so many forks, which share `sock`.
+    """Call `run` in this process or, if `count` is more than 1, in `count` forks, which share `sock`.
 
-    The children receive this process' SIGTERM and SIGINT; the call returns once all have ended. A child that ends before
-    is started again. Call this before there are threads or an event loop.
+    The children receive this process' SIGTERM and SIGINT; the call returns once all have ended. A child that ends
+    earlier is started again. Call this before there are threads or an event loop.
     """
     allow_files()
     if count == 1:

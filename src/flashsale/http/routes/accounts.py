@@ -58,10 +58,10 @@ LOG_IN = Operation(
 LOG_OUT = Operation(
     name="logOut",
     summary="Sign out everywhere",
-    description="End every token of the account, this one too, and the streams that they opened.",
+    description="End every token of the account, including this one, and the streams that these tokens opened.",
     tag="accounts",
     caller="buyer",
-    gives=(Given(status=HTTPStatus.NO_CONTENT, description="No token of the account holds any more."),),
+    gives=(Given(status=HTTPStatus.NO_CONTENT, description="Every token of the account has ended."),),
     codes=SERVERS,
 )
 CHANGE_PASSWORD = Operation(
@@ -77,7 +77,7 @@ CHANGE_PASSWORD = Operation(
 RESET_PASSWORD = Operation(
     name="resetPassword",
     summary="Set a password by a reset token",
-    description="Set the password by a token that `flashsale password-reset` printed. It holds once.",
+    description="Set the password by a token that `flashsale password-reset` printed. The token is valid once.",
     tag="accounts",
     takes=PasswordResetIn,
     gives=(Given(status=HTTPStatus.NO_CONTENT, description="The password is set; log in with it."),),
@@ -92,7 +92,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
-    """Make the routes that a flood uses; during a sale nearly all of its requests are refused."""
+    """Make the routes that a flood of logins uses; during a sale nearly all of its requests are refused."""
     addresses = Addresses(services.settings.http.trusted_proxies)
 
     async def register(request: Request) -> Answer:
@@ -125,7 +125,7 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
         return empty(HTTPStatus.NO_CONTENT)
 
     def session(request: Request) -> UUID | None:
-        """Return whose token a login shows, if any: a token is no condition here."""
+        """Return the account whose token the request carries, if any; a login needs no token."""
         try:
             return tokens.sender(request).user_id
         except FlashSaleError:

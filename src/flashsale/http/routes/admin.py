@@ -1,4 +1,4 @@
-"""What administrators do."""
+"""Routes of administrators: products, allotments, orders."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _CHANGED = Given(
 SET_STOCK = Operation(
     name="setStock",
     summary="Set a product's allotment",
-    description="Set how many units exist, never below what orders hold; repeating it changes nothing.",
+    description="Set the allotment, never below the units that orders hold; a repetition changes nothing.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -55,8 +55,8 @@ SET_STOCK = Operation(
 CHANGE_STOCK = Operation(
     name="changeStock",
     summary="Add units to a product, or take some away",
-    description="Change the allotment by a number, never below what orders hold: two administrators who add 50 each "
-    "add 100. Without an idempotency key, a repetition does it again.",
+    description="Add a number to the allotment, never below the units that orders hold: two administrators who add 50 "
+    "each add 100. Without an idempotency key, a repetition adds the number again.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -95,7 +95,7 @@ CREATE = Operation(
 LOOK = Operation(
     name="getAdminProduct",
     summary="Look at a product as an administrator",
-    description="Give a product with everything that can be set.",
+    description="Return a product with everything that can be set.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -105,7 +105,7 @@ LOOK = Operation(
 CHANGE = Operation(
     name="changeProduct",
     summary="Change a product",
-    description="Change what is sent; a field that is left out stays.",
+    description="Change the fields that are sent, and no other field.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -117,7 +117,7 @@ CHANGE = Operation(
 PAUSE = Operation(
     name="pauseSale",
     summary="Pause a sale",
-    description="Accept nothing more until the sale is resumed.",
+    description="Refuse every order until the sale is resumed.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -128,7 +128,7 @@ PAUSE = Operation(
 RESUME = Operation(
     name="resumeSale",
     summary="Resume a sale",
-    description="Go on selling.",
+    description="Accept orders again.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -162,14 +162,14 @@ LIST_ORDERS = Operation(
             name="before",
             place="query",
             schema={"type": "string", "format": "uuid"},
-            description="The last order id of the page before.",
+            description="The last order id of the previous page.",
             example=ORDER_ID,
         ),
         Parameter(
             name="limit",
             place="query",
             schema={"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
-            description="Most orders of a page.",
+            description="Maximum number of orders in a page.",
             example=100,
         ),
     ),
@@ -182,7 +182,7 @@ LIST_ORDERS = Operation(
 async def set_stock(
     request: Asked, data: JSONBody[StockIn], services: UseServices, tokens: UseTokens
 ) -> Response[bytes]:
-    """Set how many units exist, never below what orders hold; repeating it changes nothing."""
+    """Set the allotment, never below the units that orders hold; a repetition changes nothing."""
     administer = services.administer
     return await answered(
         request, data, services, tokens, lambda key: administer.set_allotment(data.product_id, data.stock, key)
@@ -193,7 +193,7 @@ async def set_stock(
 async def change_stock(
     request: Asked, product_id: FromPath[int], data: JSONBody[StockChangeIn], services: UseServices, tokens: UseTokens
 ) -> Response[bytes]:
-    """Add units, or take some away, whatever others do meanwhile."""
+    """Add units, or take some away; concurrent changes add up."""
     administer = services.administer
     return await answered(
         request, data, services, tokens, lambda key: administer.change_allotment(product_id, data.change, key)
@@ -232,14 +232,14 @@ async def admin_product(product_id: FromPath[int], services: UseServices) -> Res
 async def change_product(
     request: Asked, product_id: FromPath[int], data: JSONBody[ProductChangeIn], services: UseServices, tokens: UseTokens
 ) -> Response[bytes]:
-    """Change what is sent; a field left out stays."""
+    """Change the fields that are sent, and no other field."""
     fields = {name: value for name in data.__struct_fields__ if (value := getattr(data, name)) is not msgspec.UNSET}
     return await _change(request, product_id, fields, services, tokens, data)
 
 
 @post("/products/{product_id:int}/pause", status_code=200, opt={"operation": PAUSE})
 async def pause(request: Asked, product_id: FromPath[int], services: UseServices, tokens: UseTokens) -> Response[bytes]:
-    """Accept nothing more until the sale is resumed."""
+    """Refuse every order until the sale is resumed."""
     return await _change(request, product_id, {"paused": True}, services, tokens)
 
 
@@ -247,7 +247,7 @@ async def pause(request: Asked, product_id: FromPath[int], services: UseServices
 async def resume(
     request: Asked, product_id: FromPath[int], services: UseServices, tokens: UseTokens
 ) -> Response[bytes]:
-    """Go on selling."""
+    """Accept orders again."""
     return await _change(request, product_id, {"paused": False}, services, tokens)
 
 
@@ -259,7 +259,7 @@ async def list_orders(
     before: FromQuery[UUID | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
 ) -> list[OrderOut]:
-    """List orders, newest first; `before` is the last order id of the page before."""
+    """List orders, newest first; `before` is the last order id of the previous page."""
     orders = await services.administer.list_orders(product_id=product_id, status=status, before=before, limit=limit)
     return [order_out(order) for order in orders]
 
@@ -293,7 +293,7 @@ _STRICT: dict[tuple[str, str], msgspec.json.Decoder[Any]] = {
 
 
 async def check_strictly(request: Request[Any, Any, Any]) -> Response[bytes] | None:
-    """Refuse a body that is JSON of other types than the call takes; the framework would convert `"null"` to null."""
+    """Refuse JSON values of a wrong type, which the framework would convert, for example `"null"` to null."""
     decoder, body = _STRICT.get((request.method, request.scope["path_template"])), await request.body()
     if decoder is None or not body:
         return None
@@ -323,7 +323,7 @@ routes = Router(
         refund_order,
         list_refunds,
     ],
-    # Counted first: whether somebody is an administrator may have to be looked up.
+    # Count first, because the check for an administrator may need a look-up.
     guards=[limited("administration"), admin_only],
     before_request=check_strictly,
 )

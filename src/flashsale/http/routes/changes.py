@@ -1,4 +1,4 @@
-"""Changes of products: carried out once under a key, and only if the product is as the administrator saw it."""
+"""Changes of products: made once under a key, and only if the product is as the administrator saw it."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ KEY = Parameter(
     name="Idempotency-Key",
     place="header",
     schema=SENT_KEY_SCHEMA,
-    description="Names this request, for its administrator: sent again under its key within a day, a request that was "
-    "carried out gets the same answer; refusals are not kept.",
+    description="Names this request of the administrator. If a request that was carried out is sent again under its "
+    "key within a day, it gets the same answer. Refusals are not stored.",
     example="restock-4711",
 )
 IF_MATCH = Parameter(
     name="If-Match",
     place="header",
     schema={"type": "string"},
-    description="Tags of the product as it was seen: 412 if its terms were changed since. Units that were sold since "
-    "are no change of its terms.",
+    description="ETags of the product that the administrator saw. The answer is 412 if the product's terms have "
+    "changed since; sold units do not change the terms.",
     example='"642a52c27fce8-97f1c04b2d6e8a35"',
 )
 
@@ -51,14 +51,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 def rendered_product(product: Product, services: Services, status: HTTPStatus) -> KeptAnswer:
-    """Render a product for administrators. Its tag begins with the instant of its terms, for If-Match."""
+    """Render a product for administrators. Its ETag begins with the instant of its terms, for If-Match."""
     body = _encode(admin_product_out(product, services.catalog.stock(product.product_id)))
     terms = b"%x-" % ((product.updated_at - _EPOCH) // _MICROSECOND)
     return KeptAnswer(status=status.value, tag=tag_of(body, terms=terms).decode("ascii"), body=body)
 
 
 def terms_seen(request: Request[Any, Any, Any]) -> list[datetime] | None:
-    """Return the instants of the terms of which one must hold still, by If-Match; None: any.
+    """Return the instants of If-Match, one of which the product's terms must still have; None: any terms.
 
     Raises:
         InvalidInput: if the header is no list of tags.
@@ -67,13 +67,13 @@ def terms_seen(request: Request[Any, Any, Any]) -> list[datetime] | None:
     if wanted is None:
         return None
     found = [_TAG.fullmatch(tag) for tag in wanted]
-    # One beyond the years of datetime is none of ours.
+    # An instant beyond the years of datetime is no tag of ours.
     micros = [int(tag[1], 16) for tag in found if tag is not None]
     return [_EPOCH + one * _MICROSECOND for one in micros if one < 2**57]
 
 
 def response_of(answer: KeptAnswer) -> Response[bytes]:
-    """Return an answer to Litestar."""
+    """Convert an answer for Litestar."""
     headers = {"content-type": "application/json", "etag": answer.tag}
     if answer.status == HTTPStatus.CREATED:
         headers["location"] = f"/api/admin/products/{msgspec.json.decode(answer.body)['id']}"
@@ -89,7 +89,7 @@ async def answered(
     *,
     status: HTTPStatus = HTTPStatus.OK,
 ) -> Response[bytes]:
-    """Carry a change of a product out, or answer it as it was answered before under its key."""
+    """Change a product, or return the answer that the request got before under its key."""
 
     async def change(wanted: AdminRequest | None) -> KeptAnswer:
         return rendered_product(await act(wanted), services, status)
@@ -104,7 +104,7 @@ async def answered_once(
     tokens: Tokens,
     act: Callable[[AdminRequest | None], Awaitable[KeptAnswer]],
 ) -> KeptAnswer:
-    """Carry a request out, or give the answer that it was given before under its key.
+    """Carry a request out, or return the answer that it got before under its key.
 
     Raises:
         KeyReused: if the key belongs to a request of another path or with another body.
@@ -119,5 +119,5 @@ async def answered_once(
         fingerprint=hashlib.blake2b(what, digest_size=16).digest(),
     )
     answers = services.administer.answers
-    # Of requests under the key at the same time one is carried out; all of them give the answer that is kept first.
+    # One of several concurrent requests under a key is carried out; all return the answer that is stored first.
     return await answers.kept(wanted) or await answers.keep(wanted, await act(wanted))

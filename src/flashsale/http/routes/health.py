@@ -18,22 +18,22 @@ from flashsale.http.services import UseServices
 LIVE = Operation(
     name="isAlive",
     summary="Does this process run",
-    description="Answer.",
+    description="Answer, without looking at any other part of the system.",
     tag="health",
-    gives=(Given(status=HTTPStatus.OK, description="It does.", model=AliveOut),),
+    gives=(Given(status=HTTPStatus.OK, description="The process runs.", model=AliveOut),),
 )
 READY = Operation(
     name="isReady",
     summary="Can this process serve",
-    description="Say whether something can be sold here; an answer is at most a second old.",
+    description="Say whether this process can sell; an answer is at most a second old.",
     tag="health",
-    gives=(Given(status=HTTPStatus.OK, description="It can.", model=HealthOut),),
+    gives=(Given(status=HTTPStatus.OK, description="The process can serve.", model=HealthOut),),
     codes=("not_ready", "internal"),
 )
 METRICS = Operation(
     name="getMetrics",
     summary="Prometheus metrics",
-    description="Give the metrics of this machine's API processes, as OpenMetrics if `Accept` asks for it.",
+    description="Return the metrics of this machine's API processes, as OpenMetrics if `Accept` asks for it.",
     tag="health",
     gives=(
         Given(
@@ -51,15 +51,16 @@ METRICS = Operation(
 
 @get("/health/live", opt={"operation": LIVE})
 async def live() -> AliveOut:
-    """Answer."""
+    """Answer, without looking at any other part of the system."""
     return AliveOut()
 
 
 @get("/health/ready", opt={"operation": READY})
 async def ready(services: UseServices) -> Response[HealthOut]:
-    """Say 503, as a problem document, if nothing can be sold here: `problems` says what is wrong and what to do.
+    """Answer 503, as a problem document, if this process cannot sell: `problems` says what is wrong and what to do.
 
-    A bypassed gate and a lost LISTEN connection are only noted: the sale goes on. An answer is at most a second old.
+    A bypassed gate and a lost LISTEN connection are only notes, because the sale continues. An answer is at most a
+    second old.
     """
     condition = await services.readiness()
     notes = [ProblemOut(what=note.what, todo=note.todo) for note in condition.notes]
@@ -82,6 +83,6 @@ async def ready(services: UseServices) -> Response[HealthOut]:
 
 @get("/metrics", opt={"operation": METRICS}, media_type="text/plain")
 async def metrics(request: Request[Any, Any, Any], flusher: UseFlusher) -> Response[bytes]:
-    """Return the metrics of this machine's API processes, as OpenMetrics if asked for."""
+    """Return the metrics of this machine's API processes, as OpenMetrics if `Accept` asks for it."""
     text, content_type = await scrape(flusher, request.headers.get("accept", ""))
     return Response(text, media_type=content_type)

@@ -41,15 +41,15 @@ IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key",
     place="header",
     schema=SENT_KEY_SCHEMA,
-    description="Names this request, for its sender: sent again under its key, an accepted request gets the same 202, "
-    'as long as the order exists. A string of RFC 9651, or its text: `"cart-4711"` and `cart-4711` are the same key.',
+    description="Names this request of its sender. If an accepted request is sent again under its key, it gets the "
+    'same 202 while the order exists. A string of RFC 9651 or its text: `"cart-4711"` and `cart-4711` are one key.',
     example="cart-4711",
 )
 _OF_BOUGHT = {"order_id": "$response.body#/orderId"}
 BUY = Operation(
     name="buy",
     summary="Buy",
-    description="Claim units of a product. Send a request again, under its key, until the answer is no 429 and no 503.",
+    description="Claim units of a product. After a 429 or 503, send the same request again under its key.",
     tag="orders",
     caller="buyer",
     limit="buys",
@@ -78,7 +78,7 @@ BUY = Operation(
 LOOK = Operation(
     name="getOrder",
     summary="Look at an order",
-    description="Give an order to its owner; to everybody else it does not exist.",
+    description="Return an order to its owner; anybody else gets 404.",
     tag="orders",
     caller="buyer",
     limit="orders",
@@ -88,9 +88,9 @@ LOOK = Operation(
 PAY = Operation(
     name="payOrder",
     summary="Pay an order that waits for payment",
-    description="Ask for the payment of an order whose buyer pays (`by_buyer`), before `payBy`; repeating it changes "
-    "nothing and gives the same. With `clientSecret` the provider's element in the page takes the payment, with "
-    "`paymentUrl` the provider's page; without them it begins by itself. The order says what became of it.",
+    description="Ask for the payment of an order whose buyer pays (`by_buyer`), before `payBy`; a repetition changes "
+    "nothing and gets the same answer. With `clientSecret`, the provider's element in the page takes the payment; with "
+    "`paymentUrl`, the provider's page does; with neither, the payment begins by itself. The order shows its result.",
     tag="orders",
     caller="buyer",
     limit="orders",
@@ -100,7 +100,7 @@ PAY = Operation(
 CANCEL = Operation(
     name="cancelOrder",
     summary="Cancel an order before it is paid",
-    description="Give up an order that waits for payment; its units are sold again.",
+    description="Cancel an order that waits for payment; its units are sold again.",
     tag="orders",
     caller="buyer",
     limit="orders",
@@ -134,7 +134,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def direct_routes(services: Services, tokens: Tokens, meter: Meter, limits: Limits) -> list[Direct]:
-    """Make the routes that nearly all of a sale's requests take: buy, and look at an order."""
+    """Make the routes of nearly all requests of a sale: buy, and look at an order."""
     catalog = services.catalog
 
     async def buy(request: Received) -> Answer:
@@ -143,7 +143,7 @@ def direct_routes(services: Services, tokens: Tokens, meter: Meter, limits: Limi
             wanted = body_of(request, _buy_in, what="a buy")
             key = _key(request.all(b"idempotency-key"), wanted.request_id)
             user_id, product_id = principal.user_id, wanted.product_id
-            # Counted before anything is looked up, by number: an id itself is hashed in Python.
+            # Counted before any look-up, under a number: hashing a UUID runs in Python.
             request.extra = limits.buys.take((user_id.int, product_id if product_id in catalog else UNKNOWN))
             accepted = await services.buy(BuyRequest(user_id, product_id, wanted.quantity, key))
         except FlashSaleError as error:
@@ -180,7 +180,7 @@ def _key(sent: list[bytes], request_id: str | None) -> str | None:
 async def pay(
     request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
 ) -> PaymentOut:
-    """Ask for the payment of a `by_buyer` order; repeating it changes nothing."""
+    """Ask for the payment of a `by_buyer` order; a repetition changes nothing."""
     return payment_out(*await services.orders.pay(order_id, tokens.principal(request.scope)))
 
 
@@ -188,7 +188,7 @@ async def pay(
 async def cancel(
     request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
 ) -> OrderOut:
-    """Give up an order that waits for payment; its units go back."""
+    """Cancel an order that waits for payment; its units are sold again."""
     return order_out(await services.orders.cancel(order_id, tokens.principal(request.scope)))
 
 

@@ -1,4 +1,4 @@
-"""The pages that the `type` of a problem leads to: the meaning of each code, and what to do."""
+"""The pages at the `type` URL of each problem: the meaning of the code, and what to do."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ PAGE = """<!doctype html>
 SHOW = Operation(
     name="explainProblem",
     summary="What a problem means",
-    description="Show what a problem code means and what to do: `type` of each problem document leads here.",
+    description="Show what a problem code means and what to do. The `type` of each problem document is such a URL.",
     tag="reference",
     gives=(
         Given(
@@ -146,7 +146,7 @@ SHOW = Operation(
 
 
 async def page(request: Request) -> Answer:
-    """Answer with the page of a code."""
+    """Return the page of a code."""
     code = request.path.removeprefix(PAGES).rstrip("/")
     known = MEANINGS.get(code)
     if known is None:

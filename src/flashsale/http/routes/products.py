@@ -1,4 +1,4 @@
-"""Products, as every client sees them."""
+"""Products, for every client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flashsale.http.services import UseServices
 LIST = Operation(
     name="listProducts",
     summary="List products",
-    description="Give every product with its free units.",
+    description="Return every product with its free units.",
     tag="products",
     gives=(Given(status=HTTPStatus.OK, description="All products.", model=list[ProductOut]),),
     codes=("internal",),
@@ -22,7 +22,7 @@ LIST = Operation(
 LOOK = Operation(
     name="getProduct",
     summary="Look at a product",
-    description="Give a product with its free units.",
+    description="Return a product with its free units.",
     tag="products",
     gives=(Given(status=HTTPStatus.OK, description="The product.", model=ProductOut),),
     codes=("product_not_found", *SERVERS),

@@ -1,4 +1,4 @@
-"""The OpenAPI document, and a page that shows it to people: one file, no script, nothing from elsewhere."""
+"""The OpenAPI document, and a page that shows it: one file without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SHOW = Operation(
 GIVE = Operation(
     name="getOpenApi",
     summary="This document",
-    description="Give the OpenAPI document.",
+    description="Return the OpenAPI document.",
     tag="reference",
     gives=(Given(status=HTTPStatus.OK, description="The document.", model=dict[str, Any]),),
 )
@@ -57,7 +57,7 @@ pre{overflow:auto}</style>
 
 
 def direct_routes(described: Iterable[Described]) -> list[Direct]:
-    """Make the routes that give the document of these operations and their own."""
+    """Make the routes of the document, which describes these operations and its own routes."""
     own = [(PAGE_PATH, "GET", SHOW), (DOCUMENT_PATH, "GET", GIVE)]
     whole = document([*described, *own], MEANINGS)
     as_json = rendered(HTTPStatus.OK, msgspec.json.encode(whole))
@@ -124,7 +124,7 @@ def _content(part: dict[str, Any]) -> tuple[str, str]:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """Name what a field is."""
+    """Name the type of a field."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:

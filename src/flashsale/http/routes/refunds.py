@@ -1,4 +1,4 @@
-"""Refunds: administrators ask for them and look at what became of them."""
+"""Refunds: administrators request and list them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 REFUND = Operation(
     name="refundOrder",
     summary="Give money back",
-    description="Give all that is left of an order's price back, or a part of it; the payment workers do it. An order "
-    "has one refund under way at a time. Without an idempotency key, a repetition of a part does it again.",
+    description="Refund the rest of an order's price, or a part of it; the payment workers make the refund. An order "
+    "has at most one pending refund. Without an idempotency key, a repeated partial refund is made again.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -34,7 +34,7 @@ REFUND = Operation(
     gives=(
         Given(
             status=HTTPStatus.ACCEPTED,
-            description="The refund, which is on its way.",
+            description="The refund, which is pending.",
             model=RefundOut,
             headers=("ETag",),
             links={"listRefunds": {"order_id": "$response.body#/orderId"}},
@@ -53,7 +53,7 @@ REFUND = Operation(
 LIST = Operation(
     name="listRefunds",
     summary="List an order's refunds",
-    description="List what was given back of an order, or not, and why; also what was given back at the provider.",
+    description="List the refunds of an order with their states and reasons, including refunds made at the provider.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -72,7 +72,7 @@ async def refund_order(
     services: UseServices,
     tokens: UseTokens,
 ) -> Response[bytes]:
-    """Give money of an order back."""
+    """Refund an order, whole or in part."""
 
     async def ask(key: AdminRequest | None) -> KeptAnswer:
         refund = await services.refunds(

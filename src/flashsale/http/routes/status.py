@@ -1,4 +1,4 @@
-"""The sale on one screen, for administrators: the API's answer, which `flashsale status` prints."""
+"""The sale on one screen, for administrators: `flashsale status` prints this answer of the API."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class StatusOut(Out):
 STATUS = Operation(
     name="getStatus",
     summary="The sale on one screen",
-    description="Give stock, orders, payments, jobs and the gate as they are now, and what is wrong.",
+    description="Return the present stock, orders, payments, jobs and gate, and what is wrong.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -87,14 +87,14 @@ STATUS = Operation(
 
 @get("/api/admin/status", opt={"operation": STATUS}, guards=[limited("administration"), admin_only])
 async def status(services: UseServices, flusher: UseFlusher) -> StatusOut:
-    """Return the sale as it is now."""
+    """Return the present state of the sale."""
     now = await services.status()
     text, _ = await scrape(flusher, "")
     return status_out(now, _buys(text.decode()))
 
 
 def status_out(now: SaleStatus, buys: dict[str, int] | None) -> StatusOut:
-    """Render the sale."""
+    """Convert the state of the sale to its answer."""
     figures, pace = now.figures, now.pace
     return StatusOut(
         products=[_product_out(product) for product in now.products],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class EntryOut(Out):
-    """Something that happened to an order."""
+    """One event in the story of an order."""
 
     at: Annotated[datetime, shown("When, by Postgres' clock.", MOMENT)]
     kind: Annotated[str, shown("What happened.", "payment_ended")]
@@ -57,8 +57,8 @@ class StoryOut(Out):
 STORY = Operation(
     name="getOrderStory",
     summary="Everything that happened to an order",
-    description="Give an order with its buyer, its units, each change of its state, each payment attempt, its job and "
-    "what waits, with times.",
+    description="Return an order with its buyer, its units, each change of its state, each payment attempt, its job "
+    "and the notifications that wait, with times.",
     tag="administration",
     caller="admin",
     limit="administration",

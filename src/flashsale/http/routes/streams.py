@@ -23,7 +23,7 @@ LAST_EVENT_ID = Parameter(
     name="Last-Event-ID",
     place="header",
     schema={"type": "string"},
-    description="The id of the last event that the client has: it is not sent again. EventSource sends it by itself.",
+    description="The id of the last event that the client has, which is not sent again. EventSource sends this header.",
     example="87",
 )
 STREAM_TOKEN = Parameter(
@@ -36,13 +36,13 @@ STREAM_TOKEN = Parameter(
 STOCK = Operation(
     name="watchStock",
     summary="Watch a product's stock",
-    description="Stream the free units of a product, from now on. The stream ends when the server stops; come back.",
+    description="Stream the free units of a product. The stream ends when the server stops; then connect again.",
     tag="streams",
     parameters=(LAST_EVENT_ID,),
     gives=(
         Given(
             status=HTTPStatus.OK,
-            description="A stream of events; the first tells what is.",
+            description="A stream of events; the first event has the present value.",
             events={"message": StockEvent},
             headers=("X-Accel-Buffering",),
         ),
@@ -52,19 +52,19 @@ STOCK = Operation(
 ORDER = Operation(
     name="watchOrder",
     summary="Watch an order",
-    description="Stream the state of an order to its owner, until it is final. A stream token opens streams until it "
-    "expires; a stream that is open goes on. With an expired token the stream holds one event, `token-expired`, whose "
-    "data names where the page gets another token (`renewAt`): open another EventSource with it.",
+    description="Stream the state of an order to its owner, until the state is final. A stream token opens streams "
+    "until it expires; an open stream continues. With an expired token, the only event is `token-expired`. Its data "
+    "names the path of a new token (`renewAt`): fetch the token and open another EventSource with it.",
     tag="streams",
     parameters=(STREAM_TOKEN, LAST_EVENT_ID),
     gives=(
         Given(
             status=HTTPStatus.OK,
-            description="A stream of events; the first tells what is, the last is the final state.",
+            description="A stream of events; the first has the present state, the last has the final state.",
             events={"message": OrderEvent, "token-expired": TokenExpiredEvent},
             headers=("X-Accel-Buffering",),
         ),
-        Given(status=HTTPStatus.NO_CONTENT, description="The client knows the final state: do not come back."),
+        Given(status=HTTPStatus.NO_CONTENT, description="The client knows the final state: do not connect again."),
     ),
     caller="stream",
     limit="streams",
@@ -79,7 +79,7 @@ def _last_event_id(request: Request[Any, Any, Any]) -> int:
 
 @get("/sse/stock/{product_id:int}", opt={"operation": STOCK})
 async def stock_stream(request: Request[Any, Any, Any], product_id: FromPath[int], streams: UseStreams) -> ASGIApp:
-    """Stream the free units of a product, from now on."""
+    """Stream the free units of a product."""
     return await streams.stock(product_id, _last_event_id(request))
 
 

@@ -1,4 +1,4 @@
-"""What the payment provider tells of payments."""
+"""The route of the payment provider's webhooks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _PROVIDER_AT = TEMPLATE.split("/").index("{provider}")
 RECEIVE = Operation(
     name="receiveWebhook",
     summary="Take a webhook of the payment provider",
-    description="Write an event down that the payment provider signed, whatever its Content-Type says. 200 means that "
-    "it is durable; an event that came before is answered in the same way and changes nothing. Nothing of it is "
-    "believed but which payment it speaks of: the provider is asked about that.",
+    description="Store an event that the payment provider signed, with any Content-Type. 200 means that the event is "
+    "durable. A repeated event gets the same answer and changes nothing. Only the id of the payment is taken from the "
+    "event; its state is then read from the provider.",
     tag="payments",
     parameters=(
         Parameter(
             name="Stripe-Signature",
             place="header",
             schema={"type": "string"},
-            description="The provider's signature of the body; its name is that of the provider.",
+            description="The provider's signature of the body; each provider has its own header name.",
             example="t=1795770000,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd",
         ),
     ),
@@ -43,9 +43,9 @@ _RECEIVED = msgspec.json.encode(WebhookOut())
 
 
 def direct_routes(services: Services) -> list[Direct]:
-    """Make the route: before the framework, because the signature holds for the bytes as they came.
+    """Make the route. It runs before the framework, because the signature covers the bytes of the body.
 
-    Nobody is limited by address: a provider sends from few, and a forged event costs one comparison of hashes.
+    It has no limit per address: a provider sends from few addresses, and a forged event costs one comparison of hashes.
     """
 
     async def receive(request: Request) -> Answer:

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SLICE = 256
-"""Streams that are sent a value before the process does other work."""
+"""Number of streams that get a value before the process does other work."""
 
 PAUSE_MAX_S = 0.5
 """Longest pause between two rounds."""
 
 CLOSE_SPREAD_S = 3.0
-"""Streams of a stopping process end within this time, so that their clients do not all come back at once."""
+"""Streams of a stopping process end within this time, so that their clients do not all reconnect at once."""
 
 ENDED = sys.maxsize
-"""The version of a stream that gets nothing more."""
+"""The version of a stream that has ended."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -44,7 +44,7 @@ END = _body(b"", more=False)
 
 
 class Stream:
-    """One client: the version that it was sent last, and how to send.
+    """The stream of one client: its `send`, and the version that was sent last.
 
     The task that publishes also sends: an ASGI `send` that does not wait is complete after its first step and wakes no
     task. Only a full connection gets a task, which waits and then sends the newest value.
@@ -53,7 +53,7 @@ class Stream:
     __slots__ = ("_catching_up", "_channel", "_ending", "_send", "_version")
 
     def __init__(self, channel: Channel, version: int, send: Send) -> None:
-        """Belong to a channel, whose `version` the client has."""
+        """Follow a channel; the client has its `version`."""
         self._channel = channel
         self._version = version
         self._send = send
@@ -61,7 +61,7 @@ class Stream:
         self._catching_up: asyncio.Task[None] | None = None
 
     def flush(self) -> None:
-        """Send what the client does not have, now or as soon as its connection takes it."""
+        """Send the newest value, unless the client has it, as soon as the connection accepts it."""
         while self._catching_up is None and (due := self._due()) is not None:
             version, message = due
             if self._sent_at_once(message):
@@ -70,12 +70,12 @@ class Stream:
                 self._catching_up = asyncio.create_task(self._catch_up())
 
     def comment(self) -> None:
-        """Break the silence; a connection that is full is not silent."""
+        """Send a comment to keep the connection open; a full connection needs none."""
         if self._catching_up is None and self._version < ENDED:
             self._sent_at_once(COMMENT)
 
     def end(self) -> None:
-        """End after what is newest."""
+        """End the stream after the newest value."""
         self._ending = True
         self.flush()
 
@@ -94,7 +94,7 @@ class Stream:
         return None
 
     def _sent_at_once(self, message: HTTPResponseBodyEvent) -> bool:
-        """Send, unless that has to wait. The server waits before it writes, if at all: nothing is sent by halves."""
+        """Send if the connection accepts data at once. The server waits only before a write, so no message is cut."""
         sending = cast("Coroutine[None, None, None]", self._send(message))
         try:
             sending.send(None)
@@ -116,10 +116,10 @@ class Stream:
 class Channel:
     """The newest value of one product or order, encoded once for all its streams.
 
-    It is sent in rounds of slices; between two slices the process does other work. A value that comes during a round is
-    what the rest of the round gets, and another round follows: every stream has its turn, however fast values come.
-    Between two rounds of more than one slice lies a pause as long as the first one's slices took of the processor:
-    rounds without end leave half of the time to other work, and to clients to read.
+    A round sends the value to all streams in slices; between two slices the process does other work. If a new value
+    comes during a round, the rest of the round sends the new value, and another round follows. So every stream gets its
+    turn, however fast values come. After a round of more than one slice, the channel pauses for as long as the round
+    used the processor. Continuous rounds therefore leave half of the time to other work, and to clients to read.
     """
 
     __slots__ = (
@@ -151,7 +151,7 @@ class Channel:
         self._spoke_s = asyncio.get_running_loop().time()
 
     def put(self, version: int, data: dict[str, object], *, final: bool = False) -> None:
-        """Publish a value, unless the channel has one of this version or a later one."""
+        """Publish a value, unless the channel has this version or a later one."""
         if version <= self.version:
             return
         self.version = version
@@ -161,12 +161,12 @@ class Channel:
             self._go_round(commenting=False)
 
     def end(self) -> None:
-        """End every stream, spread over a few seconds; their clients come back and learn what there is now."""
+        """End every stream, spread over a few seconds; the clients reconnect and get the present value."""
         for stream in self.streams:
             end_soon(stream)
 
     def keep_alive(self, silence_s: float) -> None:
-        """Send every stream a comment if the channel has been silent for so long."""
+        """Send every stream a comment if the channel has sent nothing for `silence_s`."""
         silent_s = asyncio.get_running_loop().time() - self._spoke_s
         if self._round is None and not self._pausing and silent_s >= silence_s:
             self._go_round(commenting=True)

@@ -1,4 +1,4 @@
-"""Streams that a process holds open: they begin in a route, follow a channel, and outlast the route."""
+"""The open streams of a process: a stream begins in a route, follows a channel, and outlasts the route."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
-    # Ends with the stream: a client that reconnects reaches a process that accepts connections.
+    # The connection ends with the stream, so that a client reconnects to a process that accepts connections.
     (b"connection", b"close"),
 ]
 
 RENEW_MS = 5000
-"""When an EventSource comes back whose page did not renew its token."""
+"""Delay after which an EventSource reconnects if its page did not renew the token."""
 
 BEGUN = "flashsale.stream"
-"""Name in the scope of what holds the stream that a route has begun."""
+"""Key in the scope of the function that holds a stream which a route has begun."""
 
 
 class Streams:
     """The streams of a process; they hold no database connection."""
 
     def __init__(self, services: Services, tokens: Tokens, hub: LiveHub) -> None:
-        """Wire it."""
+        """Keep the parts."""
         self._services = services
         self._tokens = tokens
         self._hub = hub
@@ -56,10 +56,10 @@ class Streams:
         """Streams of orders, and who watches."""
 
     async def stock(self, product_id: int, last: int) -> ASGIApp:
-        """Return the answer to a request for a product's stream, by a client that has version `last`.
+        """Begin the stream of a product, for a client that has version `last`.
 
         Raises:
-            ProductNotFound: if there is none.
+            ProductNotFound: if there is no such product.
             Unavailable: if too many streams are open here.
         """
         self._check_room()
@@ -72,17 +72,17 @@ class Streams:
         return answer
 
     async def order(self, order_id: UUID, principal: Principal, last: int, *, expired: bool = False) -> ASGIApp:
-        """Return the answer to its owner's request for an order's stream.
+        """Begin the stream of an order, for its owner.
 
-        `expired`: the stream token has expired. An EventSource never reconnects after an answer that is no stream. It
-        therefore gets a stream with the event that asks its page for another token, and nothing of the order.
+        `expired`: the stream token has expired. An EventSource never reconnects after an answer that is no stream. The
+        answer is therefore a stream with one event, which asks the page for another token, and no data of the order.
 
         Raises:
-            OrderNotFound: if it is not the caller's.
+            OrderNotFound: if the order is not the caller's.
             Unavailable: as for `stock`.
         """
         self._check_room()
-        # Owner first, and read once more after subscribing: nothing between the two is missed.
+        # Check the owner first, and read the order again after subscribing, so that no change in between is missed.
         await self._services.orders.get(order_id, principal)
         if expired:
             return partial(_ask_for_token, order_id)
@@ -91,7 +91,7 @@ class Streams:
             channel = self._hub.order(order_id)
             self._hub.put_order(channel, await self._services.orders.get(order_id, principal))
             if channel.final and last == channel.version:
-                # Everything is known: 204 tells an EventSource not to come back.
+                # The client has the final state: 204 tells an EventSource not to reconnect.
                 await send({"type": "http.response.start", "status": 204, "headers": []})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
@@ -100,7 +100,7 @@ class Streams:
         return answer
 
     async def end_revoked(self) -> None:
-        """End the streams whose watcher's tokens end, for ever."""
+        """End the streams of watchers whose tokens are revoked; runs until cancelled."""
         revocations = self._services.revocations
         while True:
             await revocations.risen.wait()
@@ -109,7 +109,7 @@ class Streams:
                 with suppress(FlashSaleError):
                     if not revocations.holds(principal):
                         stream.end()
-            # One look for all revocations of a while, however many there are.
+            # One pass covers all revocations of an interval, however many there are.
             await asyncio.sleep(self._settings.interval_s)
 
     def principal(self, request: Request[Any, Any, Any], order_id: UUID) -> tuple[Principal, bool]:
@@ -122,8 +122,8 @@ class Streams:
         return self._tokens.principal(request.scope), False
 
     def _check_room(self) -> None:
-        # While the process stops a stream is still begun, and ended at once: an EventSource comes back after an end,
-        # but never after a 503.
+        # A stopping process still begins streams and ends them at once: an EventSource reconnects after an end, but
+        # never after a 503.
         if self._open >= self._settings.streams_max:
             raise Unavailable("Too many streams here; try again.")
 
@@ -131,7 +131,7 @@ class Streams:
         self, kind: str, channel: Channel, last: int, scope: Scope, send: Send, principal: Principal | None = None
     ) -> None:
         """Send the head of a stream, and let `StreamsOutlast` hold it from then on."""
-        # Again, for those who came in while this stream was being prepared; nothing is awaited before it is counted.
+        # Check again, because other streams may have begun meanwhile; no await lies between this check and the count.
         self._check_room()
         self._count(kind, 1)
         try:
@@ -146,8 +146,8 @@ class Streams:
     async def _hold(
         self, kind: str, channel: Channel, last: int, principal: Principal | None, receive: Receive, send: Send
     ) -> None:
-        """Let a stream follow its channel until its client is gone, or it has ended: then, too, a disconnect comes."""
-        # What the client has of another time line, or made up, is nothing: it must not wait until versions get there.
+        """Let a stream follow its channel until the client disconnects, which the server also reports after an end."""
+        # A version of another time line, or an invented one, counts as none: the client would wait until it is reached.
         stream = Stream(channel, last if last <= channel.version else 0, send)
         try:
             self._hub.join(channel, stream)
@@ -169,7 +169,7 @@ class Streams:
 
 
 async def _ask_for_token(order_id: UUID, _scope: Scope, _receive: Receive, send: Send) -> None:
-    """Send the event that a page renews its token at."""
+    """Send the event that asks the page to renew its token."""
     data = msgspec.json.encode({"orderId": order_id, "renewAt": f"/api/order/{order_id}/stream-token"})
     event = b"retry: %d\nevent: token-expired\ndata: %b\n\n" % (RENEW_MS, data)
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
@@ -177,9 +177,9 @@ async def _ask_for_token(order_id: UUID, _scope: Scope, _receive: Receive, send:
 
 
 class StreamsOutlast:
-    """ASGI wrapper around the app: holds a stream once the route that began it has returned.
+    """ASGI wrapper around the app that holds a stream after the route that began it has returned.
 
-    So what the framework keeps while it serves a request, frames and objects, does not stay for as long as the stream.
+    The framework's frames and objects for the request are thus freed while the stream is open.
     """
 
     def __init__(self, app: ASGIApp) -> None:

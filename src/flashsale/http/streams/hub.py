@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LOOKUP_MAX = 256
-"""Watched orders that are read in one go."""
+"""Maximum number of watched orders in one read."""
 
 
 class LiveHub:
     """Carries changes from the feed to channels, at most one per `interval_s` and product."""
 
     def __init__(self, services: Services) -> None:
-        """Wire it; `run` does the work."""
+        """Keep the parts; `run` does the work."""
         self._services = services
         self._interval_s = services.settings.live.interval_s
         self._poll_s = services.settings.live.poll_s
@@ -45,7 +45,7 @@ class LiveHub:
         self._closing = False
 
     async def run(self) -> None:
-        """Consume the feed, poll and keep streams alive, without end. A failure is logged, and the task goes on."""
+        """Consume the feed, poll and keep streams alive, until cancelled. A failed task is logged and continues."""
         others = [asyncio.create_task(self._poll()), asyncio.create_task(self._keep_alive())]
         try:
             while True:
@@ -70,7 +70,7 @@ class LiveHub:
                 await self._resume()
 
     async def stock(self, product_id: int) -> Channel:
-        """Return the channel of a known product with the value of the database, or the last known one if it is down."""
+        """Return a known product's channel with the database's value, or the last known value if Postgres is down."""
         channel = self._stock.get(product_id)
         if channel is None:
             channel = self._stock.setdefault(product_id, Channel())
@@ -82,7 +82,7 @@ class LiveHub:
         return channel
 
     def order(self, order_id: UUID) -> Channel:
-        """Give an order's channel, known here while anybody has it; read the order after this, so nothing is missed."""
+        """Return an order's channel, which exists while it is in use. Read the order afterwards, to miss no change."""
         channel = self._orders.get(order_id)
         if channel is None:
             channel = self._orders[order_id] = Channel()
@@ -90,18 +90,18 @@ class LiveHub:
 
     @staticmethod
     def put_order(channel: Channel, order: Order) -> None:
-        """Publish an order that was read."""
+        """Publish the state of an order."""
         _put_order(channel, order.order_id, order.status, order.version)
 
     def join(self, channel: Channel, stream: Stream) -> None:
-        """Let a stream that has begun follow a channel."""
+        """Let a begun stream follow a channel."""
         channel.streams.add(stream)
         stream.flush()
         if self._closing:
             end_soon(stream)
 
     def close(self) -> None:
-        """End every stream, spread over a few seconds; also those that begin from now on."""
+        """End every stream, spread over a few seconds, and also every stream that begins later."""
         self._closing = True
         for channel in (*self._stock.values(), *self._orders.values()):
             channel.end()
@@ -117,7 +117,7 @@ class LiveHub:
             self._timers[stock.product_id] = loop.call_later(wait_s, self._publish, stock.product_id)
 
     def _publish(self, product_id: int) -> None:
-        """Publish what the catalog knows by now: the latest value wins."""
+        """Publish the newest values of the catalog."""
         self._timers.pop(product_id, None)
         self._published_at[product_id] = asyncio.get_running_loop().time()
         stock = self._services.catalog.stock(product_id)
@@ -131,7 +131,7 @@ class LiveHub:
         return [None] * len(asked)
 
     async def _resume(self) -> None:
-        """Publish every value again: notifications may have been lost. The catalog has read the products before."""
+        """Publish every value, because notifications may be lost. The catalog has just read the products."""
         known = {product.product_id for product in self._services.catalog.all()} if self._stock else set()
         for product_id, channel in self._stock.items():
             if product_id in known:
