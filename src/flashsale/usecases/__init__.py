@@ -1,1 +1,1 @@
-"""One module per thing that the system does; `ports.py` says what it needs from outside."""
+"""One module per use case; `ports.py` declares what the use cases need from outside."""

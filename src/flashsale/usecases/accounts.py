@@ -25,13 +25,13 @@ log = structlog.get_logger(__name__)
 NAME_MAX = 200
 
 ADMINISTRATORS_S = 5.0
-"""How long the administrators' addresses are remembered before they are read again."""
+"""How long the administrators' addresses are cached."""
 
 
 class Lane(enum.IntEnum):
-    """Whose password is compared first. Each lane has its own queue, which the others cannot fill."""
+    """The order in which passwords are compared. Each lane has its own queue, which other lanes cannot fill."""
 
-    # The account logged in from there before, or shows its own token.
+    # The account logged in from this address before, or the request carries the account's token.
     KNOWN = 0
     # The account is an administrator's.
     ADMINISTRATOR = 1
@@ -39,7 +39,7 @@ class Lane(enum.IntEnum):
 
 
 class Passwords(Protocol):
-    """Hashes passwords, away from the event loop, a bounded number at once."""
+    """Hashes passwords outside the event loop, a bounded number at once."""
 
     def check_room(self, lane: Lane) -> None:
         """Raise `Unavailable` if too many wait."""
@@ -50,7 +50,7 @@ class Passwords(Protocol):
         ...
 
     async def verify(self, password: str, hashed: str | None, lane: Lane) -> bool:
-        """Compare; None takes as long as any hash and never matches. `Unavailable` like `hash`."""
+        """Compare a password with a hash. None takes as long as any hash and never matches. Raises like `hash`."""
         ...
 
 
@@ -58,7 +58,7 @@ class Accounts:
     """The use cases."""
 
     def __init__(self, users: Users, passwords: Passwords, limits: LoginLimits | None) -> None:
-        """Wire it; without `limits` nobody logs in."""
+        """Keep the parts; without `limits` nobody can log in."""
         self._users = users
         self._passwords = passwords
         if limits is not None:
@@ -70,8 +70,8 @@ class Accounts:
         """Create an account.
 
         Raises:
-            InvalidInput: if a field does not hold what it must.
-            EmailTaken: if the email is in use, in whatever form (`domain.emails.email_key`).
+            InvalidInput: if a field is not valid.
+            EmailTaken: if the email is in use, in any form (`domain.emails.email_key`).
             Unavailable: if too many passwords wait to be hashed.
         """
         name = name.strip()
@@ -84,11 +84,12 @@ class Accounts:
     async def log_in(self, *, email: str, password: str, address: str, session: UUID | None = None) -> User:
         """Return the account that email and password belong to.
 
-        `address`: where the login comes from; `session`: whose token it shows, which makes a lane for that account.
+        `address`: where the login comes from. `session`: the account whose token the request carries; a login to that
+        account has a lane of its own.
 
         Raises:
-            BadCredentials: after the same time and with the same words for an unknown email and a wrong password.
-            TooManyLogins: if the account, from there, or the address has to wait before the next try.
+            BadCredentials: if the email is unknown or the password wrong; text and duration do not tell which.
+            TooManyLogins: if the account, the address, or the pair of both has to wait before the next try.
             Unavailable: if too many passwords wait to be hashed.
         """
         account = _account(email)
@@ -113,7 +114,7 @@ class Accounts:
             raise
         if not matches or user is None:
             await self._limits.failed(source, counted=not exempt)
-            # As anybody else is answered: an administrator's exemption shows only with the right password.
+            # The same answer as for everybody, so that only the right password reveals an administrator's exemption.
             raise TooManyLogins(whole_s(permit.refused_s)) if permit.refused_s else BadCredentials
         await self._limits.passed(source)
         return user
@@ -122,8 +123,7 @@ class Accounts:
         """Create an administrator, or give an existing one this password unless `change` is false.
 
         Raises:
-            InvalidInput: if the password does not hold what it must; if the email belongs to somebody who is no
-                administrator.
+            InvalidInput: if the password is not valid, or the email belongs to an account that is no administrator's.
         """
         check_password(password, email=email)
         found = await self._found(email)
@@ -152,7 +152,7 @@ class Accounts:
         """Return the hash of a new password.
 
         Raises:
-            InvalidInput: if the password does not hold what it must.
+            InvalidInput: if the password is not valid.
             Unavailable: if too many passwords wait to be hashed.
         """
         check_password(password, email=email)
@@ -162,7 +162,7 @@ class Accounts:
         return await self._users.credentials(email) if "\x00" not in email else None
 
     async def _matches(self, password: str, hashed: str | None, lane: Lane) -> bool:
-        """Compare a password in its normal form, and as it was typed: hashes of before were made of that."""
+        """Compare a password in its normal form, and as it was typed, which older hashes were made from."""
         form = normalised(password)
         return await self._passwords.verify(form, hashed, lane) or (
             form != password and await self._passwords.verify(password, hashed, lane)
@@ -171,7 +171,7 @@ class Accounts:
     async def _administrators_now(self) -> frozenset[str]:
         now_s = time.monotonic()
         if now_s - self._administrators_read_s > ADMINISTRATORS_S:
-            # One reading at a time; meanwhile those of before.
+            # One read at a time; meanwhile the old addresses are used.
             self._administrators_read_s = now_s
             try:
                 self._administrators = frozenset(_account(one) for one in await self._users.administrators())
@@ -181,5 +181,5 @@ class Accounts:
 
 
 def _account(email: str) -> str:
-    """Return what tries are counted by: also for what is no address, and for the same address in another form."""
+    """Return the key that counts tries: the same for all forms of an address, and defined for invalid addresses."""
     return email_key(email) or email.casefold()

@@ -1,4 +1,4 @@
-"""What administrators do: create and change products, set allotments, list orders."""
+"""The use cases of administrators: create and change products, set allotments, list orders."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Administer:
         *,
         chunk: int,
     ) -> None:
-        """Wire it; `chunk`: rows of units to make or delete before an answer."""
+        """Keep the parts; `chunk`: number of unit rows to make or delete before the answer."""
         self._products = products
         self._orders = orders
         self._catalog = catalog
@@ -67,7 +67,7 @@ class Administer:
         try:
             return await self._allotted(created.product_id)
         except Unavailable as error:
-            # It exists, and a 503 would have it created twice. The sale and maintenance do what is missing.
+            # The product exists, and after a 503 it would be created twice. Claims and maintenance do the rest.
             log.info("product.not_ready", product_id=created.product_id, reason=error.detail)
             self._load_gate.soon(created.product_id)
             self._catalog.take_stock(LiveStock(product_id=created.product_id, free=created.allotment, version=0))
@@ -81,13 +81,13 @@ class Administer:
         unless_changed_since: Collection[datetime] | None = None,
         request: AdminRequest | None = None,
     ) -> Product:
-        """Change a product; accepts that are half way are waited for, so it holds from now on.
+        """Change a product. The change waits for running accepts, so it is valid for every accept after the answer.
 
         Raises:
-            ProductNotFound: if there is none.
-            InvalidInput: if a field does not hold what it must.
+            ProductNotFound: if there is no such product.
+            InvalidInput: if a field is not valid.
             StaleChange: if its `updated_at` is none of `unless_changed_since`.
-            KeyReused: if the key belongs to another request, here and below.
+            KeyReused: if the key belongs to another request (also below).
         """
         name = change.fields.get("name")
         if isinstance(name, str) and ("\x00" in name or not name.strip()):
@@ -103,9 +103,9 @@ class Administer:
         return await self._fresh(product_id)
 
     async def set_allotment(self, product_id: int, allotment: int, request: AdminRequest | None = None) -> Product:
-        """Set how many units of a product exist and load its gate; the same number again changes nothing.
+        """Set the allotment of a product and load its gate; the same number again changes nothing.
 
-        It is valid at once. Rows of units are made and deleted during the sale, which waits for neither.
+        The new allotment is valid at once. Unit rows are made and deleted later, and the sale does not wait for them.
 
         Raises:
             ProductNotFound: if there is none.
@@ -116,12 +116,12 @@ class Administer:
         return await self._allotted(product_id, *await self._products.set_allotment(product_id, allotment, request))
 
     async def change_allotment(self, product_id: int, by: int, request: AdminRequest | None = None) -> Product:
-        """Add to how many units of a product exist, or take some away; without a key a repetition does it again.
+        """Add units to a product, or take some away; without a key, a repetition does so again.
 
         Raises:
             ProductNotFound: if there is none.
             AllotmentTooSmall: if orders hold more units.
-            InvalidInput: if there would be more than a product can have.
+            InvalidInput: if the product would have more units than a product may have.
         """
         if not -ALLOTMENT_MAX <= by <= ALLOTMENT_MAX:
             raise InvalidInput(field="change", problem=f"must be {-ALLOTMENT_MAX} to {ALLOTMENT_MAX}")
@@ -132,7 +132,7 @@ class Administer:
     async def list_orders(
         self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int
     ) -> Sequence[Order]:
-        """List orders, newest first; `before` continues a list after its last order."""
+        """List orders, newest first; `before` is the last order of the previous page."""
         if not 1 <= limit <= LISTED_MAX:
             raise InvalidInput(field="limit", problem=f"must be 1 to {LISTED_MAX}")
         return await self._orders.admin_list(product_id=product_id, status=status, before=before, limit=limit)
@@ -147,7 +147,7 @@ class Administer:
         try:
             await self._products.tend_units(product_id, most=self._chunk)
         except Unavailable as error:
-            # Done all the same: a claim that finds no row makes some, and maintenance makes the others.
+            # The allotment is set in any case: a claim that finds no row makes some, and maintenance makes the others.
             log.info("units.not_tended", product_id=product_id, reason=error.detail)
         await self._load_gate(product_id)
         return await self._fresh(product_id)

@@ -33,18 +33,18 @@ SETTLED = "What the provider holds for each order is what the order says (`flash
 
 
 class Truth(gate_audit.Returns, ledger_audit.Books, Protocol):
-    """What the audit reads of Postgres."""
+    """What the audit reads from Postgres."""
 
     async def check(self, *, overdue_s: float, stuck_s: float) -> Sequence[Checked]:
-        """Check what the database alone can show, on one snapshot."""
+        """Check the invariants that the database alone can show, on one snapshot."""
         ...
 
     async def fingerprints(self) -> Sequence[tuple[BuyRequest, bytes, int, str]]:
-        """Read what keys were used for: a request, the fingerprint kept, the number of orders, the id of one."""
+        """Read the use of each key: a request, the stored fingerprint, the number of orders, the id of one order."""
         ...
 
     async def allotments(self) -> Mapping[int, tuple[int, int]]:
-        """Read how many units products had at first and at most."""
+        """Read the first and the highest allotment of products."""
         ...
 
     async def unit_changes(self, product_id: int) -> Sequence[tuple[float, int]]:
@@ -57,7 +57,7 @@ class Truth(gate_audit.Returns, ledger_audit.Books, Protocol):
 
 
 class Audit:
-    """The use case; it reads and changes nothing."""
+    """The use case. The audit only reads."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Audit:
         settle: Settle | None,
         lease_s: float,
     ) -> None:
-        """Wire it; without a gateway its books are not checked. Leases live `lease_s` seconds."""
+        """Keep the parts; without a gateway its ledger is not checked. Leases live `lease_s` seconds."""
         self._settle = settle
         self._truth = truth
         self._products = products
@@ -80,7 +80,7 @@ class Audit:
     async def __call__(self, *, history: History | None, overdue_s: float, stuck_s: float) -> list[Checked]:
         """Check everything; with `history` also what clients saw.
 
-        An order may be overdue by `overdue_s` seconds, and stay for `stuck_s` in a state that is not final.
+        An order may be overdue by `overdue_s` seconds, and may stay in a state that is not final for `stuck_s`.
 
         Raises:
             Unavailable: if Postgres is away.

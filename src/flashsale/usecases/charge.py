@@ -1,4 +1,4 @@
-"""The payment job: one attempt at the gateway for one order, written down before and after."""
+"""The payment job: one attempt at the gateway for one order, recorded before and after the call."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ QUEUE_MAX = 10_000
 
 BUSY_TRIES = 6
 BUSY_PAUSE_S = 0.1
-"""First pause before an outcome is written again because another transaction holds the order; it doubles."""
+"""First pause before the next try to write an outcome, if another transaction holds the order; pauses double."""
 
 RELEASING_OUTCOMES = frozenset({ChargeOutcome.DECLINED, ChargeOutcome.CANCELLED})
 
 
 class Charge:
-    """The use case. Beginnings and outcomes of payments that run at the same time share transactions.
+    """The use case. Concurrent payments share the transactions that record attempts and outcomes.
 
-    Outcomes that give units back wait for the lock of their product: those of one product share transactions, so that
-    no other product's payments wait with them.
+    An outcome that releases units waits for the lock of its product. Such outcomes share transactions only with
+    outcomes of the same product, so the payments of other products do not wait.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Charge:
         """Charge an order that may be charged now; otherwise do nothing.
 
         Raises:
-            Unavailable: if Postgres is away; the order is due again by itself, under the same gateway key.
+            Unavailable: if Postgres is away; the sweep wakes the order again, under the same gateway key.
         """
         if self._turns is not None and (pause_s := self._turns.soon()) > 0:
             log.info("payment.put_off", order_id=str(order_id), pause_s=round(pause_s, 3))
@@ -87,14 +87,14 @@ class Charge:
         if attempt is None:
             log.debug("payment.skipped", order_id=str(order_id))
             return
-        # If this worker dies now, its call may have been made: the attempt counts as a try. First attempts never count:
-        # that is one more call, perhaps, and not one more transaction for each payment.
+        # From here on the attempt counts as a try, because a worker that dies may have made the call. First attempts
+        # are not marked: that may cost one more call, but saves a transaction for each payment.
         if attempt.attempt > 1 and not await self._announcing.submit(attempt):
             log.warning("payment.superseded", order_id=str(order_id), attempt=attempt.attempt)
             return
         settings = self._settings
         if attempt.tries >= settings.tries_max:
-            # Enough asked: make sure that the key can never be charged, unless it was.
+            # The tries are used up: make sure that the key can never be charged, unless the charge succeeded.
             charge = await self._gateway.cancel(
                 order_id=order_id, reference=attempt.reference, amount=attempt.amount, timeout_s=settings.timeout_s
             )
@@ -129,7 +129,7 @@ class Charge:
             log.debug("payment.finished", order_id=str(order_id), attempt=attempt.attempt, status=status)
 
     async def _write(self, product_id: int, result: PaymentResult) -> OrderStatus | None:
-        """Write an outcome. Returns the state of the order, None if the attempt no longer counts, or not yet."""
+        """Write an outcome. Returns the order's state; None if a later attempt exists or the row stays locked."""
         batcher = self._releasing[product_id] if result.outcome in RELEASING_OUTCOMES else self._keeping
         for number in range(BUSY_TRIES):
             finished = await batcher.submit(result)
@@ -179,7 +179,7 @@ class Charge:
 
 
 class _Finished(NamedTuple):
-    """The result of an outcome; `busy`: nothing was written, because another transaction holds the order's row."""
+    """The result of writing an outcome; `busy`: another transaction holds the order's row, so nothing was written."""
 
     status: OrderStatus | None
     busy: bool

@@ -1,4 +1,4 @@
-"""Deliver what the outbox holds: to the shop's endpoints and to buyers, at least once."""
+"""Deliver the messages of the outbox to the shop's endpoints and to buyers, at least once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OutboxRows(Protocol):
     """The outbox in Postgres."""
 
     async def tell_buyers(self, events: Sequence[str]) -> None:
-        """Make the buyers a target of these events, or no target if there are none."""
+        """Make the buyers a target of these events; with no events, remove the target."""
         ...
 
     async def waiting_targets(self) -> Sequence[Target]:
@@ -48,11 +48,11 @@ class OutboxRows(Protocol):
         ...
 
     async def postpone(self, message: Message, problem: str, *, pause_s: float, give_up_s: float) -> bool:
-        """Let a message wait, unless a later try began; False if it gave up instead."""
+        """Postpone a message, unless a later try began; False if the message was given up instead."""
         ...
 
     async def addresses(self, order_ids: Sequence[UUID]) -> Mapping[UUID, str]:
-        """Give the e-mail address of each order's buyer."""
+        """Return the e-mail address of each order's buyer."""
         ...
 
 
@@ -78,7 +78,7 @@ class Deliver:
     def __init__(
         self, rows: OutboxRows, endpoints: EndpointSender, mails: MailSender | None, settings: OutboxSettings
     ) -> None:
-        """Wire it; without `mails` no buyer is told."""
+        """Keep the parts; without `mails` buyers get no e-mail."""
         self._rows = rows
         self._endpoints = endpoints
         self._mails = mails
@@ -88,7 +88,7 @@ class Deliver:
         self._buyers_set = False
 
     async def __call__(self) -> None:
-        """Begin to deliver to each target that has a message that is due; does not wait for deliveries.
+        """Start a delivery to each target with a due message; does not wait for deliveries.
 
         Raises:
             Unavailable: if Postgres is away.
@@ -107,19 +107,19 @@ class Deliver:
         del self._running[name]
 
     async def idle(self) -> None:
-        """Wait until nothing is on its way."""
+        """Wait until no delivery runs."""
         while self._running:
             await asyncio.gather(*self._running.values())
 
     async def close(self) -> None:
-        """Break off deliveries; their messages are due again when their leases end."""
+        """Cancel deliveries; their messages are due again when their leases end."""
         running = list(self._running.values())
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _serve(self, target: Target) -> None:
-        """Send to one target until nothing is due."""
+        """Send to one target until it has no due message."""
         settings = self._settings
         lease_s = settings.timeout_s + LEASE_MARGIN_S
         try:
@@ -177,6 +177,6 @@ class Deliver:
         except TimeoutError:
             return Failure(problem=f"No answer within {self._settings.timeout_s:g} s.")
         except Exception as error:
-            # One message that nobody thought of must not keep the others back.
+            # An unexpected error in one message must not delay the others.
             log.exception("outbox.broken", target=target.target_id, message_id=str(message.message_id))
             return Failure(problem=f"It could not be sent ({type(error).__name__}).")

@@ -29,7 +29,7 @@ class ProductCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """The messages to one target of the outbox."""
+    """The waiting messages of one target of the outbox."""
 
     target: str
     waiting: int
@@ -40,7 +40,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What the database counts."""
+    """Counts of the database."""
 
     orders: dict[str, int]
     """By status."""
@@ -55,7 +55,7 @@ class Figures:
     job_oldest_s: dict[tuple[str, str], float]
     """By queue and status: seconds since the oldest job was deferred."""
     outbox: Sequence[Told]
-    """Who is told of events, and what waits."""
+    """Targets of the outbox with their waiting messages."""
     notify_queue_usage: float
     """Share of the server's notification queue in use, 0 to 1."""
     connections: int
@@ -76,10 +76,10 @@ class Sales:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """What happened lately."""
+    """Recent activity."""
 
     accepted_per_s: float
-    """In the last 10 seconds, as is the next."""
+    """In the last 10 seconds, like the next field."""
     confirmed_per_s: float
     attempts: dict[str, int]
     """Payment attempts of the orders of the last five minutes, by outcome; `open`: the gateway is being asked."""
@@ -101,7 +101,7 @@ class FiguresSource(Protocol):
         ...
 
     async def pace(self) -> Pace:
-        """Count what happened lately.
+        """Count recent activity.
 
         Raises:
             Unavailable: if Postgres is away.
@@ -132,7 +132,7 @@ class GateFigures:
     count: ProductCount
     state: GateState
     drift: int
-    """Units that the gate counts, free or leased to requests that are no order, less those that it should count."""
+    """Units that the gate counts (free, or leased to requests without an order), less the units that are right."""
 
 
 async def compare_gate(
@@ -140,7 +140,8 @@ async def compare_gate(
 ) -> Sequence[GateFigures]:
     """Compare the gate with Postgres for the newest products.
 
-    Units move meanwhile: Postgres is read before and after, and a gate that counts something in between drifts by 0.
+    Units move during the comparison, so Postgres is read before and after the gate. A gate whose count lies between the
+    two has a drift of 0.
 
     Raises:
         Unavailable: if Postgres is away.

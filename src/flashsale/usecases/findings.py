@@ -48,7 +48,7 @@ def skipped(invariant: str, promise: str, reason: str) -> Checked:
 
 
 def _totals(results: Sequence[Checked]) -> tuple[int, int, int]:
-    """Count the invariants that hold, are violated and were not checked."""
+    """Count the invariants that hold, that are violated, and that were not checked."""
     violated = sum(bool(result.violations) for result in results)
     left_out = sum(result.skipped is not None for result in results)
     return len(results) - violated - left_out, violated, left_out

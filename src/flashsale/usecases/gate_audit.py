@@ -1,4 +1,4 @@
-"""The gate compared with Postgres (I3). The gate follows within the reconcile lag, so a mismatch is checked again."""
+"""The gate compared with Postgres (I3). The gate may lag behind by a reconciliation, so a mismatch is rechecked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.ports import Acceptance, Gate, GateBooks
 
 PAUSE_S = 0.5
-"""Between two looks."""
+"""Pause between two checks."""
 
 LAG_S = 6.0
 """How long, after the deadline of the last lease, the reconciliation may take to notice, and to load the gate again."""
@@ -32,7 +32,7 @@ PROMISE = (
 
 
 class Returns(Protocol):
-    """What the audit reads of Postgres here."""
+    """What this check reads from Postgres."""
 
     async def sales(self) -> Sequence[tuple[int, bool]]:
         """Read every product, and whether it is on sale now."""
@@ -62,7 +62,7 @@ class GateAudit:
         lease_s: float,
         bypass_allowed: bool,
     ) -> None:
-        """Leases live `lease_s` seconds; `bypass_allowed`: a product on sale whose gate is not loaded is not wrong."""
+        """Leases live `lease_s` seconds; with `bypass_allowed`, the gate of a product on sale need not be loaded."""
         self._truth = truth
         self._books = books
         self._gate = gate
@@ -71,7 +71,7 @@ class GateAudit:
         self._bypass_allowed = bypass_allowed
 
     async def __call__(self) -> Checked:
-        """Look at every product until it is right, or has been wrong for longer than the reconcile lag."""
+        """Check every product until its gate is right, or has been wrong for longer than the reconcile lag."""
         sales = wrong = await self._truth.sales()
         bypassed = 0
         until_s = time.monotonic() + self._lease_s + LAG_S + len(sales) / LOADED_PER_S
@@ -98,7 +98,7 @@ class GateAudit:
         owed, waited_s = await self._truth.owed_returns(product_id)
         if state.stock + open_units + owed != live.free or waited_s > RETURN_S:
             return _Seen.WRONG
-        # The reconciliation gives up what is past its deadline.
+        # The reconciliation gives leases back after their deadline.
         if await self._gate.overdue_leases(product_id, limit=1):
             return _Seen.WRONG
         return _Seen.RIGHT

@@ -26,13 +26,13 @@ async def halve(
     run: Callable[[Sequence[Item]], Awaitable[Result]],
     refused: Callable[[Item, PoisonBatch], Awaitable[None]],
 ) -> list[Result]:
-    """Run a batch, in halves if it is refused; returns what each part that was run came to, in order.
+    """Run a batch; if Postgres refuses the batch, run its halves. Returns the result of each part, in order.
 
-    `refused` gets each item that is refused by itself. The other items are run whatever becomes of a part; one culprit
-    among n items costs about 2 log2(n) further calls.
+    `refused` is called with each item that is refused alone. A failed part does not stop the others. One culprit among
+    n items costs about 2 log2(n) further calls.
 
     Raises:
-        Unavailable: if a part was not decided, after the others were run.
+        Unavailable: if a part was not decided; raised after the other parts were run.
     """
     if not items:
         return []
@@ -58,18 +58,18 @@ async def halve(
 class Postpone:
     """Postpones an order that Postgres refuses to change, longer after each refusal, so that no batch contains it.
 
-    What refuses it may be a migration that is half way, so it is tried again for ever; an alert says that there is one.
+    An unfinished migration may cause the refusal, so the order is tried again for ever. An alert reports such orders.
     """
 
     def __init__(self, orders: Orders, *, pause_s: float, pause_max_s: float) -> None:
-        """Wait `pause_s` after the first refusal, twice as long after each further one, at most `pause_max_s`."""
+        """Wait `pause_s` after the first refusal, and twice as long after each further refusal, up to `pause_max_s`."""
         self._orders = orders
         self._pause_s = pause_s
         self._pause_max_s = pause_max_s
 
     async def __call__(self, order_id: UUID, poison: PoisonBatch, *, job: str) -> int:
-        """Put an order off that `job` could not move; returns how often it was refused in its state."""
-        # What Postgres says below its first line holds the row's values.
+        """Postpone an order that `job` could not move; returns how often it was refused in its state."""
+        # The lines after the first one of a Postgres error hold the row's values.
         problem = str(poison).partition("\n")[0]
         times = await self._orders.postpone(
             order_id, job=job, problem=problem, pause_s=self._pause_s, pause_max_s=self._pause_max_s

@@ -1,12 +1,12 @@
-"""What clients saw, as the load generator writes it, and the orders that it is compared with.
+"""The history that a load generator writes of its clients, and the orders for the comparison.
 
 A history is JSON lines. Times are Unix seconds of the machine that sends.
 
 - `{"kind":"buy","user","key","product","quantity","sent_at","answered_at","status","order_id","code","body","answer"}`:
-  one request and its answer; `status` 0: no answer came; `body`: SHA-256 of a 202's body; `answer`: what that says of
-  the product, `{"product","name","price","currency","quantity"}` (missing in histories of older versions).
+  one request and its answer; `status` 0: no answer came; `body`: SHA-256 of a 202's body; `answer`: the
+  product in that body, `{"product","name","price","currency","quantity"}` (missing in histories of older versions).
 - `{"kind":"order","reader","order_id","version","status"}`: a reader saw an order in a version (polling or stream).
-- `{"kind":"stock","reader","product","version","stock","last"}`: a reader saw a stock; `last`: it stayed to the end.
+- `{"kind":"stock","reader","product","version","stock","last"}`: a reader saw a stock; `last`: the reader stayed to the end.
 - `{"kind":"complete","product"}`: nobody else bought this product.
 """
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderRow:
-    """An order, as far as the audit compares it."""
+    """The fields of an order that the audit compares."""
 
     order_id: str
     user_id: str
     key: str | None
-    """Its request's idempotency key."""
+    """The idempotency key of its request."""
     status: str
     version: int
     product_id: int
@@ -36,11 +36,11 @@ class OrderRow:
     unit_price_minor: int
     currency: str
     price_minor: int
-    """Of all units."""
+    """Price of all units."""
     refunded_minor: int = 0
-    """What is back of it."""
+    """The refunded part of the price."""
     refunding_minor: int = 0
-    """What may be back of it besides, or not: refunds that are pending."""
+    """Pending refunds, which may or may not have been made."""
     created_at_s: float
     """Unix time."""
     overdue_s: float = 0.0
@@ -55,7 +55,7 @@ class History:
     orders: list[dict[str, Any]] = field(default_factory=list)
     stocks: list[dict[str, Any]] = field(default_factory=list)
     complete: set[int] = field(default_factory=set)
-    """Products of which every buy is here."""
+    """Products whose every buy is in the history."""
 
 
 _TEXT, _TIME, _OPTIONAL = (str,), (int, float), (str, type(None))
@@ -84,7 +84,7 @@ def read_history(lines: Iterable[str]) -> History:
     """Read a history.
 
     Raises:
-        ValueError: naming the line that is none.
+        ValueError: if a line is not valid; names the line.
     """
     history = History()
     kinds = {"buy": history.buys, "order": history.orders, "stock": history.stocks}

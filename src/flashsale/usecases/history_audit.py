@@ -1,4 +1,4 @@
-"""What clients saw, compared with what became of it."""
+"""The clients' history, compared with the data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ caches an answer for 0.25 s, and a notification of free units ends that within m
 notifications are lost."""
 
 OLD_MIN = 20
-"""So many may be: of a few answers a share says nothing."""
+"""This many old answers are always allowed, because a share of few answers says nothing."""
 
 COMMIT_S = 0.25
 """How long after its event a released unit counts as claimed: the event is written before its COMMIT, whose time is not
@@ -35,7 +35,7 @@ recorded. If units are released and claimed every 20 ms, the events alone would 
 """
 
 CLOCKS_S = 0.05
-"""How much the clients' clock and the database's may differ: they are one machine's, read at different moments."""
+"""How much the clients' clock and the database's may differ on one machine, by the time between their reads."""
 
 
 def check_history(
@@ -49,11 +49,11 @@ def check_history(
     overdue_s: float,
     lease_s: float,
 ) -> list[Checked]:
-    """Check the invariants that only clients can show.
+    """Check the invariants that only the clients' view can show.
 
-    `allotments`: units per product, at first and at most. `changes`: by time, per product, how many units came free
-    (negative: were taken). `stocks`: the live stock now. `events`: status by order and version. An order that is not
-    final may be overdue by `overdue_s` seconds. A lease lives `lease_s` seconds.
+    `allotments`: per product, the first and the highest allotment. `changes`: per product and by time, how many units
+    came free (negative: were taken). `stocks`: the live stock now. `events`: status by order and version. An order that
+    is not final may be overdue by `overdue_s` seconds. A lease lives `lease_s` seconds.
     """
     by_id = {order.order_id: order for order in orders}
     at_first = {product_id: first for product_id, (first, _) in allotments.items()}
@@ -83,11 +83,11 @@ def _result(invariant: str, promise: str, checked: int, bad: list[str]) -> Check
 def _sold_out(
     history: History, allotments: Mapping[int, int], changes: Mapping[int, Sequence[tuple[float, int]]]
 ) -> Checked:
-    """Check each sold-out answer against the units that no order held; requests in progress are no excuse.
+    """Check each sold-out answer against the units that no order held.
 
-    Requests of others excuse nothing: a lease on the last unit may come back. An answer is wrong if at every instant of
-    its time, and LOOKBACK_S before, as many units were free as it asked for. One that is right only by that look back
-    is old; too many of these are wrong too.
+    Leases of other requests do not justify an answer, because a lease on the last unit may come back. An answer is
+    wrong if enough units were free at every instant from LOOKBACK_S before its request until the answer. An answer is
+    old if too few units were free only before its request; too many old answers are wrong too.
     """
     bad: list[str] = []
     checked = old = 0
@@ -112,17 +112,17 @@ class Steps:
     """A quantity that changes at instants."""
 
     def __init__(self, start: float, changes: list[tuple[float, float]]) -> None:
-        """Begin at `start`; each change is an instant and what it adds."""
+        """Begin at `start`; each change is an instant and the difference at that instant."""
         ordered = sorted(changes)
         self._instants = [at_s for at_s, _ in ordered]
         self._values = list(itertools.accumulate((delta for _, delta in ordered), initial=start))
 
     def least(self, since_s: float, until_s: float) -> float:
-        """Return the smallest value within a time."""
+        """Return the smallest value between two instants."""
         return min(self._within(since_s, until_s))
 
     def least_to_the_end(self) -> list[tuple[float, float]]:
-        """Give, for each instant from which on it is another, the smallest value from then to the end."""
+        """Return, for each instant of a change, the smallest value from that instant to the end."""
         least, rising = self._values[-1], []
         for at_s, value in zip(reversed([float("-inf"), *self._instants]), reversed(self._values), strict=True):
             least = min(least, value)

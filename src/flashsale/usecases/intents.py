@@ -1,4 +1,4 @@
-"""Payment intents in Postgres, what their use cases share, and what is counted of them."""
+"""Payment intents in Postgres, the code that their use cases share, and their metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flashsale.domain.payments import Intent, ProviderEvent
 
 RETRY_MAX_S = 3600.0
-"""Longest pause before an intent that is to end is tried again."""
+"""Longest pause between two tries to end an intent."""
 
 INTENTS = Counter(
     "flashsale_intents",
@@ -30,7 +30,7 @@ for _end in ("requested", "confirmed", "voided", "refunded", "refund_failed", "d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingEvent:
-    """A webhook that was not taken yet."""
+    """A webhook that was not handled yet."""
 
     event_id: str
     type: str
@@ -41,39 +41,39 @@ class Intents(Protocol):
     """Payment intents and webhooks in Postgres."""
 
     async def begin(self, order_id: UUID, provider: str, *, due_s: float) -> tuple[KnownIntent, Money] | None:
-        """Return the intent under which the buyer pays, with its amount; None if the order does not wait in time."""
+        """Return the intent under which the buyer pays, with its amount; None unless the order waits for payment."""
         ...
 
     async def open(self, order_id: UUID, number: int, intent: Intent, *, due_s: float) -> KnownIntent | None:
-        """Write what the provider answered; None if another reference was found for the intent first."""
+        """Write the provider's answer; None if another reference was written for the intent first."""
         ...
 
     async def lose(self, order_id: UUID, number: int) -> None:
-        """Give an intent up whose opening had no clear answer."""
+        """Give up an intent if it is unknown whether the provider opened it."""
         ...
 
     async def wait(self, order_id: UUID, number: int, *, longest_s: float, retry_after_s: float) -> None:
-        """Let the wait for the provider, of at most `longest_s` in all, use up nothing of the buyer's time."""
+        """Extend the buyer's time by the wait for the provider, by at most `longest_s` in all."""
         ...
 
     async def merge(self, order_id: UUID, provider: str, intent: Intent, *, due_s: float) -> Merged:
-        """Write what the provider says of an intent, and move its order if that decides something."""
+        """Write the provider's state of an intent, and move the order if that state decides it."""
         ...
 
     async def note(self, order_id: UUID, provider: str, reference: str, *, due_s: float) -> None:
-        """Note an intent that an automatic charge opened and whose outcome is not known."""
+        """Record an intent that an automatic charge opened and whose outcome is unknown."""
         ...
 
     async def held(self, order_id: UUID, number: int) -> DueIntent | None:
-        """Read an intent; None if nothing more can come of it."""
+        """Read an intent; None if it can never again change."""
         ...
 
     async def again(self, order_id: UUID, number: int, *, after_s: float) -> None:
-        """Look at an intent again later."""
+        """Postpone the next look at an intent."""
         ...
 
     async def refused(self, order_id: UUID, number: int, *, after_s: float) -> None:
-        """Note that a person has to give the money of an intent back."""
+        """Record that a person must give the money of an intent back."""
         ...
 
     async def receive(self, provider: str, event: ProviderEvent, *, due_s: float) -> bool:
@@ -81,15 +81,15 @@ class Intents(Protocol):
         ...
 
     async def waiting(self, provider: str, event_id: str) -> Sequence[WaitingEvent]:
-        """Read the webhooks that wait and speak of the same intent as this one; none if it was taken."""
+        """Read the waiting webhooks about the same intent as this one; none if this one was handled."""
         ...
 
     async def taken(self, provider: str, event_ids: Sequence[str]) -> None:
-        """Note that webhooks were taken."""
+        """Record that webhooks were handled."""
         ...
 
     async def events_again(self, provider: str, event_ids: Sequence[str], *, after_s: float) -> None:
-        """Take webhooks again later."""
+        """Postpone the handling of webhooks."""
         ...
 
     async def settled(self, provider: str, reference: str) -> bool:
@@ -97,5 +97,5 @@ class Intents(Protocol):
         ...
 
     async def wake(self, *, intents_max: int, events_max: int, due_s: float) -> tuple[int, int]:
-        """Make jobs for due intents and webhooks; returns how many of each."""
+        """Defer jobs for due intents and webhooks; returns the number of each."""
         ...

@@ -1,4 +1,4 @@
-"""The gateway's ledger, held against orders and their payment attempts (I7)."""
+"""The gateway's ledger, compared with orders and their payment attempts (I7)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 PROMISE = "Captured less refunded money is the price less refunds of a paid order and 0 of any other, captured once."
 
 STATUSES = frozenset({"pending", "captured", "declined", "cancelled"})
-"""What the ledger may say of a key."""
+"""The states of a key in the ledger."""
 
 MAY_BE_CHARGED = frozenset({OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_UNKNOWN})
 """States in which the gateway may hold the money, or not."""
 
 REFUNDABLE = frozenset({OrderStatus.CONFIRMED, OrderStatus.REFUND_PENDING, OrderStatus.REFUNDED})
-"""States in which the gateway holds the price less what is back."""
+"""States in which the gateway holds the price less refunds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +39,19 @@ class Ends:
 
 
 class Books(Protocol):
-    """What the audit reads of Postgres here."""
+    """What this check reads from Postgres."""
 
     async def orders(self) -> Sequence[OrderRow]:
         """Read every order."""
         ...
 
     async def payment_ends(self) -> Ends:
-        """Read what attempts ended with."""
+        """Read the outcomes of attempts."""
         ...
 
 
 async def check_ledger(truth: Books, orders: Sequence[OrderRow], gateway: PaymentGateway | None) -> Checked:
-    """Read the whole ledger and compare it; without a gateway it is not checked."""
+    """Read the whole ledger and compare it with Postgres; without a gateway the check is skipped."""
     if gateway is None:
         return skipped("I7", PROMISE, "no gateway is named")
     try:
@@ -66,13 +66,13 @@ async def check_ledger(truth: Books, orders: Sequence[OrderRow], gateway: Paymen
 
 
 def _unexplained(entries: Sequence[LedgerEntry], orders: Sequence[OrderRow], ends: Ends) -> set[str]:
-    """Return the ids of orders, or else the keys, whose entries Postgres does not explain."""
+    """Return the ids of orders, or else the keys, with entries that Postgres does not explain."""
     by_id = {order.order_id: order for order in orders}
     bad: set[str] = set()
     kept: dict[str, int] = {}
     seen: set[str] = set()
     for entry in entries:
-        # Keys of an order begin with its id.
+        # The keys of an order begin with the order's id.
         order = by_id.get(entry.key.partition(":")[0])
         if order is None or entry.key in seen or not _is_sound(entry, order, ends):
             bad.add(entry.key)

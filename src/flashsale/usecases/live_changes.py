@@ -1,4 +1,4 @@
-"""What the feed tells: changes of orders, products and stocks, and that it is connected again."""
+"""The events of the feed: changes of orders, products and stocks, and a new connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderChanged:
-    """An order moved."""
+    """An order changed its state."""
 
     order_id: UUID
     status: OrderStatus
@@ -40,13 +40,13 @@ Change: TypeAlias = "Connected | OrderChanged | ProductChanged | LiveStock | Rev
 
 
 class LiveFeed(Protocol):
-    """What Postgres notifies, as it comes; never ends, connects again by itself."""
+    """The stream of Postgres' notifications. It never ends, and connects again by itself."""
 
     def changes(self) -> AsyncIterator[Change]:
-        """Return changes; a `Connected` comes first and after every loss of the connection."""
+        """Yield changes; a `Connected` comes first and after every loss of the connection."""
         ...
 
     @property
     def connected(self) -> bool:
-        """Whether the listening connection stands."""
+        """Whether the listening connection is open."""
         ...

@@ -1,4 +1,4 @@
-"""How often a login may be tried: by account and address together, by account, and by address (ADR 25)."""
+"""Limits of failed logins: per pair of account and address, per account, and per address (ADR 25)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ REMEMBERED_MAX = 50_000
 
 
 class Source(NamedTuple):
-    """Who tries: an account, by a digest of the address that was typed, from somewhere."""
+    """The source of a login try: digests of the e-mail address that was typed and of the network address."""
 
     account: str
     origin: str
 
     @classmethod
     def of(cls, account: str, origin: str) -> Source:
-        """Make one; neither an e-mail address nor a network address is kept anywhere."""
+        """Make a source; no part of the system stores the e-mail address or the network address itself."""
         return cls(_digest(account), _digest(origin))
 
 
@@ -34,30 +34,30 @@ class Permit(NamedTuple):
     """Whether a login may be tried now."""
 
     wait_s: float
-    """0: now."""
+    """Seconds until the next try; 0: now."""
     known: bool
     """The account logged in from this origin before."""
     refused_s: float = 0.0
-    """How long anybody else would have to wait, whom this login's exemption does not cover."""
+    """How long a login without this one's exemption would have to wait."""
 
 
 class LoginLimits(Protocol):
-    """Counts tries. A try is counted before the password is compared, so that tries at once are counted too."""
+    """Counts tries. A try is counted before the password is compared, so that concurrent tries are counted too."""
 
     async def begin(self, source: Source, *, exempt: bool) -> Permit:
-        """Count a try of an account from an origin; `exempt`: only these two together are limited."""
+        """Count a try; with `exempt`, only the limit per pair of account and origin applies."""
         ...
 
     async def failed(self, source: Source, *, counted: bool) -> None:
-        """Learn that the password was wrong; `counted`: it counts for the account and the origin alone, too."""
+        """Record a wrong password; with `counted`, the limits per account and per origin count it too."""
         ...
 
     async def passed(self, source: Source) -> None:
-        """Forget the tries: the password was right."""
+        """Delete the count of tries, because the password was right."""
         ...
 
     async def undone(self, source: Source) -> None:
-        """Take a try back: the password was not compared."""
+        """Subtract a try, because the password was not compared."""
         ...
 
 
@@ -76,7 +76,7 @@ class _Count:
 
 @dataclass(slots=True)
 class _Newest(Generic[V]):
-    """A dictionary that forgets what was used longest ago."""
+    """A dictionary of bounded size that drops the least recently used entry."""
 
     most: int
     entries: OrderedDict[object, V] = field(default_factory=OrderedDict)
@@ -158,7 +158,7 @@ class LocalLoginLimits:
 
 
 def backoff_s(settings: LoginSettings, tries: int) -> float:
-    """Return how long the next try must wait after so many of them that were wrong."""
+    """Return how long the next try must wait after this number of wrong passwords."""
     beyond = tries - settings.free_tries
     return 0.0 if beyond < 0 else min(settings.first_wait_s * 2.0 ** min(beyond, 60), settings.longest_wait_s)
 

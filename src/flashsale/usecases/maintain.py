@@ -24,32 +24,32 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ROUNDS_MAX = 100
-"""Most rounds of one run, so that a run ends."""
+"""Maximum number of rounds in one run, so that a run ends."""
 
 ROUND_S = 1.0
 """Maximum duration of a round of the sweep; orders that become due during it are handled in the next one."""
 
 DUE_MAX = 50_000
-"""Most due orders that a round reads: about 0.1 s."""
+"""Maximum number of due orders that a round reads, in about 0.1 s."""
 
 BUSY_MAX = 4
-"""Most products that a round waits for, at the same time."""
+"""Maximum number of products that a round waits for at the same time."""
 
 PATIENCE_S = 0.5
-"""How long it waits for each."""
+"""How long a round waits for each busy product."""
 
 
 class Sweep:
     """Handles due orders: expires unpaid orders, and gives orders without a job a new job.
 
-    Products take turns, so that the backlog of one holds no other up. An order that Postgres refuses is postponed, and
-    a product whose locks are taken is left for last and waited for with others at the same time.
+    Products take turns, so that the backlog of one product does not delay another. An order that Postgres refuses is
+    postponed. Products whose locks are taken come last, and the sweep waits for several of them at the same time.
     """
 
     def __init__(
         self, orders: Orders, return_units: ReturnUnits, postpone: Postpone, *, limit: int, due_s: float
     ) -> None:
-        """Take up to `limit` orders at a time; those woken are due again after `due_s`."""
+        """Take up to `limit` orders at a time; a woken order is due again after `due_s`."""
         self._orders = orders
         self._return_units = return_units
         self._postpone = postpone
@@ -60,7 +60,7 @@ class Sweep:
         """Orders that were refused and have not moved since, when the last sweep ended."""
 
     async def __call__(self) -> None:
-        """Sweep until nothing is due but what others hold; does nothing while a sweep runs in this process."""
+        """Sweep until only orders with taken locks are due; does nothing while a sweep runs in this process."""
         if self._running:
             return
         self._running = True
@@ -73,7 +73,7 @@ class Sweep:
             self._running = False
 
     async def _round(self) -> bool:
-        """Sweep what is due now, for about ROUND_S, product by product in turns; says whether there may be more."""
+        """Sweep the orders that are due now, for about ROUND_S, with the products in turns; True if more may be due."""
         due = _in_turns(await self._orders.due(limit=DUE_MAX))
         ends_s = time.monotonic() + ROUND_S
         busy: set[int] = set()
@@ -82,7 +82,7 @@ class Sweep:
             batch = due[done : done + self._limit]
             done += len(batch)
             busy |= await self._sweep([order_id for order_id, product_id in batch if product_id not in busy])
-        # Chosen at random, so that each gets its turn however many are busy.
+        # Chosen at random, so that each busy product gets its turn.
         chosen = random.sample(sorted(busy), min(len(busy), BUSY_MAX))
         await asyncio.gather(
             *(
@@ -112,7 +112,7 @@ class Sweep:
 
 
 def _in_turns(due: Sequence[tuple[UUID, int]]) -> list[tuple[UUID, int]]:
-    """Order them so that each product's first comes before any product's second."""
+    """Sort orders so that the first order of each product comes before any second order."""
     turns: Counter[int] = Counter()
     numbered = []
     for order_id, product_id in due:

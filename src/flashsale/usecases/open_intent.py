@@ -1,4 +1,4 @@
-"""The buyer asks to pay: open an intent at the payment provider, once, however often the buyer asks."""
+"""A buyer asks to pay: open one intent at the payment provider, however often the buyer asks."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 TRIES = 3
-"""How often one request asks the provider: another one may be opening the same intent."""
+"""How often one request asks the provider; another request may be opening the same intent."""
 
 PAUSE_S = 0.3
 SOON_S = 1.0
-"""A wait up to which the request itself waits."""
+"""Maximum wait within a request; for a longer wait the buyer asks again."""
 
 LEFT_S = 30.0
-"""When a job looks at an intent that is still being opened: this process may have ended."""
+"""Age at which a job looks at an intent that is still being opened, because this process may have ended."""
 
 WAIT_MAX_S = 300.0
 """How long the wait for the provider may prolong the buyer's time."""
 
 
 class OpenIntent:
-    """The use case. The row is committed before the call, and the key of the call is that of the row."""
+    """The use case. The row of the intent is committed before the call, and the call uses the key of the row."""
 
     def __init__(self, intents: Intents, gateway: PaymentGateway, settings: PaymentSettings) -> None:
         """Wire it."""
@@ -47,10 +47,10 @@ class OpenIntent:
         self._settings = settings
 
     async def __call__(self, order_id: UUID) -> KnownIntent | None:
-        """Return what the page needs; None if the order does not wait for its buyer, or the buyer's time is over.
+        """Return what the page needs to pay; None if the order does not wait for its buyer, or the time is over.
 
         Raises:
-            Unavailable: if the provider does not open it now; the buyer asks again, and loses no time by it.
+            Unavailable: if the provider does not open the intent now; the buyer asks again, and loses no time.
         """
         retry_after_s = SOON_S
         for _ in range(TRIES):
@@ -73,14 +73,14 @@ class OpenIntent:
         )
 
     async def _ask(self, order_id: UUID, number: int, amount: Money) -> KnownIntent | float:
-        """Open it. Returns the intent, or after how many seconds to ask again."""
+        """Open the intent at the provider. Returns the intent, or after how many seconds to ask again."""
         settings = self._settings
         answer = await self._gateway.open_intent(
             order_id=order_id, number=number, amount=amount, timeout_s=settings.timeout_s
         )
         if not isinstance(answer, NoAnswer):
             opened = await self._intents.open(order_id, number, answer, due_s=settings.poll_s)
-            # Given up meanwhile by another request, or found under another reference.
+            # Another request gave the intent up meanwhile, or found it under another reference.
             return SOON_S if opened is None or opened.state is KnownState.LOST else opened
         wait_s = answer.retry_after_s or SOON_S
         if answer.kind is NoAnswerKind.UNKNOWN:

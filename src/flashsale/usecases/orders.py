@@ -1,4 +1,4 @@
-"""What a buyer does with an order after its 202: look at it, pay it, cancel it."""
+"""A buyer's use cases for an order after its 202: look at it, pay it, cancel it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LOOKUP_BATCH_MAX = 256
 LOOKUP_QUEUE_MAX = 10_000
 
 PAYING = frozenset({OrderStatus.AWAITING_PAYMENT, OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_UNKNOWN})
-"""States in which a repeated payment request is answered like the first."""
+"""States in which a repeated payment request gets the answer of the first."""
 
 
 class BuyerOrders:
-    """What buyers, and support for them, do with orders; reads of one process share a round trip."""
+    """The use cases of buyers, and of their support; concurrent reads of one process share a round trip."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class BuyerOrders:
         )
 
     async def get(self, order_id: UUID, principal: Principal) -> Order:
-        """Give an order to its owner or an administrator.
+        """Return an order to its owner or an administrator.
 
         Raises:
-            OrderNotFound: for everybody else, whether it exists or not.
-            Unauthenticated: if it is another's, and the token says administrator and has ended.
+            OrderNotFound: for everybody else, whether the order exists or not.
+            Unauthenticated: if the order is another buyer's, and the token of an administrator has ended.
         """
         order = await self._reading.submit(order_id)
         if order is None:
@@ -97,7 +97,7 @@ class BuyerOrders:
         return await self._own(order_id, principal)
 
     async def cancel(self, order_id: UUID, principal: Principal) -> Order:
-        """Give up an order that waits for payment; its units go back.
+        """Cancel an order that waits for payment; its units are released.
 
         Raises:
             OrderNotFound: if it is not the caller's.

@@ -42,8 +42,8 @@ class Payments(Protocol):
 class PaymentGateway(Protocol):
     """The payment provider. It never raises for a failure of the network or the provider: see UNKNOWN, UNSENT, REFUSED.
 
-    Calls may be repeated as often as needed: what a call asks for happens once. What a provider cannot do raises
-    `NotSupported`. `reference` is the provider's id of the order's intent, None if it is not known.
+    Calls may be repeated: the effect of a call happens once. A call that the provider does not offer raises
+    `NotSupported`. `reference` is the provider's id of the order's intent, None if the id is not known.
     """
 
     @property
@@ -54,18 +54,18 @@ class PaymentGateway(Protocol):
     async def charge(
         self, *, order_id: UUID, reference: str | None = None, amount: Money, timeout_s: float, first: bool = False
     ) -> ChargeAnswer:
-        """Make sure that the order's money is taken: open an intent and capture it, or capture the one named.
+        """Make sure that the order's money is taken: open and capture an intent, or capture the named intent.
 
-        `first`: nothing was asked for this order before.
+        `first`: no call was made for this order before.
         """
         ...
 
     async def cancel(
         self, *, order_id: UUID, reference: str | None = None, amount: Money | None = None, timeout_s: float
     ) -> ChargeAnswer:
-        """Make sure that the order is never charged; CAPTURED if it was too late.
+        """Make sure that the order is never charged; CAPTURED if the charge has already happened.
 
-        Without a `reference` the `amount` of the charge tells what may have been asked for.
+        Without a `reference`, the `amount` identifies the charge that may have been asked for.
         """
         ...
 
@@ -94,7 +94,7 @@ class PaymentGateway(Protocol):
         """Check a webhook on the bytes that arrived. Names of `headers` are in lower case.
 
         Raises:
-            WebhookRefused: if it is not signed with our secret, or is too old, or cannot be read.
+            WebhookRefused: if the webhook is not signed with our secret, is too old, or cannot be read.
         """
         ...
 
@@ -102,7 +102,7 @@ class PaymentGateway(Protocol):
         """Read every intent opened since, newest first.
 
         Raises:
-            Unavailable: if the provider is away, or breaks off.
+            Unavailable: if the provider is away, or the list breaks off.
         """
         ...
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class Gate(Protocol):
-    """The admission filter: says no cheaply, and is never the truth."""
+    """The admission filter: it refuses cheaply, and never decides that a unit is sold."""
 
     @property
     def away(self) -> bool:
-        """Whether the gate cannot be reached just now."""
+        """Whether the gate cannot be reached at present."""
         ...
 
     async def admit(self, product: Product, order_id: UUID, request: BuyRequest) -> Admitted:
@@ -36,35 +36,35 @@ class Gate(Protocol):
         ...
 
     def settle(self, product_id: int, order_id: UUID) -> None:
-        """Drop a lease because Postgres decided and keeps the units; rides on the next batch."""
+        """Drop a lease because Postgres decided and keeps the units; sent with the next batch."""
         ...
 
     def drop(self, product_id: int, order_id: UUID, *, visible: int) -> None:
-        """Drop a lease for which Postgres has too few units, and return the few; rides on the next batch."""
+        """Drop a lease for which Postgres has too few units, and return the few; sent with the next batch."""
         ...
 
     def give_back(self, product_id: int, order_id: UUID, *, held: int = 0) -> None:
-        """Return the units of a lease whose proposal is void; `held`: units of the buyer that the gate must know of."""
+        """Return the units of a lease whose proposal is void; `held`: units that the buyer's orders hold."""
         ...
 
     async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
-        """Install epoch and stock and drop everything older. False if the gate has a newer epoch."""
+        """Write epoch and stock, and drop everything older. False if the gate has a newer epoch."""
         ...
 
     async def state(self, product_id: int, epoch: int) -> GateState:
-        """Read what the gate holds, compared with Postgres' epoch."""
+        """Read the state of a product's gate under Postgres' epoch."""
         ...
 
     async def states(self, epochs: Mapping[int, int]) -> dict[int, GateState]:
-        """Read what the gate holds for several products, compared with their epochs, in few round trips."""
+        """Read the state of several products under their epochs, in few round trips."""
         ...
 
     async def overdue_leases(self, product_id: int, *, limit: int) -> Sequence[Lease]:
-        """Give leases past their deadline by the gate's own clock."""
+        """Return leases past their deadline on the gate's own clock."""
         ...
 
     async def return_units(self, product_id: int, returns: Sequence[GateReturn]) -> bool:
-        """Count released units, all of one epoch, as free again: each order once. False: the gate has another epoch."""
+        """Count released units of one epoch as free again, for each order once. False: the gate has another epoch."""
         ...
 
 
@@ -72,7 +72,7 @@ class Gate(Protocol):
 
 
 class Seen(NamedTuple):
-    """What stood at one instant."""
+    """A request's previous verdict and the free units, at one instant."""
 
     free: int
     """Free units of the product."""
@@ -85,7 +85,7 @@ class CommitUnknown(Exception):
 
 
 class PoisonBatch(Exception):
-    """Postgres will refuse this batch however often it is sent; nothing was changed."""
+    """Postgres refuses this batch permanently; nothing was changed."""
 
     def __init__(self, problem: str, *, unknown_user: bool) -> None:
         """Set the text of the database's error; `unknown_user`: a proposal's user does not exist."""
@@ -94,22 +94,22 @@ class PoisonBatch(Exception):
 
 
 class Acceptance(Protocol):
-    """The accept transaction and what belongs to it."""
+    """The accept transaction and the statements that belong to it."""
 
     async def accept(self, proposals: Sequence[Proposal]) -> Sequence[Verdict]:
         """Make orders of a batch in one transaction; one verdict per proposal, in order.
 
         Raises:
-            CommitUnknown: if nobody can tell whether it was committed.
-            PoisonBatch: if it can never be committed; part of it may.
-            Unavailable: if it certainly was not.
+            CommitUnknown: if it is unknown whether the transaction committed.
+            PoisonBatch: if this batch can never be committed; a part of it may be.
+            Unavailable: if the transaction certainly did not commit.
         """
         ...
 
     async def void(self, order_ids: Sequence[UUID], *, patience_s: float | None = None) -> dict[UUID, bool]:
-        """Give proposals up; True for each that is void now, False for each that is an order.
+        """Void proposals: True for each that is void now, False for each that is an order.
 
-        Ids whose insert is in flight for longer than `patience_s` (None: as long as locks are waited for) are left out.
+        The result omits ids whose insert is still in flight after `patience_s` (None: the lock time-out).
         """
         ...
 
@@ -118,11 +118,11 @@ class Acceptance(Protocol):
         ...
 
     async def free(self, product_ids: Sequence[int]) -> Sequence[int]:
-        """Read the free units of products; those of claims that are not committed are among them."""
+        """Read the free units of products, including units of claims that are not committed."""
         ...
 
     async def held(self, buyers: Sequence[tuple[int, UUID]]) -> Sequence[int]:
-        """Read how many units of (product, user) count for the user's limit."""
+        """Read how many units of each (product, user) count for the user's limit."""
         ...
 
     async def limit_ids(self, user_ids: Sequence[UUID]) -> dict[UUID, UUID]:
@@ -155,7 +155,7 @@ class Orders(Protocol):
     async def process(self, order_ids: Sequence[UUID], *, payment_due_s: float) -> dict[UUID, OrderStatus]:
         """Move queued orders to awaiting payment and defer their payment jobs.
 
-        Gives those looked at; one that is still queued does not own its units and must end as failed.
+        Returns these orders. One that is still queued does not own its units and must end as failed.
         """
         ...
 
@@ -168,19 +168,19 @@ class Orders(Protocol):
         ...
 
     async def due(self, *, limit: int) -> Sequence[tuple[UUID, int]]:
-        """Read the orders that are due, those that were due first, with their products; none that is postponed."""
+        """Read due orders with their products, the earliest due time first; postponed orders are left out."""
         ...
 
     async def sweep(self, order_ids: Sequence[UUID], *, due_s: float, patience_s: float | None) -> Swept:
-        """Wake due orders; waits for locks only with a patience, which is meant for orders of one product."""
+        """Wake due orders. Waits for locks only if `patience_s` is given, which is meant for orders of one product."""
         ...
 
     async def postpone(self, order_id: UUID, *, job: str, problem: str, pause_s: float, pause_max_s: float) -> int:
-        """Put an order off that Postgres refused to move; returns how often it was refused in its state."""
+        """Postpone an order that Postgres refused to move; returns how often it was refused in its state."""
         ...
 
     async def count_postponed(self) -> int:
-        """Count the orders that were refused and have not moved since."""
+        """Count refused orders that have not moved since."""
         ...
 
     async def admin_list(
@@ -192,7 +192,7 @@ class Orders(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveEpoch:
-    """What Postgres counts of a product, and under which epoch; two that are equal tell of no change in between."""
+    """Postgres' count of a product's units, and its epoch; two equal values mean no change in between."""
 
     product_id: int
     epoch: int
@@ -208,23 +208,23 @@ class GateBooks(Protocol):
         ...
 
     async def begin_load(self, product_id: int, *, seen_epoch: int) -> tuple[int, int] | None:
-        """Raise the epoch and read the free count; None if the epoch is another by now."""
+        """Raise the epoch and read the free count; None if another process raised the epoch first."""
         ...
 
     async def epoch_and_free(self, product_id: int) -> tuple[int, LiveStock] | None:
-        """Read the epoch and the live stock, now."""
+        """Read the epoch and the live stock of a product."""
         ...
 
     async def owed(self, product_ids: Sequence[int]) -> dict[int, int]:
-        """Count, per product, free units without those whose return is on its way."""
+        """Count the free units of each product, without units whose return the gate has not counted."""
         ...
 
     async def returns(self, *, limit: int, each: int | None = None, but: Collection[int] = ()) -> Sequence[GateReturn]:
-        """Read returns that the gate has not counted: at most `each` per product, none of the products in `but`."""
+        """Read returns that the gate has not counted: at most `each` per product, and none of a product in `but`."""
         ...
 
     async def forget_returns(self, order_ids: Sequence[UUID]) -> None:
-        """Forget returns that the gate has counted."""
+        """Delete returns that the gate has counted."""
         ...
 
 
@@ -244,12 +244,12 @@ class Products(Protocol):
     async def create(self, product: NewProduct, request: AdminRequest | None = None) -> Product:
         """Create a product whose units have no rows yet.
 
-        This and the next three, under the key of a `request`, are carried out once; refusals are not kept.
+        This and the next three methods act once under the key of a `request`. Refusals are not stored.
 
         Raises:
             KeyReused: if the key belongs to another request.
-            OutcomeUnknown: if nobody can tell whether it was created.
-            Unavailable: if it certainly was not.
+            OutcomeUnknown: if it is unknown whether the product was created.
+            Unavailable: if the product certainly was not created.
         """
         ...
 
@@ -264,26 +264,26 @@ class Products(Protocol):
         """Change a product under its exclusive lock; False if there is none.
 
         Raises:
-            StaleChange: if it was changed after each of the instants.
+            StaleChange: if the product was changed after each of the instants.
         """
         ...
 
     async def set_allotment(
         self, product_id: int, allotment: int, request: AdminRequest | None = None
     ) -> tuple[str, int]:
-        """Set how many units exist: `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
+        """Set the allotment. Returns `changed`, `unchanged`, `too_small` or `unknown`, and the claimed units."""
         ...
 
     async def change_allotment(self, product_id: int, by: int, request: AdminRequest | None = None) -> tuple[str, int]:
-        """Add to how many units exist: as `set_allotment`, or `too_large`."""
+        """Add to the allotment; returns like `set_allotment`, or `too_large`."""
         ...
 
     async def open_pools(self, *, ahead: int, limit: int) -> Sequence[int]:
-        """List products that want rows of units made (fewer than `ahead` are left) or deleted, most urgent first."""
+        """List products with fewer than `ahead` unit rows left, or with a surplus, the most urgent first."""
         ...
 
     async def tend_units(self, product_id: int, *, most: int) -> int:
-        """Make up to `most` rows that are missing, or delete as many that are too many: how many were made."""
+        """Insert up to `most` missing unit rows, or delete as many surplus rows. Returns the number inserted."""
         ...
 
     async def waiting_orders(self) -> dict[int, int]:
@@ -292,10 +292,10 @@ class Products(Protocol):
 
 
 class AdminAnswers(Protocol):
-    """Answers to administrators' requests under a key, for a day."""
+    """Answers to administrators' requests, stored under their keys for a day."""
 
     async def kept(self, request: AdminRequest) -> KeptAnswer | None:
-        """Return the answer that is kept; None if none is.
+        """Return the answer that is stored under a key; None if there is none.
 
         Raises:
             KeyReused: if the key belongs to another request.
@@ -303,7 +303,7 @@ class AdminAnswers(Protocol):
         ...
 
     async def keep(self, request: AdminRequest, answer: KeptAnswer) -> KeptAnswer:
-        """Keep an answer unless one is there; returns the one that is."""
+        """Store an answer, unless the key has one; returns the answer that is stored."""
         ...
 
 
@@ -314,12 +314,12 @@ class Users(Protocol):
         """Create an account.
 
         Raises:
-            EmailTaken: if the email is in use, in whatever form.
+            EmailTaken: if the email is in use, in any form.
         """
         ...
 
     async def credentials(self, email: str) -> tuple[User, str | None] | None:
-        """Read an account and its password hash by email, in whatever form (`domain.emails.email_key`)."""
+        """Read an account and its password hash by email, in any form (`domain.emails.email_key`)."""
         ...
 
     async def administrators(self) -> Sequence[str]:
@@ -331,11 +331,11 @@ class Users(Protocol):
         ...
 
     async def set_password(self, user_id: UUID, password_hash: str, *, generation: int | None = None) -> int | None:
-        """Replace an account's password hash, if it is of this generation; returns the new generation, None if not."""
+        """Replace an account's password hash if the account has this generation; returns the new one, None if not."""
         ...
 
     async def set_role(self, user_id: UUID, role: Role) -> None:
-        """Return an account a role."""
+        """Give an account a role."""
         ...
 
     async def generations(self, user_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -343,11 +343,11 @@ class Users(Protocol):
         ...
 
     async def raise_generation(self, user_id: UUID, *, generation: int | None = None) -> int | None:
-        """End the tokens of an account, if it is of this generation; returns the new generation, None if not."""
+        """End the tokens of an account if it has this generation; returns the new generation, None if not."""
         ...
 
     async def create_buyers(self, count: int, *, prefix: str) -> Sequence[UUID]:
-        """Create buyers without a password in bulk; a repetition gives the same ones."""
+        """Create buyers without a password in bulk; a repetition returns the same buyers."""
         ...
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 JOBS_MAX = 16
-"""Most jobs in one transaction; each has the orders of one accept transaction."""
+"""Maximum number of jobs in one transaction; each job has the orders of one accept transaction."""
 
 QUEUE_MAX = 10_000
 
@@ -29,7 +29,7 @@ REFUSALS_MAX = 3
 
 
 class ProcessOrders:
-    """The use case; doing it again changes nothing. Jobs that run at the same time share a transaction."""
+    """The use case. A repetition changes nothing. Concurrent jobs share a transaction."""
 
     def __init__(self, orders: Orders, postpone: Postpone, *, payment_due_s: float) -> None:
         """A payment whose job is lost is due again after `payment_due_s`."""
@@ -41,13 +41,13 @@ class ProcessOrders:
         )
 
     async def __call__(self, order_ids: Sequence[UUID]) -> None:
-        """Move the queued ones of a job on. One that does not own its units, or is refused too often, ends as failed.
+        """Move the queued orders of a job on. An order without its units, or refused too often, ends as failed.
 
         Raises:
-            Unavailable: if Postgres is away; the orders are due again by themselves.
+            Unavailable: if Postgres is away; the sweep wakes the orders again.
         """
         failed = await self._processing.submit(order_ids)
-        # Not in the lane that all jobs share: this waits for locks of the orders' products.
+        # Outside the lane that all jobs share, because this statement waits for locks of the orders' products.
         for order_id in failed:
             await halve([order_id], self._fail, self._not_failed)
 

@@ -1,4 +1,4 @@
-"""Take proposals to Postgres, batch by batch, and tell the gate what became of their leases."""
+"""Send proposals to Postgres in batches, and tell the gate the outcome of their leases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RETRY_PAUSES_S = (0.0, 0.01, 0.05)
-"""Before a proposal is made again because the units it needs are locked by others just now."""
+"""Pauses before a proposal is sent again because other transactions hold the units that it needs."""
 
 BUSY_PAUSE_S, BUSY_PAUSE_MAX_S = 0.01, 0.1
 """First and maximum pause before a proposal for a product that is being changed is sent again."""
@@ -31,7 +31,7 @@ BUSY_PAUSE_S, BUSY_PAUSE_MAX_S = 0.01, 0.1
 _BUSY = Verdict(outcome=AcceptOutcome.BUSY, accepted=None)
 
 _UNDECIDED = frozenset({AcceptOutcome.RETRY, AcceptOutcome.BUSY, AcceptOutcome.KEY_REUSED})
-"""Not known to be void: a reused key may have led to the lease of a request that stands."""
+"""Outcomes after which a proposal is not known to be void: a reused key may have the lease of an accepted request."""
 
 
 class Propose:
@@ -40,7 +40,7 @@ class Propose:
     def __init__(
         self, *, gate: Gate, acceptance: Acceptance, accept: AcceptSettings, lease_s: float, busy_s: float
     ) -> None:
-        """Wire it. A proposal waits up to `busy_s` for a product that is being changed."""
+        """Keep the parts. A proposal waits up to `busy_s` for a product that is being changed."""
         self._gate = gate
         self._acceptance = acceptance
         self._busy_s = busy_s
@@ -55,15 +55,15 @@ class Propose:
         )
 
     async def close(self) -> None:
-        """Finish what is on its way, and give back what it leased."""
+        """Wait for the running proposals, and give their undecided leases back."""
         await self.lanes.drain()
         await self.giving_up.close()
 
     async def __call__(self, queue: Batcher[Proposal, Verdict], proposal: Proposal) -> Verdict:
-        """Return what Postgres made of a proposal; its lease is settled or goes back.
+        """Return Postgres' verdict on a proposal; its lease is settled or given back.
 
         Raises:
-            Unavailable: if nobody could decide in time.
+            Unavailable: if Postgres did not decide in time.
         """
         product_id, order_id = proposal.request.product_id, proposal.order_id
         try:
@@ -82,13 +82,13 @@ class Propose:
         return verdict
 
     def _tell_gate(self, proposal: Proposal, verdict: Verdict) -> None:
-        """Settle a lease, or give it back; only a void proposal's lease may be given back."""
+        """Settle a lease, or give it back; only the lease of a void proposal may be given back."""
         product_id, order_id = proposal.request.product_id, proposal.order_id
         outcome = verdict.outcome
         if outcome is AcceptOutcome.ACCEPTED:
             self._gate.settle(product_id, order_id)
         elif outcome is AcceptOutcome.SOLD_OUT:
-            # Sold out although leased: the gate counted too many, so only what Postgres sees is given back.
+            # A leased request found too few units, so the gate counted too many: give back only what Postgres has free.
             self._gate.drop(product_id, order_id, visible=verdict.visible)
         elif outcome is AcceptOutcome.LIMIT_REACHED:
             self._gate.give_back(product_id, order_id, held=verdict.held)
@@ -103,14 +103,14 @@ class Propose:
             self._gate.give_back(product_id, order_id)
 
     async def _accept(self, proposals: list[Proposal]) -> Sequence[Verdict]:
-        # Sorted as the function asks: locks are taken in (user, key) order in every process.
+        # The SQL function requires this order: every process takes locks in the order of (user, key).
         places = sorted(range(len(proposals)), key=lambda i: _lock_order(proposals[i]))
         answers = [_BUSY] * len(proposals)
         pause_s, until_s = BUSY_PAUSE_S, time.monotonic() + self._busy_s
         while True:
             async with self._transactions:
                 now_s = time.monotonic()
-                # A lease that is as old as this may have been given up when its order is made.
+                # A lease of this age may be given back before its order is made.
                 places = [place for place in places if proposals[place].send_by_s > now_s]
                 if not places:
                     return answers
@@ -140,21 +140,21 @@ class Propose:
         try:
             return await self._accept_sorted(proposals)
         except Unavailable:
-            # The other half may stand: this one is proposed again, under the same ids.
+            # The other half may be committed: propose this half again, under the same ids.
             return [Verdict(outcome=AcceptOutcome.RETRY, accepted=None)] * len(proposals)
 
     async def _void_poison(self, proposal: Proposal, *, unknown_user: bool) -> Verdict:
         voids = await self._acceptance.void([proposal.order_id])
         if not voids.get(proposal.order_id):
-            # Another process takes it to Postgres, or has.
+            # Another process sends this proposal to Postgres, or has done so.
             return _BUSY
         outcome = AcceptOutcome.UNKNOWN_USER if unknown_user else AcceptOutcome.VOIDED
         return Verdict(outcome=outcome, accepted=None)
 
     async def _resolve_unknown(self, proposals: list[Proposal]) -> list[Verdict]:
-        """Find out whether a lost COMMIT happened: void every id, which waits for it, and see which stand.
+        """Find out whether an unanswered COMMIT happened: void every id, which waits for it, and see which are orders.
 
-        What is in flight even then is proposed again, under the same id.
+        An id that is still in flight is proposed again, under the same id.
 
         Raises:
             Unavailable: if Postgres stays away; leases then pass their deadlines and are reconciled.
@@ -175,7 +175,7 @@ class Propose:
 
 def _rivals(proposal: Proposal) -> Sequence[Hashable]:
     request = proposal.request
-    # By number: ids themselves are hashed, and compared below, in Python.
+    # Integers, because hashing and comparing UUID objects runs in Python.
     user = request.user_id.int
     of_product = (user, request.product_id)
     return (of_product,) if request.key is None else (of_product, (user, request.key))

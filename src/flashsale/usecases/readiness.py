@@ -1,6 +1,6 @@
 """Readiness: whether a process can serve, what is wrong if it cannot, and what to do.
 
-Anybody may ask, as often as they like: an answer is kept for a second, and costs the same whatever is on sale.
+Anybody may ask, at any rate: an answer is cached for a second, and its cost does not depend on the products on sale.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READ_S = 2.0
 """Maximum wait for Postgres and the gate. The caller gives up after 3 s and would get no answer."""
 
 STALE_S = 10.0
-"""Values of stock that are older than this, in spite of notifications and polls, are not shown as live."""
+"""Stock values that are older than this, in spite of notifications and polls, do not count as live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,29 +42,29 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What a process is able to do."""
+    """Whether a process can serve, and what is wrong."""
 
     postgres: bool
-    """Whether it answers."""
+    """Whether Postgres answers."""
     listening: bool
     gate: Literal["loaded", "bypass", "empty"]
     """empty: no product is known, so there is nothing to load."""
     problems: Sequence[Problem]
-    """Why nothing can be sold here; empty: ready."""
+    """Why this process cannot sell; empty: ready."""
     notes: Sequence[Problem]
-    """What is slower than it should be, and right."""
+    """Parts that work correctly but more slowly than they should."""
 
 
 class Truth(Protocol):
-    """What is asked of Postgres."""
+    """The questions to Postgres."""
 
     async def problem(self) -> tuple[bool, Problem | None]:
-        """Say whether it answers, and what keeps it from taking orders: another schema, no writes, no room."""
+        """Say whether Postgres answers, and why it cannot take orders: another schema, no writes, no room."""
         ...
 
 
 class GateLook(Protocol):
-    """What is asked of the gate."""
+    """The questions to the gate."""
 
     async def unloaded(self, products: Sequence[Product]) -> Sequence[int]:
         """Return the products for which the gate is not loaded: all products if it is down."""
@@ -90,7 +90,7 @@ class Readiness:
             return self._known
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
-        # One that stops asking does not take the answer from the others.
+        # A cancelled caller does not cancel the check for the others.
         return await asyncio.shield(self._reading)
 
     async def _read(self) -> Condition:

@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 OFF_S = 2.0
-"""How long a gate must have counted wrong: changes on their way look the same for a moment."""
+"""How long a gate must count wrong before a reload, because changes in flight look the same for a moment."""
 
 LOOKED_AT_ONCE = 100
-"""Products of one round trip to the gate."""
+"""Number of products in one round trip to the gate."""
 
 LOADINGS_MAX = 16
 """Maximum number of concurrent loads."""
 
 
 class Reconcile:
-    """The use case. Each run looks at the products that may be wrong, and at a few that nothing points to.
+    """The use case. Each run checks the products that may be wrong, and a few of the others in turns.
 
-    A product may be wrong if its stock or epoch changed since the last look, or if that look found leases, or a gate
-    that is off or not loaded. What died before it reached Postgres shows nowhere: for that, idle products take turns.
+    A product may be wrong if its stock or epoch changed since the last check, or if that check found leases, a wrong
+    count or a gate that is not loaded. A request that died before it reached Postgres leaves no such sign, so idle
+    products are checked in turns.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Reconcile:
         idle: int,
         budget_s: float,
     ) -> None:
-        """Take up to `limit` leases of a product at a time, `idle` idle products a run, and about `budget_s`."""
+        """Take up to `limit` leases of a product at a time, `idle` idle products per run, and about `budget_s`."""
         self._books = books
         self._gate = gate
         self._acceptance = acceptance
@@ -67,7 +68,7 @@ class Reconcile:
         self._loadings: set[asyncio.Task[None]] = set()
 
     async def __call__(self) -> None:
-        """Reconcile for a while; does nothing while a run is under way in this process.
+        """Reconcile for about `budget_s`; does nothing while a run is in progress in this process.
 
         Raises:
             Unavailable: if Postgres is away.
@@ -96,7 +97,7 @@ class Reconcile:
     async def _look_in_turns(
         self, products: Sequence[LiveEpoch], at_once: int, ends_s: float, *, enough: bool = False
     ) -> None:
-        """Compare products, the least recent comparison first. `enough`: stop when a part is loaded."""
+        """Compare products, the least recently compared first. `enough`: stop after a part with a load."""
         products = sorted(products, key=lambda one: self._looked_s.get(one.product_id, 0.0))
         for at in range(0, len(products), at_once):
             if time.monotonic() >= ends_s or self._gate.away:
@@ -105,7 +106,7 @@ class Reconcile:
                 return
 
     async def _await_loadings(self, left: int, ends_s: float) -> None:
-        """Wait until at most so many loads run. A load that waits for a lock continues and delays no other."""
+        """Wait until at most `left` loads run. A load that waits for a lock continues and delays no other."""
         while len(self._loadings) > left and (rest_s := ends_s - time.monotonic()) > 0:
             await asyncio.wait(self._loadings, timeout=rest_s, return_when=asyncio.FIRST_COMPLETED)
 
@@ -145,7 +146,7 @@ class Reconcile:
                 try:
                     await self._give_up_overdue(one.product_id)
                 except FlashSaleError as error:
-                    # An accept in flight holds one of them: the other products are judged all the same.
+                    # A running accept holds one of the leases; the other products are still checked.
                     log.warning("leases.not_given_up", product_id=one.product_id, reason=error.detail)
         owed = await self._books.owed([one.product_id for one, _ in unsure])
         after = await self._gate.states({one.product_id: one.epoch for one, _ in unsure})
@@ -154,10 +155,10 @@ class Reconcile:
 
     async def _judge(self, one: LiveEpoch, before: GateState, after: GateState, owed: int) -> None:
         product_id = one.product_id
-        # Looked at from both sides: what was settled since the first look, or came back, is in one of the two.
+        # Two reads of the gate: a unit that was settled or returned between the reads is in one of them.
         low = max(before.counted, after.counted) < owed
-        # Too high, as after accepts that bypassed the gate, heals while buyers press: Postgres refuses, and the lease
-        # is not returned. Only a gate at rest counts: leases that are about to be settled look the same.
+        # A surplus, as after accepts that bypassed the gate, shrinks while buyers buy: Postgres refuses, and the lease
+        # is not returned. It counts only while no lease is open, because leases about to be settled look the same.
         high = not before.leases and not after.leases and min(before.stock, after.stock) > owed
         if after.loaded and (low or high):
             now_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Refunds: asked for here or made at the provider, each written down before and after, and merged in any order."""
+"""Refunds, requested here or made at the provider: recorded before and after the call, merged in any order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 WAKE_MAX = 500
 
 DISPUTED = "disputed"
-"""Why a refund was not made that a dispute blocks."""
+"""The reason of a refund that a dispute blocks."""
 
 
 class Refunds(Protocol):
@@ -49,23 +49,23 @@ class Refunds(Protocol):
         ...
 
     async def begin(self, order_id: UUID, *, due_s: float) -> RefundTry | None:
-        """Open a try of the order's pending refund; None if none is pending."""
+        """Begin a try of the order's pending refund; None if none is pending."""
         ...
 
     async def note(self, order_id: UUID, refund: Refund, *, retry_after_s: float | None = None) -> str:
-        """Merge what the provider says of a refund; see `note_refund_v1` for the answers."""
+        """Merge the provider's state of a refund; see `note_refund_v1` for the results."""
         ...
 
     async def miss(self, one: RefundTry, outcome: str, problem: str, *, retry_after_s: float) -> RefundState | None:
-        """Write that a try brought no refund home: `refused`, `unknown` or `unsent`; returns the refund's state."""
+        """Write why a try made no refund: `refused`, `unknown` or `unsent`; returns the refund's state."""
         ...
 
     async def wake(self, *, limit: int, due_s: float) -> int:
-        """Give due refunds without a job a new one; returns how many got one."""
+        """Defer new jobs for due refunds without a job; returns the number of jobs."""
         ...
 
     async def note_dispute(self, order_id: UUID, *, disputed: bool) -> bool:
-        """Write whether the order's charge is disputed; False if that is known."""
+        """Write whether the order's charge is disputed; False if that was written before."""
         ...
 
 
@@ -88,7 +88,7 @@ class RequestRefund:
         requested_by: UUID,
         request: AdminRequest | None = None,
     ) -> OrderRefund:
-        """Ask for a refund of `amount`, or of all that is left; the payment workers make it.
+        """Request a refund of `amount`, or of the rest of the price; the payment workers make it.
 
         Raises:
             OrderNotFound: if there is no such order.
@@ -96,7 +96,7 @@ class RequestRefund:
             StateForbids: if the order is not paid, or the money is back already.
             RefundUnderWay: if another refund of the order has not ended.
             OrderDisputed: if the buyer disputes the charge.
-            RefundTooLarge: if more would be given back than was paid.
+            RefundTooLarge: if the refunds would exceed the payment.
             KeyReused: if the key belongs to another request.
         """
         if "\x00" in reason or not reason.strip():
@@ -129,7 +129,7 @@ class RequestRefund:
 
 
 class MakeRefund:
-    """The refund job: one try at the provider for the pending refund of an order; and what others tell of refunds."""
+    """The refund job: one try at the provider for an order's pending refund. Also records refunds made elsewhere."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class MakeRefund:
         """Make the order's pending refund, if there is one.
 
         Raises:
-            Unavailable: if Postgres is away; the refund is due again by itself, under the same key.
+            Unavailable: if Postgres is away; the refund gets a new job, under the same key.
         """
         one = await self._refunds.begin(order_id, due_s=self._due_s)
         if one is None:
@@ -172,12 +172,12 @@ class MakeRefund:
             log.warning("refund.not_answered", kind=answer.kind, reason=answer.reason, **where)
 
     async def note(self, order_id: UUID, seen: Sequence[Refund]) -> None:
-        """Merge what the provider says of an order's refunds: repeated, late and in any order, it comes to the same."""
+        """Merge the provider's states of an order's refunds; repetition, delay and order do not change the result."""
         for refund in seen:
             await self._note(order_id, refund)
 
     async def note_intent(self, order_id: UUID, intent: Intent) -> None:
-        """Merge what the provider says of an intent: a dispute, and refunds that this program may not know of.
+        """Merge the provider's state of an intent: a dispute, and refunds that this system may not know.
 
         Raises:
             Unavailable: if the refunds cannot be read now; the caller tries again.
@@ -194,7 +194,7 @@ class MakeRefund:
             await self.note(order_id, seen)
 
     async def wake(self) -> None:
-        """Give pending refunds whose job is lost a new one."""
+        """Defer new jobs for pending refunds whose job is lost."""
         woken = await self._refunds.wake(limit=WAKE_MAX, due_s=self._due_s)
         if woken:
             log.info("refunds.woken", refunds=woken)
@@ -202,7 +202,7 @@ class MakeRefund:
     async def _ask(self, one: RefundTry) -> Refund | NoAnswer:
         timeout_s = self._settings.timeout_s
         if not one.sent:
-            # A refund that may have been made is asked for under its key: the provider alone knows.
+            # Look only before the first call. A refund that may have been made is repeated under its key instead.
             try:
                 intent = await self._gateway.look_up(
                     order_id=one.order_id, reference=one.reference, timeout_s=timeout_s
@@ -226,7 +226,7 @@ class MakeRefund:
         elif result == "known":
             log.debug("refund.known", **where)
         elif result == "unpaid":
-            # Money that came after the order's end: its own statements give it back.
+            # Money that came after the order's end; `SettleIntent` gives it back.
             log.info("refund.of_ended_order", **where)
         else:
             log.error("refund.not_explained", result=result, **where)

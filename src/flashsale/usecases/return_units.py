@@ -30,7 +30,7 @@ PAUSE_S = 0.1
 
 
 class ReturnUnits:
-    """The use case. The rows are the truth: the first process takes them to the gate, and the gate counts each once."""
+    """The use case. Any process may send the rows in `gate_returns` to the gate, which counts each once."""
 
     def __init__(self, books: GateBooks, gate: Gate, *, limit: int) -> None:
         """Take up to `limit` returns at a time."""
@@ -42,7 +42,7 @@ class ReturnUnits:
         self._next_s = 0.0
 
     async def __call__(self) -> None:
-        """Carry over what there is, product by product. Those of a gate that is not loaded stay: a loading counts them.
+        """Send all returns to the gate. Returns of a product whose gate is not loaded stay, because a load counts them.
 
         Raises:
             Unavailable: if Postgres is away.
@@ -68,18 +68,18 @@ class ReturnUnits:
                 log.info("units.returned", orders=len(done))
             met = {row.order_id for row in rows}
             if met <= seen or self._gate.away:
-                # Nothing more, or only what another carrier is forgetting just now.
+                # No returns are left, or only returns that another process is deleting.
                 return
             seen |= met
 
     def soon(self) -> None:
-        """Start it in the background; calls that arrive during a run share the next run."""
+        """Start a run in the background; calls that arrive during a run share the next run."""
         self._again = True
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Finish what runs in the background."""
+        """Wait for the run in the background."""
         if self._running is not None:
             await asyncio.gather(self._running, return_exceptions=True)
 
@@ -93,5 +93,5 @@ class ReturnUnits:
             try:
                 await self()
             except FlashSaleError as error:
-                # The maintenance worker does it later.
+                # The maintenance worker sends the returns later.
                 log.info("units.not_returned", reason=error.detail)

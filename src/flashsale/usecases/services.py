@@ -1,4 +1,4 @@
-"""Everything that an API process serves from: the use cases and ports, wired by the composition root."""
+"""The use cases and ports of an API process; the composition root wires them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Database(Protocol):
-    """What metrics ask of the database."""
+    """The part of the database that metrics read."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -37,7 +37,7 @@ class Database(Protocol):
 
 
 class CountingGate(Gate, Protocol):
-    """A gate that counts what it answers."""
+    """A gate that counts its answers."""
 
     answers: Counter[str]
 
@@ -49,7 +49,7 @@ class CountingGate(Gate, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything that an API process serves from."""
+    """The use cases and ports of an API process."""
 
     settings: Settings
     database: Database

@@ -1,4 +1,4 @@
-"""What ends tokens before they expire: a sign-out, a new password, another role; and who is an administrator now."""
+"""The end of tokens before they expire (sign-out, new password, other role), and the check for administrators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class Sessions:
-    """The use cases. What they raise is known in this process at once, in the others within `live.poll_s`."""
+    """The use cases. This process knows a raised generation at once, the others within `live.poll_s`."""
 
     def __init__(self, users: Users, accounts: Accounts, revocations: Revocations) -> None:
         """Wire it."""
@@ -31,13 +31,13 @@ class Sessions:
         self._revocations = revocations
 
     async def require_admin(self, principal: Principal) -> None:
-        """Make sure that a token's bearer is an administrator now, whatever the token says.
+        """Make sure that the bearer of a token is an administrator now, regardless of the role in the token.
 
         Raises:
-            Unauthenticated: if the token has ended: another password, a sign-out, no such account any more.
+            Unauthenticated: if the token has ended by a new password, a sign-out or the account's deletion.
             Forbidden: if the account is no administrator's.
         """
-        # A buyer's token costs no look.
+        # A buyer's token needs no look-up.
         if principal.role is Role.ADMIN:
             user = await self._standing(principal)
             if user.role is Role.ADMIN:
@@ -54,27 +54,27 @@ class Sessions:
         self._note(principal.user_id, raised)
 
     async def change_password(self, principal: Principal, *, old: str, new: str) -> User:
-        """Replace a password, and end all tokens; returns the account, for which a new one can be issued.
+        """Replace a password, and end all tokens; returns the account, so that the caller can issue a new token.
 
         Raises:
             Unauthenticated: if this token has ended.
-            InvalidInput: if the old password is wrong, or the new one is none that is taken.
-            TooManyLogins: after too many wrong ones.
+            InvalidInput: if the old password is wrong, or the new one is not valid.
+            TooManyLogins: after too many wrong passwords.
         """
         user = await self._standing(principal)
         try:
-            # Counted and limited as a login of this session is.
+            # Counted and limited like a login of this session.
             await self._accounts.log_in(email=user.email, password=old, address="", session=user.user_id)
         except BadCredentials:
             raise InvalidInput(field="oldPassword", problem="is wrong") from None
         return await self._replace(user, new, field="newPassword")
 
     async def reset_password(self, principal: Principal, *, password: str) -> None:
-        """Set a password by a reset token, which ends with it, as every other token of the account.
+        """Set a password by a reset token, which ends this and every other token of the account.
 
         Raises:
             Unauthenticated: if the token was used, or the account's password changed since it was issued.
-            InvalidInput: if the password is none that is taken.
+            InvalidInput: if the password is not valid.
         """
         user = await self._standing(principal)
         await self._replace(user, password, field="password")

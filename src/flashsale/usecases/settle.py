@@ -1,4 +1,4 @@
-"""Settlement: our orders against the provider's list of payments, each difference with its cause."""
+"""Settlement: compares our orders with the provider's list of payments, and names the cause of each difference."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Cause(enum.StrEnum):
 
 
 class SettledOrder(NamedTuple):
-    """An order, as far as money goes."""
+    """An order's amounts and state."""
 
     order_id: UUID
     status: OrderStatus
@@ -57,12 +57,12 @@ class SettledOrder(NamedTuple):
     currency: str
     refunded_minor: int
     refunding_minor: int
-    """What may be back besides."""
+    """The amount of pending refunds."""
     moved_at: datetime
 
 
 class Paid(NamedTuple):
-    """What the provider took for an order, and gave back, over all of its payments."""
+    """What the provider captured and refunded for an order, over all of its payments."""
 
     captured_minor: int
     refunded_minor: int
@@ -71,12 +71,12 @@ class Paid(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """An order and the provider's list that differ; amounts in the currency's minor unit."""
+    """A difference between an order and the provider's list."""
 
     order_id: str
     cause: Cause
     status: str
-    """Of the order; empty if there is none."""
+    """The order's state; empty if there is no such order."""
     currency: str
     expected: str
     """What the provider should hold, as a decimal number."""
@@ -85,30 +85,30 @@ class Difference:
 
 
 class SettledOrders(Protocol):
-    """What the settlement reads of Postgres."""
+    """What the settlement reads from Postgres."""
 
     async def page(self, after: UUID, limit: int) -> Sequence[SettledOrder]:
-        """Read orders in the order of their ids, from after one."""
+        """Read the orders after an id, by ascending id."""
         ...
 
 
 class Settle:
-    """The use case: reads the provider's list into a file, then the orders in its order; needs constant memory."""
+    """The use case. It reads the provider's list into a file, then the orders by id, so it needs constant memory."""
 
     def __init__(self, orders: SettledOrders, gateway: PaymentGateway) -> None:
-        """Compare these."""
+        """Keep the two sources."""
         self._orders = orders
         self._gateway = gateway
 
     async def __call__(self, *, since: datetime, now: datetime) -> AsyncIterator[Difference]:
-        """Compare orders made since; what moved after `now`, while the list was read, is left for the next time.
+        """Compare the orders made since `since`. Orders that moved after `now`, during the read, wait for the next run.
 
         Raises:
             NotSupported: if the provider has no list.
             Unavailable: if the provider or Postgres is away.
         """
         first = UUID(int=max(int(since.timestamp() * 1000), 0) << 80)
-        # An unnamed database of SQLite's is a file that is gone when it is closed; a small part of it is in memory.
+        # An unnamed SQLite database is a temporary file, of which only a small part is in memory.
         with contextlib.closing(sqlite3.connect("", isolation_level=None)) as book:
             book.execute(
                 "CREATE TABLE paid (order_id TEXT, currency TEXT, captured INTEGER, refunded INTEGER, "
@@ -147,7 +147,7 @@ class Settle:
         )
         book.execute("BEGIN")
         async for order_id, one in self._taken(since):
-            # An order of before the time, whose id tells its time, is another settlement's.
+            # An order from before `since`, by the time in its id, belongs to an earlier settlement.
             if one.captured_minor and not (_is_id(order_id) and order_id < str(first)):
                 book.execute(statement, (order_id, one.currency, one.captured_minor, one.refunded_minor))
         book.execute("COMMIT")
@@ -190,7 +190,7 @@ def _unknown(order_id: str, paid: Paid) -> Difference:
 
 
 def compare(order: SettledOrder, paid: Paid) -> Difference | None:
-    """Return what differs between an order and what the provider took for it; None if nothing does."""
+    """Compare an order with its payments at the provider; None if there is no difference."""
     held = paid.captured_minor - paid.refunded_minor
     expected = order.price_minor - order.refunded_minor if order.status in PAID else 0
     cause = _cause(order, paid, held)

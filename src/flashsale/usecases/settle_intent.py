@@ -1,4 +1,4 @@
-"""Look at what a payment provider holds for an order: take it over in time, else cancel it, or give it back once."""
+"""Settle the intent that a payment provider holds for an order: capture it in time, else cancel or refund it once."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STEPS_MAX = 4
-"""Most steps of one run: found by its key, looked at, cancelled, given back."""
+"""Maximum number of steps in one run: found by its key, looked at, cancelled, refunded."""
 
 
 class SettleIntent:
-    """The use case: one call after the other, until nothing more can come of the intent, or it has to wait.
+    """The use case: one call after another, until the intent can change no more or has to wait.
 
-    An order that ended stays as it ended. Its units may be another buyer's by now, so money that comes later is
-    cancelled or given back (ADR 30).
+    An order that ended stays in its state. Its units may belong to another buyer by now, so money that comes later is
+    cancelled or refunded (ADR 30).
     """
 
     def __init__(self, intents: Intents, gateway: PaymentGateway, settings: PaymentSettings) -> None:
@@ -41,10 +41,10 @@ class SettleIntent:
         self._settings = settings
 
     async def __call__(self, order_id: UUID, number: int) -> None:
-        """Do what is to be done now.
+        """Take the steps that are possible now.
 
         Raises:
-            Unavailable: if Postgres is away; the intent is due again by itself.
+            Unavailable: if Postgres is away; the intent gets a new job later.
         """
         for _ in range(STEPS_MAX):
             due = await self._intents.held(order_id, number)
@@ -52,7 +52,7 @@ class SettleIntent:
                 return
 
     async def merge(self, order_id: UUID, intent: Intent, *, due_s: float) -> Merged:
-        """Write what the provider says, and tell a person what it cannot be trusted with."""
+        """Write the provider's state, and log what a person must look at."""
         merged = await self._intents.merge(order_id, self._gateway.name, intent, due_s=due_s)
         more = {"order_id": str(order_id), "reference": intent.reference, "status": merged.status}
         if merged.effect is Effect.DIFFERS:
@@ -64,11 +64,11 @@ class SettleIntent:
         return merged
 
     async def _step(self, order_id: UUID, due: DueIntent) -> bool:
-        """Do one thing; says whether to look again at once."""
+        """Take one step; True if the next step can follow at once."""
         if due.reference is None:
             if due.unwanted:
                 return await self._find(order_id, due)
-            # The buyer's next request opens it.
+            # The buyer's next request opens the intent.
             await self._again(order_id, due)
             return False
         if not due.unwanted or due.state is KnownState.CAPTURED:
@@ -86,7 +86,7 @@ class SettleIntent:
         return await self._cancel(order_id, due, due.reference)
 
     async def _find(self, order_id: UUID, due: DueIntent) -> bool:
-        """Ask again under the key of an intent that nobody was told of, to learn what to cancel."""
+        """Repeat the opening under the same key, if its answer was lost, to learn the reference to cancel."""
         answer = await self._gateway.open_intent(
             order_id=order_id, number=due.number, amount=due.amount, timeout_s=self._settings.timeout_s
         )
@@ -139,7 +139,7 @@ class SettleIntent:
 
 
 def _as_intent(order_id: UUID, due: DueIntent, reference: str, state: IntentState) -> Intent:
-    """Say of an intent what a call about it answered."""
+    """Convert the answer of a call to the state of the intent."""
     return Intent(
         reference=reference,
         order_id=order_id,

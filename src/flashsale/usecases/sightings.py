@@ -64,7 +64,7 @@ def _is_order_of(buy: Buy, order: OrderRow) -> bool:
 
 
 def _answer(order: OrderRow) -> dict[str, object]:
-    """Return what a 202 says of the product, as clients note it."""
+    """Return the product fields of a 202, in the form of the history."""
     return {
         "product": order.product_id,
         "name": order.product_name,
@@ -75,7 +75,7 @@ def _answer(order: OrderRow) -> dict[str, object]:
 
 
 def _request(number: int, buy: Buy) -> tuple[Any, ...]:
-    """Return what tries of one request share; without a key each line is a separate request."""
+    """Return the identity that all tries of one request share; without a key, each line is a separate request."""
     return (buy["user"], buy["key"]) if buy["key"] is not None else (number,)
 
 
@@ -139,7 +139,7 @@ def versions(history: History) -> Checked:
 
 
 def states(history: History, events: Mapping[tuple[str, int], str]) -> Checked:
-    """Check that readers of orders saw what these were in that version; those of an earlier time line are not known."""
+    """Check that each status that readers saw is the order's in that version; earlier time lines are not checked."""
     first: dict[str, int] = {}
     for order_id, version in events:
         first[order_id] = min(version, first.get(order_id, version))
@@ -155,7 +155,7 @@ def states(history: History, events: Mapping[tuple[str, int], str]) -> Checked:
 
 
 def stocks_agree(history: History, stocks: Mapping[int, LiveStock], most: Mapping[int, int]) -> Checked:
-    """Check that all readers saw the same stock in one version; `most`: units that products had at most."""
+    """Check that all readers saw the same stock in one version; `most`: the highest allotments."""
     seen: dict[tuple[int, int], int] = {}
     bad = []
     for entry in history.stocks:
@@ -172,7 +172,7 @@ def stocks_agree(history: History, stocks: Mapping[int, LiveStock], most: Mappin
 
 
 def last_stocks(history: History, stocks: Mapping[int, LiveStock]) -> Checked:
-    """Check that the streams that stayed ended at the database's value."""
+    """Check that the streams that stayed to the end ended with the database's value."""
     last = [entry for entry in history.stocks if entry.get("last")]
     bad = [
         str(entry["reader"])
@@ -186,8 +186,9 @@ def last_stocks(history: History, stocks: Mapping[int, LiveStock]) -> Checked:
 def unsold(history: History, free_since: Mapping[int, Sequence[tuple[float, float]]], *, lease_s: float) -> Checked:
     """Check that no buyer was refused a unit that was free then and is free now.
 
-    `free_since`: per product, instants and how many units were free from each of them to the end, rising with time. A
-    lease and its reconciliation take `lease_s`: a request that is sent so long after a unit became free could have it.
+    `free_since`: per product, instants in ascending order, each with the number of units that were free from then to
+    the end. A lease and its reconciliation take `lease_s`, so a request that is sent `lease_s` after a unit became free
+    could have the unit.
     """
     bad = []
     checked = 0

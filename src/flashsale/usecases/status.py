@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from flashsale.usecases.ports import Acceptance, Gate, Products
 
 PRODUCTS_MAX = 20
-"""Products that are shown: the newest."""
+"""Number of products that are shown, the newest first."""
 
 WAITS_S = {OrderStatus.QUEUED: 10.0, OrderStatus.PROCESSING_PAYMENT: 60.0, OrderStatus.PAYMENT_UNKNOWN: 60.0}
-"""An order that is longer in a state than this is a problem."""
+"""An order that stays longer in a state than this is a problem."""
 
 JOB_S = 60.0
 """A job that is older than this is a problem; the alert JobsStuck waits as long."""
@@ -113,7 +113,7 @@ def _product(product: Product, gate: GateFigures, sales: Sequence[Sales]) -> Pro
 
 
 def _problems(products: Sequence[ProductStatus], figures: Figures, pace: Pace) -> Iterator[Problem]:
-    """Say what is wrong, the worst first; docs/how-to/runbook.md has more on each."""
+    """Describe the problems, the worst first; docs/how-to/runbook.md has more on each."""
     yield from _work_problems(figures, pace)
     bypassed = [str(product.product_id) for product in products if not product.gate_loaded]
     if bypassed:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Something that happened."""
+    """One event of a story."""
 
     at: datetime
     kind: str
@@ -28,7 +28,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """An order, whose it is, and what happened to it."""
+    """An order, its buyer, and its events."""
 
     order_id: UUID
     user_id: UUID

@@ -23,19 +23,19 @@ POOLS_MAX = 1000
 
 
 class TendUnits:
-    """Makes and deletes rows of units in chunks, each its own transaction, in turn over the products that want it.
+    """Makes and deletes unit rows in chunks, one transaction each, in turns over the products that need it.
 
-    After each chunk it rests as long as the chunk took, so that a large allotment leaves Postgres to the sales.
+    After each chunk it pauses as long as the chunk took, so that a large allotment leaves Postgres free for the sales.
     """
 
     def __init__(self, products: Products, *, chunk: int, ahead: int) -> None:
-        """Keep `ahead` rows ready behind each last claim."""
+        """Keep `ahead` unclaimed rows per product."""
         self._products = products
         self._chunk = chunk
         self._ahead = ahead
 
     async def __call__(self) -> None:
-        """Go on until no product wants rows made or deleted; one that fails is left to the next run."""
+        """Continue until no product needs rows made or deleted; a product that fails waits for the next run."""
         failed: set[int] = set()
         for _ in range(ROUNDS_MAX):
             open_pools = await self._products.open_pools(ahead=self._ahead, limit=POOLS_MAX)
@@ -47,7 +47,7 @@ class TendUnits:
                 try:
                     made = await self._products.tend_units(product_id, most=self._chunk)
                 except FlashSaleError as error:
-                    # The others must not wait for this one.
+                    # The other products must not wait for this one.
                     log.warning("units.not_tended", product_id=product_id, reason=error.detail)
                     failed.add(product_id)
                 else:

@@ -1,4 +1,4 @@
-"""Keep what is written for each request, order and job from growing for ever."""
+"""Delete old rows, so that tables with a row per request, order or job do not grow for ever."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WEBHOOKS_KEPT_S = 30 * 86_400.0
 """How long a webhook is kept, for people who look into a payment. One that is sent again so late is too old."""
 
 BATCH = 5_000
-"""Most rows that one transaction deletes."""
+"""Maximum number of rows that one transaction deletes."""
 
 CARRIED = 20_000
 """Most orders in one transaction that adds them to the totals."""
@@ -46,27 +46,27 @@ class Upkeep(Protocol):
     """Deletions by age. A call deletes at most `limit` rows and returns their number; concurrent calls are safe."""
 
     async def carry(self, *, settled_s: float, limit: int) -> int:
-        """Carry the totals of final orders forward over orders older than that."""
+        """Add final orders older than `settled_s` to the totals."""
         ...
 
     async def delete_voids(self, *, older_s: float, limit: int) -> int:
-        """Delete void requests with ids older than that."""
+        """Delete void requests with ids older than `older_s`."""
         ...
 
     async def delete_admin_keys(self, *, older_s: float, limit: int) -> int:
-        """Delete administrators' keys, and the answers under them, older than that."""
+        """Delete administrators' keys older than `older_s`, with their answers."""
         ...
 
     async def delete_jobs(self, *, older_s: float, limit: int) -> int:
-        """Delete jobs that ended without success longer ago than that."""
+        """Delete jobs that ended without success more than `older_s` ago."""
         ...
 
     async def delete_webhooks(self, *, older_s: float, limit: int) -> int:
-        """Delete webhooks that were taken and are older than that."""
+        """Delete handled webhooks older than `older_s`."""
         ...
 
     async def delete_messages(self, outcome: str, *, older_s: float, limit: int) -> int:
-        """Delete messages of the outbox that ended so longer ago than that."""
+        """Delete messages of the outbox that ended so more than `older_s` ago."""
         ...
 
     async def delete_orphans(self, *, limit: int) -> int:
@@ -74,7 +74,7 @@ class Upkeep(Protocol):
         ...
 
     async def delete_revocations(self, *, older_s: float, limit: int) -> int:
-        """Delete revocations older than that."""
+        """Delete revocations older than `older_s`."""
         ...
 
 
@@ -87,10 +87,10 @@ class Tidy:
         self._outbox = outbox
 
     async def __call__(self) -> None:
-        """Carry the totals forward and delete what is past its time.
+        """Update the totals and delete rows that have reached their age.
 
         Raises:
-            Unavailable: if Postgres is away; what was done stays done.
+            Unavailable: if Postgres is away; finished steps stay committed.
         """
         upkeep = self._upkeep
         carried = await _until_done(lambda: upkeep.carry(settled_s=SETTLED_S, limit=CARRIED), CARRIED)

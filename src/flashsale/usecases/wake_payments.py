@@ -1,4 +1,4 @@
-"""Make jobs for what is due of the payment provider: intents to look at, cancel or give back, and webhooks to take."""
+"""Defer jobs for due intents (to look at, cancel or refund) and due webhooks of the payment provider."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 JOB_LOST_S = 30.0
-"""When what has a job is due again: the job may be lost."""
+"""When an intent or webhook with a job is due again, because the job may be lost."""
 
 EVENTS_MAX = 100
 
 
 class WakePayments:
-    """The use case. It asks the provider nothing: the jobs run in the payment workers, which have its key."""
+    """The use case. It makes no call to the provider: the jobs run in the payment workers, which have its key."""
 
     def __init__(self, intents: Intents, *, limit: int) -> None:
-        """Make jobs for at most `limit` intents in one run, so that looks leave most of the budget to charges."""
+        """Defer jobs for at most `limit` intents per run, so that look-ups leave most of the call budget to charges."""
         self._intents = intents
         self._limit = limit
 

@@ -1,4 +1,4 @@
-"""Webhooks of the payment provider: written down when they come, taken by a job that asks the provider itself."""
+"""Webhooks of the payment provider: stored on arrival, then handled by a job that asks the provider."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 JOB_LOST_S = 30.0
-"""When the maintenance worker makes a job again for a webhook that was not taken."""
+"""Age at which the maintenance worker defers a new job for a webhook that was not handled."""
 
 OF_PAYMENT = "payment_intent."
-"""Begins the types of webhooks that tell nothing new once the order is paid; others may tell of refunds or disputes."""
+"""Prefix of webhook types without news once the order is paid; other types may concern refunds or disputes."""
 
 WEBHOOKS = Counter(
     "flashsale_webhooks",
@@ -42,18 +42,18 @@ _TEXT = re.compile(r"[!-~]{1,255}")
 
 
 class ReceiveWebhook:
-    """Checks a webhook and writes it down with its job. What it says is not believed: a job asks the provider."""
+    """Checks the signature of a webhook and stores it with its job. The job reads the state from the provider."""
 
     def __init__(self, intents: Intents, gateway: PaymentGateway | None) -> None:
-        """Take webhooks of this provider; None: the provider of this deployment sends none."""
+        """Receive webhooks of this provider; None: the provider of this deployment sends none."""
         self._intents = intents
         self._gateway = gateway
 
     async def __call__(self, provider: str, *, headers: Mapping[str, str], body: bytes) -> bool:
-        """Take a webhook; False if it was received before. It is durable when this returns.
+        """Store a webhook; False if it was received before. The webhook is durable when this returns.
 
         Raises:
-            ProviderNotFound: if it is of another provider.
+            ProviderNotFound: if the webhook is for another provider.
             WebhookRefused: if it is not signed with our secret, is too old, or cannot be read; nothing was stored.
             Unavailable: if Postgres is away; the provider sends it again.
         """
@@ -78,7 +78,7 @@ def _checked(event: ProviderEvent) -> ProviderEvent:
 
 
 class TakeEvent:
-    """Asks the provider about the intent that a webhook speaks of. Webhooks about one intent share the question."""
+    """Asks the provider about the intent of a webhook. Webhooks about one intent share the call."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class TakeEvent:
         settle: SettleIntent,
         hooks: Sequence[Callable[[UUID, Intent], Awaitable[None]]] = (),
     ) -> None:
-        """Wire it; `hooks` hear of each intent of ours that was looked up: order id, and the intent."""
+        """Keep the parts; `hooks` are called with the order id and the intent of each look-up that found an order."""
         self._intents = intents
         self._gateway = gateway
         self._settings = settings
@@ -96,10 +96,10 @@ class TakeEvent:
         self._hooks = hooks
 
     async def __call__(self, provider: str, event_id: str) -> None:
-        """Take a webhook, and what else waits about the same intent; nothing if it was taken.
+        """Handle a webhook with all that wait about the same intent; does nothing if it was handled.
 
         Raises:
-            Unavailable: if Postgres is away; the webhook is due again by itself.
+            Unavailable: if Postgres is away; the webhook gets a new job later.
         """
         if provider != self._gateway.name:
             return

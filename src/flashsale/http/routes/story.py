@@ -58,7 +58,7 @@ STORY = Operation(
     name="getOrderStory",
     summary="Everything that happened to an order",
     description="Return an order with its buyer, its units, each change of its state, each payment attempt, its job "
-    "and the notifications that wait, with times.",
+    "and its waiting messages, with times.",
     tag="administration",
     caller="admin",
     limit="administration",
