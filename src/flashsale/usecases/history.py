@@ -6,7 +6,7 @@ A history is JSON lines. Times are Unix seconds of the machine that sends.
   one request and its answer; `status` 0: no answer came; `body`: SHA-256 of a 202's body; `answer`: the
   product in that body, `{"product","name","price","currency","quantity"}` (missing in histories of older versions).
 - `{"kind":"order","reader","order_id","version","status"}`: a reader saw an order in a version (polling or stream).
-- `{"kind":"stock","reader","product","version","stock","last"}`: a reader saw a stock; `last`: the reader stayed to the end.
+- `{"kind":"stock","reader","product","version","stock","last"}`: a reader saw a stock; `last`: it stayed to the end.
 - `{"kind":"complete","product"}`: nobody else bought this product.
 """
 
