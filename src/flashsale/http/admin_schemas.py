@@ -1,4 +1,4 @@
-"""What administrators send and get over the wire."""
+"""The JSON bodies of requests and answers for administrators."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class NewProductIn(In, kw_only=True):
 
 
 class ProductChangeIn(In):
-    """Changes of a product. A field that is left out stays; null opens a side of the window or lifts the limit."""
+    """Changes of a product. A missing field stays as it is; null removes an end of the window or the limit."""
 
     name: ProductName | msgspec.UnsetType = msgspec.UNSET
     payment_window_s: PaymentWindow | msgspec.UnsetType = msgspec.UNSET
@@ -94,13 +94,13 @@ class StockIn(In):
 
 
 class StockChangeIn(In):
-    """By how much a product's allotment changes."""
+    """A change of a product's allotment by a number of units."""
 
     change: AllotmentChange
 
 
 class RefundIn(In, kw_only=True):
-    """Money to give back."""
+    """A request for a refund."""
 
     amount: Annotated[
         Annotated[str, Meta(extra_json_schema=PRICE_SCHEMA)] | None,

@@ -304,7 +304,7 @@ def product_out(product: Product, stock: LiveStock) -> ProductOut:
 
 
 def product_fields(product: Product, stock: LiveStock) -> dict[str, object]:
-    """Return the fields that every view of a product has."""
+    """Return the fields that all answers with a product have."""
     return {
         "id": product.product_id,
         "name": product.name,

@@ -1,7 +1,7 @@
-"""When a payment provider may be asked: its budget of calls per second, and a circuit breaker for when it is away.
+"""When a payment provider may be called: a budget of calls per second, and a circuit breaker while it is away.
 
-The breaker is ours because the ones on PyPI (purgatory, pybreaker, aiobreaker) wrap a call that raises: here an answer
-is a value, a job must learn before it opens an attempt how long to wait, and only one call may try the provider again.
+The breaker is our own. The breakers on PyPI (purgatory, pybreaker, aiobreaker) wrap a call that raises. Here a failure
+is a returned value, a job must know the wait before it opens an attempt, and only one call may test the provider.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 BATCH_MAX = 256
 QUEUE_MAX = 10_000
 PROBE_S = 1.0
-"""How long the others wait while one call tries the provider."""
+"""How long other calls wait while one call tests the provider."""
 
 OPEN = Gauge(
     "flashsale_payment_breaker_open",
@@ -36,7 +36,7 @@ OPEN = Gauge(
 
 
 class Breaker:
-    """Opens after failures in a row; then one call at a time tries the provider, after pauses that double."""
+    """Opens after consecutive failures. Then one call at a time tests the provider, after pauses that double."""
 
     def __init__(
         self, *, failures: int, pause_s: float, pause_max_s: float, clock: Callable[[], float] = time.monotonic
@@ -48,7 +48,7 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._until_s: float | None = None
-        """Open until then; after it one call may try."""
+        """The end of the pause, after which one call may test the provider; None while the breaker is closed."""
         self._trying = False
 
     @property
@@ -57,25 +57,25 @@ class Breaker:
         return self._until_s is not None
 
     def wait_s(self) -> float:
-        """Return how long not to ask; 0 once the pause is over."""
+        """Return how long no call may be made; 0 once the pause is over."""
         return 0.0 if self._until_s is None else max(0.0, self._until_s - self._clock())
 
     def enter(self) -> float:
-        """Begin a call: 0, or how long to wait. While open, each pause that ends lets one call through."""
+        """Begin a call. Returns 0, or how long to wait. While open, one call passes after each pause."""
         wait_s = self.wait_s()
         if self._until_s is not None and not wait_s:
             self._until_s, self._trying = self._clock() + PROBE_S, True
         return wait_s
 
     def answered(self) -> None:
-        """Note that the provider answered."""
+        """Record that the provider answered."""
         if self._until_s is not None:
             log.warning("payment.breaker_closed")
             OPEN.dec()
         self._failures, self._until_s, self._pause_s, self._trying = 0, None, self._first_pause_s, False
 
     def failed(self) -> None:
-        """Note that it did not."""
+        """Record that the provider did not answer."""
         self._failures += 1
         if self._until_s is None:
             if self._failures < self._failures_max:
@@ -83,7 +83,7 @@ class Breaker:
             log.error("payment.breaker_opened", failures=self._failures)
             OPEN.inc()
         elif not self._trying:
-            # A call that was under way when it opened.
+            # This call began before the breaker opened.
             return
         self._trying = False
         self._until_s = self._clock() + self._pause_s
@@ -91,28 +91,28 @@ class Breaker:
 
 
 class Ledger(Protocol):
-    """The instants of all processes, in Postgres."""
+    """The reserved instants of all processes, in Postgres."""
 
     async def take(
         self, provider: str, operation: str, count: int, *, interval_s: float, horizon_s: float
     ) -> tuple[int, float]:
-        """Reserve instants; returns how many, and how long to wait for the first (or the next free) one."""
+        """Reserve instants; returns their number, and the wait for the first (or, if none, for the next free one)."""
         ...
 
     async def hold(self, provider: str, operation: str, pause_s: float) -> None:
-        """Leave no instant of an operation free for a while."""
+        """Reserve every instant of an operation for a while, so that no call is made."""
         ...
 
     async def put_off(self, orders: Sequence[tuple[UUID, float]]) -> None:
-        """Let orders be due after a pause, without an attempt."""
+        """Postpone orders without opening an attempt."""
         ...
 
 
 class Turns:
-    """Asks breaker and budget, for one provider; calls that wait at the same time share a reservation."""
+    """The breaker and the budget of one provider. Concurrent calls share a reservation."""
 
     def __init__(self, provider: str, ledger: Ledger, breaker: Breaker, *, rate_per_s: float, wait_s: float) -> None:
-        """`rate_per_s` calls of each operation, 0: no limit; a call waits `wait_s` for its turn at most."""
+        """Allow `rate_per_s` calls of each operation (0: no limit); a call waits at most `wait_s` for its turn."""
         self._provider = provider
         self._ledger = ledger
         self.breaker = breaker
@@ -125,13 +125,13 @@ class Turns:
         )
 
     def soon(self) -> float:
-        """Return 0 if a payment may begin now, or how long it should be put off, before anything is written of it."""
+        """Return 0 if a payment may begin now, else how long to postpone its order. Call this before any write."""
         now_s = time.monotonic()
         if (wait_s := self.breaker.wait_s()) > 0:
             return wait_s * (1 + random.random() / 2)  # noqa: S311 - spreads them
         if not self._rate_per_s:
             return 0.0
-        # This process may begin as many as the whole budget allows; what is left over queues behind each other.
+        # This process may begin as many payments as the whole budget allows; further payments get successive times.
         self._free_at_s = max(self._free_at_s, now_s)
         if self._free_at_s - now_s <= self._wait_s:
             self._free_at_s += 1 / self._rate_per_s
@@ -140,11 +140,11 @@ class Turns:
         return self._later_at_s - now_s
 
     async def put_off(self, order_id: UUID, pause_s: float) -> None:
-        """Let an order be due after a pause; no attempt is opened."""
+        """Postpone an order without opening an attempt."""
         await self._putting_off.submit((order_id, pause_s))
 
     async def take(self, operation: str) -> float | None:
-        """Wait for a turn to make one call; None: make it now, else it may be asked for again after so many seconds."""
+        """Wait for a turn to make one call. Returns None: make the call now; else the seconds until a new try."""
         if (wait_s := self.breaker.enter()) > 0:
             return wait_s
         if not self._rate_per_s:
@@ -164,7 +164,7 @@ class Turns:
         return None
 
     async def rejected(self, operation: str, pause_s: float) -> None:
-        """Note a 429: nobody makes this call for a while."""
+        """Record a 429: no process makes this call during the pause."""
         if self._rate_per_s:
             try:
                 await self._ledger.hold(self._provider, operation, pause_s)

@@ -26,18 +26,18 @@ class PostgresTurns:
     async def take(
         self, provider: str, operation: str, count: int, *, interval_s: float, horizon_s: float
     ) -> tuple[int, float]:
-        """Reserve instants; returns how many, and how long to wait for the first (or the next free) one."""
+        """Reserve instants; returns their number, and the wait for the first (or, if none, for the next free one)."""
         rows = await self._database.fetch(
             QUERIES["take"], provider, operation, count, timedelta(seconds=interval_s), timedelta(seconds=horizon_s)
         )
         return rows[0]["granted"], rows[0]["wait_s"]
 
     async def hold(self, provider: str, operation: str, pause_s: float) -> None:
-        """Leave no instant of an operation free for a while."""
+        """Reserve every instant of an operation for a while, so that no call is made."""
         await self._database.fetch(QUERIES["hold"], provider, operation, timedelta(seconds=pause_s))
 
     async def put_off(self, orders: Sequence[tuple[UUID, float]]) -> None:
-        """Let orders be due after a pause, without an attempt."""
+        """Postpone orders without opening an attempt."""
         await self._database.fetch(
             QUERIES["put_off"],
             [order_id for order_id, _ in orders],
