@@ -38,7 +38,7 @@ BUY = "/api/order/buy-flash"
 ACCEPT, PROCESS, BEGIN, FINISH = (
     b"accept_orders_v3(",
     b"process_orders_v2(",
-    b"begin_payments_v3(",
+    b"begin_payments_v4(",
     b"finish_payments_v2(",
 )
 END_JOBS = b"DELETE FROM procrastinate_jobs"

@@ -175,10 +175,6 @@ async def test_without_redis_postgres_alone_decides(postgres_url):
         users = await add_buyers(services, 25)
         results = await asyncio.gather(*(services.buy(ask(product, user)) for user in users), return_exceptions=True)
         assert sum(not isinstance(result, Exception) for result in results) == 10
-        results = await asyncio.gather(
-            *(services.buy(ask(product, users[0])) for _ in range(9)), return_exceptions=True
-        )
-        assert any(isinstance(result, RateLimited) for result in results), "each process still limits the rate"
         await assert_invariants(services.database)
 
 

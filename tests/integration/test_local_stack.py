@@ -90,7 +90,7 @@ async def get(url):
 async def test_everything_runs_inside_and_nothing_after(tmp_path):
     async with make_stack(tmp_path, api=2, payments=2) as stack:
         counts = {role: len(children) for role, children in stack.children.items()}
-        assert counts == {"simulator": 1, "api": 2, "orders": 1, "payments": 2, "maintenance": 1}
+        assert counts == {"simulator": 1, "mailbox": 0, "api": 2, "orders": 1, "payments": 2, "maintenance": 1}
         assert [child.name for child in stack.children["api"]] == ["api 1", "api 2"]
         pids = all_pids(stack)
         assert int(await get(stack.base_url)) in [child.pid for child in stack.children["api"]]
