@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable, Coroutine
 
+    from asyncpg.pool import PoolConnectionProxy
     from litestar.types import Receive, Scope, Send
 
 SCHEMA = (Path(__file__).parent / "schema.sql").read_text()
@@ -172,11 +173,14 @@ class Shop(ABC):
         )
         return done == "UPDATE 1"
 
-    async def known(self, user_id: str, key: str | None) -> uuid.UUID | None:
+    async def known(
+        self, user_id: str, key: str | None, connection: PoolConnectionProxy[asyncpg.Record] | None = None
+    ) -> uuid.UUID | None:
         """Return the order that an idempotency key has already made."""
         if key is None:
             return None
-        found = await self.pool.fetchval("SELECT order_id FROM orders WHERE user_id = $1 AND key = $2", user_id, key)
+        statement = "SELECT order_id FROM orders WHERE user_id = $1 AND key = $2"
+        found = await (connection or self.pool).fetchval(statement, user_id, key)
         return found if found is None else uuid.UUID(str(found))
 
 

@@ -68,27 +68,30 @@ class RowLock(Synchronous):
         """Lock the product, charge, write, and unlock."""
         # Before the lock: everybody who waits for it holds a connection, and none may be left.
         amount = await self.price(product_id)
-        if (before := await self.known(user_id, key)) is not None:
-            return before
         order_id = uuid.uuid4()
         try:
-            async with self.pool.acquire(timeout=WAIT_S) as connection, connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = '{WAIT_S:g}s'")
-                stock = await connection.fetchval(
-                    "SELECT stock FROM products WHERE product_id = $1 FOR UPDATE", product_id
-                )
-                if stock < 1:
-                    raise Refused(*SOLD_OUT)
-                if await connection.fetchval(ORDER, order_id, user_id, product_id, key) is None:
-                    raise Refused(*BUSY)
-                paid = await self.charge(order_id, amount)
-                await connection.execute(
-                    "UPDATE orders SET status = $2, version = 2, ended_at = clock_timestamp() WHERE order_id = $1",
-                    order_id,
-                    "confirmed" if paid else "payment_failed",
-                )
-                if paid:
-                    await connection.execute("UPDATE products SET stock = stock - 1 WHERE product_id = $1", product_id)
+            async with self.pool.acquire(timeout=WAIT_S) as connection:
+                if (before := await self.known(user_id, key, connection)) is not None:
+                    return before
+                async with connection.transaction():
+                    await connection.execute(f"SET LOCAL lock_timeout = '{WAIT_S:g}s'")
+                    stock = await connection.fetchval(
+                        "SELECT stock FROM products WHERE product_id = $1 FOR UPDATE", product_id
+                    )
+                    if stock < 1:
+                        raise Refused(*SOLD_OUT)
+                    if await connection.fetchval(ORDER, order_id, user_id, product_id, key) is None:
+                        raise Refused(*BUSY)
+                    paid = await self.charge(order_id, amount)
+                    await connection.execute(
+                        "UPDATE orders SET status = $2, version = 2, ended_at = clock_timestamp() WHERE order_id = $1",
+                        order_id,
+                        "confirmed" if paid else "payment_failed",
+                    )
+                    if paid:
+                        await connection.execute(
+                            "UPDATE products SET stock = stock - 1 WHERE product_id = $1", product_id
+                        )
         except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             raise Refused(*BUSY) from None
         return order_id
