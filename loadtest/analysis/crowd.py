@@ -23,6 +23,9 @@ PLAYERS = 400
 """Locust users that act for the buyers of an open crowd. If all wait for answers, the next buyers wait for one of them,
 and that wait is part of their latency."""
 
+FOLLOW_S = 2.0
+"""How long the generator waits for the last orders: the analysis itself waits until all are at rest."""
+
 LATE_S = 2.0
 """A definite answer after more than this is late."""
 BROKEN_SHARE = 0.05
@@ -114,14 +117,14 @@ def _options(running: Running, job: Job, size: Size, folder: Path) -> list[str]:
     }
     if job.crowd == "journey":
         options |= {"--factor": size.journey_factor, "--peak": size.journey_peak, "--stream": 0, "--replay": 0.1}
-        options |= {"--patience-s": size.patience_s, "--follow-s": size.patience_s}
+        options |= {"--patience-s": size.patience_s, "--follow-s": FOLLOW_S}
     else:
         players = min(PLAYERS, size.abuse_bots * size.abuse_clients + size.abuse_buyers)
         players = players if job.crowd == "abuse" else PLAYERS
         options |= {"-u": players, "-r": players, "--arrival-seed": job.seed}
     if job.crowd == "stampede":
         options |= {"--arrive-s": size.stampede_s, "--persist-s": size.stampede_s / 2}
-        options |= {"--patience-s": size.patience_s, "--follow-s": size.patience_s}
+        options |= {"--patience-s": size.patience_s, "--follow-s": FOLLOW_S}
     if job.crowd == "ramp":
         options |= {"--rates": ",".join(map(str, size.ramp_rates)), "--step-s": size.ramp_s}
         options |= {"--late-s": LATE_S, "--broken-share": BROKEN_SHARE}

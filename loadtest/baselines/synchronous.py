@@ -12,7 +12,7 @@ from baselines.shop import BUSY, SOLD_OUT, Refused, Shop
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-WAIT_S = 5.0
+WAIT_S = 3.0
 """How long a buyer waits for a connection or a lock before a 503."""
 
 ORDER = (
