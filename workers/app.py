@@ -14,8 +14,8 @@ from workers import maintenance, orders, payments
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-MAINTENANCE_SLOTS, UPKEEP_SLOTS = 4, 8
-"""At least the number of tasks of the queue. No task overlaps with itself, so no task waits for another."""
+MAINTENANCE_SLOTS, UPKEEP_SLOTS = 6, 8
+"""At least one for each task with a lock and two for each other task of the queue, so no task waits for another."""
 
 ROLES: dict[str, Callable[[], Blueprint]] = {
     "orders": orders.make_tasks,

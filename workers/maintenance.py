@@ -69,14 +69,22 @@ def make_tasks() -> Blueprint:
         await asyncio.gather(*(manager.finish_job(job, status=Status.FAILED, delete_job=True) for job in stalled))
 
     @tasks.periodic(cron=EVERY_SECOND)
-    @tasks.task(name="wake_payments", queue="maintenance", queueing_lock="wake_payments", pass_context=True)
+    @tasks.task(
+        name="wake_payments",
+        queue="maintenance",
+        queueing_lock="wake_payments",
+        lock="wake_payments",
+        pass_context=True,
+    )
     async def wake_payments(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
         """Defer jobs for payments whose webhook may be lost, and for payments whose order ended first."""
         jobs: Jobs = context.additional_context["jobs"]
         await jobs.wake_payments()
 
     @tasks.periodic(cron=EVERY_5_SECONDS)
-    @tasks.task(name="wake_refunds", queue="maintenance", queueing_lock="wake_refunds", pass_context=True)
+    @tasks.task(
+        name="wake_refunds", queue="maintenance", queueing_lock="wake_refunds", lock="wake_refunds", pass_context=True
+    )
     async def wake_refunds(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
         """Defer new jobs for pending refunds whose job is lost."""
         jobs: Jobs = context.additional_context["jobs"]

@@ -19,9 +19,10 @@ from flashsale.http.auth import Tokens
 from flashsale.http.streams.hub import LiveHub
 from flashsale.settings.groups import AuthSettings
 from tests.conftest import add_buyers, add_product, make_settings
-from tests.support.api import waiting_order
+from tests.support.api import BUY, final, waiting_order
+from tests.support.provider import NAME, Provider
 
-BUY = "/api/order/buy-flash"
+REFUND = "POST /api/admin/orders/{order_id}/refunds"
 
 EVERYBODY = (200, 200, 200, 200)
 ADMINS = (401, 403, 403, 200)
@@ -46,7 +47,13 @@ MATRIX = {
     "POST /api/order/{order_id}/stream-token": (401, 404, 201, 201),
     "POST /api/order/{order_id}/pay": (401, 404, 202, 404),
     "POST /api/order/{order_id}/cancel": (401, 404, 200, 404),
+    # The signature, and no token, decides about a webhook; the stack's provider sends none.
+    "POST /api/webhooks/{provider}": (404, 404, 404, 404),
     "GET /api/admin/orders": ADMINS,
+    "GET /api/admin/orders/{order_id}": ADMINS,
+    "GET /api/admin/orders/{order_id}/refunds": ADMINS,
+    REFUND: (401, 403, 403, 202),
+    "GET /api/admin/status": ADMINS,
     "GET /api/admin/products/{product_id}": ADMINS,
     "PATCH /api/admin/products/{product_id}": ADMINS,
     "POST /api/admin/products": (401, 403, 403, 201),
@@ -113,6 +120,9 @@ async def test_everybody_may_do_what_the_matrix_says_and_no_more(
     owner, other = two_buyers
     product_id = await product(paymentMode="by_buyer")
     order_id = await waiting_order(api, product_id, owner) if "{order_id}" in route else None
+    if route == REFUND:
+        await api.post(f"/api/order/{order_id}/pay", headers=owner)
+        assert await final(api, order_id, owner) == "confirmed"
     account = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse"}
     if route == "POST /api/auth/login":
         await api.post("/api/auth/register", json={**account, "name": "Ada"})
@@ -123,11 +133,14 @@ async def test_everybody_may_do_what_the_matrix_says_and_no_more(
         "POST /api/admin/stock": {"productId": product_id, "stock": 5},
         "POST /api/admin/products/{product_id}/stock": {"change": 1},
         "POST /api/auth/login": account,
+        REFUND: {"reason": "late"},
     }
-    state = "SELECT p.*, l.free, o.status, o.version FROM products p JOIN product_live l USING (product_id) "
+    state = "SELECT p.*, l.free, o.status, o.version, (SELECT count(*) FROM refunds), "
+    state += "(SELECT count(*) FROM webhook_events) FROM products p JOIN product_live l USING (product_id) "
     state += "LEFT JOIN orders o USING (product_id) WHERE p.product_id = $1"
     before = await database.fetch(state, product_id)
-    method, path = route.format(product_id=product_id, order_id=order_id, code="sold_out").split(" ")
+    ids = {"product_id": product_id, "order_id": order_id, "code": "sold_out", "provider": "stripe"}
+    method, path = route.format_map(ids).split(" ")
     callers = list(zip(({}, other, owner, admin), MATRIX[route], strict=True))
     # Those who are refused come first, and have changed nothing.
     for headers, expected in sorted(callers, key=lambda caller: caller[1] < 400):
@@ -140,6 +153,26 @@ async def test_everybody_may_do_what_the_matrix_says_and_no_more(
         assert await status_of(api, method, path, json=body, headers=headers) == expected, headers
         if expected >= 400:
             assert await database.fetch(state, product_id) == before
+
+
+async def test_the_signature_decides_about_a_webhook_and_no_token_does(postgres_url, valkey, redis, db):
+    settings = make_settings(postgres_url, valkey.url)
+    async with open_services(settings, name="test", provider=Provider()) as services:
+        (user_id,) = await add_buyers(services, 1)
+        tokens = Tokens(settings.auth)
+        issued = [tokens.issue(Principal(user_id=user_id, role=role)) for role in Role]
+        transport = httpx.ASGITransport(build_app(services, LiveHub(services)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            path = f"/api/webhooks/{NAME}"
+            for headers in ({}, *({"Authorization": f"Bearer {token}"} for token in (*issued, "forged"))):
+                body = {"id": f"evt_{uuid.uuid4().hex}", "type": "payment_intent.succeeded", "reference": "pi_1"}
+                for signature in ({}, {"Stripe-Signature": "forged"}, {"Stripe-Signature": "valid"}):
+                    answer = await client.post(path, json=body, headers={**headers, **signature})
+                    stored = await db.fetchval("SELECT count(*) FROM webhook_events WHERE event_id = $1", body["id"])
+                    valid = "valid" in signature.values()
+                    assert (answer.status_code, stored) == ((200, 1) if valid else (400, 0)), (headers, signature)
+                other = {**headers, "Stripe-Signature": "valid"}
+                assert (await client.post("/api/webhooks/other", json=body, headers=other)).status_code == 404
 
 
 def part(document):

@@ -79,6 +79,22 @@ async def test_administrators_keys_are_kept_for_a_day(jobs, db, monkeypatch):
     assert await db.fetchval("SELECT count(*) FROM admin_requests") == 2
 
 
+async def test_handled_webhooks_are_kept_for_thirty_days(jobs, db, monkeypatch):
+    monkeypatch.setattr(tidy, "BATCH", 4)
+    await db.executemany(
+        "INSERT INTO webhook_events (provider, event_id, type, received_at, due_at, taken_at)"
+        " SELECT 'stripe', $1, 'x', t.at, CASE WHEN NOT $3 THEN t.at END, CASE WHEN $3 THEN t.at END"
+        " FROM (SELECT now() - $2 * interval '1 second' AS at) AS t",
+        [
+            *((f"old-{age_s}", tidy.WEBHOOKS_KEPT_S + age_s, True) for age_s in range(1, 12)),
+            ("young", tidy.WEBHOOKS_KEPT_S - 60, True),
+            ("waits", tidy.WEBHOOKS_KEPT_S + 60, False),
+        ],
+    )
+    await jobs.tidy()
+    assert {row["event_id"] for row in await db.fetch("SELECT event_id FROM webhook_events")} == {"young", "waits"}
+
+
 async def test_an_outage_leaves_a_bounded_number_of_failed_jobs(settings, db, monkeypatch):
     monkeypatch.setattr(job_queue, "FAILED_KEPT", 10)
     ids = await put(db, 60)
