@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from flashsale.domain.money import Money
+from typing import ClassVar
 
 
 class FlashSaleError(Exception):
@@ -183,10 +180,9 @@ class RefundTooLarge(FlashSaleError):
 
     code = "refund_too_large"
 
-    def __init__(self, left: Money) -> None:
-        """Name what is left to refund."""
-        super().__init__(f"Only {left} {left.currency} of the order's price is left to refund.")
-        self.left = left
+    def __init__(self, left: str) -> None:
+        """Name what is left to refund, with its currency."""
+        super().__init__(f"Only {left} of the order's price is left to refund.")
 
 
 class RefundUnderWay(FlashSaleError):

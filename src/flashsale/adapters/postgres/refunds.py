@@ -79,7 +79,8 @@ class PostgresRefunds:
             case "disputed":
                 raise OrderDisputed
             case "too_much":
-                raise RefundTooLarge(Money(minor=row["left_minor"], currency=row["currency"]))
+                left = Money(minor=row["left_minor"], currency=row["currency"])
+                raise RefundTooLarge(f"{left} {left.currency}")
             case _:
                 raise InvalidInput(field="restock", problem="needs a refund of all that is left")
 
