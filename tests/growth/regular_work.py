@@ -8,8 +8,14 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from flashsale.adapters.postgres.intents import PostgresIntents
+from flashsale.adapters.postgres.outbox import PostgresOutbox
+from flashsale.adapters.postgres.refunds import PostgresRefunds
+from flashsale.adapters.postgres.turns import PostgresTurns
+from flashsale.domain.messages import Event
+from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
-from flashsale.domain.payments import ChargeOutcome
+from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, ProviderEvent
 from flashsale.domain.products import PaymentMode, ProductChange
 from flashsale.domain.requests import AdminRequest
 from flashsale.domain.users import Principal, Role
@@ -18,6 +24,7 @@ from tests.growth.old_orders import RARE
 from tests.support.accepting import accept, accept_one, acceptance, new_id, propose
 from tests.support.charging import Gateway, charging
 from tests.support.gates import ask
+from tests.support.refunding import Provider, refunding
 from workers.maintenance import make_tasks
 from workers.sale_metrics import SaleMetrics
 
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 LISTED = 10
+PROVIDER = "test"
+ENDPOINT, URL = "wh_a", "https://shop.invalid/"
 BUYERS = 12
 
 DUE = """
@@ -40,9 +49,12 @@ class Shop:
         self.services, self.jobs = services, jobs
         self.tasks = make_tasks().tasks
         self.context = SimpleNamespace(additional_context={"jobs": jobs})
+        self.intents, self.refunds = PostgresIntents(services.database), PostgresRefunds(services.database)
+        self.outbox, self.turns = PostgresOutbox(services.database), PostgresTurns(services.database)
 
     async def open(self):
         services = self.services
+        assert await self.outbox.add_endpoint(ENDPOINT, URL, "whsec_" + "A" * 43 + "=", list(Event), targets_max=1)
         self.product = await add_product(
             services, allotment=10_000, payment_mode=PaymentMode.BY_BUYER, limit_per_buyer=10_000
         )
@@ -66,6 +78,11 @@ class Shop:
             "story of an order": self.tell,
             "tidy": self.periodic("tidy"),
             "sweep": self.sweep,
+            "payment by intent, and its refund": self.pay_by_intent,
+            "messages": self.message,
+            "budget of the provider": self.take_turns,
+            "due payments": self.periodic("wake_payments"),
+            "due refunds": self.periodic("wake_refunds"),
             "reconcile": self.periodic("reconcile"),
             "units ahead": self.periodic("tend_units"),
             "products and stocks": self.services.catalog.refresh,
@@ -136,6 +153,61 @@ class Shop:
         await self.services.order_rows.process([order_id], payment_due_s=30)
         await self.services.orders.cancel(order_id, Principal(user_id=user, role=Role.BUYER))
 
+    async def pay_by_intent(self):
+        order_id = await accept_one(self.services, self.product, self.buyers[6], epoch=None)
+        await self.services.order_rows.process([order_id], payment_due_s=30)
+        intents = self.intents
+        known, amount = await intents.begin(order_id, PROVIDER, due_s=30)
+        await intents.wait(order_id, known.number, longest_s=30, retry_after_s=1)
+        opened = _intent(order_id, amount, IntentState.OPEN)
+        await intents.open(order_id, known.number, opened, due_s=30)
+        await intents.lose(order_id, known.number)
+        await intents.held(order_id, known.number)
+        await intents.note(order_id, PROVIDER, opened.reference, due_s=30)
+        await intents.again(order_id, known.number, after_s=0)
+        await self.hear(opened.reference)
+        await intents.merge(order_id, PROVIDER, _intent(order_id, amount, IntentState.CAPTURED), due_s=30)
+        await intents.refused(order_id, known.number, after_s=30)
+        await self.turns.put_off([(order_id, 1)])
+        assert await intents.settled(PROVIDER, opened.reference)
+        await self.refund(order_id)
+
+    async def hear(self, reference):
+        """Take a webhook of an intent."""
+        event = ProviderEvent(
+            event_id=uuid.uuid4().hex, type="changed", reference=reference, created_at=datetime.now(tz=UTC)
+        )
+        assert await self.intents.receive(PROVIDER, event, due_s=30)
+        waiting = [one.event_id for one in await self.intents.waiting(PROVIDER, event.event_id)]
+        await self.intents.events_again(PROVIDER, waiting, after_s=0)
+        await self.jobs.wake_payments()
+        await self.intents.taken(PROVIDER, waiting)
+
+    async def refund(self, order_id):
+        """Give the money of an order back, by the key of a request, at the second try."""
+        request = AdminRequest(user_id=self.buyers[5], key=uuid.uuid4().hex, fingerprint=bytes(16))
+        for _ in range(2):
+            await self.services.refunds(
+                order_id, amount=None, restock=True, reason="broken", requested_by=self.buyers[5], request=request
+            )
+        tried = await self.refunds.begin(order_id, due_s=0)
+        await self.refunds.miss(tried, "unknown", "lost", retry_after_s=0)
+        await self.refunds.wake(limit=10, due_s=30)
+        await self.refunds.note_dispute(order_id, disputed=False)
+        await refunding(self.services, Provider())(order_id)
+
+    async def message(self):
+        """Take two messages: one arrives, and one does not."""
+        assert ENDPOINT in {target.target_id for target in await self.outbox.waiting_targets()}
+        told, kept = await self.outbox.claim(ENDPOINT, limit=2, lease_s=30)
+        await self.outbox.addresses([self.order_id])
+        await self.outbox.end(told, "delivered", None)
+        await self.outbox.postpone(kept, "away", pause_s=0, give_up_s=60)
+
+    async def take_turns(self):
+        await self.turns.take(PROVIDER, "charge", 10, interval_s=0.001, horizon_s=1)
+        await self.turns.hold(PROVIDER, "charge", 0)
+
     async def administer(self):
         """Change a product under a key, and ask again."""
         request = AdminRequest(user_id=self.buyers[5], key=uuid.uuid4().hex, fingerprint=bytes(16))
@@ -156,3 +228,18 @@ class Shop:
         product = await self.services.catalog.get(self.product.product_id)
         await self.services.load_gate(product.product_id, seen_epoch=product.epoch)
         await self.services.catalog.refresh()
+
+
+def _intent(order_id, amount: Money, state) -> Intent:
+    return Intent(
+        reference=f"in_{order_id}",
+        order_id=order_id,
+        state=state,
+        amount=amount,
+        refunded_minor=0,
+        disputed=False,
+        client_secret="secret",
+        page_url=None,
+        decline_code=None,
+        created_at=datetime.now(tz=UTC),
+    )

@@ -31,6 +31,7 @@ from tests.conftest import ROOT, add_buyers, add_product, of_this_checkout
 from tests.support.accepting import accept_one
 from tests.support.charging import Gateway, charging
 from tests.support.receiver import receiving
+from tests.support.refunding import Provider, refunding, requesting
 
 SECRET = "whsec_" + "A" * 43 + "="
 FAST = OutboxSettings(timeout_s=5, retry_s=0.001, retry_max_s=0.001, loopback_allowed=True)
@@ -94,13 +95,8 @@ async def test_each_event_is_told_once_and_signed(services, outbox, receiver, db
     await cancel(services, cancelled)
     await db.execute("UPDATE orders SET due_at = clock_timestamp() WHERE order_id = $1", expired)
     await services.order_rows.end([expired], OrderStatus.EXPIRED)
-    for state in ("refund_pending", "refunded"):
-        await db.execute(
-            "UPDATE orders SET status = $2, version = version + 1, updated_at = clock_timestamp(),"
-            " due_at = CASE WHEN $2 = 'refund_pending' THEN clock_timestamp() + interval '8 s' END WHERE order_id = $1",
-            refunded,
-            state,
-        )
+    await requesting(services)(refunded)
+    await refunding(services, Provider())(refunded)
     async with delivering(outbox) as deliver:
         await until_told(deliver, db)
     told = {}

@@ -36,6 +36,14 @@ SELDOM = {
     "users.create_admin": "looks nothing up",
     "users.create_buyer": "looks nothing up",
     "users.set_role": "by hand",
+    "outbox.tell_buyers": "at the start of a worker; one row",
+    "outbox.tell_no_buyer": "at the start of a worker; finds something only after mail was turned off",
+    "outbox.add_endpoint": "by hand",
+    "outbox.list_targets": "by hand",
+    "outbox.remove_endpoint": "by hand",
+    "outbox.dead_messages": "by hand",
+    "outbox.resend_messages": "by hand",
+    "settlement.settled_orders": "by hand; a settlement reads every order, page by page",
 }
 """Statements that may, too."""
 

@@ -17,11 +17,11 @@ from flashsale.domain.products import PaymentMode
 from tests.conftest import add_buyers, add_product
 from tests.support.accepting import accept_one
 from tests.support.charging import Gateway, charging
+from tests.support.refunding import ADMIN, Provider, refunding, requesting
 
 S = OrderStatus
 OF_STATUS = "SELECT order_id FROM orders WHERE status = $1 ORDER BY random() LIMIT 1"
-REFUND = "UPDATE orders SET status = 'refund_pending', due_at = now() + interval '1 minute' WHERE order_id = $1"
-REFUNDED = "UPDATE orders SET status = 'refunded', due_at = NULL WHERE order_id = $1"
+REFUND = "SELECT result FROM request_refund_v1($1, NULL, false, 'broken', $2, interval '1 minute')"
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
@@ -71,11 +71,11 @@ class Shop:
 
     async def refund(self):
         if order_id := await self.db.fetchval(OF_STATUS, S.CONFIRMED):
-            await self.db.execute(REFUND, order_id)
+            await requesting(self.services)(order_id)
 
     async def refunded(self):
         if order_id := await self.db.fetchval(OF_STATUS, S.REFUND_PENDING):
-            await self.db.execute(REFUNDED, order_id)
+            await refunding(self.services, Provider())(order_id)
 
     async def carry(self):
         await PostgresUpkeep(self.services.database).carry(settled_s=0, limit=random.randint(1, 4))
@@ -127,9 +127,9 @@ async def test_a_refund_that_begins_while_totals_are_carried_is_counted_once(ser
     if not guarded:
         await unguarded(db, "carry_orders_v1", "    PERFORM pg_advisory_xact_lock(7002, 0);\n")
     [order_id] = await confirmed(services, db, 1)
-    refunding = await asyncpg.connect(postgres_url)
-    async with refunding.transaction():
-        await refunding.execute(REFUND, order_id)
+    asking = await asyncpg.connect(postgres_url)
+    async with asking.transaction():
+        assert await asking.fetchval(REFUND, order_id, ADMIN) == "requested"
         carrying = asyncio.create_task(PostgresUpkeep(services.database).carry(settled_s=0, limit=10))
         if guarded:
             async with asyncio.timeout(10):
@@ -138,7 +138,7 @@ async def test_a_refund_that_begins_while_totals_are_carried_is_counted_once(ser
         else:
             await carrying
     await carrying
-    await refunding.close()
+    await asking.close()
     figures = await PostgresFigures(services.database).read()
     assert (figures.orders == {"refund_pending": 1}) is guarded
     await db.execute(FORGET)
