@@ -54,18 +54,24 @@ FROM counted AS c;
 
 -- name: outbox_by_target
 -- Counts the messages of each target that wait and that are dead, with the age in seconds of the one that waits longest.
+WITH waiting AS (
+    SELECT o.target_id, count(*) AS messages, min(coalesce(o.resent_at, o.created_at)) AS oldest
+    FROM outbox AS o
+    WHERE o.due_at IS NOT NULL
+    GROUP BY o.target_id
+),
+dead AS (
+    SELECT o.target_id, count(*) AS messages
+    FROM outbox AS o
+    WHERE o.due_at IS NULL AND o.outcome = 'dead'
+    GROUP BY o.target_id
+)
 SELECT
-    t.target_id AS target, count(o.message_id) FILTER (WHERE o.due_at IS NOT NULL) AS waiting,
-    count(o.message_id) FILTER (WHERE o.outcome = 'dead') AS dead,
-    coalesce(
-        extract(
-            EPOCH FROM clock_timestamp() - min(coalesce(o.resent_at, o.created_at)) FILTER (WHERE o.due_at IS NOT NULL)
-        ),
-        0
-    )::float8 AS oldest_s
+    t.target_id AS target, coalesce(w.messages, 0) AS waiting, coalesce(d.messages, 0) AS dead,
+    coalesce(extract(EPOCH FROM clock_timestamp() - w.oldest), 0)::float8 AS oldest_s
 FROM outbox_targets AS t
-LEFT JOIN outbox AS o ON t.target_id = o.target_id AND (o.due_at IS NOT NULL OR o.outcome = 'dead')
-GROUP BY t.target_id;
+LEFT JOIN waiting AS w ON t.target_id = w.target_id
+LEFT JOIN dead AS d ON t.target_id = d.target_id;
 
 -- name: server
 -- Reads the share of the server's notification queue in use, 0 to 1, and how many connections there are of how many.

@@ -59,7 +59,7 @@ WITH deleted AS (
     WHERE (provider, event_id) IN (
         SELECT e.provider, e.event_id
         FROM webhook_events AS e
-        WHERE e.received_at < clock_timestamp() - $1::interval AND e.taken_at IS NOT NULL
+        WHERE e.received_at < now() - $1::interval AND e.taken_at IS NOT NULL
         ORDER BY e.received_at
         LIMIT $2
         FOR UPDATE SKIP LOCKED
@@ -75,7 +75,7 @@ WITH deleted AS (
     WHERE user_id IN (
         SELECT r.user_id
         FROM revocations AS r
-        WHERE r.revoked_at < clock_timestamp() - $1::interval
+        WHERE r.revoked_at < now() - $1::interval
         ORDER BY r.revoked_at
         LIMIT $2
         FOR UPDATE SKIP LOCKED
@@ -91,7 +91,7 @@ WITH deleted AS (
     WHERE message_id IN (
         SELECT o.message_id
         FROM outbox AS o
-        WHERE o.due_at IS NULL AND o.outcome = $1 AND o.ended_at < clock_timestamp() - $2::interval
+        WHERE o.due_at IS NULL AND o.outcome = $1 AND o.ended_at < now() - $2::interval
         LIMIT $3
         FOR UPDATE SKIP LOCKED
     )
@@ -107,7 +107,7 @@ WITH deleted AS (
         SELECT o.message_id
         FROM outbox AS o
         WHERE
-            o.due_at < clock_timestamp() - interval '1 hour'
+            o.due_at < now() - interval '1 hour'
             AND NOT EXISTS (SELECT 1 FROM outbox_targets AS t WHERE t.target_id = o.target_id)
         LIMIT $1
         FOR UPDATE SKIP LOCKED

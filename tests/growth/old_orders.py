@@ -149,3 +149,56 @@ async def add_old_orders(db: asyncpg.Connection, count: int) -> None:
         await db.execute("DROP TABLE old, histories")
     for table in TABLES:
         await db.execute(f"VACUUM ANALYZE {table}")
+
+
+OLD_PAYMENTS = (
+    """
+    INSERT INTO payment_intents (
+        order_id, number, provider, reference, state, amount_minor, currency, window_left, created_at, updated_at
+    )
+    SELECT a.order_id, 1, $1, a.reference, 'captured', a.amount_minor, a.currency, interval '0', a.begun_at, a.finished_at
+    FROM payment_attempts AS a WHERE a.outcome = 'captured' AND a.reference LIKE 'old %'
+    """,
+    """
+    INSERT INTO webhook_events (provider, event_id, type, reference, taken_at)
+    SELECT $1, i.reference, 'changed', i.reference, clock_timestamp()
+    FROM payment_intents AS i WHERE i.provider = $1 AND i.reference LIKE 'old %'
+    """,
+    """
+    INSERT INTO refunds (
+        order_id, number, amount_minor, currency, restock, reason, state, reference, created_at, finished_at
+    )
+    SELECT
+        i.order_id, 1, 1, i.currency, false, 'made at the provider', 'succeeded', 're ' || i.reference, i.updated_at,
+        i.updated_at
+    FROM payment_intents AS i WHERE i.provider = $1 AND i.reference LIKE 'old %'
+    """,
+    """
+    UPDATE orders AS o SET refunded_minor = 1
+    FROM payment_intents AS i
+    WHERE o.order_id = i.order_id AND i.provider = $1 AND i.reference LIKE 'old %'
+    """,
+    """
+    INSERT INTO outbox (
+        target_id, event, order_id, order_version, product_id, facts, due_at, attempts, outcome, ended_at
+    )
+    SELECT
+        t.target_id, 'order.confirmed', o.order_id, o.version, o.product_id,
+        jsonb_build_object('product_id', o.product_id), NULL, 1, 'delivered',
+        clock_timestamp()
+    FROM payment_intents AS i
+    INNER JOIN orders AS o ON i.order_id = o.order_id
+    CROSS JOIN outbox_targets AS t
+    WHERE i.provider = $1 AND i.reference LIKE 'old %'
+    """,
+)
+
+
+async def add_old_payments(db: asyncpg.Connection, provider: str) -> None:
+    """Add to each old order that is paid: an intent, a webhook, a refund of a part, and a message to each target."""
+    async with db.transaction():
+        await db.execute("SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = off")
+        for statement in OLD_PAYMENTS:
+            await db.execute(statement, provider)
+    for table in ("payment_intents", "webhook_events", "refunds", "orders", "outbox"):
+        await db.execute(f"VACUUM ANALYZE {table}")
