@@ -1,4 +1,4 @@
-"""What the use cases need from outside, as Protocols; `adapters/` implements them, `bootstrap.py` wires them.
+"""What the use cases need from outside, as Protocols; `adapters/` implements them, `bootstrap/` wires them.
 
 An adapter raises `Unavailable` when its server is away or too slow, and nothing else on purpose.
 """

@@ -1,0 +1,21 @@
+"""The composition root: Settings in, everything wired out. Used by the API, the workers, the CLI and the tests."""
+
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.commands import open_accounts, open_audit, open_outbox, open_settlement, open_status
+from flashsale.bootstrap.jobs import Jobs, job_queue, open_jobs
+from flashsale.bootstrap.servers import as_owner, open_gateway, require_servers
+
+__all__ = [
+    "Jobs",
+    "as_owner",
+    "job_queue",
+    "open_accounts",
+    "open_audit",
+    "open_gateway",
+    "open_jobs",
+    "open_outbox",
+    "open_services",
+    "open_settlement",
+    "open_status",
+    "require_servers",
+]

@@ -1,0 +1,145 @@
+"""What an API process serves from."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from flashsale.adapters.passwords import Argon2Passwords
+from flashsale.adapters.postgres.acceptance import PostgresAcceptance
+from flashsale.adapters.postgres.administration import PostgresAdminAnswers
+from flashsale.adapters.postgres.feed import PostgresFeed
+from flashsale.adapters.postgres.figures import PostgresFigures
+from flashsale.adapters.postgres.gate_books import PostgresGateBooks
+from flashsale.adapters.postgres.health import PostgresHealth
+from flashsale.adapters.postgres.intents import PostgresIntents
+from flashsale.adapters.postgres.orders import PostgresOrders
+from flashsale.adapters.postgres.products import PostgresProducts
+from flashsale.adapters.postgres.refunds import PostgresRefunds
+from flashsale.adapters.postgres.story import PostgresStories
+from flashsale.adapters.postgres.users import PostgresUsers
+from flashsale.adapters.redis.logins import RedisLoginLimits
+from flashsale.bootstrap.servers import open_gateway, open_servers, turns_of
+from flashsale.domain.errors import FlashSaleError
+from flashsale.usecases.accounts import Accounts
+from flashsale.usecases.administer import Administer
+from flashsale.usecases.buy import Buy
+from flashsale.usecases.catalog import Catalog, CatalogFeed
+from flashsale.usecases.load_gate import LoadGate
+from flashsale.usecases.open_intent import OpenIntent
+from flashsale.usecases.orders import BuyerOrders
+from flashsale.usecases.readiness import Readiness
+from flashsale.usecases.refund import RequestRefund
+from flashsale.usecases.return_units import ReturnUnits
+from flashsale.usecases.revocations import RevocationFeed, Revocations
+from flashsale.usecases.services import Services
+from flashsale.usecases.sessions import Sessions
+from flashsale.usecases.status import Status
+from flashsale.usecases.webhooks import ReceiveWebhook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from flashsale.settings import Settings
+    from flashsale.usecases.payment_ports import PaymentGateway
+
+
+def _accounts(opened: AsyncExitStack, settings: Settings, users: PostgresUsers) -> Accounts:
+    """Wire the accounts of an API process: with limits on logins."""
+    passwords = Argon2Passwords(
+        concurrency=settings.auth.hash_concurrency,
+        queue_max=settings.auth.hash_queue_max,
+        wait_s=settings.auth.hash_wait_s,
+    )
+    opened.push_async_callback(passwords.close)
+    login_limits = RedisLoginLimits(settings.redis, settings.logins)
+    opened.push_async_callback(login_limits.close)
+    return Accounts(users, passwords, login_limits)
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, *, name: str = "api", provider: PaymentGateway | None = None
+) -> AsyncIterator[Services]:
+    """Wire the services; servers that are away are no error here. Leaving the block closes everything.
+
+    `provider`: at which buyers pay and which sends webhooks, in place of the one that the settings name.
+    """
+    async with AsyncExitStack() as opened:
+        database, gate = await open_servers(opened, settings, f"flashsale-{name}")
+        products, books = PostgresProducts(database), PostgresGateBooks(database)
+        users = PostgresUsers(database)
+        order_rows = PostgresOrders(database)
+        intents = PostgresIntents(database)
+        if provider is None and settings.payments.provider == "stripe":
+            provider = await opened.enter_async_context(
+                open_gateway(
+                    settings,
+                    connections_max=settings.payments.api_connections,
+                    turns=turns_of(settings, database),
+                )
+            )
+        catalog = Catalog(products, poll_s=settings.live.poll_s)
+        load_gate = LoadGate(books, gate, catalog)
+        opened.push_async_callback(load_gate.close)
+        gate.on_unloaded = load_gate.soon
+        return_units = ReturnUnits(books, gate, limit=settings.workers.sweep_limit)
+        opened.push_async_callback(return_units.close)
+        revocations = Revocations(users, token_s=settings.auth.jwt_ttl_s, poll_s=settings.live.poll_s)
+        feed = CatalogFeed(RevocationFeed(PostgresFeed(database), revocations), catalog)
+        acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
+        buy = Buy(
+            catalog=catalog,
+            gate=gate,
+            acceptance=acceptance,
+            load_gate=load_gate,
+            return_units=return_units,
+            accept=settings.accept,
+            gate_settings=settings.gate,
+            waiting_max=settings.orders.waiting_max,
+            busy_s=settings.postgres.lock_timeout_s,
+        )
+        opened.push_async_callback(buy.close)
+        with suppress(FlashSaleError):
+            await revocations.refresh()
+        for polling in (asyncio.create_task(catalog.poll()), asyncio.create_task(revocations.poll())):
+            opened.callback(polling.cancel)
+        accounts = _accounts(opened, settings, users)
+        sessions = Sessions(users, accounts, revocations)
+        yield Services(
+            settings=settings,
+            database=database,
+            gate=gate,
+            catalog=catalog,
+            feed=feed,
+            buy=buy,
+            orders=BuyerOrders(
+                order_rows,
+                return_units,
+                sessions.require_admin,
+                payment_due_s=settings.orders.payment_due_s,
+                open_intent=None if provider is None else OpenIntent(intents, provider, settings.payments),
+            ),
+            webhooks=ReceiveWebhook(intents, provider),
+            order_rows=order_rows,
+            products=products,
+            books=books,
+            users=users,
+            accounts=accounts,
+            sessions=sessions,
+            revocations=revocations,
+            administer=Administer(
+                products,
+                order_rows,
+                catalog,
+                load_gate,
+                PostgresAdminAnswers(database),
+                chunk=settings.units.chunk,
+            ),
+            refunds=RequestRefund(PostgresRefunds(database), order_rows, due_s=settings.orders.payment_due_s),
+            load_gate=load_gate,
+            readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
+            status=Status(PostgresFigures(database), products, gate, acceptance),
+            stories=PostgresStories(database),
+        )

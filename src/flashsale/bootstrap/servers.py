@@ -1,0 +1,95 @@
+"""Servers and provider, opened; and the check at a process' start."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from flashsale.adapters.payments.observed import ObservedGateway
+from flashsale.adapters.payments.simulator import SimulatorGateway
+from flashsale.adapters.postgres.database import Database
+from flashsale.adapters.postgres.failures import Misconfigured
+from flashsale.adapters.postgres.schema import check_schema
+from flashsale.adapters.postgres.turns import PostgresTurns
+from flashsale.adapters.redis.gate import RedisGate
+from flashsale.domain.errors import NotReady
+from flashsale.usecases.turns import Breaker, Turns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from flashsale.settings import Settings
+    from flashsale.usecases.payment_ports import PaymentGateway
+
+
+def require_servers(settings: Settings) -> None:
+    """End the process with one line if Postgres refuses it permanently. Call it before an event loop exists.
+
+    Or if the schema is not this release's. A server that is away may come: readiness, and the workers before their
+    first job, look again. A gate that refuses is only bypassed, and the log says so.
+    """
+    database = Database(settings.postgres, name="flashsale-start")
+
+    async def check() -> None:
+        await database.check()
+        await check_schema(database)
+
+    try:
+        asyncio.run(check())
+    except Misconfigured as error:
+        sys.exit(f"FLASHSALE_POSTGRES__URL: {error}")
+    except NotReady as error:
+        sys.exit(f"flashsale: {error.detail}")
+
+
+async def open_servers(opened: AsyncExitStack, settings: Settings, name: str) -> tuple[Database, RedisGate]:
+    """Open the database's pool and the gate; leaving `opened` closes both, the gate first."""
+    database = Database(settings.postgres, name=name)
+    opened.push_async_callback(database.close)
+    await database.open()
+    gate = RedisGate(settings.redis, settings.gate)
+    opened.push_async_callback(gate.close)
+    return database, gate
+
+
+def as_owner(settings: Settings) -> Settings:
+    """Return the same settings with the database user who owns the tables, if one is named."""
+    postgres = settings.postgres
+    url = postgres.owner_url if postgres.owner_url.get_secret_value() else postgres.url
+    return settings.model_copy(update={"postgres": postgres.model_copy(update={"url": url})})
+
+
+def turns_of(settings: Settings, database: Database) -> Turns | None:
+    """Wire budget and breaker; the simulator's own dialect needs none."""
+    payments = settings.payments
+    if payments.provider != "stripe":
+        return None
+    breaker = Breaker(
+        failures=payments.breaker_failures, pause_s=payments.breaker_pause_s, pause_max_s=payments.breaker_pause_max_s
+    )
+    return Turns(
+        payments.provider,
+        PostgresTurns(database),
+        breaker,
+        rate_per_s=payments.budget_per_s,
+        wait_s=payments.budget_wait_s,
+    )
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings, *, connections_max: int, turns: Turns | None = None
+) -> AsyncIterator[PaymentGateway]:
+    """Open the payment provider that the settings name, over at most `connections_max` connections."""
+    if settings.payments.provider == "stripe":
+        # Here, because the library takes 40 MB and a second that no other provider needs.
+        from flashsale.adapters.payments.stripe import StripeGateway
+
+        async with StripeGateway(settings.stripe, connections_max=connections_max, turns=turns) as stripe:
+            yield ObservedGateway(stripe)
+    else:
+        url, secret = settings.payments.gateway_url, settings.payments.gateway_secret.get_secret_value()
+        async with SimulatorGateway(url, secret, connections_max=connections_max) as simulator:
+            yield ObservedGateway(simulator)
