@@ -72,7 +72,9 @@ def test_without_row_locks_two_transactions_that_meet_after_their_claims_oversel
     assert unlocked.count("SKIP LOCKED") == claim.count("SKIP LOCKED") - 2
     unguarded = accept.replace("PERFORM change_stock_v2", "PERFORM 1; --")
     # No workers: they would find that an order does not own its units, and end it.
-    stack = Stack(tmp_path, port=0, orders=0, payments=0, environment=FAST)
+    # The transaction that comes first waits at the barrier until the other one has come.
+    patient = {**FAST, "FLASHSALE_POSTGRES__LOCK_TIMEOUT_S": "9"}
+    stack = Stack(tmp_path, port=0, orders=0, payments=0, environment=patient)
     asyncio.run(stack.start())
     try:
         # Before the functions are replaced: no command works on a schema that it does not know.
