@@ -144,13 +144,18 @@ class Reference:
         self.check(request.method, request.url.path, response.status_code, response.headers, body)
 
 
-async def document_of_routes():
-    """Read the document without any server behind it."""
+def app_of_routes():
+    """Build the app without any server behind it."""
     services = SimpleNamespace(
         settings=make_settings("postgresql://x@127.0.0.1:9/x", "redis://127.0.0.1:9"),
         catalog=None,
         revocations=None,
         sessions=None,
     )
+    return build_app(services, LiveHub(services))
+
+
+async def document_of_routes():
+    """Read the document without any server behind it."""
     request = Request(method="GET", path=DOCUMENT_PATH, query=b"", headers=[])
-    return json.loads((await build_app(services, LiveHub(services)).direct(request)).body)
+    return json.loads((await app_of_routes().direct(request)).body)

@@ -94,7 +94,7 @@ class Edge:
             return self._named(route.name, request, _always(answer))
         if request.query:
             try:
-                route.check_query(request.query)
+                route.queries["GET" if method == "HEAD" else method].check(request.query)
             except FlashSaleError as error:
                 return self._named(route.name, request, _always(problem_of(error)))
         if direct is None:

@@ -9,29 +9,20 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flashsale.domain.errors import InvalidInput
-from flashsale.domain.orders import OrderStatus
+from flashsale.http.queries import NUMBER, UUID, Query
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
     from litestar import Litestar
 
     from flashsale.http.messages import Answer, Request
     from flashsale.http.operations import Operation
 
-NUMBER = "0|[1-9][0-9]{0,30}"
-UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 TEXT = "[^/]+"
 
 _KINDS = {"int": NUMBER, "uuid": UUID}
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
-
-QUERIES: Mapping[str, Mapping[str, str]] = {
-    "/api/admin/orders": {"productId": NUMBER, "status": "|".join(OrderStatus), "before": UUID, "limit": NUMBER},
-    "/sse/orders/{order_id:uuid}": {"token": r"[A-Za-z0-9._~+/=-]*"},
-}
-"""The query parameters of paths that take any, and what each looks like."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +43,8 @@ class Route:
 
     template: str
     methods: dict[str, Direct | None] = field(default_factory=dict)
+    queries: dict[str, Query] = field(default_factory=dict)
+    """The query of each method."""
 
     @property
     def name(self) -> str:
@@ -64,22 +57,10 @@ class Route:
         looks = {"HEAD"} if "GET" in self.methods else set()
         return ", ".join(sorted({*self.methods, *looks, "OPTIONS"})).encode("ascii")
 
-    def check_query(self, query: bytes) -> None:
-        """Refuse parameters that the path does not take.
-
-        Raises:
-            InvalidInput: with the first one.
-        """
-        taken, seen = QUERIES.get(self.template, {}), set()
-        for part in query.split(b"&"):
-            name, _, value = part.decode("latin-1").partition("=")
-            if name not in taken:
-                raise InvalidInput(field=name[:64] or "query", problem="is no parameter of this call")
-            if name in seen:
-                raise InvalidInput(field=name, problem="was sent twice")
-            seen.add(name)
-            if re.fullmatch(taken[name], value) is None:
-                raise InvalidInput(field=name, problem="does not hold what it must; see /schema")
+    def add(self, method: str, direct: Direct | None, operation: Operation) -> None:
+        """Add a method with what its operation declares."""
+        self.methods[method] = direct
+        self.queries[method] = Query.of(operation.parameters)
 
 
 class Routes:
@@ -90,10 +71,12 @@ class Routes:
         routes: dict[str, Route] = {}
         for framework in app.routes:
             route = routes.setdefault(framework.path, Route(framework.path))
-            methods: Any = getattr(framework, "methods", ())
-            route.methods.update(dict.fromkeys(sorted(set(methods) - {"OPTIONS", "HEAD"})))
+            handlers: dict[str, Any] = getattr(framework, "route_handler_map", {})
+            for method, (handler, _) in sorted(handlers.items()):
+                if method not in {"OPTIONS", "HEAD"}:
+                    route.add(method, None, handler.opt["operation"])
         for one in direct:
-            routes.setdefault(one.template, Route(one.template)).methods[one.method] = one
+            routes.setdefault(one.template, Route(one.template)).add(one.method, one, one.operation)
         self._exact: dict[str, Route] = {}
         patterns: list[str] = []
         self._of_patterns: list[Route] = []
