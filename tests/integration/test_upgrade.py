@@ -20,7 +20,7 @@ from flashsale.domain.money import Money
 from flashsale.domain.products import PaymentMode, Product
 from flashsale.domain.requests import BuyRequest
 from flashsale.local.stack import Stack
-from flashsale.simulator.service import _id
+from flashsale.simulator.ledger import derived_id
 from tests.conftest import alembic, make_settings
 from tests.support.api import FAST, audit, buyer_headers
 
@@ -92,7 +92,7 @@ class OldProcess:
             [row["order_id"] for row in rows],
             [row["attempt"] for row in rows],
             [outcome] * len(rows),
-            [_id("ch", row["gateway_key"]) if outcome == "captured" else None for row in rows],
+            [derived_id("ch", row["gateway_key"]) if outcome == "captured" else None for row in rows],
             [timedelta(seconds=1)] * len(rows),
         )
 

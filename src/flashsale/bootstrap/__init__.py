@@ -1,9 +1,10 @@
 """The composition root: Settings in, everything wired out. Used by the API, the workers, the CLI and the tests."""
 
+from flashsale.adapters.postgres.schema import fingerprint as schema_fingerprint
 from flashsale.bootstrap.api import open_services
 from flashsale.bootstrap.commands import open_accounts, open_audit, open_outbox, open_settlement, open_status
 from flashsale.bootstrap.jobs import Jobs, job_queue, open_jobs
-from flashsale.bootstrap.servers import as_owner, open_gateway, require_servers
+from flashsale.bootstrap.servers import as_owner, open_gateway, require_servers, schema_revision
 
 __all__ = [
     "Jobs",
@@ -18,4 +19,6 @@ __all__ = [
     "open_settlement",
     "open_status",
     "require_servers",
+    "schema_fingerprint",
+    "schema_revision",
 ]

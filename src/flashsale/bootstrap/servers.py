@@ -11,7 +11,7 @@ from flashsale.adapters.payments.observed import ObservedGateway
 from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.failures import Misconfigured
-from flashsale.adapters.postgres.schema import check_schema
+from flashsale.adapters.postgres.schema import check_schema, expected
 from flashsale.adapters.postgres.turns import PostgresTurns
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.domain.errors import NotReady
@@ -42,6 +42,11 @@ def require_servers(settings: Settings) -> None:
         sys.exit(f"FLASHSALE_POSTGRES__URL: {error}")
     except NotReady as error:
         sys.exit(f"flashsale: {error.detail}")
+
+
+def schema_revision() -> str:
+    """Return the newest migration of this release."""
+    return expected().revision
 
 
 async def open_servers(opened: AsyncExitStack, settings: Settings, name: str) -> tuple[Database, RedisGate]:

@@ -1,4 +1,4 @@
-"""The local stack: start it, show a sale on it, back it up and restore it."""
+"""The local stack: start it, and show a sale on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from flashsale.cli.group import main, print_result, run_command
+from flashsale.cli.group import main, run_command
 from flashsale.runtime.logs import configure_logs
 from flashsale.runtime.outputs import progress
 from flashsale.settings.groups import LogSettings
@@ -92,61 +92,6 @@ def demo(units: int, buyers: int, seconds: float, price: str, api: int, seed: in
     else:
         with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as folder:
             run_command(run(Path(folder)))
-
-
-@main.command(epilog="Example: flashsale backup sale.flashsale")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    default=".flashsale",
-    show_default=True,
-    help="Directory of the stack.",
-)
-def backup(file: Path, data_dir: Path) -> None:
-    """Write the local stack to one file, also during a sale: the database, the simulator's ledger, the secrets."""
-    from flashsale.local.backup import backup as run_backup
-
-    configure_logs(LogSettings(level="warning"))
-
-    async def run() -> None:
-        print_result(await run_backup(data_dir, file))
-
-    run_command(run())
-
-
-@main.command(epilog="Example: flashsale restore sale.flashsale --data-dir restored")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), default=".flashsale", show_default=True, help="Target directory."
-)
-@click.option(
-    "--ledger", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The simulator's newest ledger."
-)
-@click.option("--overwrite", is_flag=True, help="Delete the data in the target directory.")
-def restore(file: Path, data_dir: Path, ledger: Path | None, overwrite: bool) -> None:  # noqa: FBT001 - by name
-    """Restore the local stack from a backup and list the charges made after the backup.
-
-    Orders accepted after the backup are lost, and charges are not undone. Each line names a lost order and the amount
-    to refund. Start the stack with `flashsale up`; it loads the gate from Postgres.
-    """
-    from flashsale.domain.money import Money
-    from flashsale.local.backup import AFTER
-    from flashsale.local.backup import restore as run_restore
-
-    configure_logs(LogSettings(level="warning"))
-
-    async def run() -> None:
-        charged = await run_restore(data_dir, file, overwrite=overwrite, ledger=ledger)
-        money = {one.order_id: Money(minor=one.amount_minor, currency=one.currency) for one in charged}
-        lines = [
-            f"charged after the restore point: order {order_id}, {paid} {paid.currency}"
-            for order_id, paid in money.items()
-        ]
-        lines.append(f"restored in {data_dir}; charged after the restore point: {len(charged)} ({data_dir / AFTER})")
-        print_result("\n".join(lines))
-
-    run_command(run())
 
 
 def _named_servers() -> dict[str, str]:

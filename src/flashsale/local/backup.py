@@ -1,39 +1,39 @@
-"""Backup and restore of the local stack: the database, the gateway simulator's ledger and the secrets, in one file.
+"""Backup and restore of the local stack: the database, the simulator's ledger and the secrets, in one file.
 
 The database is dumped first, in one snapshot, and the ledger is copied afterwards, so the copied ledger has every
 payment of the snapshot. Charges that are only in the ledger were made after the restore point.
+
+The callers give what this room may not know: how a schema is read, and what the lines of the ledger say.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
-import json
 import os
 import shutil
-import tarfile
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from flashsale import __version__
 from flashsale.local.access import ensure_database, write_secret
+from flashsale.local.archive import DUMP, LEDGER, SECRETS, Schema, now, pack, present, unpack
 from flashsale.local.binaries import postgres_bin
 from flashsale.local.children import ChildFailed, run_to_end
 from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.stack import DATABASE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Sequence
 
-DUMP, LEDGER, SECRETS, ABOUT = "database.dump", "gateway-ledger.jsonl", "secrets.json", "about.json"
-PARTS = (ABOUT, DUMP, LEDGER, SECRETS)
+    from flashsale.domain.ledgers import Charged, Split
+
+    SchemaOf = Callable[[str], Awaitable[tuple[str, str] | None]]
+    """Reads revision and digest of the database that a URL names."""
 
 AFTER = "charged-after-restore-point.jsonl"
 """The entries of the ledger whose orders the restored database does not know."""
@@ -50,18 +50,25 @@ WHERE order_id = ANY ($1::uuid[]) AND status IN ('queued', 'processing', 'awaiti
 """
 """Selects orders whose buyers paid after the restore point; their charge repeats the old one under the same key."""
 
+HAS_REFUNDS = "SELECT to_regclass('refunds') IS NOT NULL"
+"""A backup of an older release may have no such table."""
+
+NOTE_REFUND = "SELECT note_refund_v1($1::uuid, $2, $3, 'succeeded', $4, $5, NULL, NULL)"
+"""Merges a refund that was made after the restore point; one that the database knows changes nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Charged:
-    """Money that the gateway took for an order that the restored database does not know."""
+class Restored:
+    """What a restore did."""
 
-    order_id: str
-    amount_minor: int
-    """The captured amount less refunds."""
-    currency: str
+    made_at: str
+    """When the backup was made."""
+    charged: Sequence[Charged]
+    unsettled: Sequence[str]
+    """Orders that were paid and refunded after the backup: their state says neither."""
 
 
-async def backup(data_dir: Path, file: Path) -> str:
+async def backup(data_dir: Path, file: Path, *, schema_of: SchemaOf) -> str:
     """Write a backup of the stack in `data_dir`, which may run, and return a sentence about the backup.
 
     Raises:
@@ -75,55 +82,56 @@ async def backup(data_dir: Path, file: Path) -> str:
         )
     if file.exists():
         raise ChildFailed(f"{file} exists: name another file.")
-    new = file.with_name(f"{file.name}.new")
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".flashsale-backup-") as folder:
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".flashsale-backup-") as made:
+        folder = Path(made)
         async with _server(data_dir) as url:
-            await _run_program(data_dir, "pg_dump", url, "--format=custom", f"--file={folder}/{DUMP}")
-        about = {"made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "version": __version__}
+            made_at = now()
+            found = await schema_of(url)
+            if found is None:
+                raise ChildFailed(f"The database in {data_dir} is not migrated: there is nothing to back up.")
+            postgres = await _version(url)
+            await _run_program(data_dir, "pg_dump", url, "--format=custom", f"--file={folder / DUMP}")
         ledger = data_dir / LEDGER
         # The last line may be incomplete: no caller got an answer for it.
         lines = ledger.read_bytes() if ledger.exists() else b""
-        parts = {
-            ABOUT: json.dumps(about).encode(),
-            LEDGER: lines[: lines.rfind(b"\n") + 1],
-            SECRETS: (data_dir / SECRETS).read_bytes(),
-        }
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as out, tarfile.open(fileobj=out, mode="w") as archive:
-            archive.add(Path(folder) / DUMP, DUMP)
-            for name, data in parts.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-        with new.open("rb") as written:
-            os.fsync(written.fileno())
-        new.rename(file)
-    return f"{file}: the stack as of {about['made_at']}, {file.stat().st_size:,} bytes; it holds secrets"
+        (folder / LEDGER).write_bytes(lines[: lines.rfind(b"\n") + 1])
+        shutil.copyfile(data_dir / SECRETS, folder / SECRETS)
+        schema = Schema(revision=found[0], digest=found[1])
+        pack(file, folder, made_at=made_at, postgres=postgres, schema=schema)
+    return f"{file}: the stack as of {made_at}, {file.stat().st_size:,} bytes; it holds secrets"
 
 
-async def restore(data_dir: Path, file: Path, *, overwrite: bool, ledger: Path | None = None) -> Sequence[Charged]:
-    """Restore a backup into `data_dir`, and return the charges made after the backup. The gate is loaded at start.
+async def restore(
+    data_dir: Path,
+    file: Path,
+    *,
+    overwrite: str | None,
+    ledger: Path | None = None,
+    schema_of: SchemaOf,
+    revisions_to: str,
+    split: Callable[[Path, Container[str]], Split],
+) -> Restored:
+    """Restore a backup into `data_dir`, and return what was charged after the backup. The gate is loaded at start.
 
-    The gateway's ledger is `ledger`, or the ledger in `data_dir`, or else the ledger of the backup: the restored
-    database may lack charges, but the ledger must keep them.
+    `overwrite`: the name of the database, which permits to replace data. The gateway's ledger is `ledger`, or the
+    ledger in `data_dir`, or else the ledger of the backup: the restored database may lack charges, but the ledger must
+    keep them.
 
     Everything is created in a temporary directory and moved at the end, so a failure leaves `data_dir` as it was.
 
     Raises:
-        ChildFailed: if a stack runs there; if data is there and `overwrite` is false; if a part fails.
+        ChildFailed: if a stack runs there; if data is there and `overwrite` does not name it; if a part fails.
         MissingBinary: if there is no server or no `pg_restore`.
     """
     data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
     with _locked(data_dir):
-        living = [name for name in ("postgres/cluster", LEDGER, SECRETS) if (data_dir / name).exists()]
-        if living and not overwrite:
-            raise ChildFailed(f"{data_dir} holds data ({', '.join(living)}): --overwrite deletes them.")
+        _permit(data_dir, overwrite)
         staging = data_dir / "restoring"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(mode=0o711)
         try:
-            _unpack(file, staging)
+            manifest = unpack(file, staging, revisions_to=revisions_to)
             if ledger is None and (data_dir / LEDGER).exists():
                 ledger = data_dir / LEDGER
             if ledger is not None:
@@ -134,66 +142,66 @@ async def restore(data_dir: Path, file: Path, *, overwrite: bool, ledger: Path |
                 await ensure_database(url)
                 options = ("--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction")
                 await _run_program(data_dir, "pg_restore", url, *options, str(staging / DUMP))
-                charged = await _settle_ledger(url, staging)
+                if await schema_of(url) != (manifest.schema.revision, manifest.schema.digest):
+                    raise ChildFailed(f"{file}: the restored schema is not the one of the manifest.")
+                charged, unsettled = await _settle_ledger(url, staging, split)
             finally:
                 await server.stop()
-            (staging / DUMP).unlink()
-            (staging / ABOUT).unlink()
-            shutil.rmtree(data_dir / "postgres", ignore_errors=True)
-            (data_dir / "valkey" / "dump.rdb").unlink(missing_ok=True)
-            for path in staging.iterdir():
-                path.replace(data_dir / path.name)
+            _replace(data_dir, staging)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return charged
+    return Restored(made_at=manifest.made_at, charged=charged, unsettled=unsettled)
 
 
-async def _settle_ledger(url: str, folder: Path) -> Sequence[Charged]:
-    """Keep the keys of known orders in the ledger, and move the keys of other orders to a second file."""
+def _permit(data_dir: Path, overwrite: str | None) -> None:
+    """Refuse to replace data, unless the caller names the database that goes.
+
+    Raises:
+        ChildFailed: with what is there and what to add.
+    """
+    if overwrite not in {None, DATABASE}:
+        raise ChildFailed(f"--overwrite names the database {overwrite}, and the one here is {DATABASE}.")
+    living = present(data_dir)
+    if living and overwrite is None:
+        raise ChildFailed(
+            f"{data_dir} holds data ({', '.join(living)}): `--overwrite {DATABASE}` deletes the database of this name."
+        )
+
+
+def _replace(data_dir: Path, staging: Path) -> None:
+    """Put the restored data in the place of the old."""
+    (staging / DUMP).unlink()
+    shutil.rmtree(data_dir / "postgres", ignore_errors=True)
+    (data_dir / "valkey" / "dump.rdb").unlink(missing_ok=True)
+    for name in ("postgres", LEDGER, SECRETS, AFTER):
+        (staging / name).replace(data_dir / name)
+
+
+async def _settle_ledger(
+    url: str, folder: Path, split: Callable[[Path, Container[str]], Split]
+) -> tuple[Sequence[Charged], Sequence[str]]:
+    """Keep the entries of known orders in the ledger, move the others to a second file, and merge later refunds."""
     connection = await asyncpg.connect(url)
     try:
         known = {str(row["order_id"]) for row in await connection.fetch("SELECT order_id FROM orders")}
-        kept: list[str] = []
-        after: list[str] = []
-        charges: dict[str, dict[str, Any]] = {}
-        for line in (folder / LEDGER).read_text().splitlines(keepends=True):
-            if not line.endswith("\n"):
-                break  # half written by a simulator that was killed: no caller got an answer for it
-            record = json.loads(line)
-            order_id = record["key"].partition(":")[0]
-            (kept if order_id in known else after).append(line)
-            charge = charges.setdefault(record["key"], {"order_id": order_id, "taken": 0})
-            if record["op"] == "open":
-                charge.update(amount=record["amountMinor"], currency=record["currency"])
-            elif record["op"] == "capture":
-                charge["taken"] += charge["amount"]
-            elif record["op"] == "refund":
-                charge["taken"] -= record["amountMinor"]
-        paid = [charge["order_id"] for charge in charges.values() if charge["taken"] and charge["order_id"] in known]
-        await connection.execute(PAID_BY_BUYERS, paid)
+        try:
+            parts = split(folder / LEDGER, known)
+        except ValueError as error:
+            raise ChildFailed(str(error)) from None
+        await connection.execute(PAID_BY_BUYERS, list(parts.paid))
+        unsettled = []
+        if parts.given_back and await connection.fetchval(HAS_REFUNDS):
+            for one in parts.given_back:
+                noted = await connection.fetchval(
+                    NOTE_REFUND, one.order_id, one.key, one.reference, one.amount_minor, one.currency
+                )
+                if noted not in {"noted", "known"}:
+                    unsettled.append(one.order_id)
     finally:
         await connection.close()
-    write_secret(folder / LEDGER, "".join(kept))
-    write_secret(folder / AFTER, "".join(after))
-    return [
-        Charged(order_id=charge["order_id"], amount_minor=charge["taken"], currency=charge["currency"])
-        for charge in charges.values()
-        if charge["taken"] and charge["order_id"] not in known
-    ]
-
-
-def _unpack(file: Path, folder: Path) -> None:
-    try:
-        with tarfile.open(file, "r:") as archive:
-            for name in PARTS:
-                member = archive.extractfile(name)
-                assert member is not None, name  # noqa: S101 - a folder of that name
-                with (folder / name).open("wb") as out:
-                    (folder / name).chmod(0o600)
-                    shutil.copyfileobj(member, out)
-        json.loads((folder / SECRETS).read_text())
-    except (tarfile.TarError, AssertionError, KeyError, ValueError, EOFError) as error:
-        raise ChildFailed(f"{file} is no backup of `flashsale backup`, or a damaged one: {error}") from None
+    write_secret(folder / LEDGER, "".join(parts.kept))
+    write_secret(folder / AFTER, "".join(parts.after))
+    return parts.charged, unsettled
 
 
 @contextlib.contextmanager
@@ -224,6 +232,15 @@ async def _server(data_dir: Path) -> AsyncIterator[str]:
 
 def _in_database(url: str) -> str:
     return url.rpartition("/")[0] + f"/{DATABASE}"
+
+
+async def _version(url: str) -> str:
+    connection = await asyncpg.connect(url)
+    try:
+        version: str = await connection.fetchval("SHOW server_version")
+    finally:
+        await connection.close()
+    return version
 
 
 async def _run_program(data_dir: Path, name: str, url: str, *arguments: str) -> None:

@@ -9,6 +9,7 @@ loop; an answer that shows a change waits for `Ledger.flushed`, so nobody sees w
 from __future__ import annotations
 
 import enum
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,11 @@ class Entry:
     def refunded_minor(self) -> int:
         """Everything given back, in minor units."""
         return sum(self.refunds.values()) if self.refunds else 0
+
+    @property
+    def charge_id(self) -> str:
+        """The id that callers see: of the charge, or of the intent."""
+        return self.key if self.intent else derived_id("ch", self.key)
 
     def as_line(self, charge_id: str) -> bytes:
         """Return the audit's view of the entry: one JSON line."""
@@ -161,6 +167,10 @@ class Ledger:
         """Give back a part of a captured entry's money under a refund key that is new to it."""
         self._change("refund", entry.key, refundKey=refund_key, amountMinor=amount_minor)
 
+    def replay(self, record: dict[str, Any]) -> None:
+        """Apply a record of another ledger in memory; it is not written."""
+        self._apply(record)
+
     def write_stripe(self, record: dict[str, Any]) -> None:
         """Write all that one call of Stripe's dialect changed; `record["money"]` holds records like the others."""
         self._write({"op": STRIPE, **record})
@@ -216,6 +226,11 @@ class Ledger:
                     key, Entry(key=key, status=ChargeStatus.PENDING, amount_minor=0, currency="", reference=None)
                 )
         _moved(self._entries[key], record)
+
+
+def derived_id(prefix: str, key: str) -> str:
+    """Return the simulator's id of what a key made."""
+    return f"{prefix}_{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}"
 
 
 def _moved(entry: Entry, record: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ in `ledger.py`; `stripe/` is the same gateway in Stripe's dialect, over the same
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import json
 import re
@@ -20,7 +19,7 @@ from aiohttp import web
 
 from flashsale.simulator.faults import BEHAVIOUR_NAMES, Behaviour, Fault, RefusedError, checked
 from flashsale.simulator.journal import LedgerFailedError
-from flashsale.simulator.ledger import ChargeStatus, Entry
+from flashsale.simulator.ledger import ChargeStatus, Entry, derived_id
 from flashsale.simulator.rules import Simulator
 from flashsale.simulator.stripe.desk import Desk, hang_up
 from flashsale.simulator.stripe.operations import OPERATIONS, PAGE
@@ -161,7 +160,7 @@ class Api:
         amount_minor = _amount(await _body(request, allowed=("amountMinor",)))
         await self._simulator.refund(key, refund_key, amount_minor)
         answer = {
-            "id": _id("re", f"{key} {refund_key}"),
+            "id": derived_id("re", f"{key} {refund_key}"),
             "key": refund_key,
             "charge": key,
             "status": "refunded",
@@ -173,7 +172,7 @@ class Api:
         await response.prepare(request)
         lines: list[bytes] = []
         for entry in self._simulator.ledger:
-            lines.append(entry.as_line(entry.key if entry.intent else _id("ch", entry.key)))
+            lines.append(entry.as_line(entry.charge_id))
             if len(lines) == LEDGER_LINES:
                 await self._write(response, lines)
         await self._write(response, lines)
@@ -255,7 +254,7 @@ async def run_simulator(
 
 def _shown(entry: Entry) -> dict[str, Any]:
     shown: dict[str, Any] = {
-        "id": _id("ch", entry.key),
+        "id": entry.charge_id,
         "key": entry.key,
         "status": entry.status.value,
         "amountMinor": entry.amount_minor,
@@ -266,10 +265,6 @@ def _shown(entry: Entry) -> dict[str, Any]:
     if entry.decline_code is not None:
         shown["declineCode"] = entry.decline_code
     return shown
-
-
-def _id(prefix: str, key: str) -> str:
-    return f"{prefix}_{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}"
 
 
 def _problem(status: int, code: str, detail: str) -> web.Response:

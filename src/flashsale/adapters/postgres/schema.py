@@ -6,6 +6,7 @@ from the migrations. Each column, constraint and function is a separate object, 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -65,6 +66,19 @@ async def read_schema(fetch: Callable[[Query], Awaitable[list[Record]]]) -> Expe
         return None
     (newest,) = await fetch(QUERIES["read_revision"])
     return Expected(revision=newest["version_num"], objects={row["name"]: row["digest"] for row in rows})
+
+
+async def fingerprint(url: str) -> tuple[str, str] | None:
+    """Return the revision of a database and the SHA-256 of all its definitions; None before the first migration."""
+    connection = await asyncpg.connect(url)
+    try:
+        found = await read_schema(lambda query: connection.fetch(query.text))
+    finally:
+        await connection.close()
+    if found is None:
+        return None
+    text = "\n".join(f"{digest} {name}" for name, digest in sorted(found.objects.items()))
+    return found.revision, hashlib.sha256(text.encode()).hexdigest()
 
 
 async def check_schema(database: Database) -> None:
