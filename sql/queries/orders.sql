@@ -48,6 +48,20 @@ WHERE NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = p.order_id AND o.
 -- Counts the postponed orders.
 SELECT count(*) AS postponed FROM postponed_orders;
 
+-- name: of_buyer
+-- Lists the orders of an account, newest first (ids rise with time), from before an id.
+SELECT
+    order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status,
+    version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
+    CASE
+        WHEN status = 'awaiting_payment' AND payment_mode = 'by_buyer' AND pay_requested_at IS NULL THEN due_at
+    END AS pay_by,
+    pay_requested_at IS NOT NULL AS payment_requested, refunded_minor, created_at, updated_at
+FROM orders
+WHERE user_id = $1 AND order_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+ORDER BY order_id DESC
+LIMIT $3;
+
 -- name: admin_list
 -- Lists orders, newest first (ids rise with time), from before an id.
 SELECT

@@ -1,11 +1,9 @@
 -- name: all_products
--- Reads every product, or those of $1, with seconds until its start and end by this server's clock.
+-- Reads every product, or those of $1, with the time by this server's clock.
 SELECT
     p.product_id, p.name, p.price_minor, p.currency, p.allotment, coalesce(o.unmade, 0) AS unmade, p.payment_mode,
     p.payment_window_s, p.limit_per_buyer, p.limit_per, p.starts_at, p.ends_at, p.paused, p.epoch, p.created_at,
-    p.updated_at,
-    extract(EPOCH FROM p.starts_at - clock_timestamp())::float8 AS starts_in_s,
-    extract(EPOCH FROM p.ends_at - clock_timestamp())::float8 AS ends_in_s
+    p.updated_at, clock_timestamp() AS now
 FROM products AS p
 LEFT JOIN unit_pools AS o ON p.product_id = o.product_id
 WHERE $1::integer [] IS NULL OR p.product_id = ANY($1)

@@ -148,7 +148,9 @@ async def test_a_buy_needs_a_token_that_holds(api, product, stack):
 async def test_a_sale_that_is_not_open_accepts_nothing(api, product, buyer, admin):
     later, before = (datetime.now(UTC) + timedelta(hours=h) for h in (1, -1))
     not_yet = await product(startsAt=later.isoformat())
-    problem(await api.post(BUY, json={"productId": not_yet}, headers=buyer), 409, "sale_not_started")
+    refused = await api.post(BUY, json={"productId": not_yet}, headers=buyer)
+    problem(refused, 409, "sale_not_started")
+    assert datetime.fromisoformat(refused.json()["startsAt"]) == later
     over = await product(startsAt=(before - timedelta(hours=1)).isoformat(), endsAt=before.isoformat())
     problem(await api.post(BUY, json={"productId": over}, headers=buyer), 409, "sale_ended")
     paused = await product()

@@ -42,6 +42,7 @@ MATRIX = {
     "POST /api/auth/password": (401, 200, 200, 200),
     "POST /api/auth/reset": (204, 204, 204, 204),
     "POST /api/order/buy-flash": (401, 202, 202, 202),
+    "GET /api/orders": (401, 200, 200, 200),
     "GET /api/order/{order_id}/status": (401, 404, 200, 200),
     "GET /sse/orders/{order_id}": (401, 404, 200, 200),
     "POST /api/order/{order_id}/stream-token": (401, 404, 201, 201),

@@ -6,7 +6,7 @@ import pytest
 
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
-from flashsale.adapters.postgres.orders import PostgresOrders
+from flashsale.adapters.postgres.orders import QUERIES, PostgresOrders
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.domain.payments import ChargeOutcome, PaymentResult
 from tests.conftest import add_buyers, add_product
@@ -45,6 +45,20 @@ async def sell(database, product, users, name):
             for attempt in await payments.begin(ids, due_s=30)
         ]
         assert len(await payments.finish(results)) == len(users)
+
+
+async def test_the_orders_of_a_buyer_are_found_by_an_index(services, db):
+    product = await add_product(services, allotment=100)
+    users = sorted(await add_buyers(services, 4))
+    await sell(services.database, product, users, "first")
+    await db.execute("ANALYZE")
+    async with db.transaction():
+        await db.execute("SET LOCAL enable_seqscan = off")
+        await db.execute(f"PREPARE mine AS {QUERIES['of_buyer'].text}")
+        for before in ("NULL", "'ffffffff-ffff-ffff-ffff-ffffffffffff'"):
+            plan = await db.fetchval(f"EXPLAIN (FORMAT json) EXECUTE mine('{users[0]}', {before}, 5)")
+            assert '"Index Name": "orders_of_buyer"' in plan
+            assert '"Index Cond": "((user_id = ' in plan
 
 
 @pytest.mark.parametrize("by_index", [True, False])

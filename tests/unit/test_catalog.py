@@ -1,3 +1,5 @@
+import asyncio
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,7 @@ async def test_a_known_product_has_its_stock():
     known = []
 
     async def products(_):
-        return [(SimpleNamespace(product_id=1), None, None)]
+        return [(SimpleNamespace(product_id=1, starts_at=None, ends_at=None), datetime.now(UTC))]
 
     async def stocks(_):
         known.extend(catalog._entries)
@@ -21,6 +23,30 @@ async def test_a_known_product_has_its_stock():
     await catalog.refresh()
     assert not known, "a product is known before its stock"
     assert catalog.waiting(catalog.all()[0].product_id) == 0
+
+
+async def test_the_time_of_the_database_is_never_ahead_of_it():
+    """A page that waits for the start by this time never comes too early, however long a reading took."""
+    ahead = timedelta(hours=1)
+
+    async def products(_):
+        read = datetime.now(UTC) + ahead
+        await asyncio.sleep(0.05)
+        return [(SimpleNamespace(product_id=1, starts_at=None, ends_at=None), read)]
+
+    async def stocks(_):
+        return [LiveStock(product_id=1, free=5, version=1)]
+
+    catalog = Catalog(SimpleNamespace(all=products, stocks=stocks), poll_s=3600)
+    with pytest.raises(Unavailable):
+        _ = catalog.now
+    await catalog.refresh()
+    for _ in range(3):
+        told = catalog.now
+        assert told <= datetime.now(UTC) + ahead
+        assert datetime.now(UTC) + ahead - told < timedelta(seconds=5)
+        await asyncio.sleep(0.01)
+    assert catalog.now > told
 
 
 async def test_products_that_were_never_read_are_not_an_empty_list():

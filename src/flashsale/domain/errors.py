@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 class FlashSaleError(Exception):
@@ -133,8 +136,10 @@ class SaleNotStarted(NotOnSale):
 
     code = "sale_not_started"
 
-    def __init__(self) -> None:
+    def __init__(self, starts_at: datetime | None) -> None:
+        """Name the start."""
         super().__init__("The sale has not started.")
+        self.starts_at = starts_at
 
 
 class SaleEnded(NotOnSale):

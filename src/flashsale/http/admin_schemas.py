@@ -31,10 +31,10 @@ from flashsale.http.fields import (
     StartsAt,
     shown,
 )
-from flashsale.http.schemas import In, Out, ProductOut, product_fields
+from flashsale.http.schemas import In, Out, ProductTerms, product_fields
 
 
-class AdminProductOut(ProductOut):
+class AdminProductOut(ProductTerms):
     """A product as administrators see it."""
 
     allotment: Allotment
@@ -46,10 +46,6 @@ class AdminProductOut(ProductOut):
             0,
         ),
     ]
-    payment_mode: Annotated[PaymentMode, shown("Who starts the payment.", "automatic")]
-    payment_window_s: PaymentWindow
-    limit_per_buyer: LimitPerBuyer
-    paused: Annotated[bool, shown("Whether the sale is paused.", False)]
     epoch: Annotated[int, shown("The gate's epoch: rises whenever the gate is loaded.", 3, ge=0)]
 
 
@@ -155,9 +151,5 @@ def admin_product_out(product: Product, stock: LiveStock) -> AdminProductOut:
         **product_fields(product, stock),  # type: ignore[arg-type]
         allotment=product.allotment,
         unmade_units=product.unmade,
-        payment_mode=product.payment_mode,
-        payment_window_s=product.payment_window_s,
-        limit_per_buyer=product.limit_per_buyer,
-        paused=product.paused,
         epoch=product.epoch,
     )

@@ -56,8 +56,7 @@ class JsonRequest(Request[Any, Any, Any]):
 
 
 ROUTES: Sequence[ControllerRouterHandler] = (
-    products.list_products,
-    products.one_product,
+    orders.list_mine,
     orders.pay,
     orders.cancel,
     orders.stream_token,
@@ -121,6 +120,7 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
     )
     cors = Cors(settings.http.cors_origins, credentials=settings.http.cors_credentials)
     direct = [
+        *products.direct_routes(services),
         *orders.direct_routes(services, tokens, meter, limits),
         *accounts.direct_routes(services, tokens),
         *webhooks.direct_routes(services),

@@ -1,7 +1,8 @@
 """Entity tags and the conditions on them: RFC 9110, sections 8.8.3 and 13.1.
 
 A tag is a digest of the body, so it changes with every byte: with the version of a stock or an order, with the time
-line, and with the form that another release gives the body.
+line, and with the form that another release gives the body. The tag of a product is weak: a digest of all but the time
+of the answer.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def is_known(tag: bytes, if_none_match: Sequence[bytes]) -> bool:
     sent = b", ".join(if_none_match)
     if sent.strip() == ANY:
         return True
-    return _TAGS.fullmatch(sent) is not None and tag in [one.removeprefix(b"W/") for one in _TAG.findall(sent)]
+    wanted = tag.removeprefix(b"W/")
+    return _TAGS.fullmatch(sent) is not None and wanted in [one.removeprefix(b"W/") for one in _TAG.findall(sent)]
 
 
 def wanted_tags(if_match: Sequence[bytes]) -> list[bytes] | None:

@@ -17,7 +17,7 @@ STATUS_LINES = {
 class Request:
     """A complete request."""
 
-    __slots__ = ("body", "extra", "fields", "headers", "method", "path", "peer", "query", "version")
+    __slots__ = ("body", "extra", "fields", "headers", "method", "path", "peer", "query", "tag", "version")
 
     def __init__(
         self, *, method: str, path: str, query: bytes, headers: Headers, version: str = "1.1", body: bytes = b""
@@ -35,6 +35,8 @@ class Request:
         self.body = body
         self.extra = b""
         """Header lines that a route adds to every answer to this request."""
+        self.tag = b""
+        """The entity tag of the answer, if the route knows it; otherwise it is made from the body."""
 
     def all(self, name: bytes) -> list[bytes]:
         """Return the value of each header with this name."""

@@ -91,6 +91,8 @@ def problem_of(error: errors.FlashSaleError, **more: object) -> Answer:
         headers.append((b"www-authenticate", challenge))
     if isinstance(error, errors.InvalidInput):
         extra["field"] = error.field
+    elif isinstance(error, errors.SaleNotStarted):
+        extra["startsAt"] = error.starts_at
     elif isinstance(error, errors.RateLimited):
         headers += [
             (b"retry-after", b"%d" % error.retry_after_s),

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from flashsale.domain.orders import Order, OrderStatus
-from flashsale.domain.products import LiveStock, Product
+from flashsale.domain.products import LiveStock, PaymentMode, Product
 from flashsale.domain.requests import Accepted
 from flashsale.domain.users import Role
 from flashsale.http.fields import (
@@ -21,10 +21,12 @@ from flashsale.http.fields import (
     CreatedAt,
     Currency,
     EndsAt,
+    LimitPerBuyer,
     LimitPerOut,
     LoginToken,
     NewPassword,
     OrderId,
+    PaymentWindow,
     PersonName,
     Price,
     ProductId,
@@ -168,8 +170,8 @@ class StreamTokenOut(Out):
     expires_at: Annotated[datetime, shown("From when on the token opens no stream.", MOMENT)]
 
 
-class ProductOut(Out):
-    """A product with its free units."""
+class ProductTerms(Out):
+    """What every answer with a product has."""
 
     id: ProductId
     name: ProductName
@@ -181,7 +183,23 @@ class ProductOut(Out):
     updated_at: UpdatedAt
     starts_at: StartsAt
     ends_at: EndsAt
+    paused: Annotated[bool, shown("Whether the sale is paused.", False)]
+    payment_mode: Annotated[PaymentMode, shown("Who starts the payment.", "automatic")]
+    payment_window_s: PaymentWindow
+    limit_per_buyer: LimitPerBuyer
     limit_per: LimitPerOut
+
+
+class ProductOut(ProductTerms):
+    """A product with its free units."""
+
+    now: Annotated[
+        datetime,
+        shown(
+            "The time by the clock that opens and closes the sale and ends the time to pay. The ETag leaves it out.",
+            MOMENT,
+        ),
+    ]
 
 
 class AliveOut(Out):
@@ -238,6 +256,7 @@ class Problem(Out, kw_only=True):
         ]
         | msgspec.UnsetType
     ) = msgspec.UNSET
+    starts_at: Annotated[datetime | None, shown("When the sale opens.", MOMENT)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class NotReadyProblem(Problem, kw_only=True):
@@ -298,11 +317,6 @@ def order_fields(order: Order) -> dict[str, object]:
     }
 
 
-def product_out(product: Product, stock: LiveStock) -> ProductOut:
-    """Render a product."""
-    return ProductOut(**product_fields(product, stock))  # type: ignore[arg-type]
-
-
 def product_fields(product: Product, stock: LiveStock) -> dict[str, object]:
     """Return the fields that all answers with a product have."""
     return {
@@ -316,5 +330,9 @@ def product_fields(product: Product, stock: LiveStock) -> dict[str, object]:
         "updated_at": product.updated_at,
         "starts_at": product.starts_at,
         "ends_at": product.ends_at,
+        "paused": product.paused,
+        "payment_mode": product.payment_mode,
+        "payment_window_s": product.payment_window_s,
+        "limit_per_buyer": product.limit_per_buyer,
         "limit_per": product.limit_per,
     }

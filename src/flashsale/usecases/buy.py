@@ -51,7 +51,7 @@ CONCLUSIONS: Mapping[AcceptOutcome, Callable[[Product], FlashSaleError]] = {
     AcceptOutcome.SOLD_OUT: lambda _: SoldOut(),
     AcceptOutcome.KEY_REUSED: lambda _: KeyReused(),
     AcceptOutcome.LIMIT_REACHED: lambda product: LimitReached(product.limit_per_buyer),
-    AcceptOutcome.NOT_STARTED: lambda _: SaleNotStarted(),
+    AcceptOutcome.NOT_STARTED: lambda product: SaleNotStarted(product.starts_at),
     AcceptOutcome.ENDED: lambda _: SaleEnded(),
     AcceptOutcome.PAUSED: lambda _: SalePaused(),
     AcceptOutcome.UNKNOWN_PRODUCT: lambda product: ProductNotFound(product.product_id),

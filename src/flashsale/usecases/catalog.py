@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,6 +25,7 @@ from flashsale.usecases.live_changes import Connected, ProductChanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
 
     from flashsale.usecases.live_changes import Change, LiveFeed
     from flashsale.usecases.ports import Products
@@ -62,6 +64,8 @@ class Catalog:
         self._waiting: dict[int, int] = {}
         self._free_then: dict[int, int] = {}
         """Free units just before the waiting orders were counted."""
+        self._clock: tuple[datetime, float] | None = None
+        """Postgres' time at the last reading, and this process' monotonic clock after it."""
         self._refreshed_at = float("-inf")
         self._sought_s = float("-inf")
         """When an unknown product was last looked for."""
@@ -101,6 +105,18 @@ class Catalog:
         return [self._entries[product_id].product for product_id in sorted(self._entries)]
 
     @property
+    def now(self) -> datetime:
+        """The time by Postgres' clock, never ahead of it: behind by at most what the last reading took.
+
+        Raises:
+            Unavailable: if no product was ever read.
+        """
+        if self._clock is None:
+            raise Unavailable("The products have not been read yet; send the same request again.")
+        then, read_s = self._clock
+        return then + timedelta(seconds=time.monotonic() - read_s)
+
+    @property
     def age_s(self) -> float:
         """Seconds since products and stocks were last read; infinite before."""
         return time.monotonic() - self._refreshed_at
@@ -120,7 +136,7 @@ class Catalog:
         if entry.product.paused:
             return SalePaused()
         if entry.opens_at_s is not None and time.monotonic() < entry.opens_at_s - CLOSED_MARGIN_S:
-            return SaleNotStarted()
+            return SaleNotStarted(entry.product.starts_at)
         if entry.closes_at_s is not None and time.monotonic() > entry.closes_at_s + CLOSED_MARGIN_S:
             return SaleEnded()
         return None
@@ -142,16 +158,18 @@ class Catalog:
         before = time.monotonic()
         some = None if None in wanted else sorted({one for one in wanted if one is not None})
         rows = await self._products.all(some)
+        if rows:
+            self._clock = rows[-1][1], time.monotonic()
         # Stocks are read last and stored first, so a caller that finds a product finds its stock.
         for stock in await self._products.stocks(some):
             self.take_stock(stock)
         entries = {
             product.product_id: _Entry(
                 product=product,
-                opens_at_s=None if starts_in_s is None else before + starts_in_s,
-                closes_at_s=None if ends_in_s is None else before + ends_in_s,
+                opens_at_s=_carried_over(product.starts_at, now, before),
+                closes_at_s=_carried_over(product.ends_at, now, before),
             )
-            for product, starts_in_s, ends_in_s in rows
+            for product, now in rows
         }
         if some is None:
             self._entries = entries
@@ -177,6 +195,11 @@ class Catalog:
             except Exception:
                 log.exception("catalog.failed")
             await asyncio.sleep(self._poll_s)
+
+
+def _carried_over(instant: datetime | None, now: datetime, now_s: float) -> float | None:
+    """Return an instant by another clock, which says `now_s` at the time `now`."""
+    return None if instant is None else now_s + (instant - now).total_seconds()
 
 
 class CatalogFeed:

@@ -69,6 +69,10 @@ class BuyerOrders:
                 raise OrderNotFound from None
         return order
 
+    async def of_buyer(self, principal: Principal, *, before: UUID | None, limit: int) -> Sequence[Order]:
+        """Return the caller's own orders, newest first, from before an order id."""
+        return await self._orders.of_buyer(principal.user_id, before=before, limit=limit)
+
     async def pay(self, order_id: UUID, principal: Principal) -> tuple[Order, KnownIntent | None]:
         """Ask for the payment of an order that waits for its buyer; asking again changes nothing.
 

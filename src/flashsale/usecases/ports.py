@@ -189,6 +189,10 @@ class Orders(Protocol):
         """List orders, newest first, from before an order id."""
         ...
 
+    async def of_buyer(self, user_id: UUID, *, before: UUID | None, limit: int) -> Sequence[Order]:
+        """List the orders of an account, newest first, from before an order id."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveEpoch:
@@ -231,10 +235,8 @@ class GateBooks(Protocol):
 class Products(Protocol):
     """Products and their live stock."""
 
-    async def all(
-        self, product_ids: Sequence[int] | None = None
-    ) -> Sequence[tuple[Product, float | None, float | None]]:
-        """Read every product, or some, with seconds until start and end by the database's clock (None: open)."""
+    async def all(self, product_ids: Sequence[int] | None = None) -> Sequence[tuple[Product, datetime]]:
+        """Read every product, or some, each with the time by the database's clock."""
         ...
 
     async def stocks(self, product_ids: Sequence[int] | None = None) -> Sequence[LiveStock]:

@@ -87,7 +87,7 @@ class Status:
         gates = await compare_gate(self._figures, self._gate, self._acceptance, limit=PRODUCTS_MAX)
         counts = {one.count.product_id: one for one in gates}
         sales = await self._figures.sales(list(counts))
-        known = [product for product, _, _ in await self._products.all(list(counts))]
+        known = [product for product, _ in await self._products.all(list(counts))]
         products = [
             _product(product, counts[product.product_id], sales)
             for product in sorted(known, key=lambda product: product.product_id, reverse=True)

@@ -86,6 +86,11 @@ class PostgresOrders:
             )
         return [_order(row) for row in rows]
 
+    async def of_buyer(self, user_id: UUID, *, before: UUID | None, limit: int) -> Sequence[Order]:
+        """List the orders of an account, newest first, from before an order id."""
+        rows = await self._database.fetch(QUERIES["of_buyer"], user_id, before, limit)
+        return [_order(row) for row in rows]
+
 
 def _order(row: asyncpg.Record) -> Order:
     return Order(

@@ -51,12 +51,10 @@ class PostgresProducts:
         """Work through this pool."""
         self._database = database
 
-    async def all(
-        self, product_ids: Sequence[int] | None = None
-    ) -> Sequence[tuple[Product, float | None, float | None]]:
-        """Read every product, or some, with seconds until start and end."""
+    async def all(self, product_ids: Sequence[int] | None = None) -> Sequence[tuple[Product, datetime]]:
+        """Read every product, or some, each with the time by Postgres' clock."""
         rows = await self._database.fetch(QUERIES["all_products"], product_ids)
-        return [(_product(row), row["starts_in_s"], row["ends_in_s"]) for row in rows]
+        return [(_product(row), row["now"]) for row in rows]
 
     async def stocks(self, product_ids: Sequence[int] | None = None) -> Sequence[LiveStock]:
         """Read the free count and version of every product, or of some."""

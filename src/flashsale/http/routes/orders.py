@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, post
-from litestar.params import FromPath
+from litestar import Request, get, post
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from flashsale.domain.errors import FlashSaleError, InvalidInput
 from flashsale.domain.requests import BuyRequest, check_key
 from flashsale.http.auth import UseTokens
 from flashsale.http.bodies import body_of
-from flashsale.http.fields import SENT_KEY_SCHEMA
+from flashsale.http.fields import ORDER_ID, SENT_KEY_SCHEMA
 from flashsale.http.keys import sent_key
 from flashsale.http.limits import limited
 from flashsale.http.messages import rendered
@@ -84,6 +84,33 @@ LOOK = Operation(
     limit="orders",
     gives=(Given(status=HTTPStatus.OK, description="The order.", model=OrderOut),),
     codes=("order_not_found", *SERVERS),
+)
+LIST = Operation(
+    name="listMyOrders",
+    summary="List my orders",
+    description="List the caller's own orders, newest first, a page at a time. A buyer who lost an order's id finds "
+    "the order here, to pay or cancel it.",
+    tag="orders",
+    caller="buyer",
+    limit="orders",
+    parameters=(
+        Parameter(
+            name="before",
+            place="query",
+            schema={"type": "string", "format": "uuid"},
+            description="The last order id of the previous page.",
+            example=ORDER_ID,
+        ),
+        Parameter(
+            name="limit",
+            place="query",
+            schema={"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+            description="Maximum number of orders in a page.",
+            example=20,
+        ),
+    ),
+    gives=(Given(status=HTTPStatus.OK, description="A page of orders.", model=list[OrderOut]),),
+    codes=SERVERS,
 )
 PAY = Operation(
     name="payOrder",
@@ -174,6 +201,19 @@ def _key(sent: list[bytes], request_id: str | None) -> str | None:
     if request_id is not None and key != request_id:
         raise InvalidInput(field="requestId", problem="differs from the header Idempotency-Key")
     return key
+
+
+@get("/api/orders", guards=COUNTED, opt={"operation": LIST})
+async def list_mine(
+    request: Request[Any, Any, Any],
+    services: UseServices,
+    tokens: UseTokens,
+    before: FromQuery[UUID | None] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
+) -> list[OrderOut]:
+    """List the caller's own orders, newest first; `before` is the last order id of the previous page."""
+    orders = await services.orders.of_buyer(tokens.principal(request.scope), before=before, limit=limit)
+    return [order_out(order) for order in orders]
 
 
 @post("/api/order/{order_id:uuid}/pay", status_code=202, guards=COUNTED, opt={"operation": PAY})

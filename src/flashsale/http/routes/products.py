@@ -1,15 +1,28 @@
-"""Products, for every client."""
+"""Products, for every client: rendered when they change, so that a look costs next to nothing."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
 
-from litestar import get
-from litestar.params import FromPath
+import msgspec
 
+from flashsale.http.conditions import tag_of
+from flashsale.http.messages import rendered
 from flashsale.http.operations import SERVERS, Given, Operation
-from flashsale.http.schemas import ProductOut, product_out
-from flashsale.http.services import UseServices
+from flashsale.http.routing import Direct
+from flashsale.http.schemas import ProductOut, ProductTerms, product_fields
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from flashsale.domain.products import LiveStock, Product
+    from flashsale.http.messages import Answer, Request
+    from flashsale.usecases.catalog import Catalog
+    from flashsale.usecases.services import Services
+
+LIST_PATH, LOOK_TEMPLATE = "/api/products", "/api/products/{product_id:int}"
+_PRODUCT_ID_AT = LOOK_TEMPLATE.split("/").index("{product_id:int}")
 
 LIST = Operation(
     name="listProducts",
@@ -28,15 +41,60 @@ LOOK = Operation(
     codes=("product_not_found", *SERVERS),
 )
 
-
-@get("/api/products", opt={"operation": LIST})
-async def list_products(services: UseServices) -> list[ProductOut]:
-    """Return every product with its free units."""
-    return [product_out(product, services.catalog.stock(product.product_id)) for product in services.catalog.all()]
+_encode = msgspec.json.Encoder().encode
 
 
-@get("/api/products/{product_id:int}", opt={"operation": LOOK})
-async def one_product(product_id: FromPath[int], services: UseServices) -> ProductOut:
-    """Return a product with its free units."""
-    product = await services.catalog.get(product_id)
-    return product_out(product, services.catalog.stock(product_id))
+class _Rendered(NamedTuple):
+    """A product as it was rendered last."""
+
+    product: Product
+    stock: LiveStock
+    body: bytes
+    """Without its last field, the time, and the brace after it."""
+    tag: bytes
+
+
+class Rendering:
+    """The products of a catalog, each rendered again only if it or its stock has changed."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Start empty."""
+        self._catalog = catalog
+        self._kept: dict[int, _Rendered] = {}
+
+    def of(self, product: Product) -> _Rendered:
+        """Return the newest rendering of a product of the catalog."""
+        stock, kept = self._catalog.stock(product.product_id), self._kept.get(product.product_id)
+        if kept is None or kept.stock is not stock or kept.product != product:
+            terms = ProductTerms(**product_fields(product, stock))  # type: ignore[arg-type]
+            body = _encode(terms)[:-1]
+            kept = self._kept[product.product_id] = _Rendered(product, stock, body, tag_of(body))
+        return kept
+
+
+def direct_routes(services: Services) -> list[Direct]:
+    """Make the routes that every page of a shop polls."""
+    catalog = services.catalog
+    rendering = Rendering(catalog)
+
+    async def look(request: Request) -> Answer:
+        product = await catalog.get(int(request.path.split("/")[_PRODUCT_ID_AT]))
+        shown = rendering.of(product)
+        request.tag = b"W/" + shown.tag
+        return rendered(HTTPStatus.OK, shown.body + _time(catalog.now))
+
+    async def list_all(request: Request) -> Answer:
+        shown = [rendering.of(product) for product in catalog.all()]
+        request.tag = b"W/" + tag_of(b"".join([one.tag for one in shown]))
+        time = _time(catalog.now) if shown else b""
+        return rendered(HTTPStatus.OK, b"[%b]" % b",".join([one.body + time for one in shown]))
+
+    return [
+        Direct(template=LIST_PATH, method="GET", serve=list_all, operation=LIST),
+        Direct(template=LOOK_TEMPLATE, method="GET", serve=look, operation=LOOK),
+    ]
+
+
+def _time(now: datetime) -> bytes:
+    """Return the last field of a product and the brace after it."""
+    return b',"now":"%bZ"}' % now.isoformat(timespec="milliseconds").removesuffix("+00:00").encode("ascii")
