@@ -8,8 +8,8 @@ from urllib.parse import quote, unquote
 import pytest
 
 from flashsale.domain.errors import InvalidInput
-from flashsale.http.messages import Request
 from flashsale.http import cors
+from flashsale.http.messages import Request
 from flashsale.http.routes.problem_pages import MEANINGS
 from tests.support.reference import Reference, app_of_routes, document_of_routes
 
