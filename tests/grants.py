@@ -29,6 +29,7 @@ FILES = {
     "queries/administration.sql": (API,),
     "queries/audit.sql": (WORKER,),
     "queries/figures.sql": ROLES,
+    "queries/found_orders.sql": (API,),
     "queries/gate_books.sql": ROLES,
     "queries/health.sql": ROLES,
     "queries/intents.sql": (WORKER,),
@@ -42,7 +43,6 @@ FILES = {
     "queries/story.sql": (API,),
     "queries/settlement.sql": (WORKER,),
     "queries/timeline.sql": ROLES,
-    "queries/trail.sql": (API,),
     "queries/turns.sql": ROLES,
     "queries/upkeep.sql": (WORKER,),
     "queries/users.sql": (API,),
@@ -52,7 +52,7 @@ FILES = {
 """Who runs the statements of a file."""
 
 STATEMENTS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("accept", "replays", "end_orders", "request_payment", "admin_list", "admin_list_of"), (API,)),
+    **dict.fromkeys(("accept", "replays", "end_orders", "request_payment"), (API,)),
     **dict.fromkeys(("create_product", "change_product", "set_allotment", "change_allotment"), (API,)),
     **dict.fromkeys(("process", "sweep", "due", "postpone", "forget_postponed", "count_postponed"), (WORKER,)),
     **dict.fromkeys(("begin_intent", "lose", "wait", "receive"), (API,)),

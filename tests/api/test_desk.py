@@ -46,6 +46,8 @@ async def test_an_order_can_be_found_and_its_story_told(api, desk, buyer):
     assert await final(api, order_id, buyer) == "confirmed"
     assert order_id in desk("orders", "list", "--product", product_id, "--status", "confirmed").stdout
     told = json.loads(desk("orders", "show", order_id, "--json").stdout)
+    found = json.loads(desk("orders", "find", "--email", told["email"].upper(), "--json").stdout)
+    assert [(one["orderId"], one["email"]) for one in found] == [(order_id, told["email"])]
     assert (told["status"], told["key"], len(told["units"]), told["dueAt"]) == ("confirmed", "desk-1", 1, None)
     kinds = [
         (entry["kind"], entry["facts"].get("status") or entry["facts"].get("outcome")) for entry in told["entries"]
@@ -74,7 +76,9 @@ async def test_an_order_can_be_found_and_its_story_told(api, desk, buyer):
         (("product", "create", "X", "--price", "free", "--stock", "1"), "answered 400: price"),
         (("orders", "show", "0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58"), "answered 404"),
         (("orders", "show", "no-id"), "Invalid value"),
-        (("orders", "list", "--status", "lost"), "answered 400"),
+        (("orders", "list", "--status", "lost"), "answered 400: status must be one of queued, "),
+        (("orders", "find", "--created-from", "yesterday"), "answered 400: createdFrom must be a time with a zone"),
+        (("orders", "export", "--created-to", "1969-01-01T00:00:00Z"), "answered 400: createdTo must be in the years"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(desk, arguments, told):

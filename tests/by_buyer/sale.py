@@ -130,17 +130,11 @@ class _Statement:
 
 
 @asynccontextmanager
-async def provider(**settings: float | str) -> AsyncIterator[str]:
+async def provider(**faults: float) -> AsyncIterator[str]:
     """Run the simulator; returns its URL."""
     sock = socket.create_server(("127.0.0.1", 0))
     ready, stop = asyncio.Event(), asyncio.Event()
-    values: dict[str, Any] = {
-        "latency_mean_s": 0.02,
-        "decline_rate": 0.0,
-        "rate_limit_per_s": 0,
-        "account_limit_per_s": 0,
-        **settings,
-    }
+    values = {"latency_mean_s": 0.02, "decline_rate": 0.0, "rate_limit_per_s": 0, "account_limit_per_s": 0, **faults}
     task = asyncio.create_task(run_simulator(SimulatorSettings(**values), KEY, sock=sock, ready=ready.set, stop=stop))
     await ready.wait()
     try:

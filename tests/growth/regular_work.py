@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from flashsale.adapters.postgres.refunds import PostgresRefunds
 from flashsale.adapters.postgres.turns import PostgresTurns
 from flashsale.domain.messages import Event
 from flashsale.domain.money import Money
-from flashsale.domain.orders import OrderStatus
+from flashsale.domain.orders import OrderFilter, OrderStatus
 from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, ProviderEvent
 from flashsale.domain.products import PaymentMode, ProductChange
 from flashsale.domain.requests import AdminRequest
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 LISTED = 10
+OLD_BUYER = f"{uuid.UUID(hashlib.md5(b'buyer 1', usedforsecurity=False).hexdigest())}@buyers.invalid"
+OLD_DAY = datetime.now(tz=UTC) - timedelta(days=20)
+"""When the shop sold what are old orders now."""
 PROVIDER = "test"
 ENDPOINT, URL = "wh_a", "https://shop.invalid/"
 BUYERS = 12
@@ -94,6 +98,14 @@ class Shop:
             "list: a status without orders": self.listing(OrderStatus.REFUNDED),
             "list: a product": self.listing(None, of_product=True),
             "list: a rare status of a product": self.listing(rare, of_product=True),
+            "list: own orders": lambda: self.services.order_rows.of_buyer(self.buyers[0], before=None, limit=LISTED),
+            "list: a buyer": self.finding(email=OLD_BUYER),
+            "list: a buyer in a status": self.finding(email=OLD_BUYER, status=rare),
+            "list: an old day": self.finding(created_from=OLD_DAY, created_to=OLD_DAY + timedelta(days=1)),
+            "list: an old hour of a rare status": self.finding(
+                created_from=OLD_DAY, created_to=OLD_DAY + timedelta(hours=1), status=rare
+            ),
+            "list: a time without orders": self.finding(created_from=datetime(2999, 1, 1, tzinfo=UTC)),
             "sale of a unit": self.sell,
             "refusal by Postgres": self.refuse,
             "replay": self.replay,
@@ -116,9 +128,10 @@ class Shop:
         return lambda: self.tasks[name].func(self.context, int(time.time()))
 
     def listing(self, status, *, of_product=False):
-        return lambda: self.services.order_rows.admin_list(
-            product_id=self.product.product_id if of_product else None, status=status, before=None, limit=LISTED
-        )
+        return self.finding(product_id=self.product.product_id if of_product else None, status=status)
+
+    def finding(self, **wanted):
+        return lambda: self.services.find_orders(OrderFilter(**wanted), before=None, limit=LISTED)
 
     async def sweep(self):
         async with self.services.database.connection() as connection:

@@ -12,7 +12,7 @@ from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.job_queue import JobQueue
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.bootstrap import open_services
-from flashsale.domain.orders import OrderStatus
+from flashsale.domain.orders import OrderFilter, OrderStatus
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.requests import order_id_at
 from flashsale.domain.users import Principal, Role
@@ -143,22 +143,40 @@ async def compare_lists(services, db):
         " FROM (SELECT order_id AS id, row_number() OVER (ORDER BY md5(order_id::text)) AS n FROM orders) AS numbered"
         " WHERE order_id = id"
     )
-    everything = await db.fetch("SELECT order_id, product_id, status FROM orders ORDER BY order_id DESC")
+    everything = await db.fetch(
+        "SELECT o.order_id, o.product_id, o.status, o.created_at, u.email FROM orders AS o"
+        " INNER JOIN users AS u ON o.user_id = u.user_id ORDER BY o.order_id DESC"
+    )
     ids = [row["order_id"] for row in everything]
-    for product, status, before, limit in itertools.product(
-        [None, *products], [None, *OrderStatus], [None, ids[5], ids[-1]], [1, 3, 500]
+    first, last = everything[-3]["created_at"], everything[3]["created_at"]
+    for product, status, email, since, until, before, limit in itertools.product(
+        [None, products[0], products[2]],
+        [None, OrderStatus.CONFIRMED, OrderStatus.QUEUED, OrderStatus.REFUNDED],
+        [None, everything[0]["email"], everything[0]["email"].upper(), "nobody@buyers.invalid"],
+        [None, first],
+        [None, last],
+        [None, ids[5]],
+        [3],
     ):
-        listed = await services.order_rows.admin_list(
-            product_id=product and product.product_id, status=status, before=before, limit=limit
+        wanted = OrderFilter(
+            product_id=product and product.product_id,
+            status=status,
+            email=email,
+            created_from=since,
+            created_to=until,
         )
+        listed = await services.find_orders(wanted, before=before, limit=limit)
         expected = [
-            row["order_id"]
+            (row["order_id"], row["email"])
             for row in everything
             if (product is None or row["product_id"] == product.product_id)
             and (status is None or row["status"] == status)
+            and (email is None or row["email"] == email.lower())
+            and (since is None or row["created_at"] >= since)
+            and (until is None or row["created_at"] < until)
             and (before is None or row["order_id"] < before)
         ]
-        assert [order.order_id for order in listed] == expected[:limit], (product, status, before, limit)
+        assert [(one.order.order_id, one.email) for one in listed] == expected[:limit], wanted
 
 
 async def test_every_table_has_its_bound(db):

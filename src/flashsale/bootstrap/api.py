@@ -11,6 +11,7 @@ from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.administration import PostgresAdminAnswers
 from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.figures import PostgresFigures
+from flashsale.adapters.postgres.found_orders import PostgresFoundOrders
 from flashsale.adapters.postgres.gate_books import PostgresGateBooks
 from flashsale.adapters.postgres.health import PostgresHealth
 from flashsale.adapters.postgres.intents import PostgresIntents
@@ -18,7 +19,6 @@ from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.refunds import PostgresRefunds
 from flashsale.adapters.postgres.story import PostgresStories
-from flashsale.adapters.postgres.trail import PostgresTrail
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.logins import RedisLoginLimits
 from flashsale.bootstrap.servers import open_gateway, open_servers, turns_of
@@ -27,6 +27,7 @@ from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
 from flashsale.usecases.buy import Buy
 from flashsale.usecases.catalog import Catalog, CatalogFeed
+from flashsale.usecases.find_orders import FindOrders
 from flashsale.usecases.load_gate import LoadGate
 from flashsale.usecases.open_intent import OpenIntent
 from flashsale.usecases.orders import BuyerOrders
@@ -132,7 +133,6 @@ async def open_services(
             revocations=revocations,
             administer=Administer(
                 products,
-                order_rows,
                 catalog,
                 load_gate,
                 PostgresAdminAnswers(database),
@@ -143,5 +143,5 @@ async def open_services(
             readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
             status=Status(PostgresFigures(database), products, gate, acceptance),
             stories=PostgresStories(database),
-            trail=PostgresTrail(database),
+            find_orders=FindOrders(PostgresFoundOrders(database)),
         )

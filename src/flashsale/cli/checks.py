@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from pathlib import Path
 import click
 
 from flashsale.cli.group import main, print_result, process_settings, run_command
+from flashsale.runtime.csv_rows import csv_rows
 
 
 @main.command(epilog="Example: flashsale audit --history sale.jsonl")
@@ -78,16 +78,16 @@ def payments(since: datetime, file: Path | None, machine: bool) -> None:  # noqa
     async def run() -> int:
         names = [one.name for one in fields(Difference)]
         with ExitStack() as opened:
-            rows = csv.writer(opened.enter_context(file.open("w", newline=""))) if file is not None else None
+            rows = opened.enter_context(file.open("w", newline="")) if file is not None else None
             if rows is not None:
-                rows.writerow(names)
+                rows.write(csv_rows([names]))
             count = 0
             async with open_settlement(settings) as settle:
                 async for one in settle(since=since.replace(tzinfo=UTC), now=datetime.now(UTC)):
                     values = asdict(one)
                     count += 1
                     if rows is not None:
-                        rows.writerow(values.values())
+                        rows.write(csv_rows([values.values()]))
                     if machine:
                         print_result(json.dumps(values))
                     else:

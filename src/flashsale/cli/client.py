@@ -36,10 +36,6 @@ async def open_api(url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     import aiohttp
     import msgspec
 
-    token = os.environ.get(TOKEN)
-    if not token:
-        sys.exit(f"{TOKEN}: set the token of an administrator; `flashsale token EMAIL` prints one.")
-
     async def ask(method: str, path: str, *, body: object = None, query: dict[str, str] | None = None) -> Any:
         sent = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
@@ -54,9 +50,33 @@ async def open_api(url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
             sys.exit(f"flashsale: {url} does not answer as the API does: {type(error).__name__} {error}".rstrip())
 
-    timeout = aiohttp.ClientTimeout(total=ANSWER_S)
-    async with aiohttp.ClientSession(timeout=timeout, headers={"Authorization": f"Bearer {token}"}) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S), headers=_credentials()) as session:
         yield ask
+
+
+async def read_parts(url: str, path: str, query: dict[str, str]) -> AsyncIterator[bytes]:
+    """Yield an answer part by part. An answer that is no success or is not whole ends the command with one line."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(sock_connect=ANSWER_S, sock_read=ANSWER_S)
+    async with aiohttp.ClientSession(timeout=timeout, headers=_credentials()) as session:
+        try:
+            async with session.get(url.rstrip("/") + path, params=query, allow_redirects=False) as answer:
+                if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+                    sys.exit(f"flashsale: {url} answered {answer.status}: {_detail(await answer.read())}")
+                async for part in answer.content.iter_any():
+                    yield part
+        except aiohttp.ClientPayloadError:
+            sys.exit(f"flashsale: {url} ended its answer too early; ask again.")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            sys.exit(f"flashsale: {url} does not answer as the API does: {type(error).__name__} {error}".rstrip())
+
+
+def _credentials() -> dict[str, str]:
+    token = os.environ.get(TOKEN)
+    if not token:
+        sys.exit(f"{TOKEN}: set the token of an administrator; `flashsale token EMAIL` prints one.")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _detail(content: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,8 @@ from flashsale.cli.client import open_api, url_option
 from flashsale.cli.group import main, print_result, run_command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.table import Table
 
 json_option = click.option("--json", "machine", is_flag=True, help="Print JSON instead of a table.")
@@ -24,7 +27,7 @@ def product() -> None:
 
 @main.group()
 def orders() -> None:
-    """List orders, and show everything that happened to one."""
+    """Find orders, and show everything that happened to one."""
 
 
 @product.command("list", epilog="Example: flashsale product list")
@@ -35,7 +38,7 @@ def list_products(url: str, machine: bool) -> None:  # noqa: FBT001 - click pass
 
     async def run() -> None:
         async with open_api(url) as api:
-            show_rows((await api("GET", "/api/admin/status"))["products"], machine=machine)
+            _show((await api("GET", "/api/admin/status"))["products"], machine=machine)
 
     run_command(run())
 
@@ -118,35 +121,67 @@ def stock_product(product_id: int, units: str, url: str) -> None:
         _print_answer(url, "POST", "/api/admin/stock", {"productId": product_id, "stock": number})
 
 
-@orders.command("list", epilog="Example: flashsale orders list --product 1 --status payment_unknown")
-@click.option("--product", "product_id", type=click.IntRange(1, 2**31 - 1), help="Only those of this product.")
-@click.option("--status", help="Only those in this state.")
+def filters(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which orders; the command gets them as `asked`, the query of the API."""
+
+    @wraps(command)
+    def run(
+        email: str | None,
+        product_id: int | None,
+        status: str | None,
+        created_from: str | None,
+        created_to: str | None,
+        **others: object,
+    ) -> None:
+        given = {
+            "email": email,
+            "productId": product_id,
+            "status": status,
+            "createdFrom": created_from,
+            "createdTo": created_to,
+        }
+        command(asked={name: str(value) for name, value in given.items() if value is not None}, **others)
+
+    for option in (
+        click.option("--created-to", metavar="TIME", help="Only those created before this time."),
+        click.option("--created-from", metavar="TIME", help="Only those created at 2026-11-27T09:00:00Z or later."),
+        click.option("--status", help="Only those in this state."),
+        click.option("--product", "product_id", type=click.IntRange(1, 2**31 - 1), help="Only those of this product."),
+        click.option("--email", help="Only those of the buyer with this e-mail address."),
+    ):
+        run = option(run)
+    return run
+
+
+@orders.command("find", epilog="Example: flashsale orders find --email ada@example.com --status payment_unknown")
+@filters
 @click.option("--before", help="Only those older than this order.")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="At most so many.")
 @url_option
 @json_option
-def list_orders(
-    product_id: int | None,
-    status: str | None,
+def find_orders(
+    asked: dict[str, str],
     before: str | None,
     limit: int,
     url: str,
     machine: bool,  # noqa: FBT001 - click passes it by name
 ) -> None:
-    """List orders, newest first."""
-    asked = {"productId": product_id, "status": status, "before": before, "limit": limit}
+    """Find orders by buyer, product, state and time, newest first."""
 
     async def run() -> None:
+        query = {**asked, "limit": str(limit), **({} if before is None else {"before": before})}
         async with open_api(url) as api:
-            query = {name: str(value) for name, value in asked.items() if value is not None}
             found = await api("GET", "/api/admin/orders", query=query)
         if machine:
-            show_rows(found, machine=True)
+            _show(found, machine=True)
             return
-        names = ("orderId", "status", "quantity", "totalPrice", "currency", "createdAt", "updatedAt")
-        show_rows([{name: one[name] for name in names} for one in found], machine=False)
+        names = ("orderId", "email", "product", "status", "price", "createdAt")
+        _show([{name: _shown(one, name) for name in names} for one in found], machine=False)
 
     run_command(run())
+
+
+orders.add_command(find_orders, "list")
 
 
 @orders.command("show", epilog="Example: flashsale orders show 0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58")
@@ -168,7 +203,7 @@ def show_order(order_id: object, url: str, machine: bool) -> None:  # noqa: FBT0
             f"{told['productName']} (product {told['productId']}), {price}, units {told['units'] or 'none'}\n"
             f"{told['buyerName']} <{told['email']}>, account {told['userId']}"
         )
-        show_rows(
+        _show(
             [{"at": one["at"], "what": one["kind"], "facts": _facts(one["facts"])} for one in told["entries"]],
             machine=False,
         )
@@ -176,6 +211,18 @@ def show_order(order_id: object, url: str, machine: bool) -> None:  # noqa: FBT0
             print_result(f"The sweep looks at the order again at {told['dueAt']}.")
 
     run_command(run())
+
+
+def _shown(order: dict[str, Any], name: str) -> str:
+    match name:
+        case "product":
+            return str(order["product"]["id"])
+        case "price":
+            return f"{order['totalPrice']} {order['currency']}"
+        case "createdAt":
+            return f"{order['createdAt'][:19]}Z"
+        case _:
+            return str(order[name])
 
 
 def _facts(facts: dict[str, Any]) -> str:
@@ -192,8 +239,7 @@ def _print_answer(url: str, method: str, path: str, body: object = None) -> None
     run_command(run())
 
 
-def show_rows(rows: list[dict[str, Any]], *, machine: bool) -> None:
-    """Print rows as a table, or as JSON."""
+def _show(rows: list[dict[str, Any]], *, machine: bool) -> None:
     if machine:
         print_result(json.dumps(rows))
     elif rows:
@@ -208,7 +254,10 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*rows[0])
+    table = Table()
+    for name in rows[0]:
+        # An id is never cut, so that it can be copied.
+        table.add_column(name, overflow="fold", no_wrap=name.endswith("Id"))
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row.values()))
     return table

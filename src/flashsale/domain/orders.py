@@ -108,3 +108,25 @@ class Order:
     def refunded(self) -> Money:
         """What is back of the price."""
         return replace(self.unit_price, minor=self.refunded_minor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFilter:
+    """Which orders are looked for; None: any."""
+
+    product_id: int | None = None
+    status: OrderStatus | None = None
+    email: str | None = None
+    """The buyer's address: as it was registered, or another form of it."""
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    """The first instant that is too late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundOrder:
+    """An order with what administrators see in addition."""
+
+    order: Order
+    email: str
+    """The buyer's address."""

@@ -261,12 +261,19 @@ class Connection(asyncio.BufferedProtocol):
             self._paused = False
             self._transport.resume_reading()
 
-    async def write(self, body: bytes) -> None:
-        """Send a part of a stream once the client has read the parts before it."""
+    async def write(self, body: bytes, *, limited: bool = False) -> None:
+        """Send a part of a stream once the client has read the parts before it.
+
+        `limited`: reset the connection if that takes longer than a request may.
+        """
+        if self._blocked and limited:
+            self._limit(self._server.request_timeout_s)
         while self._blocked and not self._gone:
             if self._waiting is None:
                 self._waiting = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiting)
+        if limited:
+            self._stop_timer()
         if not self._gone:
             self._transport.write(body)
 

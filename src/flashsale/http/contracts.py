@@ -72,8 +72,8 @@ class ConnectionOfExchange(Protocol):
         """Send the head of an answer that ends with the connection."""
         ...
 
-    async def write(self, body: bytes) -> None:
-        """Send a part of a stream."""
+    async def write(self, body: bytes, *, limited: bool = False) -> None:
+        """Send a part of a stream; `limited`: reset the connection if the client reads nothing for too long."""
         ...
 
     def end_stream(self) -> None:

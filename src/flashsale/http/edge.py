@@ -155,9 +155,10 @@ class Edge:
             nonlocal held
             if message["type"] != "http.response.start":
                 if held is not None:
-                    # Not a stream: the first part is the whole body, so its tag can be made here.
+                    # If the first part is the whole body, its tag can be made here.
                     start, held = held, None
-                    message = _conditional(start, message, headers)
+                    if not message.get("more_body", False):
+                        message = _conditional(start, message, headers)
                     await begin(start)
                 await send(message)
             elif looks and message["status"] == HTTPStatus.OK:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STREAM = b"text/event-stream"
+SAVED = b"content-disposition"
+"""An answer with this field is for a file. It is sent as its parts come, in chunks, so that a client of HTTP/1.1 sees
+whether it got all: the last chunk is sent only once the app has ended the body."""
+CHUNKED_LINE, LAST_CHUNK = b"transfer-encoding: chunked\r\n", b"0\r\n\r\n"
 _CONNECTION_S = {b"connection", b"date", b"keep-alive", b"transfer-encoding"}
 """Fields that the connection writes, or which have no meaning on it."""
 
@@ -30,7 +34,7 @@ _WITHOUT_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 class Exchange:
     """One request and its answer by an ASGI app."""
 
-    __slots__ = ("_connection", "_ended", "_parts", "_received", "_request", "_scope", "_start", "_streams")
+    __slots__ = ("_chunked", "_connection", "_ended", "_parts", "_received", "_request", "_scope", "_start", "_streams")
 
     def __init__(self, connection: ConnectionOfExchange, request: Request, transport: asyncio.Transport) -> None:
         """Answer over a connection."""
@@ -40,7 +44,7 @@ class Exchange:
         self._ended: asyncio.Future[None] | None = None
         self._start: dict[str, Any] | None = None
         self._parts: list[bytes] = []
-        self._streams = False
+        self._streams = self._chunked = False
         self._scope: dict[str, Any] | None = asgi_scope(request, transport)
 
     async def run(self, app: ASGIApp) -> None:
@@ -72,9 +76,10 @@ class Exchange:
         if message["type"] == "http.response.start":
             self._start, self._parts = message, []
         elif self._streams:
-            if message["body"]:
-                await self._connection.write(message["body"])
+            await self._write(message["body"])
             if not message.get("more_body", False):
+                if self._chunked:
+                    await self._connection.write(LAST_CHUNK)
                 self._streams = False
                 self._connection.end_stream()
                 self.disconnect()
@@ -85,23 +90,37 @@ class Exchange:
         start, request = self._start, self._request
         assert start is not None and request is not None  # noqa: S101, PT018 - for the type checker
         more = message.get("more_body", False)
-        if more and (b"content-type", STREAM) in start["headers"] and request.method != "HEAD":
-            head = _head(start["status"], start["headers"], None)
+        saved = any(name == SAVED for name, _ in start["headers"])
+        streams = saved or (b"content-type", STREAM) in start["headers"]
+        self._chunked = saved and request.version == "1.1"
+        if more and streams and request.method != "HEAD":
+            head = self._head_of(start, None)
             self._streams, self._request, self._start = True, None, None
             self._connection.begin_stream(head)
-            await self._connection.write(message["body"])
+            await self._write(message["body"])
             return
         if request.method != "HEAD":
             self._parts.append(message.get("body", b""))
-        elif more and (b"content-type", STREAM) in start["headers"]:
+        elif more and streams:
             more = False
         if not more:
             body = b"" if start["status"] in _WITHOUT_BODY else b"".join(self._parts)
             length = None if request.method == "HEAD" else len(body)
-            answer = Answer(start["status"], _head(start["status"], start["headers"], length), body)
+            answer = Answer(start["status"], self._head_of(start, length), body)
             self._request = None
             self._connection.answer(answer)
             self.disconnect()
+
+    async def _write(self, body: bytes) -> None:
+        if self._chunked and body:  # an empty chunk would be the last
+            await self._connection.write(b"%x\r\n%b\r\n" % (len(body), body), limited=True)
+        elif body:
+            await self._connection.write(body)
+
+    def _head_of(self, start: Any, length: int | None) -> bytes:
+        """Render a head; only an answer without a length is sent in chunks."""
+        chunked = self._chunked and length is None
+        return _head(start["status"], start["headers"], length) + (CHUNKED_LINE if chunked else b"")
 
     def disconnect(self) -> None:
         """Tell the app that the client has disconnected."""

@@ -63,6 +63,11 @@ HEADERS: Mapping[str, tuple[str, object, dict[str, object]]] = {
         {},
     ),
     "Content-Security-Policy": ("The page loads nothing.", "default-src 'none'", {}),
+    "Content-Disposition": (
+        "Browsers save the body under this name.",
+        'attachment; filename="orders.csv"',
+        {},
+    ),
     "X-Accel-Buffering": ("Proxies must not hold events back.", "no", {"const": "no"}),
 }
 """By name: description, example, further schema."""
@@ -151,7 +156,7 @@ def document(described: Iterable[Described], meanings: Meanings) -> dict[str, An
 
 def _operation(template: str, method: str, operation: Operation, meanings: Meanings) -> dict[str, Any]:
     names = _PARAMETER.findall(template)
-    tagged = method == "GET" and template.startswith(TAGGED)
+    tagged = method == "GET" and template.startswith(TAGGED) and not operation.in_parts
     parameters = [*(PATH[name] for name in names), *operation.parameters, *([IF_NONE_MATCH] if tagged else [])]
     limited = ("RateLimit", "RateLimit-Policy") if operation.limit else ()
     shown: dict[str, Any] = {

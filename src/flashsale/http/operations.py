@@ -62,6 +62,8 @@ class Operation:
     """Those of the query and the head; the path names its own."""
     caller: Literal["buyer", "admin", "stream"] | None = None
     """Whose token it asks for: a buyer's, an administrator's, or one that opens a stream; None: it is public."""
+    in_parts: bool = False
+    """Whether the answer is sent part by part, without a tag of the whole."""
     limit: str | None = None
     """Name of the limit, an attribute of `limits.Limits`, under which its requests are counted."""
 

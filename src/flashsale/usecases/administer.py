@@ -1,32 +1,26 @@
-"""The use cases of administrators: create and change products, set allotments, list orders."""
+"""The use cases of administrators: create and change products, set allotments."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound, Unavailable
+from flashsale.domain.instants import check_instant
 from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX, LiveStock, NewProduct, ProductChange
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from uuid import UUID
+    from collections.abc import Collection
+    from datetime import datetime
 
-    from flashsale.domain.orders import Order, OrderStatus
     from flashsale.domain.products import Product
     from flashsale.domain.requests import AdminRequest
     from flashsale.usecases.catalog import Catalog
     from flashsale.usecases.load_gate import LoadGate
-    from flashsale.usecases.ports import AdminAnswers, Orders, Products
+    from flashsale.usecases.ports import AdminAnswers, Products
 
 log = structlog.get_logger(__name__)
-
-LISTED_MAX = 500
-
-YEARS = range(1970, 9999)
-"""Years, in UTC, in which a sale may start and end."""
 
 
 class Administer:
@@ -35,7 +29,6 @@ class Administer:
     def __init__(
         self,
         products: Products,
-        orders: Orders,
         catalog: Catalog,
         load_gate: LoadGate,
         answers: AdminAnswers,
@@ -44,7 +37,6 @@ class Administer:
     ) -> None:
         """Keep the parts; `chunk`: number of unit rows to make or delete before the answer."""
         self._products = products
-        self._orders = orders
         self._catalog = catalog
         self._load_gate = load_gate
         self.answers = answers
@@ -59,8 +51,8 @@ class Administer:
         """
         if "\x00" in product.name or not product.name.strip():
             raise InvalidInput(field="name", problem="must have visible characters")
-        _check_instant("startsAt", product.starts_at)
-        _check_instant("endsAt", product.ends_at)
+        check_instant("startsAt", product.starts_at)
+        check_instant("endsAt", product.ends_at)
         if product.starts_at is not None and product.ends_at is not None and product.ends_at <= product.starts_at:
             raise InvalidInput(field="endsAt", problem="must be after startsAt")
         created = await self._products.create(product, request)
@@ -92,8 +84,8 @@ class Administer:
         name = change.fields.get("name")
         if isinstance(name, str) and ("\x00" in name or not name.strip()):
             raise InvalidInput(field="name", problem="must have visible characters")
-        _check_instant("startsAt", change.fields.get("starts_at"))
-        _check_instant("endsAt", change.fields.get("ends_at"))
+        check_instant("startsAt", change.fields.get("starts_at"))
+        check_instant("endsAt", change.fields.get("ends_at"))
         if not 1 <= product_id <= PRODUCT_ID_MAX:
             raise ProductNotFound(product_id)
         if not await self._products.change(
@@ -129,14 +121,6 @@ class Administer:
             raise ProductNotFound(product_id)
         return await self._allotted(product_id, *await self._products.change_allotment(product_id, by, request))
 
-    async def list_orders(
-        self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int
-    ) -> Sequence[Order]:
-        """List orders, newest first; `before` is the last order of the previous page."""
-        if not 1 <= limit <= LISTED_MAX:
-            raise InvalidInput(field="limit", problem=f"must be 1 to {LISTED_MAX}")
-        return await self._orders.admin_list(product_id=product_id, status=status, before=before, limit=limit)
-
     async def _allotted(self, product_id: int, result: str = "changed", claimed: int = 0) -> Product:
         if result == "unknown":
             raise ProductNotFound(product_id)
@@ -155,16 +139,3 @@ class Administer:
     async def _fresh(self, product_id: int) -> Product:
         await self._catalog.refresh(product_id)
         return await self._catalog.get(product_id)
-
-
-def _check_instant(field: str, instant: object) -> None:
-    """Refuse an instant outside YEARS. An offset can move an instant out of the database's range, and the driver writes
-    the first and last instants as infinite values, which are read without a time zone.
-    """
-    if isinstance(instant, datetime):
-        try:
-            sane = instant.astimezone(UTC).year in YEARS
-        except OverflowError:
-            sane = False
-        if not sane:
-            raise InvalidInput(field=field, problem=f"must be in the years {YEARS.start} to {YEARS.stop - 1}, in UTC")

@@ -183,12 +183,6 @@ class Orders(Protocol):
         """Count refused orders that have not moved since."""
         ...
 
-    async def admin_list(
-        self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int
-    ) -> Sequence[Order]:
-        """List orders, newest first, from before an order id."""
-        ...
-
     async def of_buyer(self, user_id: UUID, *, before: UUID | None, limit: int) -> Sequence[Order]:
         """List the orders of an account, newest first, from before an order id."""
         ...

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.administer import Administer
     from flashsale.usecases.buy import Buy
     from flashsale.usecases.catalog import Catalog, CatalogFeed
+    from flashsale.usecases.find_orders import FindOrders
     from flashsale.usecases.load_gate import LoadGate
     from flashsale.usecases.orders import BuyerOrders
     from flashsale.usecases.ports import GateBooks, Orders, Products, Users
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from flashsale.usecases.sessions import Sessions
     from flashsale.usecases.status import Status
     from flashsale.usecases.story import Stories
-    from flashsale.usecases.trail import Trail
     from flashsale.usecases.webhooks import ReceiveWebhook
 
 
@@ -73,4 +73,4 @@ class Services:
     readiness: Readiness
     status: Status
     stories: Stories
-    trail: Trail
+    find_orders: FindOrders

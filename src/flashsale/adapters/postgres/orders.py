@@ -31,7 +31,7 @@ class PostgresOrders:
     async def get_many(self, order_ids: Sequence[UUID]) -> dict[UUID, Order]:
         """Read orders by id; unknown ids are left out."""
         rows = await self._database.fetch(QUERIES["get_many"], order_ids)
-        return {row["order_id"]: _order(row) for row in rows}
+        return {row["order_id"]: order_of(row) for row in rows}
 
     async def process(self, order_ids: Sequence[UUID], *, payment_due_s: float) -> dict[UUID, OrderStatus]:
         """Move queued orders to awaiting payment and defer their payment jobs; see the port."""
@@ -74,25 +74,14 @@ class PostgresOrders:
         row = await self._database.fetch_row(QUERIES["count_postponed"])
         return 0 if row is None else int(row["postponed"])
 
-    async def admin_list(
-        self, *, product_id: int | None, status: OrderStatus | None, before: UUID | None, limit: int
-    ) -> Sequence[Order]:
-        """List orders, newest first, from before an order id."""
-        if product_id is None and status is None:
-            rows = await self._database.fetch(QUERIES["admin_list"], before, limit)
-        else:
-            rows = await self._database.fetch(
-                QUERIES["admin_list_of"], product_id, None if status is None else status.value, before, limit
-            )
-        return [_order(row) for row in rows]
-
     async def of_buyer(self, user_id: UUID, *, before: UUID | None, limit: int) -> Sequence[Order]:
         """List the orders of an account, newest first, from before an order id."""
         rows = await self._database.fetch(QUERIES["of_buyer"], user_id, before, limit)
-        return [_order(row) for row in rows]
+        return [order_of(row) for row in rows]
 
 
-def _order(row: asyncpg.Record) -> Order:
+def order_of(row: asyncpg.Record) -> Order:
+    """Make an order of its row."""
     return Order(
         order_id=row["order_id"],
         user_id=row["user_id"],

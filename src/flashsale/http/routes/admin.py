@@ -1,18 +1,16 @@
-"""Routes of administrators: products, allotments, orders."""
+"""Routes of administrators: products and allotments; and the router of all their routes."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any
-from uuid import UUID
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, Router, get, patch, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody
 
 from flashsale.domain.errors import InvalidInput
 from flashsale.domain.money import parse_money
-from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import NewProduct, PaymentMode, ProductChange
 from flashsale.http import problems
 from flashsale.http.admin_schemas import (
@@ -25,13 +23,12 @@ from flashsale.http.admin_schemas import (
 )
 from flashsale.http.auth import UseTokens, admin_only
 from flashsale.http.bodies import body_of
-from flashsale.http.fields import ORDER_ID
 from flashsale.http.limits import limited
 from flashsale.http.messages import Request as Received
-from flashsale.http.operations import SERVERS, Given, Operation, Parameter
+from flashsale.http.operations import SERVERS, Given, Operation
 from flashsale.http.routes.changes import IF_MATCH, KEY, answered, rendered_product, response_of, terms_seen
+from flashsale.http.routes.found_orders import export_orders, list_orders
 from flashsale.http.routes.refunds import list_refunds, refund_order
-from flashsale.http.schemas import OrderOut, order_out
 from flashsale.http.services import UseServices
 
 Asked = Request[Any, Any, Any]
@@ -136,46 +133,6 @@ RESUME = Operation(
     gives=(_CHANGED,),
     codes=("product_not_found", "stale", "idempotency_key_reused", *SERVERS),
 )
-LIST_ORDERS = Operation(
-    name="listOrders",
-    summary="List orders",
-    description="List orders, newest first, a page at a time.",
-    tag="administration",
-    caller="admin",
-    limit="administration",
-    parameters=(
-        Parameter(
-            name="productId",
-            place="query",
-            schema={"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
-            description="Orders of this product only.",
-            example=7,
-        ),
-        Parameter(
-            name="status",
-            place="query",
-            schema={"type": "string", "enum": [status.value for status in OrderStatus]},
-            description="Orders in this state only.",
-            example="confirmed",
-        ),
-        Parameter(
-            name="before",
-            place="query",
-            schema={"type": "string", "format": "uuid"},
-            description="The last order id of the previous page.",
-            example=ORDER_ID,
-        ),
-        Parameter(
-            name="limit",
-            place="query",
-            schema={"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
-            description="Maximum number of orders in a page.",
-            example=100,
-        ),
-    ),
-    gives=(Given(status=HTTPStatus.OK, description="A page of orders.", model=list[OrderOut]),),
-    codes=SERVERS,
-)
 
 
 @post("/stock", status_code=200, opt={"operation": SET_STOCK})
@@ -251,19 +208,6 @@ async def resume(
     return await _change(request, product_id, {"paused": False}, services, tokens)
 
 
-@get("/orders", opt={"operation": LIST_ORDERS})
-async def list_orders(
-    services: UseServices,
-    product_id: Annotated[int | None, QueryParameter(name="productId", ge=1, le=2**31 - 1)] = None,
-    status: FromQuery[OrderStatus | None] = None,
-    before: FromQuery[UUID | None] = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
-) -> list[OrderOut]:
-    """List orders, newest first; `before` is the last order id of the previous page."""
-    orders = await services.administer.list_orders(product_id=product_id, status=status, before=before, limit=limit)
-    return [order_out(order) for order in orders]
-
-
 async def _change(
     request: Asked,
     product_id: int,
@@ -320,6 +264,7 @@ routes = Router(
         pause,
         resume,
         list_orders,
+        export_orders,
         refund_order,
         list_refunds,
     ],

@@ -1,0 +1,108 @@
+"""Exports of orders to files."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from flashsale.cli.client import read_parts, url_option
+from flashsale.cli.desk import filters, orders
+from flashsale.cli.group import run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHOWN_S = 0.5
+"""Time between two displays of the progress."""
+
+ROW_ENDS = {"csv": b"\r\n", "jsonl": b"\n"}
+
+
+@orders.command("export", epilog="Example: flashsale orders export --product 1 --out orders.csv")
+@filters
+@click.option("--format", "form", type=click.Choice(list(ROW_ENDS)), default="csv", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file; without it, standard output.")
+@url_option
+def export_orders(asked: dict[str, str], form: str, out: Path | None, url: str) -> None:
+    """Write all orders of a buyer, product, state or time, newest first, as CSV or JSON lines.
+
+    The file appears once it is whole; until then, and after a failure, the file that was there stays. Its owner alone
+    may read it, because it has the buyers' addresses.
+    """
+
+    async def run() -> None:
+        began_s, count = time.monotonic(), -1 if form == "csv" else 0
+        with whole_file(out) as file, progress() as show:
+            async for part in read_parts(url, "/api/admin/orders/export", {**asked, "format": form}):
+                file.write(part)
+                count += part.count(ROW_ENDS[form])
+                show(f"{max(count, 0):,} orders")
+        click.echo(f"{count:,} orders in {time.monotonic() - began_s:.1f} s", err=True)
+
+    run_command(run())
+
+
+@contextmanager
+def whole_file(path: Path | None) -> Iterator[IO[bytes]]:
+    """Open a file that takes its name when the block ends without an error; None: standard output.
+
+    Raises:
+        OSError: if the disk is full, for example; then nothing is left of what was written.
+    """
+    if path is None or (path.exists() and not path.is_file()):
+        with sys.stdout.buffer if path is None else path.open("wb") as stream:
+            yield stream
+            stream.flush()
+        return
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            Path(name).unlink()
+        if isinstance(error, OSError):
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Show a line of progress at a terminal, and remove it in the end."""
+    line = Progress()
+    try:
+        yield line
+    finally:
+        line.end()
+
+
+class Progress:
+    """A line on standard error that changes, if that is a terminal."""
+
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self._shown_s = float("-inf")
+        self._on = sys.stderr is not None and sys.stderr.isatty()
+        self._width = 0
+
+    def __call__(self, text: str) -> None:
+        """Show how far it is, unless the last display is too recent."""
+        if self._on and time.monotonic() - self._shown_s >= SHOWN_S:
+            self._shown_s = time.monotonic()
+            self._width = max(self._width, len(text))
+            click.echo(f"\r{text:<{self._width}}", nl=False, err=True)
+
+    def end(self) -> None:
+        """Remove the line."""
+        if self._width:
+            click.echo(f"\r{'':<{self._width}}\r", nl=False, err=True)
