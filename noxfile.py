@@ -125,6 +125,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def payments(session: nox.Session) -> None:
+    """Sell 1,000 units over Stripe's dialect while provider and workers fail, and compare the money (3 minutes)."""
+    install(session)
+    session.run("python", "-m", "tests.payments", "sale", *session.posargs)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Hold sales with random faults for ten minutes and look for what was left; arguments go to the command."""
     install(session)

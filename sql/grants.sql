@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -31,6 +31,7 @@ REVOKE ALL ON FUNCTION
     change_allotment_v1(_product_id integer, _change integer, _most integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
+    changed_values_v1(_row jsonb, _other jsonb, _but text[]),
     claim_units_v1(_product_id integer, _wanted integer),
     create_product_v1(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
@@ -54,12 +55,16 @@ REVOKE ALL ON FUNCTION
     intent_rank_v1(_state text),
     keep_product_terms_v1(),
     keep_product_terms_v2(),
+    keep_trail_v1(),
     limit_id_v1(_email_key text, _email text),
     limit_older_accepts_v1(),
     merge_intent_v1(_order_id uuid, _provider text, _reference text, _state text, _amount_minor bigint, _currency text, _refunded_minor bigint, _client_secret text, _page_url text, _due interval),
     miss_refund_v1(_order_id uuid, _number integer, _attempt integer, _outcome text, _sent boolean, _problem text, _retry_after interval),
+    note_account_v1(),
+    note_action_v1(_action text, _object text, _old jsonb, _new jsonb),
     note_ended_order_v1(),
     note_order_event_v1(),
+    note_product_v1(),
     note_raised_stock_v1(),
     note_raised_stock_v2(),
     note_refund_v1(_order_id uuid, _key text, _reference text, _state text, _amount_minor bigint, _currency text, _problem text, _retry_after interval),
@@ -119,6 +124,8 @@ FROM PUBLIC, flashsale_api, flashsale_worker;
 GRANT INSERT (user_id, key, fingerprint) ON admin_requests TO flashsale_api;
 GRANT SELECT ON admin_requests TO flashsale_api;
 GRANT UPDATE (product_id, status, tag, body, refund_number) ON admin_requests TO flashsale_api;
+GRANT INSERT (user_id, actor, origin, action, object, old, new, request_id) ON admin_trail TO flashsale_api;
+GRANT SELECT ON admin_trail TO flashsale_api;
 GRANT SELECT ON alembic_version TO flashsale_api;
 GRANT INSERT (product_id, user_id, units, limit_id) ON buyer_units TO flashsale_api;
 GRANT SELECT ON buyer_units TO flashsale_api;
@@ -199,6 +206,7 @@ GRANT EXECUTE ON FUNCTION
     change_allotment_v1(_product_id integer, _change integer, _most integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
+    changed_values_v1(_row jsonb, _other jsonb, _but text[]),
     claim_units_v1(_product_id integer, _wanted integer),
     create_product_v1(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
@@ -216,6 +224,7 @@ GRANT EXECUTE ON FUNCTION
     hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
     intent_rank_v1(_state text),
     limit_id_v1(_email_key text, _email text),
+    note_action_v1(_action text, _object text, _old jsonb, _new jsonb),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),
     notify_rows_v1(_channel text, _rows text[]),
@@ -242,6 +251,7 @@ TO flashsale_api;
 GRANT DELETE ON admin_requests TO flashsale_worker;
 GRANT SELECT ON admin_requests TO flashsale_worker;
 GRANT UPDATE (refund_number) ON admin_requests TO flashsale_worker;
+GRANT INSERT (user_id, actor, origin, action, object, old, new, request_id) ON admin_trail TO flashsale_worker;
 GRANT SELECT ON alembic_version TO flashsale_worker;
 GRANT SELECT ON buyer_units TO flashsale_worker;
 GRANT UPDATE (units, limit_id) ON buyer_units TO flashsale_worker;
@@ -344,6 +354,7 @@ GRANT EXECUTE ON FUNCTION
     carry_orders_v1(_settled interval, _limit integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
+    changed_values_v1(_row jsonb, _other jsonb, _but text[]),
     currency_known_v1(_code text),
     defer_event_jobs_v1(_providers text[], _event_ids text[], _references text[]),
     defer_intent_jobs_v1(_order_ids uuid[], _numbers integer[]),
@@ -362,6 +373,7 @@ GRANT EXECUTE ON FUNCTION
     limit_id_v1(_email_key text, _email text),
     merge_intent_v1(_order_id uuid, _provider text, _reference text, _state text, _amount_minor bigint, _currency text, _refunded_minor bigint, _client_secret text, _page_url text, _due interval),
     miss_refund_v1(_order_id uuid, _number integer, _attempt integer, _outcome text, _sent boolean, _problem text, _retry_after interval),
+    note_action_v1(_action text, _object text, _old jsonb, _new jsonb),
     note_refund_v1(_order_id uuid, _key text, _reference text, _state text, _amount_minor bigint, _currency text, _problem text, _retry_after interval),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),

@@ -43,6 +43,7 @@ FILES = {
     "queries/story.sql": (API,),
     "queries/settlement.sql": (WORKER,),
     "queries/timeline.sql": ROLES,
+    "queries/trail.sql": (API,),
     "queries/turns.sql": ROLES,
     "queries/upkeep.sql": (WORKER,),
     "queries/users.sql": (API,),

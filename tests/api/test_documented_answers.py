@@ -79,7 +79,8 @@ class Broken:
 
 def break_all(services):
     broken: dict[str, object] = dict.fromkeys(
-        ("buy", "catalog", "orders", "accounts", "administer", "refunds", "readiness", "users", "webhooks"), Broken()
+        ("buy", "catalog", "orders", "accounts", "administer", "refunds", "readiness", "users", "webhooks", "trail"),
+        Broken(),
     )
     # The framework's guard asks for its type.
     broken["sessions"] = object.__new__(Sessions)
@@ -230,9 +231,9 @@ async def sale(call, services, buyer, admin):
     version = (await call("cancelOrder", buyer, expect=200)).json()["version"]
     await call("payOrder", buyer, expect=409)
     await call("watchOrder", {**buyer, "Last-Event-ID": str(version)}, expect=204)
-    for name in ("changeProduct", "pauseSale", "resumeSale", "listOrders"):
+    for name in ("changeProduct", "pauseSale", "resumeSale", "listOrders", "listTrail"):
         await call(name, admin, expect=200)
-        if name != "listOrders":
+        if not name.startswith("list"):
             await call(name, {**admin, "If-Match": '"0-0000000000000000"'}, expect=412)
     await call("changeStock", admin, expect=200)
     await call("changeStock", admin, json={"change": -50}, expect=409)

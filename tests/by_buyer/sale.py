@@ -130,11 +130,17 @@ class _Statement:
 
 
 @asynccontextmanager
-async def provider(**faults: float) -> AsyncIterator[str]:
+async def provider(**settings: float | str) -> AsyncIterator[str]:
     """Run the simulator; returns its URL."""
     sock = socket.create_server(("127.0.0.1", 0))
     ready, stop = asyncio.Event(), asyncio.Event()
-    values = {"latency_mean_s": 0.02, "decline_rate": 0.0, "rate_limit_per_s": 0, "account_limit_per_s": 0, **faults}
+    values: dict[str, Any] = {
+        "latency_mean_s": 0.02,
+        "decline_rate": 0.0,
+        "rate_limit_per_s": 0,
+        "account_limit_per_s": 0,
+        **settings,
+    }
     task = asyncio.create_task(run_simulator(SimulatorSettings(**values), KEY, sock=sock, ready=ready.set, stop=stop))
     await ready.wait()
     try:

@@ -41,6 +41,7 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(r"users\.role", (), "an administrator gave it; there is no second record"),
     Excuse(r"(users\.generation|revocations\..*)", (), "which tokens of an account have ended has no second record"),
     Excuse(r"admin_requests\..*", (), "what an administrator sent and was answered has no second record"),
+    Excuse(r"admin_trail\..*", (), "what somebody did has no second record; the trail itself refuses to be changed"),
     Excuse(r"provider_turns\..*", (), "a rate of calls: nothing is wrong after calls that were too early or too late"),
     Excuse(r"users\.created_at", ("aged", "swapped"), "an account only has to be older than its orders"),
     Excuse(r"products\.created_at", ("aged",), "a product only has to be older than its terms and orders"),

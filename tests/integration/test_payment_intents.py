@@ -10,7 +10,7 @@ import pytest
 from flashsale.domain.errors import Unavailable, WebhookRefused
 from flashsale.domain.intents import KnownState
 from flashsale.domain.orders import OrderStatus
-from flashsale.domain.payments import NoAnswerKind
+from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, NoAnswerKind
 from flashsale.domain.products import PaymentMode
 from tests.conftest import sweep
 from tests.support.charging import charging, free, status, waiting_order
@@ -151,6 +151,63 @@ async def test_another_amount_never_confirms_an_order_and_a_person_is_told(servi
     await pays.settle_all(db)
     assert (await intent_of(db, order_id))["due_at"] is None
     assert [one.amount for one in pays.provider.refunds.values()] == ([amount] if captured else [])
+
+
+class Undecided(Provider):
+    """Opens an intent for a charge, and does not say what became of its money; nor, unless it `names` it, its id."""
+
+    def __init__(self, outcome, *, names=True):
+        super().__init__()
+        self.outcome = outcome
+        self.names = names
+        self.named = []
+
+    async def charge(self, *, order_id, reference=None, amount, timeout_s, **_):
+        self.named.append(reference)
+        opened = await self.open_intent(order_id=order_id, number=1, amount=amount, timeout_s=timeout_s)
+        return ChargeAnswer(outcome=self.outcome, reference=None, intent=opened.reference if self.names else None)
+
+
+@pytest.mark.parametrize("outcome", [ChargeOutcome.UNKNOWN, ChargeOutcome.UNSENT])
+@pytest.mark.parametrize("then", ["captured", "too late", "another amount"])
+async def test_the_intent_of_a_charge_that_is_not_decided_is_named_and_looked_up(services, db, outcome, then):
+    order_id, _ = await waiting_order(services)
+    provider = Undecided(outcome)
+    pays, charge = paying(services, provider), charging(services, provider)
+    for _ in range(3):
+        await charge(order_id)
+    (intent,) = await db.fetch("SELECT * FROM payment_intents WHERE order_id = $1", order_id)
+    assert (provider.named, intent["state"]) == ([None, intent["reference"], intent["reference"]], "open")
+    assert intent["due_at"] is not None
+    provider.capture(intent["reference"])
+    if then == "too late":
+        provider.outcome = ChargeOutcome.DECLINED
+        await charge(order_id)
+    elif then == "another amount":
+        provider.change(intent["reference"], amount=other_amount(1))
+    await pays.settle(order_id, intent["number"])
+    if then == "captured":
+        assert await status(services, order_id) is S.CONFIRMED
+    elif then == "another amount":
+        assert await status(services, order_id) is not S.CONFIRMED
+        assert await services.order_rows.count_postponed() == 1
+    else:
+        assert await status(services, order_id) is S.PAYMENT_FAILED
+        assert [one.amount.minor for one in provider.refunds.values()] == [99_999]
+
+
+async def test_an_intent_that_only_a_webhook_names_is_charged_by_its_name(services, db):
+    order_id, _ = await waiting_order(services)
+    provider = Undecided(ChargeOutcome.UNKNOWN, names=False)
+    pays, charge = paying(services, provider), charging(services, provider)
+    await charge(order_id)
+    (reference,) = provider.held
+    provider.authorize(reference)
+    for number in range(2):
+        await pays.tell(f"evt_{number}", reference)
+    await charge(order_id)
+    assert provider.named == [None, reference]
+    assert await db.fetchval("SELECT count(*) FROM payment_intents WHERE order_id = $1", order_id) == 1
 
 
 async def test_an_intent_without_a_clear_answer_is_never_handed_out_and_is_cancelled(services, db):

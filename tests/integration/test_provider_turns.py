@@ -9,13 +9,13 @@ import pytest
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.turns import PostgresTurns
-from flashsale.domain.payments import ChargeOutcome
+from flashsale.domain.payments import ChargeAnswer, ChargeOutcome
 from flashsale.usecases.charge import Charge
 from flashsale.usecases.halving import Postpone
 from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.turns import PROBE_S, Breaker, Turns
 from tests.conftest import sweep
-from tests.support.charging import Gateway, status, waiting_order
+from tests.support.charging import Gateway, charging, status, waiting_order
 
 RATE, WORKERS, SECONDS = 40, 3, 1.5
 
@@ -101,7 +101,8 @@ async def test_an_order_that_has_to_wait_gets_no_attempt_and_one_job_when_it_is_
     if cause == "the breaker is open":
         brk.failed()
     else:
-        assert turns.soon() == 0
+        other = Turns("stripe", PostgresTurns(services.database), breaker(), rate_per_s=1, wait_s=0.5)
+        assert await other.admit() == 0, "another process begins a payment"
     charge, gateway = await charge_with(services, turns, ChargeOutcome.CAPTURED)
     await charge(order_id)
     assert (gateway.asked, await attempts(db, order_id)) == ([], 0)
@@ -111,9 +112,25 @@ async def test_an_order_that_has_to_wait_gets_no_attempt_and_one_job_when_it_is_
     assert (await sweep(services)).deferred == 1
     assert (await sweep(services)).deferred == 0
     brk.answered()
-    turns._free_at_s = 0
+    await db.execute("DELETE FROM provider_turns")
     await charge(order_id)
     assert (await status(services, order_id)).value == "confirmed"
+
+
+class Busy(Gateway):
+    """A provider whose budget has no turn within the longest wait."""
+
+    async def charge(self, **_):
+        return ChargeAnswer(outcome=ChargeOutcome.UNSENT, reference="not its turn", retry_after_s=1.0)
+
+
+async def test_a_payment_that_waits_for_its_turn_waits_no_longer_each_time(services, db):
+    order_id, _ = await waiting_order(services)
+    charge = charging(services, Busy())
+    for _ in range(5):
+        await charge(order_id)
+        left = await db.fetchval("SELECT extract(EPOCH FROM due_at - clock_timestamp()) FROM orders")
+        assert 0.5 < left < 1.6
 
 
 class Clock:

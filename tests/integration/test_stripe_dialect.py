@@ -231,6 +231,15 @@ async def test_each_fault_does_what_it_says_and_no_more(
     assert [line["status"] for line in (await simulator.ledger()).values()] == ["authorized"] * done
 
 
+async def test_the_answer_that_a_key_keeps_is_lost_like_any_other(simulator: Dialect) -> None:
+    kept = await simulator.ask("POST", INTENTS, MANUAL, key="k")
+    await simulator.service.set_faults(dropRate=1)
+    with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+        await simulator.ask("POST", INTENTS, MANUAL, key="k")
+    await simulator.service.set_faults(dropRate=0)
+    assert (await simulator.ask("POST", INTENTS, MANUAL, key="k")).body == kept.body
+
+
 async def test_a_slow_call_takes_the_money_after_its_client_left(simulator: Dialect) -> None:
     intent = await simulator.intent()
     await simulator.pay(intent)

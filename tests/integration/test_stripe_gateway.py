@@ -167,15 +167,24 @@ async def test_a_cancel_of_what_was_taken_says_so_and_a_cancelled_order_is_never
     assert await money(simulator) == (99_999, 0)
 
 
-async def test_another_amount_is_never_a_capture(simulator):
+@pytest.mark.parametrize("call", ["charge", "cancel", "cancel what is found"])
+async def test_another_amount_is_never_a_capture(simulator, call):
     order_id = order()
     async with stripe(simulator.url) as gateway:
         opened = await gateway.charge(order_id=order_id, amount=PRICE, timeout_s=SOON_S)
-        other = Money(minor=1_000, currency="USD")
-        answer = await gateway.charge(order_id=order_id, reference=opened.intent, amount=other, timeout_s=SOON_S)
-        assert answer.outcome is ChargeOutcome.UNKNOWN
+        ask = gateway.charge if call == "charge" else gateway.cancel
+        named = None if call == "cancel what is found" else opened.intent
+        for other in (Money(minor=1_000, currency="USD"), Money(minor=99_999, currency="EUR")):
+            answer = await ask(order_id=order_id, reference=named, amount=other, timeout_s=SOON_S)
+            assert (answer.outcome, answer.intent) == (ChargeOutcome.UNKNOWN, opened.intent)
+    assert await money(simulator) == (99_999, 0)
+
+
+async def test_the_intent_of_another_order_is_neither_captured_nor_named(simulator):
+    async with stripe(simulator.url) as gateway:
+        opened = await gateway.charge(order_id=order(), amount=PRICE, timeout_s=SOON_S)
         answer = await gateway.charge(order_id=order(), reference=opened.intent, amount=PRICE, timeout_s=SOON_S)
-        assert answer.outcome is ChargeOutcome.UNKNOWN
+        assert (answer.outcome, answer.intent) == (ChargeOutcome.UNKNOWN, None)
 
 
 async def test_after_the_lifetime_of_its_keys_an_order_is_only_looked_up(simulator):

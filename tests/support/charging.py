@@ -2,6 +2,7 @@
 
 import asyncio
 
+from flashsale.adapters.postgres.intents import PostgresIntents
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.domain.payments import ChargeAnswer as Answer
 from flashsale.domain.users import Principal, Role
@@ -35,7 +36,15 @@ def charging(services, gateway, **changes):
     payments = services.settings.payments.model_copy(update=changes)
     returning = ReturnUnits(services.books, services.gate, limit=100)
     postpone = Postpone(services.order_rows, pause_s=1, pause_max_s=1)
-    return Charge(PostgresPayments(services.database), gateway, payments, returning, postpone, payment_due_s=30)
+    return Charge(
+        PostgresPayments(services.database),
+        gateway,
+        payments,
+        returning,
+        postpone,
+        payment_due_s=30,
+        intents=PostgresIntents(services.database),
+    )
 
 
 async def waiting_order(services, **product):

@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from flashsale.domain.errors import InvalidInput
+from flashsale.http import cors
 from flashsale.http.messages import Request
 from flashsale.http.routes.problem_pages import MEANINGS
 from tests.support.reference import Reference, app_of_routes, document_of_routes
@@ -90,6 +91,23 @@ async def test_operations_have_names_of_their_own_that_a_program_can_use(referen
     names = [operation["operationId"] for _, operation in operations(reference.document)]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch("[a-z][A-Za-z]+", name) for name in names)
+
+
+FOR_BROWSERS = {"allow", "content-security-policy", "x-accel-buffering", "x-content-type-options"}
+"""Headers that browsers and proxies obey, and pages need not read."""
+ALWAYS_SHOWN = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified"}
+"""Headers that the Fetch standard lets every page read."""
+
+
+async def test_a_page_of_another_site_may_send_and_read_every_header_that_the_document_names(reference):
+    sent, read = set(), set()
+    for _, operation in operations(reference.document):
+        sent |= {one["name"].lower() for one in operation.get("parameters", ()) if one["in"] == "header"}
+        read |= {name.lower() for answer in operation["responses"].values() for name in answer.get("headers", ())}
+    assert len(sent) >= 3
+    assert len(read) >= 10
+    assert sent - set(cors.TAKEN.decode().split(", ")) == {"stripe-signature"} & sent
+    assert read - set(cors.SHOWN.decode().split(", ")) - ALWAYS_SHOWN - FOR_BROWSERS == set()
 
 
 async def test_links_lead_to_operations_and_pass_what_these_take(reference):

@@ -19,6 +19,7 @@ from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.refunds import PostgresRefunds
 from flashsale.adapters.postgres.story import PostgresStories
+from flashsale.adapters.postgres.trail import PostgresTrail
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.logins import RedisLoginLimits
 from flashsale.bootstrap.servers import open_gateway, open_servers, turns_of
@@ -143,5 +144,6 @@ async def open_services(
             readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
             status=Status(PostgresFigures(database), products, gate, acceptance),
             stories=PostgresStories(database),
+            trail=PostgresTrail(database),
             find_orders=FindOrders(PostgresFoundOrders(database)),
         )

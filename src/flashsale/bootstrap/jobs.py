@@ -134,6 +134,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                 postpone,
                 payment_due_s=settings.payments.timeout_s + settings.orders.payment_due_s,
                 turns=turns,
+                intents=intents,
             ),
             refund=refund,
             sweep=Sweep(

@@ -1,6 +1,18 @@
 """The command line: `flashsale --help`."""
 
-from flashsale.cli import accounts, backups, checks, desk, exports, processes, stack, status, webhooks
+from flashsale.cli import accounts, backups, checks, desk, exports, processes, stack, status, trail, webhooks
 from flashsale.cli.group import main
 
-__all__ = ["accounts", "backups", "checks", "desk", "exports", "main", "processes", "stack", "status", "webhooks"]
+__all__ = [
+    "accounts",
+    "backups",
+    "checks",
+    "desk",
+    "exports",
+    "main",
+    "processes",
+    "stack",
+    "status",
+    "trail",
+    "webhooks",
+]

@@ -38,7 +38,7 @@ def list_products(url: str, machine: bool) -> None:  # noqa: FBT001 - click pass
 
     async def run() -> None:
         async with open_api(url) as api:
-            _show((await api("GET", "/api/admin/status"))["products"], machine=machine)
+            show_rows((await api("GET", "/api/admin/status"))["products"], machine=machine)
 
     run_command(run())
 
@@ -173,10 +173,10 @@ def find_orders(
         async with open_api(url) as api:
             found = await api("GET", "/api/admin/orders", query=query)
         if machine:
-            _show(found, machine=True)
+            show_rows(found, machine=True)
             return
         names = ("orderId", "email", "product", "status", "price", "createdAt")
-        _show([{name: _shown(one, name) for name in names} for one in found], machine=False)
+        show_rows([{name: _shown(one, name) for name in names} for one in found], machine=False)
 
     run_command(run())
 
@@ -203,7 +203,7 @@ def show_order(order_id: object, url: str, machine: bool) -> None:  # noqa: FBT0
             f"{told['productName']} (product {told['productId']}), {price}, units {told['units'] or 'none'}\n"
             f"{told['buyerName']} <{told['email']}>, account {told['userId']}"
         )
-        _show(
+        show_rows(
             [{"at": one["at"], "what": one["kind"], "facts": _facts(one["facts"])} for one in told["entries"]],
             machine=False,
         )
@@ -239,7 +239,8 @@ def _print_answer(url: str, method: str, path: str, body: object = None) -> None
     run_command(run())
 
 
-def _show(rows: list[dict[str, Any]], *, machine: bool) -> None:
+def show_rows(rows: list[dict[str, Any]], *, machine: bool) -> None:
+    """Print rows as a table, or as JSON."""
     if machine:
         print_result(json.dumps(rows))
     elif rows:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from flashsale.domain.errors import InvalidInput
+from flashsale.domain.trail import Author
 
 if TYPE_CHECKING:
     from flashsale.domain.money import Money
@@ -50,13 +51,23 @@ class BuyRequest(NamedTuple):
 
 
 class AdminRequest(NamedTuple):
-    """An administrator's request under an idempotency key."""
+    """An administrator's request."""
 
     user_id: UUID
-    key: str
-    """Scoped to the administrator."""
+    key: str | None
+    """Its idempotency key, scoped to the administrator."""
     fingerprint: bytes
     """16 bytes that differ for requests of another path or with another body."""
+    action: str = ""
+    """The operation's name in the API reference."""
+    origin: str = ""
+    """The client's address."""
+    request_id: str | None = None
+
+    @property
+    def author(self) -> Author:
+        """Return whom the trail names."""
+        return Author(user_id=self.user_id, action=self.action, origin=self.origin, request_id=self.request_id)
 
 
 class KeptAnswer(NamedTuple):

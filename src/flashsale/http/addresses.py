@@ -25,9 +25,16 @@ class Addresses:
 
     def of(self, request: Request) -> str:
         """Return the client's address (IPv6: its /64 network); empty if the connection has no address."""
-        address = _parsed(request.peer)
+        address = self.whole(request)
         if address is None:
             return ""
+        return str(IPv6Network((int(address), SITE_BITS), strict=False) if address.version == 6 else address)  # noqa: PLR2004
+
+    def whole(self, request: Request) -> Address | None:
+        """Return the client's whole address."""
+        address = _parsed(request.peer)
+        if address is None:
+            return None
         hops = b",".join(request.all(b"x-forwarded-for")).decode("latin-1").split(",") if self._trusted else []
         # Each proxy appends the address of its own client. Walk back until an address is not a trusted proxy's.
         while hops and self._trusts(address):
@@ -35,7 +42,7 @@ class Addresses:
             if before is None:
                 break
             address = before
-        return str(IPv6Network((int(address), SITE_BITS), strict=False) if address.version == 6 else address)  # noqa: PLR2004
+        return address
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)

@@ -14,6 +14,7 @@ from litestar.routes import HTTPRoute
 
 from flashsale.domain.errors import FlashSaleError
 from flashsale.http import problems
+from flashsale.http.addresses import Addresses
 from flashsale.http.auth import Tokens
 from flashsale.http.cors import Cors
 from flashsale.http.edge import Edge
@@ -30,6 +31,7 @@ from flashsale.http.routes import (
     status,
     story,
     streams,
+    trail,
     webhooks,
 )
 from flashsale.http.streams.held import Streams, StreamsOutlast
@@ -63,6 +65,7 @@ ROUTES: Sequence[ControllerRouterHandler] = (
     admin.routes,
     status.status,
     story.story,
+    trail.read_trail,
     health.live,
     health.ready,
     health.metrics,
@@ -112,7 +115,14 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
         exception_handlers=HANDLERS,
         # Each route declares its operation; see `reference`.
         openapi_config=None,
-        state=State({"tokens": tokens, "sessions": services.sessions, "limits": limits}),
+        state=State(
+            {
+                "tokens": tokens,
+                "sessions": services.sessions,
+                "limits": limits,
+                "addresses": Addresses(settings.http.trusted_proxies),
+            }
+        ),
         lifespan=[running],
         request_class=JsonRequest,
         request_max_body_size=settings.http.body_bytes_max,

@@ -186,7 +186,13 @@ class Api:
         lines.clear()
 
     async def _summary(self, _: web.Request) -> web.Response:
-        summary = {**self._simulator.summary(), "webhooks": self._webhooks.counts}
+        limits = self._desk.limits
+        summary = {
+            **self._simulator.summary(),
+            "calls": limits.taken,
+            "rateLimited": limits.refused,
+            "webhooks": self._webhooks.counts,
+        }
         await self._simulator.ledger.flushed()
         return web.json_response(summary)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from flashsale.domain.orders import OrderStatus
-    from flashsale.domain.payments import PaymentAttempt
+    from flashsale.domain.payments import ChargeAnswer, PaymentAttempt
     from flashsale.settings.groups import PaymentSettings
     from flashsale.usecases.halving import Postpone
+    from flashsale.usecases.intents import Intents
     from flashsale.usecases.payment_ports import PaymentGateway, Payments
     from flashsale.usecases.ports import PoisonBatch
     from flashsale.usecases.return_units import ReturnUnits
@@ -55,9 +57,14 @@ class Charge:
         *,
         payment_due_s: float,
         turns: Turns | None = None,
+        intents: Intents | None = None,
     ) -> None:
-        """An attempt whose worker dies is superseded after `payment_due_s`."""
+        """An attempt whose worker dies is superseded after `payment_due_s`.
+
+        `intents`: where intents are recorded that are known although the outcome of the charge is not.
+        """
         self._turns = turns
+        self._intents = intents
         self._payments = payments
         self._gateway = gateway
         self._settings = settings
@@ -79,7 +86,7 @@ class Charge:
         Raises:
             Unavailable: if Postgres is away; the sweep wakes the order again, under the same gateway key.
         """
-        if self._turns is not None and (pause_s := self._turns.soon()) > 0:
+        if self._turns is not None and (pause_s := await self._turns.admit()) > 0:
             log.info("payment.put_off", order_id=str(order_id), pause_s=round(pause_s, 3))
             await self._turns.put_off(order_id, pause_s)
             return
@@ -106,6 +113,7 @@ class Charge:
                 timeout_s=settings.timeout_s,
                 first=attempt.attempt == 1,
             )
+        await self._note(attempt, charge)
         status = await self._write(
             attempt.product_id,
             PaymentResult(
@@ -113,10 +121,7 @@ class Charge:
                 attempt=attempt.attempt,
                 outcome=charge.outcome,
                 reference=charge.reference,
-                retry_after_s=max(
-                    min(settings.retry_s * 2 ** min(attempt.attempt - 1, 16), settings.retry_max_s),
-                    charge.retry_after_s or 0.0,
-                ),
+                retry_after_s=self._retry_after_s(attempt, charge),
             ),
         )
         if status is None:
@@ -127,6 +132,24 @@ class Charge:
             log.warning("payment.unsent", order_id=str(order_id), attempt=attempt.attempt, reason=charge.reference)
         else:
             log.debug("payment.finished", order_id=str(order_id), attempt=attempt.attempt, status=status)
+
+    def _retry_after_s(self, attempt: PaymentAttempt, charge: ChargeAnswer) -> float:
+        if charge.outcome is ChargeOutcome.UNSENT and charge.retry_after_s is not None:
+            # The provider, or its budget, said when. A longer pause would leave turns unused.
+            return charge.retry_after_s * (1 + random.random() / 2)  # noqa: S311 - spreads them
+        pause_s: float = min(self._settings.retry_s * 2 ** min(attempt.attempt - 1, 16), self._settings.retry_max_s)
+        return max(pause_s, charge.retry_after_s or 0.0)
+
+    async def _note(self, attempt: PaymentAttempt, charge: ChargeAnswer) -> None:
+        """Record the intent of a charge that is not decided.
+
+        From then on the charge names the intent, a job looks it up, and it is cancelled if the order ends without it.
+        """
+        is_open = charge.outcome in (ChargeOutcome.UNKNOWN, ChargeOutcome.UNSENT)
+        if self._intents is None or not is_open or charge.intent in (None, attempt.reference):
+            return
+        due_s = self._settings.poll_s
+        await self._intents.note(attempt.order_id, self._gateway.name, charge.intent, due_s=due_s)
 
     async def _write(self, product_id: int, result: PaymentResult) -> OrderStatus | None:
         """Write an outcome. Returns the order's state; None if a later attempt exists or the row stays locked."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.sessions import Sessions
     from flashsale.usecases.status import Status
     from flashsale.usecases.story import Stories
+    from flashsale.usecases.trail import Trail
     from flashsale.usecases.webhooks import ReceiveWebhook
 
 
@@ -73,4 +74,5 @@ class Services:
     readiness: Readiness
     status: Status
     stories: Stories
+    trail: Trail
     find_orders: FindOrders

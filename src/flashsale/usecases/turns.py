@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 BATCH_MAX = 256
 QUEUE_MAX = 10_000
+BEGIN = "begin"
+"""The operation whose turns say when a payment may begin; it is no call."""
+
 PROBE_S = 1.0
 """How long other calls wait while one call tests the provider."""
 
@@ -119,23 +122,23 @@ class Turns:
         self._rate_per_s = rate_per_s
         self._wait_s = wait_s
         self._queues: dict[str, Batcher[None, float | None]] = {}
-        self._free_at_s = self._later_at_s = 0.0
+        self._later_at_s = 0.0
         self._putting_off: Batcher[tuple[UUID, float], None] = Batcher(
             self._put_off, batch_max=BATCH_MAX, queue_max=QUEUE_MAX
         )
 
-    def soon(self) -> float:
-        """Return 0 if a payment may begin now, else how long to postpone its order. Call this before any write."""
-        now_s = time.monotonic()
+    async def admit(self) -> float:
+        """Wait for a turn to begin a payment. Returns 0, or how long to postpone its order. Call this before any write.
+
+        All processes together begin no more payments than the budget of one call allows, so that the calls of a payment
+        that was begun seldom wait.
+        """
         if (wait_s := self.breaker.wait_s()) > 0:
             return wait_s * (1 + random.random() / 2)  # noqa: S311 - spreads them
-        if not self._rate_per_s:
+        if not self._rate_per_s or await self._has_turn(BEGIN):
             return 0.0
-        # This process may begin as many payments as the whole budget allows; further payments get successive times.
-        self._free_at_s = max(self._free_at_s, now_s)
-        if self._free_at_s - now_s <= self._wait_s:
-            self._free_at_s += 1 / self._rate_per_s
-            return 0.0
+        # Further payments of this process get successive times.
+        now_s = time.monotonic()
         self._later_at_s = max(self._later_at_s, now_s + self._wait_s) + 1 / self._rate_per_s
         return self._later_at_s - now_s
 
@@ -147,8 +150,10 @@ class Turns:
         """Wait for a turn to make one call. Returns None: make the call now; else the seconds until a new try."""
         if (wait_s := self.breaker.enter()) > 0:
             return wait_s
-        if not self._rate_per_s:
-            return None
+        return None if not self._rate_per_s or await self._has_turn(operation) else self._wait_s
+
+    async def _has_turn(self, operation: str) -> bool:
+        """Wait for a turn; False if there is none within the longest wait."""
         queue = self._queues.get(operation)
         if queue is None:
             queue = self._queues[operation] = Batcher(
@@ -157,11 +162,11 @@ class Turns:
         try:
             turn_s = await queue.submit(None)
         except Unavailable:
-            return self._wait_s
+            return False
         if turn_s is None:
-            return self._wait_s
+            return False
         await asyncio.sleep(turn_s - time.monotonic())
-        return None
+        return True
 
     async def rejected(self, operation: str, pause_s: float) -> None:
         """Record a 429: no process makes this call during the pause."""

@@ -9,6 +9,7 @@ import structlog
 
 from flashsale.domain.errors import ProviderNotFound, WebhookRefused
 from flashsale.domain.intents import Effect
+from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import NoAnswer, NoAnswerKind
 from flashsale.runtime.shared_metrics import Counter
 
@@ -29,6 +30,9 @@ JOB_LOST_S = 30.0
 
 OF_PAYMENT = "payment_intent."
 """Prefix of webhook types without news once the order is paid; other types may concern refunds or disputes."""
+
+BEING_CHARGED = frozenset({OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_UNKNOWN})
+"""States of an order whose payment job may have opened an intent."""
 
 WEBHOOKS = Counter(
     "flashsale_webhooks",
@@ -134,3 +138,6 @@ class TakeEvent:
             await hook(order_id, intent)
         if merged.effect is Effect.UNWANTED and merged.number is not None:
             await self._settle(order_id, merged.number)
+        elif merged.number is None and merged.status in BEING_CHARGED:
+            # The charge may never hear of the intent that it opened: from now on it is named.
+            await self._intents.note(order_id, self._gateway.name, intent.reference, due_s=self._settings.poll_s)

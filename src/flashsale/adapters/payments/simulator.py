@@ -107,7 +107,7 @@ class SimulatorGateway(Unsupported):
         if outcome is ChargeOutcome.CANCELLED and status == HTTPStatus.CONFLICT:
             return _charge(key, outcome, answer)
         decided = outcome in (ChargeOutcome.CAPTURED, ChargeOutcome.DECLINED) and status == HTTPStatus.OK
-        if decided and (answer.get("amountMinor"), answer.get("currency")) == (amount.minor, amount.currency):
+        if decided and _is_over(answer, amount):
             return _charge(key, outcome, answer)
         return _unknown(key, status)
 
@@ -116,7 +116,7 @@ class SimulatorGateway(Unsupported):
         *,
         order_id: UUID,
         reference: str | None = None,  # noqa: ARG002 - the interface's
-        amount: Money | None = None,  # noqa: ARG002
+        amount: Money | None = None,
         timeout_s: float,
     ) -> ChargeAnswer:
         """Make sure that the order is never charged; CAPTURED or DECLINED if it was too late."""
@@ -125,6 +125,8 @@ class SimulatorGateway(Unsupported):
         if isinstance(answer, str):
             return ChargeAnswer(outcome=ChargeOutcome.UNSENT, reference=answer)
         outcome = _outcome(answer, key)
+        if outcome is ChargeOutcome.CAPTURED and amount is not None and not _is_over(answer, amount):
+            outcome = ChargeOutcome.UNKNOWN
         return _charge(key, outcome, answer) if status == HTTPStatus.OK else _unknown(key, status)
 
     async def refund(  # type: ignore[override]
@@ -241,6 +243,10 @@ def _outcome(answer: dict[str, Any], key: str) -> ChargeOutcome:
     if said == "cancelled":
         return ChargeOutcome.CANCELLED
     return ChargeOutcome.UNKNOWN
+
+
+def _is_over(answer: dict[str, Any], amount: Money) -> bool:
+    return (answer.get("amountMinor"), answer.get("currency")) == (amount.minor, amount.currency)
 
 
 def _charge(key: str, outcome: ChargeOutcome, answer: dict[str, Any]) -> ChargeAnswer:

@@ -22,12 +22,20 @@ from flashsale.adapters.payments.stripe_answers import (
     NOT_FOUND,
     UNEXPECTED_STATE,
     Failure,
+    made_at,
     read_failure,
     read_intent,
     read_refund,
 )
 from flashsale.adapters.payments.stripe_http import SENDING, NoAnswerError, PooledClient, Sending
-from flashsale.adapters.payments.stripe_outcomes import answer_of, charge_failure, settled, unknown, unless_found
+from flashsale.adapters.payments.stripe_outcomes import (
+    answer_of,
+    charge_failure,
+    other_intent,
+    settled,
+    unknown,
+    unless_found,
+)
 from flashsale.adapters.payments.stripe_webhooks import read_event
 from flashsale.domain.errors import InvalidInput, NotSupported, Unavailable
 from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, IntentState, NoAnswer, NoAnswerKind
@@ -118,8 +126,7 @@ class StripeGateway:
         if isinstance(found, Failure):
             return charge_failure(found)
         if found.amount != amount or found.order_id != order_id:
-            log.error("gateway.other_intent", order_id=str(order_id), intent=found.reference)
-            return answer_of(ChargeOutcome.UNKNOWN, None, found.reference)
+            return other_intent(order_id, found)
         if found.state is IntentState.AUTHORIZED:
             return await self._capture(order_id, found, deadline_s)
         if found.state is IntentState.OPEN and found.decline_code is not None:
@@ -140,8 +147,10 @@ class StripeGateway:
                 found = await self._obtain(order_id, amount, deadline_s, confirm=False)
             if isinstance(found, Failure):
                 return charge_failure(found)
+            if found.state is IntentState.CANCELLED:
+                return settled(found)
             reference = found.reference
-        return await self._end(order_id, reference, deadline_s)
+        return await self._end(order_id, reference, deadline_s, amount=amount)
 
     async def open_intent(self, *, order_id: UUID, number: int, amount: Money, timeout_s: float) -> Intent | NoAnswer:
         """Open the order's intent `number`, which the buyer confirms with its client secret."""
@@ -222,7 +231,7 @@ class StripeGateway:
         self, order_id: UUID, amount: Money, deadline_s: float, *, confirm: bool = True, first: bool = False
     ) -> Intent | Failure:
         """Return the order's intent, opened under the first of its keys that has no definite end without one."""
-        if not first and self._clock() - _made_at(order_id) > self._settings.key_lifetime_s:
+        if not first and self._clock() - made_at(order_id) > self._settings.key_lifetime_s:
             # A key that was forgotten would open a second intent.
             return unless_found(await self._find(order_id, deadline_s))
         for number in range(1, INTENTS_MAX + 1):
@@ -272,7 +281,7 @@ class StripeGateway:
 
     async def _find(self, order_id: UUID, deadline_s: float) -> Intent | Failure:
         """Look for the order's newest intent among all that were made since the order."""
-        since = datetime.fromtimestamp(_made_at(order_id), UTC) - timedelta(seconds=CLOCKS_S)
+        since = datetime.fromtimestamp(made_at(order_id), UTC) - timedelta(seconds=CLOCKS_S)
         async for found in self._pages(since, deadline_s):
             if isinstance(found, Failure) or found.order_id == order_id:
                 return found
@@ -319,8 +328,10 @@ class StripeGateway:
             return settled(done)
         return answer_of(ChargeOutcome.UNKNOWN, None, reference)
 
-    async def _end(self, order_id: UUID, reference: str, deadline_s: float) -> ChargeAnswer:
-        """Cancel an intent; one that has succeeded was captured."""
+    async def _end(
+        self, order_id: UUID, reference: str, deadline_s: float, *, amount: Money | None = None
+    ) -> ChargeAnswer:
+        """Cancel an intent; one that has succeeded was captured, which counts only over `amount`, if that is known."""
         for number in range(1, INTENTS_MAX + 1):
             key = f"{order_id}:cancel:{reference}:{number}"
             done = await self._ask(
@@ -337,6 +348,8 @@ class StripeGateway:
                     return answer_of(ChargeOutcome.UNKNOWN, None, reference, done.retry_after_s)
                 if refused.replayed and done.state in {IntentState.OPEN, IntentState.AUTHORIZED}:
                     continue
+            if done.state is IntentState.CAPTURED and amount is not None and done.amount != amount:
+                return other_intent(order_id, done)
             return settled(done)
         return answer_of(ChargeOutcome.UNKNOWN, None, reference)
 
@@ -387,8 +400,3 @@ class StripeGateway:
             return unknown(type(error).__name__)
         finally:
             SENDING.reset(token)
-
-
-def _made_at(order_id: UUID) -> float:
-    """Return when an order was made, in Unix time: its id is a UUIDv7."""
-    return (order_id.int >> 80) / 1000

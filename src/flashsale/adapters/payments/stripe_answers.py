@@ -154,3 +154,8 @@ def read_refund(found: Any) -> Refund:
         amount=from_stripe(found["amount"], found["currency"]),
         reason=found.get("failure_reason"),
     )
+
+
+def made_at(order_id: UUID) -> float:
+    """Return when an order was made, in Unix time: its id is a UUIDv7."""
+    return (order_id.int >> 80) / 1000

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from flashsale.adapters.payments.stripe_answers import Failure
 from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, IntentState, NoAnswerKind
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from flashsale.domain.payments import Intent
+
+log = structlog.get_logger(__name__)
 
 
 def answer_of(
@@ -25,6 +31,12 @@ def settled(intent: Intent) -> ChargeAnswer:
         IntentState.CANCELLED: ChargeOutcome.CANCELLED,
     }.get(intent.state, ChargeOutcome.UNKNOWN)
     return answer_of(outcome, intent.reference, intent.reference)
+
+
+def other_intent(order_id: UUID, found: Intent) -> ChargeAnswer:
+    """Say that an intent of another order or amount decides nothing; only one of this order is named."""
+    log.error("gateway.other_intent", order_id=str(order_id), intent=found.reference)
+    return answer_of(ChargeOutcome.UNKNOWN, None, found.reference if found.order_id == order_id else None)
 
 
 def charge_failure(failure: Failure, intent: str | None = None) -> ChargeAnswer:

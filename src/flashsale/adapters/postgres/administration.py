@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.failures import AWAY, OTHER_SCHEMA, REPEATED
 from flashsale.adapters.postgres.queries import load
+from flashsale.adapters.postgres.trail import note_action, set_author
 from flashsale.domain.errors import KeyReused, Unavailable
 from flashsale.domain.requests import AdminRequest, KeptAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     import asyncpg
 
@@ -21,12 +22,12 @@ QUERIES = load("queries/administration.sql")
 
 
 class Change:
-    """A change of a product, while its transaction is open."""
+    """A change by an administrator, while its transaction is open."""
 
     def __init__(
         self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], request: AdminRequest | None
     ) -> None:
-        """Keep the connection; a `request` of None has no key."""
+        """Keep the connection; without a `request` there is no key, and no author for the trail."""
         self.connection = connection
         self._request = request
         self.done: int | None = None
@@ -34,15 +35,18 @@ class Change:
         self.repeated = False
         """Whether the same request was carried out before."""
 
-    async def claim(self) -> None:
-        """Claim the key, if there is one.
+    async def begin(self) -> None:
+        """Name the author of what follows, and claim the key, if there is one.
 
         Raises:
-            KeyReused: if it belongs to another request.
+            KeyReused: if the key belongs to another request.
         """
         if self._request is None:
             return
-        user_id, key, fingerprint = self._request
+        await set_author(self.connection, self._request.author)
+        user_id, key, fingerprint = self._request[:3]
+        if key is None:
+            return
         if await self.connection.fetchrow(QUERIES["claim_key"].text, user_id, key, fingerprint) is not None:
             return
         # A new statement, because the snapshot of the one that waited is older than the row that it waited for.
@@ -54,9 +58,18 @@ class Change:
 
     async def concerns(self, product_id: int) -> None:
         """Record under the key which product was changed."""
+        if self._request is not None and self._request.key is not None:
+            await self.connection.execute(
+                QUERIES["set_product"].text, self._request.user_id, self._request.key, product_id
+            )
+
+    async def note(self, what: str, *, old: Mapping[str, object] | None, new: Mapping[str, object] | None) -> None:
+        """Write to the trail what an administrator did to an order; triggers write what changed of a product.
+
+        `what`: `order/<id>`.
+        """
         if self._request is not None:
-            user_id, key, _ = self._request
-            await self.connection.execute(QUERIES["set_product"].text, user_id, key, product_id)
+            await note_action(self.connection, self._request.action, what, old=old, new=new)
 
 
 @asynccontextmanager
@@ -70,7 +83,7 @@ async def change(database: Database, what: str, request: AdminRequest | None) ->
     try:
         async with database.connection() as connection, connection.transaction():
             changing = Change(connection, request)
-            await changing.claim()
+            await changing.begin()
             yield changing
     except REPEATED as error:
         raise Unavailable from error
@@ -87,6 +100,8 @@ class PostgresAdminAnswers:
 
     async def kept(self, request: AdminRequest) -> KeptAnswer | None:
         """Return the answer that is stored under a key; None if there is none."""
+        if request.key is None:
+            return None
         row = await self._database.fetch_row(QUERIES["kept"], request.user_id, request.key)
         if row is not None and row["fingerprint"] != request.fingerprint:
             raise KeyReused
@@ -94,6 +109,8 @@ class PostgresAdminAnswers:
 
     async def keep(self, request: AdminRequest, answer: KeptAnswer) -> KeptAnswer:
         """Store an answer, unless the key has one; returns the answer that is stored."""
+        if request.key is None:
+            return answer
         row = await self._database.fetch_row(QUERIES["keep"], request.user_id, request.key, *answer)
         return answer if row is None else _answer(row)
 

@@ -67,7 +67,7 @@ class PostgresProducts:
         try:
             async with self._database.connection() as connection, connection.transaction():
                 changing = Change(connection, request)
-                await changing.claim()
+                await changing.begin()
                 product_id = changing.done
                 if product_id is None:
                     product_id = await connection.fetchval(

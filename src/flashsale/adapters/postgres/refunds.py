@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from flashsale.adapters.postgres.administration import Change
     from flashsale.adapters.postgres.database import Database
     from flashsale.domain.payments import Refund
     from flashsale.domain.refunds import WantedRefund
@@ -39,11 +40,11 @@ class PostgresRefunds:
         """Write a refund and defer its job, once under the key of a `request`; None if there is no such order."""
         async with change(self._database, "request_refund", request) as changing:
             number = None
-            if request is not None and changing.repeated:
+            if request is not None and request.key is not None and changing.repeated:
                 number = await changing.connection.fetchval(QUERIES["refund_made"].text, request.user_id, request.key)
             if number is None:
-                number = await self._request(changing.connection, wanted, due_s)
-                if request is not None and number is not None:
+                number = await self._request(changing, wanted, due_s)
+                if request is not None and request.key is not None and number is not None:
                     await changing.connection.execute(QUERIES["set_refund"].text, request.user_id, request.key, number)
             if number is None:
                 return None
@@ -52,11 +53,11 @@ class PostgresRefunds:
 
     async def _request(
         self,
-        connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record],
+        changing: Change,
         wanted: WantedRefund,
         due_s: float,
     ) -> int | None:
-        row = await connection.fetchrow(
+        row = await changing.connection.fetchrow(
             QUERIES["request"].text,
             wanted.order_id,
             wanted.amount_minor,
@@ -69,6 +70,16 @@ class PostgresRefunds:
             raise AssertionError
         match row["result"]:
             case "requested":
+                await changing.note(
+                    f"order/{wanted.order_id}",
+                    old={"status": row["status"], "left_minor": row["left_minor"]},
+                    new={
+                        "refund": row["number"],
+                        "amount_minor": row["left_minor"] if wanted.amount_minor is None else wanted.amount_minor,
+                        "restock": wanted.restock,
+                        "reason": wanted.reason,
+                    },
+                )
                 return int(row["number"])
             case "unknown":
                 return None

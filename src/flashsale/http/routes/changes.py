@@ -16,7 +16,9 @@ from flashsale.http.admin_schemas import admin_product_out
 from flashsale.http.conditions import tag_of, wanted_tags
 from flashsale.http.fields import SENT_KEY_SCHEMA
 from flashsale.http.keys import sent_key
+from flashsale.http.messages import Request as Received
 from flashsale.http.operations import Parameter
+from flashsale.runtime.logs import REQUEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -85,13 +87,13 @@ async def answered(
     data: object,
     services: Services,
     tokens: Tokens,
-    act: Callable[[AdminRequest | None], Awaitable[Product]],
+    act: Callable[[AdminRequest], Awaitable[Product]],
     *,
     status: HTTPStatus = HTTPStatus.OK,
 ) -> Response[bytes]:
     """Change a product, or return the answer that the request got before under its key."""
 
-    async def change(wanted: AdminRequest | None) -> KeptAnswer:
+    async def change(wanted: AdminRequest) -> KeptAnswer:
         return rendered_product(await act(wanted), services, status)
 
     return response_of(await answered_once(request, data, services, tokens, change))
@@ -102,7 +104,7 @@ async def answered_once(
     data: object,
     services: Services,
     tokens: Tokens,
-    act: Callable[[AdminRequest | None], Awaitable[KeptAnswer]],
+    act: Callable[[AdminRequest], Awaitable[KeptAnswer]],
 ) -> KeptAnswer:
     """Carry a request out, or return the answer that it got before under its key.
 
@@ -110,14 +112,23 @@ async def answered_once(
         KeyReused: if the key belongs to a request of another path or with another body.
     """
     sent = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
-    if not sent:
-        return await act(None)
     what = f"{request.method} {request.scope['path']}\n".encode() + _encode(data)
     wanted = AdminRequest(
         user_id=tokens.principal(request.scope).user_id,
-        key=sent_key(sent),
+        key=sent_key(sent) if sent else None,
         fingerprint=hashlib.blake2b(what, digest_size=16).digest(),
+        action=request.route_handler.opt["operation"].name,
+        origin=_origin(request),
+        request_id=REQUEST_ID.get(b"").decode("ascii") or None,
     )
     answers = services.administer.answers
     # One of several concurrent requests under a key is carried out; all return the answer that is stored first.
     return await answers.kept(wanted) or await answers.keep(wanted, await act(wanted))
+
+
+def _origin(request: Request[Any, Any, Any]) -> str:
+    """Return the client's address."""
+    received = Received(method=request.method, path="", query=b"", headers=list(request.scope["headers"]))
+    client = request.scope["client"]
+    received.peer = client[0] if client else ""
+    return str(request.app.state.addresses.whole(received) or "unknown")

@@ -74,7 +74,7 @@ async def refund_order(
 ) -> Response[bytes]:
     """Refund an order, whole or in part."""
 
-    async def ask(key: AdminRequest | None) -> KeptAnswer:
+    async def ask(key: AdminRequest) -> KeptAnswer:
         refund = await services.refunds(
             order_id,
             amount=data.amount,

@@ -132,7 +132,7 @@ class Desk:
         if key is not None:
             kept = self._keys.find(key, path=request.path, fingerprint=form.fingerprint)
             if kept is not None:
-                return asked.replay(kept)
+                return hang_up(request) if asked.fault is Fault.DROP else asked.replay(kept)
         answer = await self._carry(asked, form, key=key, public=public)
         return hang_up(request) if asked.fault is Fault.DROP else answer
 

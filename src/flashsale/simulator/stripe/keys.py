@@ -73,6 +73,8 @@ class Limits:
     def __init__(self) -> None:
         self._second = 0
         self._calls: Counter[str] = Counter()
+        self.taken: Counter[str] = Counter()
+        """Calls by operation since the start."""
         self.refused = 0
 
     def take(self, operation: str, behaviour: Behaviour) -> None:
@@ -94,3 +96,4 @@ class Limits:
                 raise rate_limited(reason)
         self._calls[operation] += 1
         self._calls[""] += 1
+        self.taken[operation] += 1
