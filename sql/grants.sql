@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -28,6 +28,7 @@ REVOKE ALL ON FUNCTION
     begin_payments_v4(_order_ids uuid[], _due interval),
     begin_refund_v1(_order_id uuid, _due interval),
     carry_orders_v1(_settled interval, _limit integer),
+    carry_orders_v2(_settled interval, _limit integer),
     change_allotment_v1(_product_id integer, _change integer, _most integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
@@ -70,6 +71,7 @@ REVOKE ALL ON FUNCTION
     note_refund_v1(_order_id uuid, _key text, _reference text, _state text, _amount_minor bigint, _currency text, _problem text, _retry_after interval),
     note_released_buyer_v1(),
     note_reopened_order_v1(),
+    note_restocked_order_v1(),
     note_revocation_v1(),
     note_sold_out_v1(),
     notify_orders_v1(_order_ids uuid[]),
@@ -118,7 +120,9 @@ REVOKE ALL ON FUNCTION
     void_requests_v2(_order_ids uuid[]),
     void_requests_v3(_order_ids uuid[], _patience interval),
     wake_payments_v1(_intents_max integer, _events_max integer, _due interval),
-    wake_refunds_v1(_limit integer, _due interval)
+    wake_payments_v2(_intents_max integer, _events_max integer, _due interval),
+    wake_refunds_v1(_limit integer, _due interval),
+    wake_refunds_v2(_limit integer, _due interval)
 FROM PUBLIC, flashsale_api, flashsale_worker;
 
 GRANT INSERT (user_id, key, fingerprint) ON admin_requests TO flashsale_api;
@@ -163,6 +167,9 @@ GRANT SELECT ON procrastinate_workers TO flashsale_api;
 GRANT INSERT (product_id, free) ON product_live TO flashsale_api;
 GRANT SELECT ON product_live TO flashsale_api;
 GRANT UPDATE (free, version, claim_hand) ON product_live TO flashsale_api;
+GRANT INSERT ON product_restocks TO flashsale_api;
+GRANT SELECT ON product_restocks TO flashsale_api;
+GRANT UPDATE (units) ON product_restocks TO flashsale_api;
 GRANT INSERT ON product_terms TO flashsale_api;
 GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at, limit_per) ON products TO flashsale_api;
 GRANT SELECT ON products TO flashsale_api;
@@ -310,6 +317,9 @@ GRANT SELECT ON procrastinate_workers TO flashsale_worker;
 GRANT UPDATE (last_heartbeat) ON procrastinate_workers TO flashsale_worker;
 GRANT SELECT ON product_live TO flashsale_worker;
 GRANT UPDATE (free, version, claim_hand) ON product_live TO flashsale_worker;
+GRANT INSERT ON product_restocks TO flashsale_worker;
+GRANT SELECT ON product_restocks TO flashsale_worker;
+GRANT UPDATE (units) ON product_restocks TO flashsale_worker;
 GRANT INSERT ON product_terms TO flashsale_worker;
 GRANT SELECT ON product_terms TO flashsale_worker;
 GRANT SELECT ON products TO flashsale_worker;
@@ -352,6 +362,7 @@ GRANT EXECUTE ON FUNCTION
     begin_payments_v4(_order_ids uuid[], _due interval),
     begin_refund_v1(_order_id uuid, _due interval),
     carry_orders_v1(_settled interval, _limit integer),
+    carry_orders_v2(_settled interval, _limit integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
     changed_values_v1(_row jsonb, _other jsonb, _but text[]),
@@ -406,5 +417,7 @@ GRANT EXECUTE ON FUNCTION
     void_requests_v2(_order_ids uuid[]),
     void_requests_v3(_order_ids uuid[], _patience interval),
     wake_payments_v1(_intents_max integer, _events_max integer, _due interval),
-    wake_refunds_v1(_limit integer, _due interval)
+    wake_payments_v2(_intents_max integer, _events_max integer, _due interval),
+    wake_refunds_v1(_limit integer, _due interval),
+    wake_refunds_v2(_limit integer, _due interval)
 TO flashsale_worker;

@@ -516,6 +516,8 @@ FROM (
     UNION ALL
     SELECT 'stock_raises', count(*), count(DISTINCT s.product_id) FROM stock_raises AS s
     UNION ALL
+    SELECT 'product_restocks', count(*), count(DISTINCT r.product_id) FROM product_restocks AS r
+    UNION ALL
     SELECT 'gate_returns', count(*), count(DISTINCT g.order_id) FROM gate_returns AS g
     UNION ALL
     SELECT 'buyer_units', count(*), count(DISTINCT row(b.product_id, b.user_id)) FROM buyer_units AS b
@@ -562,6 +564,16 @@ WHERE NOT EXISTS (
 )
 UNION ALL
 SELECT 'mark', count(*) <> 1 FROM order_mark AS m WHERE m.order_id <= first_order_id_v1(clock_timestamp());
+
+-- name: I25_restocks_whole
+-- The sum of units that refunds released equals that of the refunded orders that released them.
+SELECT
+    coalesce(s.product_id, o.product_id)::text AS id,
+    (s.units = o.units) IS NOT TRUE AS bad
+FROM product_restocks AS s
+FULL JOIN (
+    SELECT r.product_id, sum(r.quantity) AS units FROM orders AS r WHERE r.restocked GROUP BY r.product_id
+) AS o ON s.product_id = o.product_id;
 
 -- name: I26_told
 -- Each change of an order in the last day that a target wants to be told of has its message, unless the target was added

@@ -9,7 +9,7 @@ WITH latest AS (
 stragglers AS (
     SELECT o.status, s.counted, o.currency, o.unit_price_minor * o.quantity AS value_minor, o.updated_at
     FROM order_stragglers AS s
-    INNER JOIN orders AS o ON s.order_id = o.order_id
+    CROSS JOIN LATERAL (SELECT f.* FROM orders AS f WHERE f.order_id = s.order_id OFFSET 0) AS o
 ),
 summed AS (
     SELECT t.status, t.currency, t.orders, t.value_minor, NULL::timestamptz AS changed_at FROM order_totals AS t
@@ -102,11 +102,11 @@ WITH summed AS (
     UNION ALL
     SELECT o.product_id, o.status, o.quantity, o.unit_price_minor * o.quantity
     FROM order_stragglers AS s
-    INNER JOIN orders AS o ON s.order_id = o.order_id
+    CROSS JOIN LATERAL (SELECT f.* FROM orders AS f WHERE f.order_id = s.order_id OFFSET 0) AS o
     UNION ALL
     SELECT o.product_id, s.counted, -o.quantity, -o.unit_price_minor * o.quantity
     FROM order_stragglers AS s
-    INNER JOIN orders AS o ON s.order_id = o.order_id
+    CROSS JOIN LATERAL (SELECT f.* FROM orders AS f WHERE f.order_id = s.order_id OFFSET 0) AS o
     WHERE s.counted IS NOT NULL
 )
 SELECT s.product_id, s.status, sum(s.units)::bigint AS units, sum(s.value_minor)::bigint AS value_minor

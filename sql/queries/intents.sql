@@ -107,4 +107,4 @@ SELECT
 
 -- name: wake
 -- Makes jobs for due intents and webhooks.
-SELECT intents, events FROM wake_payments_v1($1, $2, $3);
+SELECT intents, events FROM wake_payments_v2($1, $2, $3);

@@ -2,7 +2,7 @@
 -- Lists the targets that have a message that is due.
 SELECT t.target_id, t.url, t.secret
 FROM outbox_targets AS t
-WHERE EXISTS (SELECT 1 FROM outbox AS o WHERE o.target_id = t.target_id AND o.due_at <= clock_timestamp());
+WHERE EXISTS (SELECT 1 FROM outbox AS o WHERE o.target_id = t.target_id AND o.due_at <= statement_timestamp());
 
 -- name: claim_messages
 -- Begins a try of up to $2 messages of target $1 that are due: each is due again in $3, should the process die. A message
@@ -13,7 +13,7 @@ WHERE o.message_id IN (
     SELECT c.message_id
     FROM outbox AS c
     WHERE
-        c.target_id = $1 AND c.due_at <= clock_timestamp()
+        c.target_id = $1 AND c.due_at <= statement_timestamp()
         AND NOT EXISTS (
             SELECT 1
             FROM outbox AS e

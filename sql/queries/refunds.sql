@@ -33,7 +33,7 @@ SELECT miss_refund_v1($1, $2, $3, $4, $5, $6, $7);
 
 -- name: wake
 -- Wakes due refunds; gives how many got a job.
-SELECT wake_refunds_v1($1, $2);
+SELECT wake_refunds_v2($1, $2);
 
 -- name: note_dispute
 -- Writes whether the provider holds the money of an order because of a dispute; gives the order if that is new.

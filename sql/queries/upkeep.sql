@@ -1,6 +1,6 @@
 -- name: carry
 -- Carries the totals of final orders forward; gives how many orders were looked at.
-SELECT carry_orders_v1($1, $2) AS orders;
+SELECT carry_orders_v2($1, $2) AS orders;
 
 -- name: delete_voids
 -- Deletes up to $2 void requests whose ids are older than $1: accepts refuse such ids by their age. Gives how many.

@@ -55,7 +55,7 @@ SELECT
     generation,
     extract(EPOCH FROM clock_timestamp() - revoked_at)::double precision AS age_s
 FROM revocations
-WHERE revoked_at > clock_timestamp() - $1::interval
+WHERE revoked_at > statement_timestamp() - $1::interval
 ORDER BY revoked_at;
 
 -- name: create_buyers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,10 +11,17 @@ if TYPE_CHECKING:
 ORDERS_PER_PRODUCT = 100_000
 """Each bought by another buyer."""
 
+PROVIDER = "test"
+"""Of all payments."""
+
+ENDPOINT = "wh_a"
+"""Told of one paid order in twenty: the others' messages were deleted."""
+
 RARE = ("failed", 3)
 """A status that hardly any of the orders has, and how many have it."""
 
-TABLES = ("users", "buyer_units", "requests", "orders", "units", "order_events", "payment_attempts")
+PAID = "('confirmed', 'refunded')"
+"""The statuses whose orders were paid."""
 
 PLAN = """
 CREATE TEMPORARY TABLE old AS
@@ -28,7 +36,8 @@ SELECT
     1 + n % {per_product} AS unit_no,
     CASE
         WHEN n < {rare} THEN 'failed'
-        WHEN n % 100 < 90 THEN 'confirmed'
+        WHEN n % 100 < 80 THEN 'confirmed'
+        WHEN n % 100 < 90 THEN 'refunded'
         WHEN n % 100 < 97 THEN 'payment_failed'
         ELSE 'expired'
     END AS status,
@@ -41,12 +50,12 @@ FROM (
 
 ROWS = (
     """
-    INSERT INTO users (user_id, name, email, role)
-    SELECT DISTINCT user_id, 'Old buyer', user_id || '@buyers.invalid', 'buyer' FROM old
+    INSERT INTO users (user_id, name, email, role, created_at)
+    SELECT user_id, 'Old buyer', user_id || '@buyers.invalid', 'buyer', min(at) FROM old GROUP BY user_id
     """,
     """
-    INSERT INTO buyer_units (product_id, user_id, units)
-    SELECT product_id, user_id, CASE WHEN status = 'confirmed' THEN 1 ELSE 0 END FROM old
+    INSERT INTO buyer_units (product_id, user_id, units, limit_id)
+    SELECT product_id, user_id, CASE WHEN status = 'confirmed' THEN 1 ELSE 0 END, NULL FROM old
     """,
     """
     INSERT INTO requests (order_id, kind, user_id, key, fingerprint, created_at)
@@ -55,12 +64,13 @@ ROWS = (
     """
     INSERT INTO orders (
         order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, payment_mode, status,
-        version, attempt, created_at, updated_at
+        version, attempt, refunded_minor, restocked, created_at, updated_at
     )
     SELECT
         order_id, user_id, product_id, 'Old phone', 1, 99999, 'USD', 'automatic', status,
-        cardinality(steps), CASE WHEN status IN ('confirmed', 'payment_failed') THEN 1 ELSE 0 END,
-        at, at + interval '1 second' * (cardinality(steps) - 1)
+        cardinality(steps), CASE WHEN status IN ('confirmed', 'payment_failed', 'refunded') THEN 1 ELSE 0 END,
+        CASE WHEN status = 'refunded' THEN 99999 WHEN status = 'confirmed' AND n % 20 = 0 THEN 1 ELSE 0 END,
+        status = 'refunded', at, at + interval '1 second' * (cardinality(steps) - 1)
     FROM old
     INNER JOIN histories USING (status)
     """,
@@ -80,20 +90,59 @@ ROWS = (
         order_id, attempt, gateway_key, amount_minor, currency, outcome, reference, begun_at, finished_at
     )
     SELECT
-        order_id, 1, order_id::text, 99999, 'USD', CASE WHEN status = 'confirmed' THEN 'captured' ELSE 'declined' END,
+        order_id, 1, order_id::text, 99999, 'USD', CASE WHEN status = 'payment_failed' THEN 'declined' ELSE 'captured' END,
         'old ' || n, at + interval '3 s', at + interval '4 s'
-    FROM old WHERE status IN ('confirmed', 'payment_failed')
+    FROM old WHERE status IN ('confirmed', 'payment_failed', 'refunded')
+    """,
+    f"""
+    INSERT INTO payment_intents (
+        order_id, number, provider, reference, state, amount_minor, currency, window_left, created_at, updated_at
+    )
+    SELECT order_id, 1, '{PROVIDER}', 'old ' || n, 'captured', 99999, 'USD', interval '0', at, at + interval '4 s'
+    FROM old WHERE status IN {PAID}
+    """,
+    f"""
+    INSERT INTO webhook_events (provider, event_id, type, reference, received_at, taken_at)
+    SELECT '{PROVIDER}', 'old ' || n, 'changed', 'old ' || n, at + interval '3 s', at + interval '4 s'
+    FROM old WHERE status IN {PAID}
+    """,
+    """
+    INSERT INTO refunds (
+        order_id, number, amount_minor, currency, restock, reason, state, reference, created_at, finished_at
+    )
+    SELECT
+        order_id, 1, CASE status WHEN 'refunded' THEN 99999 ELSE 1 END, 'USD', status = 'refunded',
+        'made at the provider', 'succeeded', 're ' || n, at + interval '5 s', at + interval '6 s'
+    FROM old WHERE status = 'refunded' OR (status = 'confirmed' AND n % 20 = 0)
+    """,
+    f"""
+    INSERT INTO outbox (
+        target_id, event, order_id, order_version, product_id, facts, due_at, attempts, outcome, created_at, ended_at
+    )
+    SELECT
+        '{ENDPOINT}', 'order.confirmed', old.order_id, 5, old.product_id,
+        jsonb_build_object(
+            'order_id', old.order_id, 'user_id', old.user_id, 'product_id', old.product_id, 'product_name', 'Old phone',
+            'quantity', 1, 'unit_price_minor', 99999, 'currency', 'USD', 'status', 'confirmed', 'order_version', 5,
+            'created_at', old.at
+        ),
+        NULL, 1, 'delivered', old.at + interval '4 s', clock_timestamp()
+    FROM old WHERE status IN {PAID} AND n % 20 = 0
+    """,
+    """
+    INSERT INTO product_restocks (product_id, units)
+    SELECT product_id, count(*) FROM old WHERE status = 'refunded' GROUP BY product_id
     """,
     """
     UPDATE products AS p
-    SET allotment = made.units
-    FROM (SELECT product_id, count(*) AS units FROM old GROUP BY product_id) AS made
+    SET allotment = made.units, created_at = made.since, updated_at = made.since
+    FROM (SELECT product_id, count(*) AS units, min(at) AS since FROM old GROUP BY product_id) AS made
     WHERE p.product_id = made.product_id
     """,
     """
     UPDATE product_terms AS t
-    SET allotment = made.units
-    FROM (SELECT product_id, count(*) AS units FROM old GROUP BY product_id) AS made
+    SET allotment = made.units, valid_from = made.since
+    FROM (SELECT product_id, count(*) AS units, min(at) AS since FROM old GROUP BY product_id) AS made
     WHERE t.product_id = made.product_id
     """,
     """
@@ -106,10 +155,20 @@ ROWS = (
     """,
 )
 
+COUNT_AGAIN = """
+UPDATE order_mark SET order_id = '00000000-0000-0000-0000-000000000000';
+DELETE FROM order_totals;
+DELETE FROM order_stragglers
+"""
+"""The totals may have passed the time of the old orders."""
+
+FILLED = tuple(re.findall(r"INSERT INTO (\w+)", " ".join(ROWS)))
+"""The tables to which old orders add rows."""
+
 NEW_PRODUCTS = """
 WITH made AS (
-    INSERT INTO products (name, price_minor, currency, allotment, payment_mode, payment_window_s)
-    SELECT 'Old phone', 99999, 'USD', 0, 'automatic', 300 FROM generate_series(1, $1)
+    INSERT INTO products (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per)
+    SELECT 'Old phone', 99999, 'USD', 0, 'automatic', 300, 'account' FROM generate_series(1, $1)
     RETURNING product_id
 )
 INSERT INTO product_live (product_id, free) SELECT made.product_id, 0 FROM made RETURNING product_id
@@ -120,6 +179,7 @@ CREATE TEMPORARY TABLE histories AS
 SELECT status, string_to_array(path, ' ') || status AS steps
 FROM (VALUES
     ('confirmed', 'queued processing awaiting_payment processing_payment'),
+    ('refunded', 'queued processing awaiting_payment processing_payment confirmed refund_pending'),
     ('payment_failed', 'queued processing awaiting_payment processing_payment'),
     ('expired', 'queued processing awaiting_payment'),
     ('failed', 'queued')
@@ -144,61 +204,8 @@ async def add_old_orders(db: asyncpg.Connection, count: int) -> None:
     )
     async with db.transaction():
         await db.execute("SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = off")
-        for statement in (HISTORIES, plan, *ROWS):
+        for statement in (HISTORIES, plan, *ROWS, COUNT_AGAIN):
             await db.execute(statement)
         await db.execute("DROP TABLE old, histories")
-    for table in TABLES:
-        await db.execute(f"VACUUM ANALYZE {table}")
-
-
-OLD_PAYMENTS = (
-    """
-    INSERT INTO payment_intents (
-        order_id, number, provider, reference, state, amount_minor, currency, window_left, created_at, updated_at
-    )
-    SELECT a.order_id, 1, $1, a.reference, 'captured', a.amount_minor, a.currency, interval '0', a.begun_at, a.finished_at
-    FROM payment_attempts AS a WHERE a.outcome = 'captured' AND a.reference LIKE 'old %'
-    """,
-    """
-    INSERT INTO webhook_events (provider, event_id, type, reference, taken_at)
-    SELECT $1, i.reference, 'changed', i.reference, clock_timestamp()
-    FROM payment_intents AS i WHERE i.provider = $1 AND i.reference LIKE 'old %'
-    """,
-    """
-    INSERT INTO refunds (
-        order_id, number, amount_minor, currency, restock, reason, state, reference, created_at, finished_at
-    )
-    SELECT
-        i.order_id, 1, 1, i.currency, false, 'made at the provider', 'succeeded', 're ' || i.reference, i.updated_at,
-        i.updated_at
-    FROM payment_intents AS i WHERE i.provider = $1 AND i.reference LIKE 'old %'
-    """,
-    """
-    UPDATE orders AS o SET refunded_minor = 1
-    FROM payment_intents AS i
-    WHERE o.order_id = i.order_id AND i.provider = $1 AND i.reference LIKE 'old %'
-    """,
-    """
-    INSERT INTO outbox (
-        target_id, event, order_id, order_version, product_id, facts, due_at, attempts, outcome, ended_at
-    )
-    SELECT
-        t.target_id, 'order.confirmed', o.order_id, o.version, o.product_id,
-        jsonb_build_object('product_id', o.product_id), NULL, 1, 'delivered',
-        clock_timestamp()
-    FROM payment_intents AS i
-    INNER JOIN orders AS o ON i.order_id = o.order_id
-    CROSS JOIN outbox_targets AS t
-    WHERE i.provider = $1 AND i.reference LIKE 'old %'
-    """,
-)
-
-
-async def add_old_payments(db: asyncpg.Connection, provider: str) -> None:
-    """Add to each old order that is paid: an intent, a webhook, a refund of a part, and a message to each target."""
-    async with db.transaction():
-        await db.execute("SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = off")
-        for statement in OLD_PAYMENTS:
-            await db.execute(statement, provider)
-    for table in ("payment_intents", "webhook_events", "refunds", "orders", "outbox"):
+    for table in FILLED:
         await db.execute(f"VACUUM ANALYZE {table}")

@@ -1,9 +1,10 @@
-"""How much a statement reads: the pages that Postgres touches for it, which no other work on the machine changes."""
+"""How much a statement reads: pages that Postgres touches and rows that its plan looks at, whatever else the machine does."""
 
 from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import asyncpg
 
@@ -22,14 +23,47 @@ def statements():
     }
 
 
+def newest_functions():
+    """The text of the newest version of each SQL function, by the name with which statements call it."""
+    versions = {}
+    for path in (sql_root() / "functions").glob("*.sql"):
+        stem, _, version = path.stem.rpartition("_v")
+        versions.setdefault(stem, {})[int(version)] = path
+    return {(path := of_name[max(of_name)]).stem: path.read_text() for of_name in versions.values()}
+
+
+def with_functions(text):
+    """A statement, and the functions that it calls."""
+    return "\n".join([text, *(body for name, body in newest_functions().items() if f"{name}(" in text)])
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one execution of a statement read."""
+
+    pages: int = 0
+    """Also of the functions that it calls."""
+    rows: int = 0
+    """Of tables and indexes, by the statement's own plan: found, or thrown away by a filter."""
+
+
+def rows_looked_at(plan) -> int:
+    """Return the rows of all scans of tables and indexes below a node of a plan."""
+    rows = sum(map(rows_looked_at, plan.get("Plans", ())))
+    if "Relation Name" in plan or "Index Name" in plan:
+        thrown_away = sum(count for name, count in plan.items() if name.startswith("Rows Removed by"))
+        rows += round((plan["Actual Rows"] + thrown_away) * plan["Actual Loops"])
+    return rows
+
+
 @contextmanager
-def counting_pages():
-    """Inside the block, note what each statement of this process reads; returns the most pages by its name.
+def counting():
+    """Inside the block, note what each statement of this process reads; returns the most by its name.
 
     Each is explained with its arguments first, in a transaction that is rolled back, and then run.
     """
     known = statements()
-    pages: dict[str, int] = {}
+    most: dict[str, Read] = {}
     fetch = asyncpg.Connection.fetch
 
     async def noted(connection, query, arguments):
@@ -43,12 +77,15 @@ def counting_pages():
         finally:
             await transaction.rollback()
         top = json.loads(plan)[0]["Plan"]
-        read = top["Shared Hit Blocks"] + top["Shared Read Blocks"]
-        pages[name] = max(read, pages.get(name, 0))
+        before = most.get(name, Read())
+        most[name] = Read(
+            pages=max(before.pages, top["Shared Hit Blocks"] + top["Shared Read Blocks"]),
+            rows=max(before.rows, rows_looked_at(top)),
+        )
 
-    with_pages = {}
+    originals = {}
     for method in ("fetch", "fetchrow", "fetchval", "execute"):
-        original = with_pages[method] = getattr(asyncpg.Connection, method)
+        original = originals[method] = getattr(asyncpg.Connection, method)
 
         async def counted(self, query, *arguments, _original=original, **options):
             await noted(self, query, arguments)
@@ -56,7 +93,7 @@ def counting_pages():
 
         setattr(asyncpg.Connection, method, counted)
     try:
-        yield pages
+        yield most
     finally:
-        for method, original in with_pages.items():
+        for method, original in originals.items():
             setattr(asyncpg.Connection, method, original)

@@ -13,6 +13,7 @@ from flashsale.adapters.postgres.intents import PostgresIntents
 from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.refunds import PostgresRefunds
 from flashsale.adapters.postgres.turns import PostgresTurns
+from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.domain.messages import Event
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderFilter, OrderStatus
@@ -20,8 +21,9 @@ from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, Provid
 from flashsale.domain.products import PaymentMode, ProductChange
 from flashsale.domain.requests import AdminRequest
 from flashsale.domain.users import Principal, Role
+from flashsale.usecases.tidy import CARRIED, SETTLED_S
 from tests.conftest import add_buyers, add_product
-from tests.growth.old_orders import RARE
+from tests.growth.old_orders import ENDPOINT, PROVIDER, RARE
 from tests.support.accepting import accept, accept_one, acceptance, new_id, propose
 from tests.support.charging import Gateway, charging
 from tests.support.gates import ask
@@ -36,8 +38,7 @@ LISTED = 10
 OLD_BUYER = f"{uuid.UUID(hashlib.md5(b'buyer 1', usedforsecurity=False).hexdigest())}@buyers.invalid"
 OLD_DAY = datetime.now(tz=UTC) - timedelta(days=20)
 """When the shop sold what are old orders now."""
-PROVIDER = "test"
-ENDPOINT, URL = "wh_a", "https://shop.invalid/"
+URL = "https://shop.invalid/"
 BUYERS = 12
 
 DUE = """
@@ -68,6 +69,21 @@ class Shop:
         await services.order_rows.end(order_ids[: BUYERS // 4], OrderStatus.CANCELLED)
         await self.jobs.reconcile()
         self.order_id = order_ids[0]
+
+    async def reopen(self, order_ids):
+        """Begin to refund orders of long ago, of which the totals have passed."""
+        upkeep = PostgresUpkeep(self.services.database)
+        while await upkeep.carry(settled_s=SETTLED_S, limit=CARRIED) == CARRIED:
+            pass
+        for order_id in order_ids:
+            await self.services.refunds(
+                order_id,
+                amount=None,
+                restock=True,
+                reason="late",
+                requested_by=self.buyers[5],
+                request=AdminRequest(user_id=self.buyers[5], key=uuid.uuid4().hex, fingerprint=bytes(16)),
+            )
 
     async def tell(self):
         await self.services.stories.read(self.order_id)
@@ -106,6 +122,7 @@ class Shop:
                 created_from=OLD_DAY, created_to=OLD_DAY + timedelta(hours=1), status=rare
             ),
             "list: a time without orders": self.finding(created_from=datetime(2999, 1, 1, tzinfo=UTC)),
+            "trail": self.read_trail,
             "sale of a unit": self.sell,
             "refusal by Postgres": self.refuse,
             "replay": self.replay,
@@ -216,6 +233,11 @@ class Shop:
         await self.outbox.addresses([self.order_id])
         await self.outbox.end(told, "delivered", None)
         await self.outbox.postpone(kept, "away", pause_s=0, give_up_s=60)
+
+    async def read_trail(self):
+        await self.services.trail.read(
+            before=None, actor=None, action=None, of=None, since=None, until=None, limit=LISTED
+        )
 
     async def take_turns(self):
         await self.turns.take(PROVIDER, "charge", 10, interval_s=0.001, horizon_s=1)

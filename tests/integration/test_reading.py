@@ -1,9 +1,12 @@
 """No periodic work reads history: the tests compare pages, not time, with a shop without old orders."""
 
+import json
+import re
+
 from flashsale.bootstrap import open_jobs, open_services
-from tests.growth.old_orders import add_old_orders, add_old_payments
-from tests.growth.reading import counting_pages, statements
-from tests.growth.regular_work import PROVIDER, Shop
+from tests.growth.old_orders import add_old_orders
+from tests.growth.reading import EXPLAIN, Read, counting, statements, with_functions
+from tests.growth.regular_work import Shop
 
 ORDERS = 20_000
 """Some 500 pages of orders and 900 of their events: more than any statement of the regular work may read."""
@@ -12,6 +15,9 @@ AIM = 2
 DEPTH_PAGES = 120
 """What larger indexes may cost in addition to the aim: one or two more pages for each of some sixty look-ups. A
 statement that reads a whole table of the history reads more than 300."""
+
+MORE_ROWS = 1_500
+"""What a statement may look at in addition to the aim: the minute audit counts up to 1,000 free units of an old product."""
 
 EXCUSED = {
     "audit": "`flashsale audit` reads everything",
@@ -48,6 +54,93 @@ SELDOM = {
 """Statements that may, too."""
 
 
+PENDING = 5_000
+"""Rows that wait, on a few hundred pages."""
+
+NOT_YET = (
+    """
+    INSERT INTO payment_intents (order_id, number, provider, reference, state, amount_minor, currency, window_left, due_at)
+    SELECT gen_random_uuid(), 1, 'test', 'later ' || n, 'open', 1, 'USD', interval '0', now() + interval '1 hour'
+    FROM generate_series(1, $1::integer) AS n
+    """,
+    """
+    INSERT INTO webhook_events (provider, event_id, type, reference, due_at)
+    SELECT 'test', 'later ' || n, 'changed', 'later ' || n, now() + interval '1 hour'
+    FROM generate_series(1, $1::integer) AS n
+    """,
+    """
+    INSERT INTO refunds (order_id, number, amount_minor, currency, restock, reason, due_at)
+    SELECT gen_random_uuid(), 1, 1, 'USD', false, 'later', now() + interval '1 hour'
+    FROM generate_series(1, $1::integer)
+    """,
+    """
+    INSERT INTO outbox (target_id, event, order_id, order_version, product_id, facts, due_at)
+    SELECT 'wh_a', 'order.confirmed', gen_random_uuid(), 5, 1, '{}', now() + interval '1 hour'
+    FROM generate_series(1, $1::integer)
+    """,
+    """
+    INSERT INTO orders (
+        order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, payment_mode, status,
+        due_at, created_at, updated_at
+    )
+    SELECT
+        gen_random_uuid(), gen_random_uuid(), 1, 'Phone', 1, 1, 'USD', 'by_buyer', 'awaiting_payment',
+        now() + interval '1 hour', now(), now()
+    FROM generate_series(1, $1::integer)
+    """,
+    """
+    INSERT INTO revocations (user_id, generation, revoked_at)
+    SELECT gen_random_uuid(), 1, now() - interval '1 day' FROM generate_series(1, $1::integer)
+    """,
+)
+"""Of each table with a time until which a row waits, or after which it counts no more."""
+
+IS_DUE = re.compile(r"\w_at (?:<=|>) (?:now|statement_timestamp|clock_timestamp|_now)\b")
+
+CLAIMS = (
+    "sale of a unit",
+    "order cancelled",
+    "payment by intent, and its refund",
+    "messages",
+    "sweep",
+    "due payments",
+    "due refunds",
+    "revocations",
+)
+"""The regular work that finds rows by their time."""
+
+
+async def test_claims_read_no_row_that_is_not_due(settings, db):
+    found = {
+        name
+        for name, text in statements().items()
+        if name.partition(".")[0] not in {*EXCUSED, "invariants_recent"} and IS_DUE.search(with_functions(text))
+    }
+    async with open_services(settings) as services, open_jobs(settings, name="test") as jobs:
+        shop = Shop(services, jobs)
+        await shop.open()
+        work = shop.work()
+
+        async def read():
+            with counting() as most:
+                for name in CLAIMS:
+                    await work[name]()
+            return {name: most.get(name, Read()).pages for name in found}
+
+        few = await read()
+        await db.execute("SET session_replication_role = replica")
+        for statement in NOT_YET:
+            await db.execute(statement, PENDING)
+        await db.execute("ANALYZE; SET enable_seqscan = off")
+        many = await read()
+        [[walked]] = await db.fetch(EXPLAIN + "SELECT wake_refunds_v1(10, interval '1 s')")
+    assert {name for name, pages in few.items() if not pages} <= set(SELDOM), "each claim was tried"
+    assert {name: (few[name], pages) for name, pages in many.items() if pages > AIM * few[name] + DEPTH_PAGES} == {}
+    assert json.loads(walked)[0]["Plan"]["Shared Hit Blocks"] > 2 * DEPTH_PAGES, (
+        "with a time that changes from row to row"
+    )
+
+
 async def test_regular_work_reads_no_history(settings, db):
     async with open_services(settings) as services, open_jobs(settings, name="test") as jobs:
         shop = Shop(services, jobs)
@@ -57,16 +150,26 @@ async def test_regular_work_reads_no_history(settings, db):
         async def read():
             for do in work.values():
                 await do()
-            with counting_pages() as pages:
+            with counting() as most:
                 for do in work.values():
                     await do()
-            return pages
+            return most
 
         young = await read()
         await add_old_orders(db, ORDERS)
-        await add_old_payments(db, PROVIDER)
+        paid = await db.fetch("SELECT order_id FROM orders WHERE status = 'confirmed' ORDER BY order_id LIMIT 3")
+        await shop.reopen([row["order_id"] for row in paid])
         old = await read()
+        bad = [one for one in await jobs.invariants.check(overdue_s=60, stuck_s=600) if one.violations]
+    assert [(one.invariant, one.promise[:60], one.violations, one.sample[:1]) for one in bad] == [], (
+        "the orders are as right as if they had been sold"
+    )
     left_out = {name for name in statements() if name.partition(".")[0] not in EXCUSED} - set(old) - set(SELDOM)
     assert not left_out, f"each statement is regular work, or seldom: {sorted(left_out)}"
-    more = {name: (young.get(name, 0), pages) for name, pages in old.items()}
-    assert {name: (few, many) for name, (few, many) in more.items() if many > AIM * few + DEPTH_PAGES} == {}
+    more = {name: (young.get(name, Read()), most) for name, most in old.items()}
+    too_much = {
+        name: (few, most)
+        for name, (few, most) in more.items()
+        if most.pages > AIM * few.pages + DEPTH_PAGES or most.rows > AIM * few.rows + MORE_ROWS
+    }
+    assert not too_much, too_much

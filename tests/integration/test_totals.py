@@ -125,7 +125,7 @@ async def unguarded(db, function, guard):
 @pytest.mark.parametrize("guarded", [True, False])
 async def test_a_refund_that_begins_while_totals_are_carried_is_counted_once(services, db, postgres_url, guarded):
     if not guarded:
-        await unguarded(db, "carry_orders_v1", "    PERFORM pg_advisory_xact_lock(7002, 0);\n")
+        await unguarded(db, "carry_orders_v2", "    PERFORM pg_advisory_xact_lock(7002, 0);\n")
     [order_id] = await confirmed(services, db, 1)
     asking = await asyncpg.connect(postgres_url)
     async with asking.transaction():
@@ -147,7 +147,7 @@ async def test_a_refund_that_begins_while_totals_are_carried_is_counted_once(ser
 @pytest.mark.parametrize("guarded", [True, False])
 async def test_several_carryings_at_once_count_each_order_once(services, db, postgres_url, guarded):
     if not guarded:
-        await unguarded(db, "carry_orders_v1", "    PERFORM pg_advisory_xact_lock(7002, 0);\n")
+        await unguarded(db, "carry_orders_v2", "    PERFORM pg_advisory_xact_lock(7002, 0);\n")
     await confirmed(services, db, 4)
     holding = await asyncpg.connect(postgres_url)
     async with holding.transaction():
