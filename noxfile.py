@@ -125,6 +125,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def steps(session: nox.Session) -> None:
+    """Kill a process before and after each step of a payment over Stripe's dialect (about 40 minutes)."""
+    install(session)
+    session.run("python", "-m", "tests.faults", "steps", *session.posargs)
+
+
+@nox.session
 def payments(session: nox.Session) -> None:
     """Sell 1,000 units over Stripe's dialect while provider and workers fail, and compare the money (3 minutes)."""
     install(session)

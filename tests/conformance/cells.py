@@ -11,7 +11,7 @@ from typing import Any
 
 import stripe
 
-from tests.support.webhook_receiver import receiving
+from tests.support.receiver import receiving
 
 SOON_S = 10.0
 
@@ -264,7 +264,7 @@ async def a_webhook_has_a_signature_that_the_library_accepts(provider: Provider)
         told: set[tuple[str, str]] = set()
         async with asyncio.timeout(SOON_S):
             while ("payment_intent.succeeded", intent.id) not in told:
-                for headers, body in await receiver.until(len(receiver.came) or 1):
+                for headers, body in await receiver.arrived(len(receiver.came) or 1):
                     event = stripe.Webhook.construct_event(body, headers["Stripe-Signature"], secret)
                     told.add((event.type, event.data.object.id))
                 await asyncio.sleep(0.01)

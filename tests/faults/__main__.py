@@ -24,6 +24,7 @@ from tests.faults.cells import CELLS
 from tests.faults.many_products import many_products
 from tests.faults.pressure import flood, overload, rebuild, stampede
 from tests.faults.scene import Cell, Result, play, wait_for_postgres
+from tests.faults.steps import SCENARIOS, Scenario, killed_at, rigged, steps_of
 
 SIMULATOR = {"FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "1", "FLASHSALE_LOG__LEVEL": "warning"}
 
@@ -98,7 +99,7 @@ def soak(minutes: float, seed: int, keep: Path | None) -> None:
     sys.exit(not right)
 
 
-SCENARIOS = {
+PRESSURES = {
     "overload": overload,
     "stampede": stampede,
     "flood": flood,
@@ -108,7 +109,7 @@ SCENARIOS = {
 
 
 @main.command(epilog="Example: python -m tests.faults pressure --only flood")
-@click.option("--only", type=click.Choice(list(SCENARIOS)), help="Only this one.")
+@click.option("--only", type=click.Choice(list(PRESSURES)), help="Only this one.")
 def pressure(only: str | None) -> None:
     """Press harder than it can take, flood it with logins, rebuild the gate, and hold 1,500 idle products.
 
@@ -116,13 +117,63 @@ def pressure(only: str | None) -> None:
     """
     console = Console(width=None if sys.stdout.isatty() else 130)
     right = True
-    for name, scenario in SCENARIOS.items():
+    for name, scenario in PRESSURES.items():
         if only in (None, name):
             with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as folder:
                 went = asyncio.run(scenario(Path(folder), console.print))
             console.print(f"{name}: {'right' if went else 'WRONG'}")
             right = right and went
     sys.exit(not right)
+
+
+@main.command(epilog='Example: python -m tests.faults steps --scenario "late refund"')
+@click.option("--scenario", "names", type=click.Choice([one.name for one in SCENARIOS]), multiple=True)
+@click.option("--only", default="", help="Only steps whose text contains this.")
+def steps(names: tuple[str, ...], only: str) -> None:
+    """Kill a process before and after each step of a payment over Stripe's dialect; the steps are recorded from a run.
+
+    Exit code 0 only if every order, the provider's ledger and the audit came out as without the fault.
+    """
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as folder:
+        chosen = [one for one in SCENARIOS if not names or one.name in names]
+        wrong = asyncio.run(run_steps(Path(folder), chosen, only, console))
+    sys.exit(wrong)
+
+
+async def run_steps(folder: Path, scenarios: list[Scenario], only: str, console: Console) -> int:
+    """Play each scenario with a kill at each of its steps; returns the number of wrong runs."""
+    wrong = met = 0
+    async with rigged(folder) as rig:
+        for scenario in scenarios:
+            said = [step for step in await steps_of(rig, scenario) if only in str(step)]
+            console.print(f"{scenario.name}: {len(said)} steps", highlight=False)
+            for step, reply in itertools.product(said, (False, True)):
+                began_s = time.monotonic()
+                try:
+                    verdict = "right" if await killed_at(rig, scenario, step, reply=reply) else "not met"
+                except (AssertionError, TimeoutError, KeyError) as error:
+                    verdict = f"WRONG ({type(error).__name__}: {error})"
+                wrong += verdict.startswith("WRONG")
+                met += verdict != "not met"
+                when = "after" if reply else "before"
+                seconds = time.monotonic() - began_s
+                console.print(
+                    f"  {when} {step}: {verdict}, {seconds:.1f} s", markup=False, highlight=False, soft_wrap=True
+                )
+        audit = await run_to_audit(rig.stack.environment)
+    console.print(audit, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{met} kills, {wrong} wrong", highlight=False)
+    return wrong + ("0 violated" not in audit)
+
+
+async def run_to_audit(environment: dict[str, str]) -> str:
+    """Run `flashsale audit`; returns its violations and its last line."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "flashsale.cli", "audit", env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    lines = (await process.communicate())[0].decode().splitlines()
+    return "\n".join([*(line for line in lines if "VIOLATED" in line), *lines[-1:]])
 
 
 async def run_soak(folder: Path, seconds: float, seed: int, console: Console) -> bool:
@@ -137,7 +188,7 @@ async def run_soak(folder: Path, seconds: float, seed: int, console: Console) ->
         for number in itertools.count(1):
             if time.monotonic() - began_s > seconds:
                 break
-            cell = draw.choice(CELLS)
+            cell = draw.choice([cell for cell in CELLS if cell.stack is Stack])
             sale = demand(SOAK_UNITS, 3 * SOAK_UNITS, number)
             result = await play(stack, cell, seed * 1000 + number, sale, folder / f"sale-{number}")
             right = right and result.right
@@ -178,11 +229,11 @@ async def run_cell(cell: Cell, seed: int, *, units: int, buyers: int, keep: Path
     """Start a stack, play the sale with the fault, stop everything."""
     with tempfile.TemporaryDirectory(prefix="flashsale-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary) if keep is None else keep / f"{cell.name}-{seed}".replace(" ", "-")
-        stack = Stack(
+        stack = cell.stack(
             folder,
             payments=2,
             port=0,
-            environment={**SIMULATOR, "FLASHSALE_SIMULATOR__SEED": str(seed)},
+            environment={**SIMULATOR, "FLASHSALE_SIMULATOR__SEED": str(seed), **cell.environment},
         )
         async with stack:
             return await play(stack, cell, seed, demand(units, buyers, seed), folder / "sale")

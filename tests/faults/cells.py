@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from tests.faults.scene import Cell, Scene, wait_for_postgres
+from tests.payments.stack import StripeStack
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -20,6 +21,14 @@ LEASE_S, PAYMENT_DUE_S = 10.0, 18.0
 UNREACHABLE_S = 20.0
 GATEWAY_FAULT_S = 5.0
 LISTEN_LOSSES = 3
+AWAY_S = 60.0
+
+STRIPE = {
+    "FLASHSALE_PAYMENTS__BUDGET_PER_S": "200",
+    "FLASHSALE_SIMULATOR__RATE_LIMIT_PER_S": "0",
+    "FLASHSALE_SIMULATOR__ACCOUNT_LIMIT_PER_S": "0",
+}
+"""A provider in Stripe's dialect that is fast enough for a sale of thousands within the matrix' deadline."""
 
 END_LISTENERS = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'flashsale-%-feed'"
@@ -202,6 +211,20 @@ async def gateway_killed(scene: Scene) -> None:
     await _kill(scene, ("simulator", 0))
 
 
+async def provider_away(scene: Scene) -> None:
+    """Stripe answers nobody for a minute and sends no webhook."""
+    await scene.in_payment()
+    await scene.gateway_faults(outageS=AWAY_S)
+    await asyncio.sleep(AWAY_S)
+    scene.repaired()
+
+
+async def only_webhooks_tell(scene: Scene) -> None:
+    """Stripe carries calls out and never answers them until the end of the sale: only webhooks and look-ups tell."""
+    await scene.gateway_faults(dropRate=1)
+    await scene.mid_sale()
+
+
 async def adversary(scene: Scene) -> None:
     """Somebody writes into Valkey during the whole sale: random, old, wrong and no values (I21)."""
     await scene.until_claimed(1)
@@ -280,6 +303,8 @@ CELLS = [
     Cell(name="gateway 500 although charged", disturb=gateway_fails_although_charged),
     Cell(name="gateway drops answers", disturb=gateway_drops_answers),
     Cell(name="gateway killed", disturb=gateway_killed),
+    Cell(name="Stripe away for a minute", disturb=provider_away, stack=StripeStack, environment=STRIPE),
+    Cell(name="Stripe tells by webhooks only", disturb=only_webhooks_tell, stack=StripeStack, environment=STRIPE),
     Cell(name="every process replaced", disturb=everything_replaced, unnoticed=True),
     Cell(name="adversary in Valkey", disturb=adversary),
 ]

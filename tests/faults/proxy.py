@@ -139,6 +139,8 @@ class Proxy:
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
         self._down = False
+        self.heard: list[tuple[bytes, bytes]] | None = None
+        """If it is a list: how the connection of each request began, and what the request says."""
 
     @property
     def url(self) -> str:
@@ -165,9 +167,9 @@ class Proxy:
         """Keep the first request that says `what` from the server; `who` as in `freeze`."""
         return self._set(Trap(what, reply=False, who=who))
 
-    def hold_reply(self, what: bytes) -> Trap:
+    def hold_reply(self, what: bytes, *, who: bytes = b"") -> Trap:
         """Let the server answer the first request that says `what`, and keep the answer from the client."""
-        return self._set(Trap(what, reply=True))
+        return self._set(Trap(what, reply=True, who=who))
 
     def down(self) -> None:
         """Cut every connection and refuse new ones."""
@@ -231,6 +233,8 @@ class Proxy:
             while data := await reader.read(CHUNK):
                 for part, says in wire.parts(data):
                     link.said = link.said or says
+                    if self.heard is not None and says:
+                        self.heard.append((link.said, says))
                     await link.moving.wait()
                     trap = self._springs(link, says)
                     if trap is not None and trap.reply:

@@ -16,12 +16,13 @@ import asyncpg
 from redis.asyncio import Redis
 
 from flashsale.demo.sale import AWAY, Sale, SaleRun, Seen, open_sale
+from flashsale.local.stack import Stack
+from tests.payments.sale import read_ledger, until_quiet
+from tests.payments.stack import StripeStack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
-
-    from flashsale.local.stack import Stack
 
 LOOK_S = 0.25
 DEADLINE_S = 150.0
@@ -129,6 +130,10 @@ class Cell:
     disturb: Callable[[Scene], Awaitable[None]]
     unnoticed: bool = False
     """No client may notice: no request without an answer, none answered 5xx, 503 included."""
+    stack: type[Stack] = Stack
+    """What is disturbed."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """More settings of its processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +204,8 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
             disturbing.cancel()
         if run.load.returncode:
             problems.append(str(run.load.failure(f"ended with {run.load.returncode}")))
+        if cell.stack is StripeStack:
+            problems += await _held(run)
         code, findings = await run.audit()
         violated = {name: int(count.replace(",", "")) for name, count in FINDING.findall(findings)}
         if code and not violated:
@@ -224,6 +231,14 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
             gate_loaded_s=scene.gate_loaded_s,
             problems=problems,
         )
+
+
+async def _held(run: SaleRun) -> list[str]:
+    """Return the intents whose money is held, and neither taken nor let go, once nothing is due any more."""
+    left = await until_quiet(run)
+    entries, _ = await read_ledger(run.stack)
+    held = [f"{entry['key']} of {entry.get('orderId')} is held" for entry in entries if entry["status"] == "authorized"]
+    return held + [f"{count} {what} are still due" for what, count in left.items() if count]
 
 
 async def _disturb(cell: Cell, scene: Scene) -> None:

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from uuid import uuid4
 
 import pytest
@@ -158,6 +159,32 @@ async def test_a_message_that_failed_is_sent_again_under_its_id(services, outbox
     assert len(set(receiver.ids)) == len({body for _, body, _ in receiver.got}) == 1, "the same bytes each time"
     assert {path for _, _, path in receiver.got} == {"/hooks"}, "redirects are not followed"
     assert await db.fetchval("SELECT outcome || attempts FROM outbox") == "delivered3"
+
+
+@pytest.mark.parametrize("asked", ["1", "a date", "86400"])
+async def test_an_endpoint_that_asks_for_time_gets_it_within_bounds(services, outbox, receiver, db, asked):
+    await subscribe(outbox, receiver)
+    _, ids = await orders_that_end(services, 2)
+    await cancel(services, *ids)
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
+    receiver.headers = {"Retry-After": format_datetime(until, usegmt=True) if asked == "a date" else asked}
+    receiver.answers = [503, 429]
+    settings = FAST.model_copy(update={"retry_max_s": 2.0})
+    async with delivering(outbox, settings) as deliver:
+        await deliver()
+        await deliver.idle()
+        tried = len(receiver.got)
+        waits = await db.fetch(
+            "SELECT extract(EPOCH FROM due_at - clock_timestamp()) AS s FROM outbox WHERE attempts > 0"
+        )
+        assert all({"1": 0.2, "a date": 0.5, "86400": 1.2}[asked] < row["s"] < 3.5 for row in waits), (
+            "at most 2 s, and luck"
+        )
+        await deliver()
+        await deliver.idle()
+        assert len(receiver.got) == tried, "nothing more is sent to it meanwhile"
+        await until_told(deliver, db)
+    assert len(set(receiver.ids)) == 2
 
 
 async def test_messages_of_an_order_arrive_in_the_order_of_its_changes(services, outbox, receiver, db):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.receiver import Receiver, receiving
 from tests.support.stripe_dialect import Dialect, dialect
-from tests.support.webhook_receiver import Receiver, receiving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,9 +58,9 @@ async def test_each_change_of_an_intent_sends_its_event_signed(simulator: Dialec
     endpoint = await listen(simulator, receiver, "payment_intent.amount_capturable_updated", "payment_intent.succeeded")
     intent = await simulator.intent(**{"metadata[order_id]": "order-1"})
     await simulator.pay(intent)
-    await receiver.until(1)
+    await receiver.arrived(1)
     await simulator.ask("POST", f"{INTENTS}/{intent['id']}/capture")
-    came = await receiver.until(2)
+    came = await receiver.arrived(2)
     assert all(signed_by(endpoint["secret"], headers, body) for headers, body in came)
     assert not signed_by("whsec_other", *came[0])
     assert types(receiver) == ["payment_intent.amount_capturable_updated", "payment_intent.succeeded"]
@@ -75,9 +75,9 @@ async def test_a_webhook_that_is_refused_is_repeated_with_the_same_event(
     simulator: Dialect, receiver: Receiver
 ) -> None:
     await listen(simulator, receiver)
-    receiver.statuses = [500, 302, 404]
+    receiver.answers = [500, 302, 404]
     await simulator.intent()
-    came = await receiver.until(4)
+    came = await receiver.arrived(4)
     assert len({json.loads(body)["id"] for _, body in came}) == 1
 
 
@@ -92,13 +92,13 @@ FAULTS = {
 async def test_each_fault_of_webhooks_happens_when_told(simulator: Dialect, receiver: Receiver, fault: str) -> None:
     endpoint = await listen(simulator, receiver)
     await simulator.service.set_faults(**{fault: 1})
-    receiver.statuses = [400] if fault == "webhookBadSignatureRate" else []
+    receiver.answers = [400] if fault == "webhookBadSignatureRate" else []
     await simulator.intent()
     async with asyncio.timeout(10):
         while not FAULTS[fault](len(receiver.came), await counts(simulator)):
             await asyncio.sleep(0.02)
     if fault == "webhookBadSignatureRate":
-        wrong, right = await receiver.until(2)
+        wrong, right = await receiver.arrived(2)
         assert not signed_by(endpoint["secret"], *wrong)
         assert signed_by(endpoint["secret"], *right)
 
@@ -111,7 +111,7 @@ async def test_a_reordered_webhook_comes_after_a_later_one(simulator: Dialect, r
         await asyncio.sleep(0.01)
     await simulator.service.set_faults(webhookReorderRate=0)
     await simulator.ask("POST", f"{INTENTS}/{intent['id']}/cancel")
-    await receiver.until(2)
+    await receiver.arrived(2)
     assert types(receiver) == ["payment_intent.canceled", "payment_intent.created"]
 
 
@@ -131,7 +131,7 @@ async def test_what_was_not_taken_is_sent_after_a_restart(receiver: Receiver, tm
         intent = await simulator.intent(key="k")
     assert receiver.came == []
     async with dialect(ledger_path=path) as simulator:
-        ((headers, body),) = await receiver.until(1)
+        ((headers, body),) = await receiver.arrived(1)
         assert signed_by(endpoint["secret"], headers, body)
         assert json.loads(body)["data"]["object"]["id"] == intent["id"]
         assert (await simulator.intent(key="k")) == intent

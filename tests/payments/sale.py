@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flashsale.demo.sale import SaleRun
+    from flashsale.local.stack import Stack
 
 KILLS = (0.25, 0.6)
 """Fractions of the units that are confirmed when every payment worker is killed."""
@@ -149,20 +150,19 @@ async def hold(plan: Plan, folder: Path, say: Callable[[str], None]) -> Verdict:
     ):
         await run.prepare()
         run.begin()
-        killing = asyncio.create_task(_kill(stack, run, say))
-        try:
-            await run.watch(
-                lambda seen: run.satisfy() if seen.orders.get("confirmed", 0) >= plan.units else None,
-                every_s=0.25,
-                deadline_s=plan.longest_s,
+        async with asyncio.TaskGroup() as both:
+            both.create_task(_kill(stack, run, say))
+            both.create_task(
+                run.watch(
+                    lambda seen: run.satisfy() if seen.orders.get("confirmed", 0) >= plan.units else None,
+                    every_s=0.25,
+                    deadline_s=plan.longest_s,
+                )
             )
-            await killing
-        finally:
-            killing.cancel()
         lasted_s = await run.pool.fetchval(LASTED)
         say(f"the last order is final after {lasted_s:.1f} s")
         await _refund(stack, run, max(1, plan.units // 50))
-        left = await _until_quiet(run)
+        left = await until_quiet(run)
         return await _judge(plan, stack, run, lasted_s, left)
 
 
@@ -195,7 +195,7 @@ async def _refund(stack: StripeStack, run: SaleRun, count: int) -> None:
                 pass
 
 
-async def _until_quiet(run: SaleRun) -> dict[str, int]:
+async def until_quiet(run: SaleRun) -> dict[str, int]:
     """Wait until nothing is due; returns what still is."""
 
     async def left() -> dict[str, int]:
@@ -211,7 +211,7 @@ async def _until_quiet(run: SaleRun) -> dict[str, int]:
 
 
 async def _judge(plan: Plan, stack: StripeStack, run: SaleRun, lasted_s: float, left: dict[str, int]) -> Verdict:
-    ledger, summary = await _ledger(stack)
+    ledger, summary = await read_ledger(stack)
     rows = await run.pool.fetch(OURS)
     states = {row["order_id"]: row["status"] for row in rows}
     ours: dict[str, Sums] = {}
@@ -262,7 +262,8 @@ async def _judge(plan: Plan, stack: StripeStack, run: SaleRun, lasted_s: float, 
     return Verdict(ours=ours, theirs=theirs, checks=checks, facts=told, findings=findings)
 
 
-async def _ledger(stack: StripeStack) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+async def read_ledger(stack: Stack) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Read what the provider holds, and what it counted."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with aiohttp.ClientSession(stack.gateway_url, headers=headers, raise_for_status=True) as http:
         async with http.get("/v1/ledger") as answer:

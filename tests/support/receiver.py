@@ -1,28 +1,42 @@
-"""A shop's endpoint: a real HTTP server that notes what it gets and answers as it is told."""
+"""Where webhooks go, the shop's or the provider's: a real HTTP server that notes what it gets and answers as told."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 
 class Receiver:
-    """Answers each request by the next of `answers`, then with 204: a status, `hang` or `cut`."""
+    """Answers each request by the next of `answers`, then with 204: a status, `hang` or `cut`; with these `headers`."""
 
-    def __init__(self):
-        self.answers = []
-        self.got = []
+    def __init__(self) -> None:
+        self.answers: list[int | str] = []
+        self.headers: dict[str, str] = {}
+        self.got: list[tuple[dict[str, str], bytes, str]] = []
+        """Headers, body and path of each request, in the order of arrival."""
         self.port = 0
         self._arrived = asyncio.Condition()
         self.released = asyncio.Event()
 
     @property
-    def url(self):
+    def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hooks"
 
-    async def take(self, request):
+    @property
+    def came(self) -> list[tuple[dict[str, str], bytes]]:
+        return [(headers, body) for headers, body, _ in self.got]
+
+    @property
+    def ids(self) -> list[str]:
+        return [headers["webhook-id"] for headers, _, _ in self.got]
+
+    async def take(self, request: web.Request) -> web.Response:
         body = await request.read()
         async with self._arrived:
             self.got.append((dict(request.headers), body, request.path))
@@ -30,23 +44,21 @@ class Receiver:
         answer = self.answers.pop(0) if self.answers else 204
         if answer == "hang":
             await self.released.wait()
-        if answer == "cut":
+        if answer == "cut" and request.transport is not None:
             request.transport.abort()
         if answer == 302:
             return web.Response(status=302, headers={"Location": "/elsewhere"})
-        return web.Response(status=answer if isinstance(answer, int) else 204)
+        return web.Response(status=answer if isinstance(answer, int) else 204, headers=self.headers)
 
-    async def arrived(self, count):
+    async def arrived(self, count: int) -> list[tuple[dict[str, str], bytes]]:
+        """Wait until so many came."""
         async with asyncio.timeout(20), self._arrived:
             await self._arrived.wait_for(lambda: len(self.got) >= count)
-
-    @property
-    def ids(self):
-        return [headers["webhook-id"] for headers, _, _ in self.got]
+        return self.came
 
 
 @asynccontextmanager
-async def receiving():
+async def receiving() -> AsyncIterator[Receiver]:
     receiver = Receiver()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", receiver.take)

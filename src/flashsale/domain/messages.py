@@ -72,6 +72,8 @@ class Failure:
     problem: str
     final: bool = False
     """Whether a repetition is no use."""
+    retry_after_s: float | None = None
+    """How long the target wants to be left alone."""
 
 
 def total_of(facts: Mapping[str, Any]) -> Money:

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import iso4217
 import structlog
 from aiohttp import web
 
@@ -39,12 +40,13 @@ AMOUNT_MINOR_MAX = 10**15
 REFERENCE_CHARS_MAX = 255
 LEDGER_LINES = 500
 """Lines of one piece of the streamed ledger."""
+CURRENCIES = frozenset(one.code for one in iso4217.Currency if one.exponent is not None)
+"""The currencies that it charges in: ISO 4217, without metals and test codes."""
 DRAIN_S = 5.0
 """How long calls in flight are waited for when it stops."""
 BACKLOG = 4096
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}")
-_CURRENCY = re.compile(r"[A-Z]{3}")
 _LIVE = "/health/live"
 _CHARGES = "/v1/charges"
 
@@ -119,7 +121,7 @@ class Api:
         body = await _body(request, allowed=("amountMinor", "currency", "reference"))
         amount_minor = _amount(body)
         currency, reference = body.get("currency"), body.get("reference")
-        if not isinstance(currency, str) or _CURRENCY.fullmatch(currency) is None:
+        if not isinstance(currency, str) or currency not in CURRENCIES:
             raise RefusedError(400, "invalid_currency", "currency must be an ISO 4217 code such as USD.")
         if reference is not None and not (isinstance(reference, str) and len(reference) <= REFERENCE_CHARS_MAX):
             raise RefusedError(400, "invalid_reference", f"reference has at most {REFERENCE_CHARS_MAX} characters.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
 
 from flashsale.domain.errors import NotSupported
 from flashsale.domain.requests import BuyRequest
@@ -30,6 +31,9 @@ NEED_HISTORY = {
 
 
 SETTLED = "What the provider holds for each order is what the order says (`flashsale reconcile payments`)."
+
+
+DAY = timedelta(days=1)
 
 
 class Truth(gate_audit.Returns, ledger_audit.Books, Protocol):
@@ -90,7 +94,7 @@ class Audit:
         results.append(await self._check_fingerprints())
         orders = await self._truth.orders()
         results.append(await ledger_audit.check_ledger(self._truth, orders, self._gateway))
-        results.append(await self._check_settlement(len(orders)))
+        results.append(await self._check_settlement(orders))
         if history is None:
             results += [skipped(name, promise, "needs --history") for name, promise in NEED_HISTORY.items()]
         else:
@@ -103,15 +107,15 @@ class Audit:
         checked = sum(orders for _, _, orders, _ in kept)
         return found("I9", "The fingerprint of a key matches the product and quantity of its order.", checked, bad)
 
-    async def _check_settlement(self, orders: int) -> Checked:
+    async def _check_settlement(self, orders: Sequence[OrderRow]) -> Checked:
         if self._settle is None:
             return skipped("I7", SETTLED, "no gateway is named")
         try:
-            since, now = datetime.fromtimestamp(0, UTC), datetime.now(UTC)
-            bad = [one.order_id async for one in self._settle(since=since, now=now)]
+            now = datetime.now(UTC)
+            bad = [one.order_id async for one in self._settle(since=_oldest(orders, now), now=now)]
         except NotSupported as error:
             return skipped("I7", SETTLED, error.detail)
-        return found("I7", SETTLED, orders, bad)
+        return found("I7", SETTLED, len(orders), bad)
 
     async def _check_history(self, history: History, orders: Sequence[OrderRow], overdue_s: float) -> Sequence[Checked]:
         named = {entry["product"] for entry in (*history.buys, *history.stocks)}
@@ -128,3 +132,9 @@ class Audit:
             overdue_s=overdue_s,
             lease_s=self._lease_s,
         )
+
+
+def _oldest(orders: Sequence[OrderRow], now: datetime) -> datetime:
+    """Return since when payments are settled: the oldest order, by the time in its id, and a day at least."""
+    made_s = min((UUID(order.order_id).int >> 80 for order in orders), default=0) / 1000
+    return min(datetime.fromtimestamp(made_s, UTC) if orders else now, now - DAY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -85,6 +86,8 @@ class Deliver:
         self._settings = settings
         self._running: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, int] = {}
+        self._paused_until_s: dict[str, float] = {}
+        """By target that asked to be left alone, on the clock of `time.monotonic`."""
         self._buyers_set = False
 
     async def __call__(self) -> None:
@@ -98,10 +101,13 @@ class Deliver:
             self._buyers_set = True
         targets = await self._rows.waiting_targets()
         for target in targets:
-            if target.target_id not in self._running:
+            if target.target_id not in self._running and not self._is_paused(target.target_id):
                 task = asyncio.create_task(self._serve(target))
                 self._running[target.target_id] = task
                 task.add_done_callback(partial(self._done, target.target_id))
+
+    def _is_paused(self, name: str) -> bool:
+        return self._paused_until_s.get(name, 0.0) > time.monotonic()
 
     def _done(self, name: str, _: asyncio.Task[None]) -> None:
         del self._running[name]
@@ -123,7 +129,7 @@ class Deliver:
         settings = self._settings
         lease_s = settings.timeout_s + LEASE_MARGIN_S
         try:
-            while True:
+            while not self._is_paused(target.target_id):
                 away = self._failures.get(target.target_id, 0) >= AWAY_AFTER
                 limit = 1 if away else settings.concurrency
                 messages = await self._rows.claim(target.target_id, limit=limit, lease_s=lease_s)
@@ -159,6 +165,11 @@ class Deliver:
             longest_s=settings.retry_max_s,
             luck=random.random(),  # noqa: S311 - spreads retries
         )
+        if failure.retry_after_s is not None:
+            # An endpoint may ask for no more than the longest pause: it could be wrong.
+            asked_s = min(failure.retry_after_s, settings.retry_max_s)
+            self._paused_until_s[name] = time.monotonic() + asked_s
+            wait_s = max(wait_s, asked_s)
         waits = await self._rows.postpone(message, failure.problem, pause_s=wait_s, give_up_s=settings.give_up_s)
         if waits:
             log.info("outbox.failed", **said, attempts=message.attempts, problem=failure.problem)

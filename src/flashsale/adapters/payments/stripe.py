@@ -216,7 +216,7 @@ class StripeGateway:
 
     async def intents(self, *, since: datetime) -> AsyncIterator[Intent]:
         """Read every intent opened since, newest first; those that are not ours have no order."""
-        async for found in self._pages(since, None):
+        async for found in self._pages(since - timedelta(seconds=CLOCKS_S), None):
             if isinstance(found, Failure):
                 raise Unavailable(f"Stripe's list cannot be read: {found.reason}.")
             yield found
@@ -288,7 +288,11 @@ class StripeGateway:
         return Failure(kind=NoAnswerKind.REFUSED, reason=NOT_FOUND)
 
     async def _pages(self, since: datetime, deadline_s: float | None) -> AsyncIterator[Intent | Failure]:
-        params: Any = {"created": {"gte": int(since.timestamp())}, "limit": PAGE, "expand": ["data.latest_charge"]}
+        params: Any = {
+            "created": {"gte": max(0, int(since.timestamp()))},
+            "limit": PAGE,
+            "expand": ["data.latest_charge"],
+        }
 
         def read(page: Any) -> tuple[list[Intent], bool]:
             return [read_intent(one) for one in page["data"]], bool(page["has_more"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -16,6 +17,9 @@ from flashsale.domain.messages import Failure, body_of
 
 if TYPE_CHECKING:
     from flashsale.domain.messages import Message, Target
+
+DIGITS_MAX = 9
+"""Digits of Retry-After that are read; a longer number is long enough anyway."""
 
 HEAD_BYTES_MAX = 8190
 """Longest line and longest header of an answer; its body is not read."""
@@ -68,7 +72,7 @@ class WebhookSender:
             async with self._session.post(
                 target.url, data=body, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=None)
             ) as answer:
-                status = answer.status
+                status, asked = answer.status, answer.headers.get("Retry-After")
         except aiohttp.ClientConnectorError as error:
             refused = isinstance(error.os_error, AddressRefused)
             return Failure(problem=str(error.os_error) if refused else "The endpoint cannot be reached.")
@@ -77,7 +81,7 @@ class WebhookSender:
         if 200 <= status < 300:  # noqa: PLR2004 - what HTTP calls success
             return None
         told = " Redirects are not followed." if 300 <= status < 400 else ""  # noqa: PLR2004
-        return Failure(problem=f"The endpoint answered {status}.{told}")
+        return Failure(problem=f"The endpoint answered {status}.{told}", retry_after_s=_seconds(asked))
 
     def _socket(self, found: Any) -> socket.socket:
         """Make the socket that connects to one resolved address: the last instant at which it can be refused, so that
@@ -90,3 +94,17 @@ class WebhookSender:
         with contextlib.suppress(BlockingIOError):
             made.setblocking(False)
         return made
+
+
+def _seconds(asked: str | None) -> float | None:
+    """Read Retry-After, seconds or a date (RFC 9110, section 10.2.3); None if there is none that can be read."""
+    if asked is None:
+        return None
+    if asked.isascii() and asked.isdecimal():
+        return float(asked[:DIGITS_MAX])
+    try:
+        until = parsedate_to_datetime(asked)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
