@@ -28,6 +28,7 @@ FILES = {
     "queries/acceptance.sql": ROLES,
     "queries/administration.sql": (API,),
     "queries/audit.sql": (WORKER,),
+    "queries/doctor.sql": ROLES,
     "queries/figures.sql": ROLES,
     "queries/found_orders.sql": (API,),
     "queries/gate_books.sql": ROLES,

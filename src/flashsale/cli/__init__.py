@@ -1,6 +1,6 @@
 """The command line: `flashsale --help`."""
 
-from flashsale.cli import accounts, backups, checks, desk, exports, processes, stack, status, trail, webhooks
+from flashsale.cli import accounts, backups, checks, desk, doctor, exports, processes, stack, status, trail, webhooks
 from flashsale.cli.group import main
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "backups",
     "checks",
     "desk",
+    "doctor",
     "exports",
     "main",
     "processes",

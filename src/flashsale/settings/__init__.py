@@ -5,6 +5,7 @@ Every setting is an environment variable `FLASHSALE_<GROUP>__<NAME>`, for exampl
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from pathlib import Path
@@ -68,6 +69,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "accounts": frozenset({"postgres.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
     "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret", "stripe.secret_key"}),
     "status": frozenset({"postgres.url", "redis.url"}),
+    "doctor": frozenset({"postgres.url", "redis.url", "payments.gateway_secret", "stripe.secret_key", "mail.url"}),
 }
 """The secrets of each kind of process, which gets no others; a kind that is not named gets
 none. `accounts`: `flashsale buyers`, `token` and the like."""
@@ -85,6 +87,9 @@ OPTIONAL = frozenset(
     }
 )
 """Secrets without which a process of such a kind may start."""
+
+NO_SETTINGS = frozenset({"FLASHSALE_URL", "FLASHSALE_TOKEN"})
+"""Variables of the commands that ask the API."""
 
 OF_PROVIDER: Mapping[str, Mapping[str, frozenset[str]]] = {
     "stripe": {
@@ -180,6 +185,17 @@ def secrets_for(process: str, environment: Mapping[str, str]) -> dict[str, str]:
 
 def read_settings(process: str) -> Settings:
     """Read the settings of a kind of process; if some are missing or wrong, exit with one line for each."""
+    settings, lines = check_settings(process)
+    if lines:
+        sys.exit("\n".join([*lines, "See docs/reference/settings.md; `flashsale up` sets what the local stack needs."]))
+    return settings
+
+
+def check_settings(process: str) -> tuple[Settings, list[str]]:
+    """Read the settings of a kind of process, and say of each that is missing or wrong what is the matter.
+
+    A line begins with the variable or the file, then a colon. With such a line the settings are not complete.
+    """
     lines = []
     settings = Settings.model_construct()
     given: set[str] = set()
@@ -202,9 +218,22 @@ def read_settings(process: str) -> Settings:
         needed = OF_PROVIDER.get(settings.payments.provider, {}).get(process, frozenset())
         missing |= {name for name in needed if not _value(settings, name)}
     lines += [f"{variable(name)}: is missing" for name in sorted(missing)]
-    if lines:
-        sys.exit("\n".join([*lines, "See docs/reference/settings.md; `flashsale up` sets what the local stack needs."]))
-    return settings
+    return settings, lines
+
+
+def unknown_variables() -> list[tuple[str, str | None]]:
+    """Return the variables of the environment that look like settings and are none, each with a similar setting."""
+    known = {
+        variable(f"{group}.{name}")
+        for group, field in Settings.model_fields.items()
+        for name in field.annotation.model_fields  # type: ignore[union-attr]
+    }
+    known |= {f"{variable(name)}{FILE}" for name in secret_names()} | NO_SETTINGS
+    return [
+        (name, next(iter(difflib.get_close_matches(name.upper(), known, n=1)), None))
+        for name in sorted(os.environ)
+        if name.upper().startswith(PREFIX) and name.upper() not in known
+    ]
 
 
 def _value(settings: Settings, name: str) -> str:

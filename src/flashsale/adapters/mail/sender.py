@@ -33,6 +33,27 @@ class SmtpSender:
         self._password = unquote(parts.password) if parts.password else None
         self._timeout_s = timeout_s
 
+    async def check(self) -> str | None:
+        """Connect and log in without sending anything; returns what is wrong."""
+        client = aiosmtplib.SMTP(
+            hostname=self._host,
+            port=self._port,
+            username=self._user,
+            password=self._password,
+            use_tls=self._tls,
+            start_tls=None if self._user is None or self._tls else True,
+            tls_context=ssl.create_default_context(),
+            timeout=self._timeout_s,
+        )
+        try:
+            async with client:
+                await client.noop()
+        except aiosmtplib.SMTPResponseException as error:
+            return f"The mail server refuses ({error.code})."
+        except (aiosmtplib.SMTPException, OSError) as error:
+            return f"The mail server cannot be reached ({type(error).__name__})."
+        return None
+
     async def send(self, address: str, message: Message) -> Failure | None:
         """Hand an e-mail to the server. Only its refusal of this e-mail is final: a server that refuses all may be
         set right.

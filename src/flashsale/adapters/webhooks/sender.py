@@ -83,6 +83,19 @@ class WebhookSender:
         told = " Redirects are not followed." if 300 <= status < 400 else ""  # noqa: PLR2004
         return Failure(problem=f"The endpoint answered {status}.{told}", retry_after_s=_seconds(asked))
 
+    async def check(self, url: str, *, timeout_s: float) -> str | None:
+        """Ask an endpoint with HEAD, which delivers nothing; any answer of HTTP will do. Returns what is wrong."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=timeout_s)
+            async with self._session.head(url, timeout=timeout) as answer:
+                await answer.release()
+        except aiohttp.ClientConnectorError as error:
+            refused = isinstance(error.os_error, AddressRefused)
+            return str(error.os_error) if refused else "The endpoint cannot be reached."
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return f"The endpoint gave no answer of HTTP ({type(error).__name__})."
+        return None
+
     def _socket(self, found: Any) -> socket.socket:
         """Make the socket that connects to one resolved address: the last instant at which it can be refused, so that
         nothing is resolved again afterwards.

@@ -1,0 +1,131 @@
+"""The doctor against real servers: one real fault per check, and nothing wrong without a fault."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import AsyncExitStack
+
+import pytest
+
+from flashsale.bootstrap import examine
+from tests.conftest import execute, of_this_checkout
+from tests.support import gateway
+from tests.support.receiver import receiving
+
+CLOSED = "127.0.0.1:9"
+
+
+@pytest.fixture
+async def healthy(postgres_url, valkey, redis, monkeypatch):
+    """An environment with which all is well: an API, a provider and an endpoint that answer."""
+    async with AsyncExitStack() as opened:
+        service = await opened.enter_async_context(gateway.running())
+        receiver = await opened.enter_async_context(receiving())
+        await execute(postgres_url, add_endpoint("wh_1", receiver.url))
+        values = {
+            "FLASHSALE_POSTGRES__URL": postgres_url,
+            "FLASHSALE_REDIS__URL": valkey.url,
+            "FLASHSALE_PAYMENTS__GATEWAY_URL": service.url,
+            "FLASHSALE_PAYMENTS__GATEWAY_SECRET": gateway.SECRET,
+            "FLASHSALE_HTTP__CONNECTIONS_MAX": "100",
+            "FLASHSALE_OUTBOX__LOOPBACK_ALLOWED": "true",
+        }
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        yield values
+
+
+def add_endpoint(target_id, url):
+    return f"INSERT INTO outbox_targets (target_id, url, secret, events) VALUES ('{target_id}', '{url}', 'whsec_AAAA', '{{order.confirmed}}')"
+
+
+async def not_ok():
+    return {(one.check, str(one.verdict), one.what) for one in [one async for one in examine()] if one.verdict != "OK"}
+
+
+async def test_nothing_is_wrong_where_nothing_is(healthy):
+    assert await not_ok() == set()
+
+
+VARIABLES = [
+    ({"FLASHSALE_GATE__BATCH_MAX": "0"}, "settings", "WRONG", "FLASHSALE_GATE__BATCH_MAX"),
+    ({"FLASHSALE_POSTGRES__URL": "mysql://a"}, "settings", "WRONG", "FLASHSALE_POSTGRES__URL"),
+    ({"FLASHSALE_AUTH__JWT_SECRET": "short"}, "settings", "WRONG", "FLASHSALE_AUTH__JWT_SECRET"),
+    ({"FLASHSALE_GAET__RATE_LIMIT": "3"}, "settings", "WARN", "FLASHSALE_GAET__RATE_LIMIT is no setting"),
+    ({"FLASHSALE_POSTGRES__URL": f"postgresql://a:b@{CLOSED}/c"}, "postgres", "WRONG", "Connect call failed"),
+    ({"FLASHSALE_POSTGRES__POOL_MAX": "200"}, "connections", "WARN", "opens up to"),
+    ({"FLASHSALE_HTTP__CONNECTIONS_MAX": "100000000"}, "open files", "WARN", "100,000,206"),
+    ({"FLASHSALE_REDIS__URL": f"redis://{CLOSED}/0"}, "redis", "WRONG", "Connect call failed"),
+    ({"FLASHSALE_PAYMENTS__GATEWAY_SECRET": "other"}, "payment provider", "WRONG", "simulator"),
+    ({"FLASHSALE_PAYMENTS__GATEWAY_URL": f"http://{CLOSED}"}, "payment provider", "WRONG", "simulator"),
+    ({"FLASHSALE_MAIL__URL": f"smtp://{CLOSED}"}, "mail", "WRONG", "cannot be reached"),
+    ({"FLASHSALE_OUTBOX__LOOPBACK_ALLOWED": "false"}, "outbox", "WRONG", "not public"),
+]
+
+
+async def test_each_wrong_variable_is_found_by_its_check(healthy, monkeypatch):
+    for changed, check, verdict, told in VARIABLES:
+        with monkeypatch.context() as patch:
+            for name, value in changed.items():
+                patch.setenv(name, value)
+            found = await not_ok()
+        assert {(one[0], one[1]) for one in found} == {(check, verdict)}, changed
+        assert all(told in what for _, _, what in found), found
+
+
+STATEMENTS = [
+    ("DROP INDEX users_email_key", "schema", "WRONG", "users_email_key"),
+    ("DROP TABLE alembic_version, orders CASCADE", "schema", "WRONG", "not migrated"),
+    ("REVOKE SELECT ON orders FROM flashsale_api", "grants", "WRONG", "flashsale_api may not SELECT orders"),
+    ("GRANT DELETE ON orders TO PUBLIC", "grants", "WARN", "flashsale_api may DELETE orders"),
+    ("ALTER TABLE orders OWNER TO flashsale_worker", "roles", "WRONG", "flashsale_worker"),
+    ("ALTER DATABASE {name} SET synchronous_commit = off", "durability", "WRONG", "synchronous_commit"),
+    ("ALTER DATABASE {name} SET default_transaction_read_only = on", "writes", "WRONG", "read-only"),
+    (add_endpoint("wh_2", f"http://{CLOSED}/"), "outbox", "WRONG", "wh_2"),
+]
+
+
+@pytest.mark.parametrize(("statement", "check", "verdict", "told"), STATEMENTS)
+async def test_each_fault_in_the_database_is_found_by_its_check(healthy, postgres_url, statement, check, verdict, told):
+    await execute(postgres_url, statement.replace("{name}", postgres_url.rpartition("/")[2]))
+    found = [one for one in await not_ok() if one[0] == check]
+    assert [one[1] for one in found] == [verdict]
+    assert told in found[0][2]
+
+
+async def test_each_fault_of_the_gates_server_is_found_by_its_check(healthy, redis):
+    for name, value, check in (
+        ("maxmemory-policy", "allkeys-lru", "eviction"),
+        ("maxmemory", "1mb", "eviction"),
+        ("save", "60 1", "persistence"),
+        ("appendonly", "yes", "persistence"),
+    ):
+        was = (await redis.config_get(name))[name]
+        await redis.config_set(name, value)
+        try:
+            found = await not_ok()
+        finally:
+            await redis.config_set(name, was)
+        assert {one[0] for one in found} == {check}, name
+
+
+def test_the_command_exits_by_the_verdict_and_prints_json(postgres_url, valkey):
+    environment = {
+        **of_this_checkout(),
+        "FLASHSALE_POSTGRES__URL": postgres_url,
+        "FLASHSALE_REDIS__URL": valkey.url,
+        "FLASHSALE_PAYMENTS__PROVIDER": "manual",
+        "FLASHSALE_HTTP__CONNECTIONS_MAX": "100",
+    }
+    command = [sys.executable, "-m", "flashsale.cli", "doctor"]
+    right = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=False)
+    assert right.returncode == 0, right.stdout + right.stderr
+    findings = [json.loads(line) for line in right.stdout.splitlines()]
+    assert {one["verdict"] for one in findings} == {"OK"}
+    environment["FLASHSALE_REDIS__URL"] = f"redis://:hunter2@{CLOSED}/0"
+    wrong = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert "WRONG" in wrong.stdout
+    assert "hunter2" not in wrong.stdout + wrong.stderr
