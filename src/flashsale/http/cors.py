@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from flashsale.http.messages import Headers, Request
 
 TAKEN = b"authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, x-request-id"
-SHOWN = b"date, etag, location, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id"
+SHOWN = (
+    b"content-disposition, date, etag, location, ratelimit, ratelimit-policy, retry-after, "
+    b"www-authenticate, x-request-id"
+)
 PREFLIGHT_S = 600
 
 
