@@ -214,7 +214,9 @@ def loadtest(session: nox.Session) -> None:
 def analysis(session: nox.Session) -> None:
     """Sell the same drop with other architectures and judge all by one oracle: `nox -s analysis -- --help`."""
     install(session)
-    session.run("python", "-m", "analysis", *session.posargs, env={"PYTHONPATH": "loadtest"})
+    command = ["python", "-m", "analysis", *session.posargs]
+    # An analysis that is interrupted stops its servers and deletes their files.
+    session.run(*command, env={"PYTHONPATH": "loadtest"}, interrupt_timeout=60, terminate_timeout=60)
 
 
 @nox.session

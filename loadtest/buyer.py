@@ -179,12 +179,15 @@ def stream_until_final(host: str, report: Report, bought: Bought, *, token: str,
 
 
 def await_final(host: str, report: Report, orders: Iterable[tuple[str, str]], *, longest_s: float) -> None:
-    """Ask for orders (id, token) that nobody followed until each is final, one after the other on one connection."""
+    """Ask for orders (id, token) that nobody followed until each is final, one after the other on one connection.
+
+    Orders that there is no time left to ask for count as not final.
+    """
     place = urlsplit(host)
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=10)
     until = time.time() + longest_s
     for order_id, token in orders:
-        while True:
+        while time.time() < until:
             try:
                 connection.request("GET", f"/api/order/{order_id}/status", headers={"Authorization": f"Bearer {token}"})
                 status = _document(connection.getresponse().read()).get("status")
@@ -194,10 +197,9 @@ def await_final(host: str, report: Report, orders: Iterable[tuple[str, str]], *,
             if status in FINAL:
                 report.finals[status] += 1
                 break
-            if time.time() >= until:
-                report.counts["not_final"] += 1
-                break
             gevent.sleep(PAUSE_S / 4)
+        else:
+            report.counts["not_final"] += 1
 
 
 def watch_stock(
@@ -208,8 +210,9 @@ def watch_stock(
     reader: str,
     closing: gevent.event.Event,
     on_event: Callable[[dict[str, Any]], None],
+    settle_s: float = SETTLE_S,
 ) -> None:
-    """Watch the stock, connecting again with Last-Event-ID, until `closing` is set and SETTLE_S more are over."""
+    """Watch the stock, connecting again with Last-Event-ID, until `closing` is set and `settle_s` more are over."""
     last: dict[str, Any] = {}
 
     def read() -> None:
@@ -225,7 +228,7 @@ def watch_stock(
 
     reading = gevent.spawn(read)
     closing.wait()
-    gevent.sleep(SETTLE_S)
+    gevent.sleep(settle_s)
     reading.kill()
     if last:
         report.note(kind="stock", reader=reader, last=True, **last)

@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from buyer import PATIENCE_S, PAUSE_S, await_final, buy, poll_until_final, read_buyers, watch_stock
+from buyer import PATIENCE_S, PAUSE_S, SETTLE_S, await_final, buy, poll_until_final, read_buyers, watch_stock
 from fleet import in_several_processes, is_master, share, worker
 from locust import FastHttpUser, constant, events, task
 from report import ACCEPTED, Report, add_options
@@ -47,6 +47,9 @@ def options(parser: ArgumentParser) -> None:
     group.add_argument("--streams", type=int, default=5, help="readers of the stock's stream")
     group.add_argument("--patience-s", type=float, default=PATIENCE_S, help="how long a buyer repeats one request")
     group.add_argument("--follow-s", type=float, default=60.0, help="longest time that an order is waited for")
+    group.add_argument(
+        "--settle-s", type=float, default=SETTLE_S, help="how long streams are read after the last order has ended"
+    )
     group.add_argument("--arrival-seed", type=int, default=1, help="seed of the arrival times")
     add_options(parser)
 
@@ -117,6 +120,7 @@ def start(environment: Environment, **_: object) -> None:
             reader=reader,
             closing=stampede.closing,
             on_event=lambda seen: report.note(kind="stock", reader=reader, **seen),
+            settle_s=given.settle_s,
         )
 
     streams = [gevent.spawn(watch_as, f"sse-{place}{reader}") for reader in range(given.streams)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +20,7 @@ from analysis.crowd import BROKEN_SHARE, LATE_S
 from analysis.machine import lines, machine, processes, versions
 from analysis.measure import GENERATOR_LATE_MS, GENERATOR_LATE_SHARE
 from analysis.page import write_page
-from analysis.plan import QUICK, WHOLE, Job, jobs
+from analysis.plan import QUICK, WHOLE, Job, forecast_s, groups, jobs
 from analysis.product import OURS
 from analysis.results import CROWDS, DISTURBANCES, BadResults, Head, Run, read_head, read_results, write
 from analysis.runner import run_all
@@ -28,40 +31,50 @@ from flashsale.local.children import ChildFailed
 from flashsale.local.stack import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from analysis.plan import Size
 
 APPROACHES = (*BASELINES, OURS)
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Progress:
-    """Says which run is being made, what it gave, and how much time is left."""
+    """Says how long the runs will take, what each gave, and how much time is left."""
 
-    def __init__(self, console: Console, todo: Sequence[Job], size: Size) -> None:
-        """Nothing is done yet."""
+    def __init__(self, console: Console, planned: int, todo: Sequence[Job], size: Size, directory: Path) -> None:
+        """Nothing is done yet: say how long it will take."""
         self._console = console
         self._size = size
-        self._left_s = sum(job.expected_s(size) for job in todo)
-        self._count = len(todo)
+        self._todo = list(todo)
         self._number = 0
-        self._expected_s = 0.0
         self._began_s = time.monotonic()
+        expected_s = forecast_s(todo, size)
+        self._say(
+            f"{len(todo)} of {planned} runs are to be made, in {len(groups(todo))} starts of an approach: about "
+            f"{expected_s / 60:.0f} minutes on two free processors, until {_clock(expected_s)}. Results: {directory}"
+        )
 
     def said(self, job: Job, run: Run) -> None:
-        """Take note of a run."""
+        """Take note of a run; what is left takes as much longer than expected as what has been made took."""
         self._number += 1
-        self._expected_s += job.expected_s(self._size)
         took_s = time.monotonic() - self._began_s
-        left_s = (self._left_s - self._expected_s) * took_s / self._expected_s
+        made_s = forecast_s(self._todo[: self._number], self._size)
+        left_s = (forecast_s(self._todo, self._size) - made_s) * took_s / made_s
         wrong = "right" if run.verdict.right else faults_of([run])[0].partition(": ")[2]
-        self._console.print(
-            f"{self._number}/{self._count} {job.name.replace('.', ' ')}: {run.confirmed:,} confirmed, "
-            f"first answer p95 {run.first_answer.p95_ms:,.0f} ms; {wrong}; {run.took_s:.0f} s; "
-            f"about {left_s / 60:.0f} min left",
-            highlight=False,
-            soft_wrap=True,
+        busy = "; still at work at its end" if run.ended == "busy" else ""
+        self._say(
+            f"{self._number}/{len(self._todo)} {job.name.replace('.', ' ')}: {run.confirmed:,} confirmed, "
+            f"first answer p95 {run.first_answer.p95_ms:,.0f} ms; {wrong}{busy}; {run.took_s:.0f} s; "
+            f"about {left_s / 60:.0f} min left, until {_clock(left_s)}"
         )
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def _clock(after_s: float) -> str:
+    return f"{datetime.fromtimestamp(time.time() + after_s, UTC).astimezone():%H:%M}"
 
 
 @click.command(epilog="Example: python -m analysis --quick --approach naive --approach flashsale")
@@ -132,14 +145,23 @@ def main(
 
 def _run(console: Console, planned: Sequence[Job], size: Size, directory: Path, *, port: int) -> None:
     todo = [job for job in planned if not (directory / "runs" / f"{job.name}.json").exists()]
-    minutes = sum(job.expected_s(size) for job in todo) / 60
-    console.print(
-        f"{len(todo)} of {len(planned)} runs are to be made, about {minutes:.0f} minutes. Results: {directory}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    progress = Progress(console, todo, size)
-    uvloop.run(run_all(todo, size, directory, port=port, said=progress.said))
+    progress = Progress(console, len(planned), todo, size, directory)
+    with interruptible():
+        uvloop.run(run_all(todo, size, directory, port=port, said=progress.said))
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP interrupt what runs; a shell starts background commands with SIGINT ignored."""
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _head(

@@ -61,6 +61,7 @@ class Baseline(Running):
         """Run the approach `name`."""
         super().__init__(folder, port=port)
         self.name = name
+        self.still_s = SHOPS[name].waits_s + 1.0
         self._children: dict[str, list[Child]] = defaultdict(list)
         self._secret, self._gateway_secret = secrets.token_urlsafe(48), secrets.token_urlsafe(24)
         self._environment: dict[str, str] = {}
@@ -68,8 +69,9 @@ class Baseline(Running):
 
     async def start(self) -> None:
         """Start the servers, the provider, and the approach's processes."""
-        logs = self.folder / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
+        logs, metrics = self.folder / "logs", self.folder / "metrics"
+        for folder in (logs, metrics):
+            folder.mkdir(parents=True, exist_ok=True)
         listener, self.base_url = self._listener(self.port)
         provider, gateway_url = self._listener(0)
         self.postgres = LocalPostgres(self.folder / "postgres", log_path=logs / "postgres.log")
@@ -92,6 +94,7 @@ class Baseline(Running):
             "BASELINE_GATEWAY": gateway_url,
             "BASELINE_GATEWAY_SECRET": self._gateway_secret,
             "BASELINE_JWT_SECRET": self._secret,
+            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
         }
         servers = Servers(
             postgres=url,

@@ -23,7 +23,7 @@ PLAYERS = 400
 """Locust users that act for the buyers of an open crowd. If all wait for answers, the next buyers wait for one of them,
 and that wait is part of their latency."""
 
-FOLLOW_S = 2.0
+FOLLOW_S = 1.0
 """How long the generator waits for the last orders: the analysis itself waits until all are at rest."""
 
 LATE_S = 2.0
@@ -123,8 +123,9 @@ def _options(running: Running, job: Job, size: Size, folder: Path) -> list[str]:
         players = players if job.crowd == "abuse" else PLAYERS
         options |= {"-u": players, "-r": players, "--arrival-seed": job.seed}
     if job.crowd == "stampede":
-        options |= {"--arrive-s": size.stampede_s, "--persist-s": size.stampede_s / 2}
-        options |= {"--patience-s": size.patience_s, "--follow-s": FOLLOW_S}
+        options |= {"--arrive-s": size.stampede_s, "--persist-s": size.stampede_s / 3}
+        # The analysis does not judge what streams show at the end.
+        options |= {"--patience-s": size.patience_s, "--follow-s": FOLLOW_S, "--settle-s": 0}
     if job.crowd == "ramp":
         options |= {"--rates": ",".join(map(str, size.ramp_rates)), "--step-s": size.ramp_s}
         options |= {"--late-s": LATE_S, "--broken-share": BROKEN_SHARE}

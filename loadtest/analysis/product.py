@@ -29,6 +29,9 @@ WAITING = ("queued", "processing", "awaiting_payment")
 class Ours(Running):
     """The product."""
 
+    still_s = 25.0
+    """More than a worker's `stalled_s` and an order's `payment_due_s`, and than the second pause of the breaker."""
+
     def __init__(self, folder: Path, *, port: int = 0) -> None:
         """Run the local stack with its default number of processes."""
         super().__init__(folder, port=port)

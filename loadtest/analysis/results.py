@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -208,6 +208,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     generator: Generator
     resources: Resources
     verdict: Verdict
+    ended: Literal["at rest", "stuck", "busy"] = "at rest"
+    """How the approach was when the run ended: nothing left to do, no change for longer than its own time limits, or
+    still at work when the time for a run was over."""
     steps: tuple[Step, ...] = ()
     """Of the ramp."""
     abuse: Abuse | None = None

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
 import time
 from contextlib import AsyncExitStack
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import asyncpg
+import psutil
+from redis.exceptions import RedisError
 
 from analysis import measure
 from analysis.baseline import Baseline
 from analysis.crowd import LIMIT, buyers_of, send, units_of
+from analysis.plan import groups
 from analysis.product import OURS, Ours
 from analysis.resources import Watch
 from analysis.results import Run, latency, write
-from analysis.stage import unsettled, until_at_rest, until_orders
+from analysis.stage import until_at_rest, until_orders
 from analysis.verdict import judge
+from flashsale.domain.errors import Unavailable
 from flashsale.local.children import ChildFailed
 
 if TYPE_CHECKING:
@@ -32,8 +38,12 @@ SOLD_BEFORE = 1 / 3
 """A run is disturbed once this share of the units is in orders, ..."""
 DISTURB_AT = 0.5
 """... or once this share of the crowd's time is over since the first order."""
-LONGER_S = 120.0
+LONGER_S = 60.0
 """A run that takes so much longer than it may is given up."""
+PREFIX = "analysis-"
+"""Of temporary folders; the process that made one follows."""
+BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, RedisError, Unavailable)
+"""What a server that has failed raises in the analysis itself."""
 
 
 def approach(name: str, folder: Path, *, port: int) -> Running:
@@ -50,12 +60,11 @@ async def run_all(
         ChildFailed: if an approach or the load generator fails; nothing is left running then.
         OSError: if a result cannot be written.
     """
-    for (name, _), group in groupby(jobs, key=lambda job: (job.approach, job.repetition)):
-        await _run_approach(name, list(group), size, directory, port=port, said=said)
+    for some in groups(jobs):
+        await _run_group(some, size, directory, port=port, said=said)
 
 
-async def _run_approach(
-    name: str,
+async def _run_group(
     jobs: Sequence[Job],
     size: Size,
     directory: Path,
@@ -63,37 +72,50 @@ async def _run_approach(
     port: int,
     said: Callable[[Job, Run], None],
 ) -> None:
-    """Make the runs of an approach; it is started again after a run that did not end at rest."""
+    """Make the runs of an approach; it is started again after a run that left it work to do."""
     left = list(jobs)
     while left:
-        with _workplace(directory) as folder:
-            async with approach(name, folder / "stage", port=port) as running:
+        with workplace(directory) as folder:
+            async with approach(left[0].approach, folder / "stage", port=port) as running:
                 accounts = await running.buyers(size.buyers)
-                at_rest = True
-                while left and at_rest:
+                idle = True
+                while left and idle:
                     job = left.pop(0)
                     async with asyncio.timeout(job.expected_s(size) + size.settle_s + LONGER_S):
                         run = await run_once(running, job, size, accounts, folder / job.name)
                     write(directory / "runs" / f"{run.name}.json", run)
                     said(job, run)
-                    at_rest = not unsettled(run.orders) and not (run.samples and run.samples[-1].queued)
+                    # Orders that are stuck are nobody's work, so they do not disturb the next run.
+                    idle = run.ended != "busy" and not (run.samples and run.samples[-1].queued)
 
 
 @contextlib.contextmanager
-def _workplace(directory: Path) -> Iterator[Path]:
-    """Give a temporary folder; of a failure the logs stay, in `failed` below `directory`."""
-    with tempfile.TemporaryDirectory(prefix="analysis-", ignore_cleanup_errors=True) as temporary:
+def workplace(directory: Path) -> Iterator[Path]:
+    """Give a temporary folder; of a failure the logs stay, in `failed` below `directory`.
+
+    Folders of analyses that were killed are deleted first.
+
+    Raises:
+        ChildFailed: if a server or an approach fails; its text names the logs that stay.
+    """
+    for old in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        maker = old.name.removeprefix(PREFIX).partition("-")[0]
+        if maker.isdecimal() and not psutil.pid_exists(int(maker)):
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         try:
             yield folder
-        except (ChildFailed, TimeoutError) as error:
+        except (ChildFailed, TimeoutError, *BROKEN) as error:
             kept = directory / "failed"
             shutil.rmtree(kept, ignore_errors=True)
             for log in folder.rglob("*.log"):
                 target = kept / log.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(log, target)
-            said = str(error).replace(str(folder), str(kept)) or f"A run took too long. Its logs: {kept}"
+            said = str(error).replace(str(folder), str(kept)) or "A run took too long"
+            if not isinstance(error, ChildFailed):
+                said = f"{said}: {type(error).__name__} (logs: {kept})"
             raise ChildFailed(said) from error
 
 
@@ -114,7 +136,7 @@ async def run_once(running: Running, job: Job, size: Size, accounts: list[dict[s
         ending.push_async_callback(_cancel, sending)
         disturbed = await _disturb(running, job, size, units) if job.disturbance != "none" else None
         sent = await sending
-        await until_at_rest(running, longest_s=size.settle_s)
+        ended = await until_at_rest(running, longest_s=size.settle_s)
         resources = await watch.end()
     orders = await running.orders()
     offered = (await running.look()).stock
@@ -147,6 +169,7 @@ async def run_once(running: Running, job: Job, size: Size, accounts: list[dict[s
         samples=measure.samples(watch.looks, sent.pulse["users"], began_at),
         generator=measure.generator(sent.pulse),
         resources=resources,
+        ended=ended,
         verdict=judge(
             allotment=units,
             offered=offered,

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import asyncpg
 from redis.asyncio import Redis
@@ -44,8 +44,9 @@ POSTGRES_FIGURES = (
     "FROM pg_stat_database WHERE datname = current_database()"
 )
 
-UNSETTLED_S = 15.0
-"""An order that is not final, while no order has changed for so long, counts as stuck."""
+
+LOOK_S = 0.4
+"""Pause between two looks at an approach that is to come to rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,8 @@ class Running(ABC):
     pool: asyncpg.Pool[asyncpg.Record]
     gateway: SimulatorGateway
     base_url: str
+    still_s: float
+    """Longer than any wait of the approach in which it writes nothing: what has not changed for so long is stuck."""
 
     def __init__(self, folder: Path, *, port: int = 0) -> None:
         """Keep everything below `folder`; serve on `port`, 0 for a free one."""
@@ -188,8 +191,11 @@ def unsettled(orders: Mapping[str, int]) -> int:
     return sum(count for status, count in orders.items() if status not in FINAL)
 
 
-async def until_at_rest(running: Running, *, longest_s: float) -> None:
-    """Wait until every order is final and nothing waits, or nothing has changed for a while, or for `longest_s`."""
+async def until_at_rest(running: Running, *, longest_s: float) -> Literal["at rest", "stuck", "busy"]:
+    """Wait until every order is final and nothing waits; returns how the approach is after at most `longest_s`.
+
+    It is stuck if something is left to do and nothing has changed for `still_s`.
+    """
     deadline = time.monotonic() + longest_s
     changed_s, before = time.monotonic(), None
     now = None
@@ -199,9 +205,12 @@ async def until_at_rest(running: Running, *, longest_s: float) -> None:
             now = await running.look()
         if now is None or now != before:
             changed_s, before = now_s, now
-        elif not (unsettled(now.orders) or now.queued) or now_s > changed_s + UNSETTLED_S:
-            return
-        await asyncio.sleep(0.5)
+        elif not (unsettled(now.orders) or now.queued):
+            return "at rest"
+        elif now_s > changed_s + running.still_s:
+            return "stuck"
+        await asyncio.sleep(LOOK_S)
+    return "busy"
 
 
 async def until_orders(running: Running, count: int, *, longest_s: float, begin_s: float = 30.0) -> None:

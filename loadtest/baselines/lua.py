@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
-from baselines.shop import SOLD_OUT, Refused, Shop
+from baselines.shop import CHARGE_S, SOLD_OUT, Refused, Shop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,6 +58,7 @@ class Lua(Shop):
     """Reserve atomically, work the stream off, and return what is not paid in time."""
 
     workers = ("orders", "expiry")
+    waits_s = CLAIM_MS / 1000 + CHARGE_S
 
     async def open(self) -> None:
         """Connect, and make the consumer group."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from asyncpg.pool import PoolConnectionProxy
+    from litestar.handlers import HTTPRouteHandler
     from litestar.types import Receive, Scope, Send
 
 SCHEMA = (Path(__file__).parent / "schema.sql").read_text()
@@ -87,6 +88,8 @@ class Shop(ABC):
 
     workers: tuple[str, ...] = ()
     """Kinds of worker processes besides the API processes."""
+    waits_s: float = CHARGE_S
+    """The longest wait in which the approach writes nothing."""
 
     def __init__(self, servers: Servers) -> None:
         """Keep where the servers are; `open` connects."""
@@ -121,6 +124,10 @@ class Shop(ABC):
         Raises:
             Refused: if it is not sold.
         """
+
+    def routes(self) -> list[HTTPRouteHandler]:
+        """Return routes that only this approach has."""
+        return []
 
     async def work(self, kind: str) -> None:
         """Run one worker process until cancelled."""
@@ -209,6 +216,7 @@ class Surface:
                 get("/api/products/{product_id:int}")(self.product),
                 get("/sse/stock/{product_id:int}")(self.stream),
                 get("/health/ready")(self.ready),
+                *self._shop.routes(),
             ],
             exception_handlers={Refused: refused},
             openapi_config=None,
@@ -321,7 +329,7 @@ async def serve(shop: Shop, sock: socket.socket, *, ready: Callable[[], None]) -
         await server.listen(sock)
         ready()
         await stopping.wait()
-        await server.stop(leave_s=0.0, finish_s=5.0)
+        await server.stop(leave_s=0.0, finish_s=1.0)
     await shop.close()
 
 

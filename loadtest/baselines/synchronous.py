@@ -74,7 +74,8 @@ class RowLock(Synchronous):
                 if (before := await self.known(user_id, key, connection)) is not None:
                     return before
                 async with connection.transaction():
-                    await connection.execute(f"SET LOCAL lock_timeout = '{WAIT_S:g}s'")
+                    # A lock_timeout starts again with each version of the row, and every buyer who pays writes one.
+                    await connection.execute(f"SET LOCAL statement_timeout = '{WAIT_S:g}s'")
                     stock = await connection.fetchval(
                         "SELECT stock FROM products WHERE product_id = $1 FOR UPDATE", product_id
                     )

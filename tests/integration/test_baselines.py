@@ -1,6 +1,8 @@
 """The baselines sell as their architectures do: all but the naive one exactly what there is."""
 
 import asyncio
+import json
+import socket
 import time
 
 import httpx
@@ -8,8 +10,10 @@ import jwt
 import pytest
 from baselines.__main__ import SHOPS
 from baselines.lua import Lua
-from baselines.shop import SCHEMA, Refused, Servers, Surface
+from baselines.shop import SCHEMA, Refused, Served, Servers, Surface
 
+from flashsale.http.server import Server
+from flashsale.settings.groups import HttpSettings
 from tests.conftest import execute
 from tests.support.gateway import SECRET, running
 
@@ -108,6 +112,81 @@ async def test_a_buyer_is_answered_over_http_as_the_product_answers(servers, app
             assert (await client.get("/api/products/1")).json()["stock"] == UNITS - 1
     finally:
         await closed(shop, working)
+
+
+async def test_a_buyer_waits_for_the_locked_row_no_longer_than_told_however_often_it_is_written(servers, monkeypatch):
+    monkeypatch.setattr("baselines.synchronous.WAIT_S", 0.5)
+    shop, _ = await opened(servers, "row_lock")
+
+    async def paid(*_):
+        await asyncio.sleep(0.2)
+        return True
+
+    monkeypatch.setattr(shop, "charge", paid)
+    try:
+        ends = await asyncio.gather(
+            *(shop.buy(f"buyer {number}", 1, "key") for number in range(9)), return_exceptions=True
+        )
+        refused = [end.code for end in ends if isinstance(end, Refused)]
+        assert 4 <= len(refused) <= 8
+        assert set(refused) == {"unavailable"}
+    finally:
+        await closed(shop, [])
+
+
+async def test_the_mutex_counts_its_locks_and_answers(servers):
+    shop, working = await opened(servers, "mutex")
+    transport = httpx.ASGITransport(Surface(shop).app())
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+
+            async def counted():
+                text = (await client.get("/metrics")).text
+                samples = [line.rpartition(" ") for line in text.splitlines() if line.startswith("mutex_")]
+                return {name: float(value) for name, _, value in samples}
+
+            before = await counted()
+            await shop.redis.set("lock:1", "another buyer")
+            with pytest.raises(Refused):
+                await shop.buy("a buyer", 1, "key")
+            await shop.redis.delete("lock:1")
+            await shop.buy("a buyer", 1, "key")
+            after = await counted()
+        for name in (
+            'mutex_locks_total{taken="no"}',
+            'mutex_locks_total{taken="yes"}',
+            'mutex_buys_total{answer="locked"}',
+            'mutex_buys_total{answer="accepted"}',
+            "mutex_lock_held_seconds_count",
+        ):
+            assert after[name] == before.get(name, 0) + 1, name
+        assert after["mutex_stock"] == UNITS
+    finally:
+        await closed(shop, working)
+
+
+async def test_every_approach_streams_its_stock_over_the_product_s_server(servers):
+    shop, working = await opened(servers, "redis_queue")
+    serving = Server(Served(Surface(shop).app()), HttpSettings())
+    await serving.listen(sock := socket.create_server(("127.0.0.1", 0)))
+    try:
+        reading, writing = await asyncio.open_connection(*sock.getsockname())
+        writing.write(b"GET /sse/stock/1 HTTP/1.1\r\nHost: shop\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert json.loads(await event(reading))["stock"] == UNITS
+            await shop.buy("a buyer", 1, "key")
+            assert json.loads(await event(reading))["stock"] == UNITS - 1
+        writing.close()
+    finally:
+        await serving.stop(leave_s=0.0, finish_s=0.0)
+        await closed(shop, working)
+
+
+async def event(reading):
+    """Return the data of the next event of a stream."""
+    while not (line := await reading.readline()).startswith(b"data: "):
+        assert line, "the stream ended"
+    return line.removeprefix(b"data: ")
 
 
 async def test_a_reservation_that_nobody_pays_in_time_gives_its_unit_back(servers, monkeypatch):

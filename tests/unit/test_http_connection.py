@@ -46,7 +46,7 @@ class App:
 
     def direct(self, request):
         self.served.append((request.method, request.path, request.body, request.headers))
-        if request.path in {"/hold", "/framework", *ANSWERS}:
+        if request.path in {"/hold", "/hold-utf-8", "/framework", *ANSWERS}:
             return None
         return self.answer(request)
 
@@ -82,7 +82,9 @@ class App:
             await send({"type": "http.response.body", "body": b"%d" % len(body)})
             assert (await receive())["type"] == "http.disconnect"
             return
-        headers = [(b"content-type", b"text/event-stream")]
+        # A framework may add a parameter to the media type.
+        parameter = b"; charset=utf-8" if scope["path"] == "/hold-utf-8" else b""
+        headers = [(b"content-type", b"text/event-stream" + parameter)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
         self.held.set()
@@ -638,6 +640,13 @@ async def test_a_stream_learns_that_its_client_is_gone_although_more_was_asked(a
     writer.write(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
     writer.transport.abort()
     await app.gone.wait()
+
+
+@over_sockets
+async def test_a_stream_is_sent_as_it_comes_whatever_parameters_its_media_type_has(_app, connect):
+    for path in (b"/hold", b"/hold-utf-8"):
+        reader, _ = await connect(b"GET " + path + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert (await reader.readuntil(b"data: 1\n\n")).startswith(b"HTTP/1.1 200 ")
 
 
 @over_sockets

@@ -91,7 +91,7 @@ class Exchange:
         assert start is not None and request is not None  # noqa: S101, PT018 - for the type checker
         more = message.get("more_body", False)
         saved = any(name == SAVED for name, _ in start["headers"])
-        streams = saved or (b"content-type", STREAM) in start["headers"]
+        streams = saved or (more and is_stream(start["headers"]))
         self._chunked = saved and request.version == "1.1"
         if more and streams and request.method != "HEAD":
             head = self._head_of(start, None)
@@ -127,6 +127,11 @@ class Exchange:
         self._received, self._request, self._streams = True, None, False
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
+
+
+def is_stream(headers: Headers) -> bool:
+    """Return whether an answer is an event stream, whatever parameters its media type has."""
+    return any(name == b"content-type" and value.partition(b";")[0] == STREAM for name, value in headers)
 
 
 def asgi_scope(request: Request, transport: asyncio.Transport) -> dict[str, Any]:
