@@ -18,6 +18,7 @@ REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v3(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
+    accept_orders_v4(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     adopt_timeline_v1(),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
     begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
@@ -37,6 +38,7 @@ REVOKE ALL ON FUNCTION
     create_product_v1(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v3(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
+    create_product_v5(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _cooldown_s integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     currency_known_v1(_code text),
     defer_event_jobs_v1(_providers text[], _event_ids text[], _references text[]),
     defer_intent_jobs_v1(_order_ids uuid[], _numbers integer[]),
@@ -53,9 +55,11 @@ REVOKE ALL ON FUNCTION
     guard_order_transition_v1(),
     guard_order_transition_v2(),
     hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
+    hold_email_roots_v2(_product_id integer, _user_ids uuid[], _now timestamp with time zone),
     intent_rank_v1(_state text),
     keep_product_terms_v1(),
     keep_product_terms_v2(),
+    keep_product_terms_v3(),
     keep_trail_v1(),
     limit_id_v1(_email_key text, _email text),
     limit_older_accepts_v1(),
@@ -63,6 +67,7 @@ REVOKE ALL ON FUNCTION
     miss_refund_v1(_order_id uuid, _number integer, _attempt integer, _outcome text, _sent boolean, _problem text, _retry_after interval),
     note_account_v1(),
     note_action_v1(_action text, _object text, _old jsonb, _new jsonb),
+    note_cooldown_v1(),
     note_ended_order_v1(),
     note_order_event_v1(),
     note_product_v1(),
@@ -133,11 +138,11 @@ GRANT SELECT ON admin_trail TO flashsale_api;
 GRANT SELECT ON alembic_version TO flashsale_api;
 GRANT INSERT (product_id, user_id, units, limit_id) ON buyer_units TO flashsale_api;
 GRANT SELECT ON buyer_units TO flashsale_api;
-GRANT UPDATE (units, limit_id) ON buyer_units TO flashsale_api;
+GRANT UPDATE (units, limit_id, cooling, cools_until) ON buyer_units TO flashsale_api;
 GRANT DELETE ON gate_returns TO flashsale_api;
-GRANT INSERT ON gate_returns TO flashsale_api;
+GRANT INSERT (order_id, product_id, epoch, user_id, quantity) ON gate_returns TO flashsale_api;
 GRANT SELECT ON gate_returns TO flashsale_api;
-GRANT UPDATE (quantity) ON gate_returns TO flashsale_api;
+GRANT UPDATE (cools_until) ON gate_returns TO flashsale_api;
 GRANT INSERT ON order_events TO flashsale_api;
 GRANT SELECT ON order_events TO flashsale_api;
 GRANT SELECT ON order_mark TO flashsale_api;
@@ -171,9 +176,9 @@ GRANT INSERT ON product_restocks TO flashsale_api;
 GRANT SELECT ON product_restocks TO flashsale_api;
 GRANT UPDATE (units) ON product_restocks TO flashsale_api;
 GRANT INSERT ON product_terms TO flashsale_api;
-GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at, limit_per) ON products TO flashsale_api;
+GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at, limit_per, cooldown_s) ON products TO flashsale_api;
 GRANT SELECT ON products TO flashsale_api;
-GRANT UPDATE (name, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at, limit_per) ON products TO flashsale_api;
+GRANT UPDATE (name, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at, limit_per, cooldown_s) ON products TO flashsale_api;
 GRANT INSERT ON provider_turns TO flashsale_api;
 GRANT SELECT ON provider_turns TO flashsale_api;
 GRANT UPDATE (next_at) ON provider_turns TO flashsale_api;
@@ -206,6 +211,7 @@ GRANT EXECUTE ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v3(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
+    accept_orders_v4(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     adopt_timeline_v1(),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
     begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
@@ -218,6 +224,7 @@ GRANT EXECUTE ON FUNCTION
     create_product_v1(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v3(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
+    create_product_v5(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _cooldown_s integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     currency_known_v1(_code text),
     defer_event_jobs_v1(_providers text[], _event_ids text[], _references text[]),
     defer_order_job_v1(_order_ids uuid[]),
@@ -229,6 +236,7 @@ GRANT EXECUTE ON FUNCTION
     end_orders_v2(_order_ids uuid[], _status text),
     first_order_id_v1(_at timestamp with time zone),
     hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
+    hold_email_roots_v2(_product_id integer, _user_ids uuid[], _now timestamp with time zone),
     intent_rank_v1(_state text),
     limit_id_v1(_email_key text, _email text),
     note_action_v1(_action text, _object text, _old jsonb, _new jsonb),
@@ -261,11 +269,11 @@ GRANT UPDATE (refund_number) ON admin_requests TO flashsale_worker;
 GRANT INSERT (user_id, actor, origin, action, object, old, new, request_id) ON admin_trail TO flashsale_worker;
 GRANT SELECT ON alembic_version TO flashsale_worker;
 GRANT SELECT ON buyer_units TO flashsale_worker;
-GRANT UPDATE (units, limit_id) ON buyer_units TO flashsale_worker;
+GRANT UPDATE (units, limit_id, cooling, cools_until) ON buyer_units TO flashsale_worker;
 GRANT DELETE ON gate_returns TO flashsale_worker;
-GRANT INSERT ON gate_returns TO flashsale_worker;
+GRANT INSERT (order_id, product_id, epoch, user_id, quantity) ON gate_returns TO flashsale_worker;
 GRANT SELECT ON gate_returns TO flashsale_worker;
-GRANT UPDATE (quantity) ON gate_returns TO flashsale_worker;
+GRANT UPDATE (cools_until) ON gate_returns TO flashsale_worker;
 GRANT INSERT ON order_events TO flashsale_worker;
 GRANT SELECT ON order_events TO flashsale_worker;
 GRANT SELECT ON order_mark TO flashsale_worker;
@@ -380,6 +388,7 @@ GRANT EXECUTE ON FUNCTION
     finish_payments_v2(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
     first_order_id_v1(_at timestamp with time zone),
     hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
+    hold_email_roots_v2(_product_id integer, _user_ids uuid[], _now timestamp with time zone),
     intent_rank_v1(_state text),
     limit_id_v1(_email_key text, _email text),
     merge_intent_v1(_order_id uuid, _provider text, _reference text, _state text, _amount_minor bigint, _currency text, _refunded_minor bigint, _client_secret text, _page_url text, _due interval),

@@ -210,6 +210,8 @@ SELECT
     coalesce(b.user_id, h.user_id)::text AS id,
     (
         (b.units = h.units OR (h.units IS NULL AND b.units = 0)) AND b.released_at <= clock_timestamp()
+        AND b.cooling >= 0 AND (b.cooling = 0) = (b.cools_until IS NULL)
+        AND coalesce(b.cools_until, '-infinity') < clock_timestamp() + interval '1 day 1 minute'
     ) IS NOT TRUE AS bad
 FROM buyer_units AS b
 FULL JOIN held AS h ON b.product_id = h.product_id AND b.user_id = h.user_id;
@@ -254,10 +256,10 @@ WHERE v.kind IS NULL OR v.kind NOT IN ('order', 'void');
 -- name: I10_limits
 -- No buyer held more units than the limit that was valid when an order was made. A buyer is an account, or all
 -- accounts with one e-mail root if the terms of the product say so. Only buyers who ordered more than the smallest
--- limit of all times are checked.
+-- limit of all times are checked. Units of an order that ended unpaid count until the cool-down that was valid at its end.
 WITH terms AS (
     SELECT
-        t.product_id, t.limit_per_buyer, t.limit_per, t.valid_from,
+        t.product_id, t.limit_per_buyer, t.limit_per, t.cooldown_s, t.valid_from,
         lead(t.valid_from, 1, 'infinity') OVER (PARTITION BY t.product_id ORDER BY t.valid_from) AS valid_until
     FROM product_terms AS t
 ),
@@ -281,13 +283,23 @@ followed AS (
     FROM bought AS b
     GROUP BY b.product_id, b.buyer_id
 ),
+events AS (
+    SELECT
+        e.order_id, e.version, e.status,
+        e.at + CASE
+            WHEN e.status IN ('payment_failed', 'expired', 'cancelled') THEN coalesce(t.cooldown_s, 0) ELSE 0
+        END * interval '1 second' AS at
+    FROM order_events AS e
+    INNER JOIN bought AS o ON e.order_id = o.order_id
+    LEFT JOIN terms AS t ON o.product_id = t.product_id AND e.at >= t.valid_from AND e.at < t.valid_until
+),
 changes AS (
     SELECT
         o.product_id, o.user_id, o.buyer_id, o.order_id, o.created_at, e.version = 1 AS claims, e.at,
         CASE WHEN e.version = 1 THEN o.quantity ELSE -o.quantity END AS units
     FROM followed AS f
     INNER JOIN bought AS o ON f.product_id = o.product_id AND f.buyer_id = o.buyer_id
-    INNER JOIN order_events AS e
+    INNER JOIN events AS e
         ON o.order_id = e.order_id
         AND (
             e.version = 1 OR e.status IN ('payment_failed', 'expired', 'cancelled', 'failed')
@@ -464,6 +476,7 @@ SELECT
         AND p.updated_at <= clock_timestamp()
         AND (t.name, t.price_minor, t.currency, t.allotment, t.payment_mode, t.payment_window_s, t.limit_per, t.paused)
         = (p.name, p.price_minor, p.currency, p.allotment, p.payment_mode, p.payment_window_s, p.limit_per, p.paused)
+        AND t.cooldown_s = p.cooldown_s
         AND (t.limit_per_buyer, t.starts_at, t.ends_at) IS NOT DISTINCT FROM (p.limit_per_buyer, p.starts_at, p.ends_at)
     ) IS NOT TRUE
 FROM products AS p

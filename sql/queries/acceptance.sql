@@ -1,7 +1,7 @@
 -- name: accept
 -- Makes orders of a batch of proposals in one transaction; see the function for the arrays.
-SELECT outcome, order_id, product_id, product_name, quantity, unit_price_minor, currency, visible, held
-FROM accept_orders_v3($1, $2, $3, $4, $5, $6, $7, $8);
+SELECT outcome, order_id, product_id, product_name, quantity, unit_price_minor, currency, visible, held, cools_until
+FROM accept_orders_v4($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: void
 -- Gives proposals up, waiting up to $2 for inserts in flight; gives each id that is decided with `order` or `void`.
@@ -23,13 +23,16 @@ LEFT JOIN orders AS o ON r.order_id = o.order_id;
 SELECT product_id, free FROM product_live WHERE product_id = ANY($1::integer []);
 
 -- name: held
--- Reads how many units of ($1 product) a buyer ($2 user) holds: the account, or all accounts with its e-mail root.
-SELECT i.place, b.units
+-- Reads how many units of ($1 product) a buyer ($2 user) holds: the account, or all accounts with its e-mail root; how many
+-- more of them still cool down, and until when.
+SELECT
+    i.place, b.units, CASE WHEN b.cools_until > clock_timestamp() THEN b.cooling ELSE 0 END AS cooling, b.cools_until
 FROM unnest($1::integer [], $2::uuid []) WITH ORDINALITY AS i (product_id, user_id, place)
 INNER JOIN products AS p ON i.product_id = p.product_id AND p.limit_per = 'account'
 INNER JOIN buyer_units AS b ON i.product_id = b.product_id AND i.user_id = b.user_id
 UNION ALL
-SELECT i.place, b.units
+SELECT
+    i.place, b.units, CASE WHEN b.cools_until > clock_timestamp() THEN b.cooling ELSE 0 END AS cooling, b.cools_until
 FROM unnest($1::integer [], $2::uuid []) WITH ORDINALITY AS i (product_id, user_id, place)
 INNER JOIN products AS p ON i.product_id = p.product_id AND p.limit_per = 'email_root'
 INNER JOIN users AS u ON i.user_id = u.user_id

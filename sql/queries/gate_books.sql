@@ -28,7 +28,7 @@ WHERE l.product_id = ANY($1::integer []);
 -- name: returns
 -- Reads returns that the gate has not been told of: at most $2 of each product, none of the products $3, and each
 -- product's first before any product's second. Finds the products one after the other by their index. user_id: as the gate
--- knows the buyer.
+-- knows the buyer. cools_ms: how long it counts the units for the buyer still.
 WITH RECURSIVE waiting AS (
     (SELECT min(r.product_id) AS product_id FROM gate_returns AS r)
     UNION ALL
@@ -36,11 +36,12 @@ WITH RECURSIVE waiting AS (
     FROM waiting AS w
     WHERE w.product_id IS NOT NULL
 )
-SELECT f.order_id, f.product_id, f.user_id, f.quantity, f.epoch
+SELECT f.order_id, f.product_id, f.user_id, f.quantity, f.epoch, f.cools_ms
 FROM waiting AS w
 CROSS JOIN LATERAL (
     SELECT
         r.order_id, r.product_id, coalesce(b.limit_id, r.user_id) AS user_id, r.quantity, r.epoch,
+        greatest(coalesce(ceil(extract(EPOCH FROM r.cools_until - clock_timestamp()) * 1000), 0), 0)::integer AS cools_ms,
         row_number() OVER () AS turn
     FROM gate_returns AS r
     LEFT JOIN buyer_units AS b ON r.product_id = b.product_id AND r.user_id = b.user_id

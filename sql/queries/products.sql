@@ -2,7 +2,7 @@
 -- Reads every product, or those of $1, with the time by this server's clock.
 SELECT
     p.product_id, p.name, p.price_minor, p.currency, p.allotment, coalesce(o.unmade, 0) AS unmade, p.payment_mode,
-    p.payment_window_s, p.limit_per_buyer, p.limit_per, p.starts_at, p.ends_at, p.paused, p.epoch, p.created_at,
+    p.payment_window_s, p.limit_per_buyer, p.limit_per, p.cooldown_s, p.starts_at, p.ends_at, p.paused, p.epoch, p.created_at,
     p.updated_at, clock_timestamp() AS now
 FROM products AS p
 LEFT JOIN unit_pools AS o ON p.product_id = o.product_id
@@ -17,7 +17,7 @@ WHERE $1::integer [] IS NULL OR product_id = ANY($1);
 
 -- name: create_product
 -- Creates a product; gives its id.
-SELECT create_product_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+SELECT create_product_v5($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: lock_product
 -- Takes the product's lock exclusively, until the end of the transaction: no accept or release is half way.
@@ -28,7 +28,7 @@ SELECT pg_advisory_xact_lock(7000, $1);
 UPDATE products
 SET
     name = $2, limit_per_buyer = $3, starts_at = $4, ends_at = $5, paused = $6, payment_window_s = $7,
-    limit_per = $8, updated_at = clock_timestamp()
+    limit_per = $8, cooldown_s = $9, updated_at = clock_timestamp()
 WHERE product_id = $1
 RETURNING pg_notify('flashsale_products', product_id::text);
 
@@ -37,7 +37,7 @@ RETURNING pg_notify('flashsale_products', product_id::text);
 -- (NULL: any is right).
 SELECT
     coalesce(updated_at <> ALL($2::timestamptz []), false) AS stale,
-    name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s, limit_per
+    name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s, limit_per, cooldown_s
 FROM products
 WHERE product_id = $1;
 

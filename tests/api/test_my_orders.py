@@ -79,3 +79,20 @@ async def test_the_time_of_a_product_goes_on_while_its_tag_stays(api, product):
                 told.add(now)
                 assert answer.headers["etag"] == first.headers["etag"]
         assert (await api.get(looked, headers={"If-None-Match": first.headers["etag"]})).status_code == 304
+
+
+async def test_one_buyer_does_not_hold_the_last_unit_again_and_again(api, product, make_buyers):
+    owner, other = make_buyers(2)
+    product_id = await product(paymentMode="by_buyer", stock=1, limitPerBuyer=1, cooldownS=600)
+    held = await waiting_order(api, product_id, owner)
+    assert (await api.post(f"/api/order/{held}/cancel", headers=owner)).status_code == 200
+    for _ in range(5):
+        refused = await api.post(BUY, json={"productId": product_id}, headers=owner)
+        assert (refused.status_code, refused.json()["code"]) == (409, "cooling_down")
+        left = datetime.fromisoformat(refused.json()["endsAt"]) - datetime.now(UTC)
+        assert timedelta(seconds=540) < left <= timedelta(seconds=602)
+    async with asyncio.timeout(10):
+        while (answer := await api.post(BUY, json={"productId": product_id}, headers=other)).status_code != 202:
+            assert answer.status_code in {409, 503}
+            await asyncio.sleep(0.02)  # the gate may not have heard of the unit yet
+    assert (await api.get(f"/api/products/{product_id}")).json()["cooldownS"] == 600

@@ -117,6 +117,11 @@ EXCUSES: tuple[Excuse, ...] = (
         ("aged", "swapped", "ahead", "deleted"),
         "when units came free last: it only turns old proposals away",
     ),
+    Excuse(
+        r"(buyer_units|gate_returns)\.(cooling|cools_until)",
+        ("changed", "aged", "swapped", "ahead", "missing"),
+        "for how long units that were not paid for count: whether a buyer came too early is judged by the orders",
+    ),
     Excuse(r"payment_attempts\.sent", ("changed", "swapped"), "whether a call was made only the gateway knows"),
     Excuse(r"order_mark\.one", (), "the name of the only row"),
     Excuse(r"order_stragglers\.order_id", ("swapped",), "both are there before and after"),
@@ -150,6 +155,9 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(r"ledger\.\*", ("deleted",), "nothing was captured under the key", lambda row: row["status"] != "captured"),
     Excuse(r"gate:(rate|tries)", (), "counts of a window of time that the scripts forget or overwrite"),
     Excuse(r"gate:buyers", (), "may be forgotten at any time, and a refusal by it is confirmed by Postgres"),
+    Excuse(
+        r"gate:cooling", (), "how long the gate counts units that were not paid for; Postgres confirms its refusals"
+    ),
     Excuse(r"gate:returns", (), "which returns were counted lately; the scripts replace what is foreign"),
     Excuse(r"outbox\.(attempts|problem|resent_at)", (), "how often and why a try failed has no second record"),
     Excuse(r"outbox\.target_id", ("swapped",), "of two messages about one change nothing is wrong afterwards"),

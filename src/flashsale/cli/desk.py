@@ -57,6 +57,13 @@ def show_product(product_id: int, url: str) -> None:
 @click.option("--currency", default="USD", show_default=True, help="ISO 4217 code.")
 @click.option("--stock", type=int, required=True, help="How many units exist.")
 @click.option("--limit", type=int, help="Most units of one buyer; without it there is no limit.")
+@click.option(
+    "--cool-down",
+    type=int,
+    default=0,
+    show_default=True,
+    help="How many seconds units that a buyer did not pay for count toward the limit, after they are free again.",
+)
 @click.option("--by-buyer", is_flag=True, help="The buyer starts the payment; otherwise a worker charges.")
 @click.option("--starts-at", help="When the sale opens: 2026-11-27T09:00:00Z.")
 @click.option("--ends-at", help="When the sale closes.")
@@ -67,6 +74,7 @@ def create_product(
     currency: str,
     stock: int,
     limit: int | None,
+    cool_down: int,
     by_buyer: bool,  # noqa: FBT001 - click passes it by name
     starts_at: str | None,
     ends_at: str | None,
@@ -79,6 +87,7 @@ def create_product(
         "currency": currency,
         "stock": stock,
         "limitPerBuyer": limit,
+        "cooldownS": cool_down,
         "paymentMode": "by_buyer" if by_buyer else "automatic",
         "startsAt": starts_at,
         "endsAt": ends_at,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -123,6 +124,20 @@ class LimitReached(Refused):
     def __init__(self, limit: int | None) -> None:
         """Name the limit in units, if it is known."""
         super().__init__("You have reached the limit per buyer" + (f" of {limit}." if limit else "."))
+
+
+class CoolingDown(LimitReached):
+    """Only units that the buyer held and did not pay for leave no room: they count until the cool-down has passed."""
+
+    code = "cooling_down"
+
+    def __init__(self, ends_at: datetime) -> None:
+        """Name the instant, in whole seconds, at which the buyer may buy again."""
+        self.ends_at = ends_at.replace(microsecond=0) + timedelta(seconds=1)
+        Refused.__init__(
+            self,
+            f"You held units of this product and did not pay for them; buy again at {self.ends_at:%Y-%m-%dT%H:%M:%SZ}.",
+        )
 
 
 class NotOnSale(Refused):

@@ -67,6 +67,8 @@ class GateReturn:
     user_id: UUID
     quantity: int
     epoch: int
+    cools_ms: int = 0
+    """How long the units still count for the buyer, in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,10 @@ QUANTITY_MAX = 100
 """Most units in one order."""
 
 
+COOLDOWN_S_MAX = 86_400
+"""Longest cool-down after units that were not paid for."""
+
+
 class PaymentMode(enum.StrEnum):
     """Who starts the payment of an order."""
 
@@ -55,6 +59,8 @@ class Product:
     limit_per: LimitPer = LimitPer.ACCOUNT
     limit_per_buyer: int | None
     """Most units that one buyer's live and confirmed orders may hold; None for no limit."""
+    cooldown_s: int = 0
+    """How long units that a buyer held and did not pay for count toward the limit, after they are free again."""
     starts_at: datetime | None
     ends_at: datetime | None
     paused: bool
@@ -84,6 +90,7 @@ class NewProduct:
     payment_window_s: int
     limit_per_buyer: int | None
     limit_per: LimitPer = LimitPer.ACCOUNT
+    cooldown_s: int = 0
     starts_at: datetime | None
     ends_at: datetime | None
 
@@ -93,4 +100,4 @@ class ProductChange:
     """What an administrator changes; a field left out stays. `None` opens a side of the window or the limit."""
 
     fields: dict[str, object]
-    """Among name, limit_per_buyer, limit_per, starts_at, ends_at, paused, payment_window_s."""
+    """Among name, limit_per_buyer, limit_per, cooldown_s, starts_at, ends_at, paused, payment_window_s."""

@@ -12,6 +12,8 @@ from flashsale.domain.errors import InvalidInput
 from flashsale.domain.trail import Author
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from flashsale.domain.money import Money
 
 KEY_BYTES_MAX = 255
@@ -80,7 +82,7 @@ class KeptAnswer(NamedTuple):
 
 
 class AcceptOutcome(enum.StrEnum):
-    """What Postgres made of a proposed order. The values are those of `accept_orders_v3`."""
+    """What Postgres made of a proposed order. The values are those of `accept_orders_v4`."""
 
     ACCEPTED = "accepted"
     # The user's key, or the very order id, belongs to an order already: it is answered with that order.
@@ -134,4 +136,17 @@ class Verdict(NamedTuple):
     visible: int = 0
     """Sold out: units that are free, or may be again."""
     held: int = 0
-    """Limit reached: units that the buyer's orders hold."""
+    """Limit reached: units that count for the buyer."""
+    cools_until: datetime | None = None
+    """Limit reached: until when units that the buyer did not pay for count, if the buyer's orders leave room."""
+
+
+class Held(NamedTuple):
+    """The units of a product that count for a buyer."""
+
+    units: int
+    """Units that orders hold."""
+    cooling: int = 0
+    """Units that the buyer did not pay for, and whose cool-down has not passed."""
+    cools_until: datetime | None = None
+    """When the last of these cool-downs has passed."""

@@ -18,6 +18,7 @@ from flashsale.http.fields import (
     USER_ID,
     Allotment,
     AllotmentChange,
+    Cooldown,
     CreatedAt,
     Currency,
     EndsAt,
@@ -67,6 +68,7 @@ class NewProductIn(In, kw_only=True):
     payment_window_s: PaymentWindow = 300
     limit_per_buyer: LimitPerBuyer = None
     limit_per: LimitPerOut = LimitPer.ACCOUNT
+    cooldown_s: Cooldown = 0
     starts_at: StartsAt = None
     ends_at: EndsAt = None
 
@@ -78,6 +80,7 @@ class ProductChangeIn(In):
     payment_window_s: PaymentWindow | msgspec.UnsetType = msgspec.UNSET
     limit_per_buyer: LimitPerBuyer | msgspec.UnsetType = msgspec.UNSET
     limit_per: LimitPerOut | msgspec.UnsetType = msgspec.UNSET
+    cooldown_s: Cooldown | msgspec.UnsetType = msgspec.UNSET
     starts_at: StartsAt | msgspec.UnsetType = msgspec.UNSET
     ends_at: EndsAt | msgspec.UnsetType = msgspec.UNSET
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import Meta
 
 from flashsale.domain.money import EXPONENTS
-from flashsale.domain.products import ALLOTMENT_MAX, QUANTITY_MAX, LimitPer
+from flashsale.domain.products import ALLOTMENT_MAX, COOLDOWN_S_MAX, QUANTITY_MAX, LimitPer
 from flashsale.domain.requests import KEY_BYTES_MAX
 
 
@@ -69,6 +69,16 @@ LimitPerOut = Annotated[
         "Whose units the limit counts together: those of an account, or of all accounts whose e-mail addresses have one"
         " root (`a+1@example.com` and `a+2@example.com`).",
         "account",
+    ),
+]
+Cooldown = Annotated[
+    int,
+    shown(
+        "How many seconds units that a buyer held and did not pay for count toward `limitPerBuyer` after they are free"
+        " again; 0: no longer than the buyer held them.",
+        60,
+        ge=0,
+        le=COOLDOWN_S_MAX,
     ),
 ]
 StartsAt = Annotated[Aware | None, shown("When the sale opens; null: it is open.", MOMENT)]

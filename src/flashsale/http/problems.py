@@ -93,6 +93,8 @@ def problem_of(error: errors.FlashSaleError, **more: object) -> Answer:
         extra["field"] = error.field
     elif isinstance(error, errors.SaleNotStarted):
         extra["startsAt"] = error.starts_at
+    elif isinstance(error, errors.CoolingDown):
+        extra["endsAt"] = error.ends_at
     elif isinstance(error, errors.RateLimited):
         headers += [
             (b"retry-after", b"%d" % error.retry_after_s),

@@ -18,6 +18,7 @@ from flashsale.http.fields import (
     MOMENT,
     ORDER_ID,
     TOKEN,
+    Cooldown,
     CreatedAt,
     Currency,
     EndsAt,
@@ -188,6 +189,7 @@ class ProductTerms(Out):
     payment_window_s: PaymentWindow
     limit_per_buyer: LimitPerBuyer
     limit_per: LimitPerOut
+    cooldown_s: Cooldown
 
 
 class ProductOut(ProductTerms):
@@ -257,6 +259,7 @@ class Problem(Out, kw_only=True):
         | msgspec.UnsetType
     ) = msgspec.UNSET
     starts_at: Annotated[datetime | None, shown("When the sale opens.", MOMENT)] | msgspec.UnsetType = msgspec.UNSET
+    ends_at: Annotated[datetime, shown("When the cool-down has passed.", LATER)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class NotReadyProblem(Problem, kw_only=True):
@@ -335,4 +338,5 @@ def product_fields(product: Product, stock: LiveStock) -> dict[str, object]:
         "payment_window_s": product.payment_window_s,
         "limit_per_buyer": product.limit_per_buyer,
         "limit_per": product.limit_per,
+        "cooldown_s": product.cooldown_s,
     }

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from flashsale.domain.errors import (
+    CoolingDown,
     InvalidInput,
     KeyReused,
     LimitReached,
@@ -144,7 +145,7 @@ class Buy:
             return await self.confirm.refuse(request, Unavailable("Too many orders wait; try again.", retry_after_s=2))
         # Reserved before the gate is asked, so that every lease has a place in the queue to Postgres.
         with self.propose.lanes.place(product_id) as queue:
-            # The id of every proposal of this request says when it began (see accept_orders_v3).
+            # The id of every proposal of this request says when it began (see accept_orders_v4).
             began_ms = time.time_ns() // 1_000_000
             for _ in range(2):
                 proposal = await self._admit(request, product, order_id_at(began_ms, os.urandom(10)))
@@ -181,8 +182,11 @@ class Buy:
             self._return_units.soon()
             if admitted.leases:
                 return await self.confirm.until_decided(request)
-        if admitted.admission is Admission.LIMIT_REACHED and await self.confirm.is_over_limit(request, product):
-            return await self.confirm.refuse(request, LimitReached(product.limit_per_buyer))
+        if (
+            admitted.admission is Admission.LIMIT_REACHED
+            and (refusal := await self.confirm.over_limit(request, product)) is not None
+        ):
+            return await self.confirm.refuse(request, refusal)
         # Postgres did not confirm the gate's refusal, so Postgres decides without a lease.
         return Proposal(order_id=admitted.order_id, request=request, epoch=admitted.epoch, send_by_s=send_by_s)
 
@@ -190,5 +194,7 @@ class Buy:
 def _conclude(verdict: Verdict, product: Product) -> Accepted:
     if verdict.accepted is not None:
         return verdict.accepted
+    if verdict.cools_until is not None:
+        raise CoolingDown(verdict.cools_until)
     error = CONCLUSIONS.get(verdict.outcome)
     raise Unavailable if error is None else error(product)

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from flashsale.domain.errors import KeyReused, SoldOut, Unavailable
-from flashsale.domain.requests import Accepted, BuyRequest, Verdict
+from flashsale.domain.errors import CoolingDown, KeyReused, LimitReached, SoldOut, Unavailable
+from flashsale.domain.requests import Accepted, BuyRequest, Held, Verdict
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.ports import Seen
 
@@ -45,7 +45,9 @@ class Confirm:
         self._sold_out_until_s: dict[int, float] = {}
         self._looking = Batcher[BuyRequest, Seen](acceptance.look, batch_max=LOOKUP_BATCH_MAX, queue_max=queue_max)
         self._counting = Batcher[int, int](acceptance.free, batch_max=LOOKUP_BATCH_MAX, queue_max=queue_max)
-        self._holding = Batcher[tuple[int, UUID], int](acceptance.held, batch_max=LOOKUP_BATCH_MAX, queue_max=queue_max)
+        self._holding = Batcher[tuple[int, UUID], Held](
+            acceptance.held, batch_max=LOOKUP_BATCH_MAX, queue_max=queue_max
+        )
         self._recounting = Batcher[int, None](self._recount, batch_max=LOOKUP_BATCH_MAX, queue_max=queue_max)
         self._recounted_s = float("-inf")
 
@@ -82,11 +84,15 @@ class Confirm:
                 return kept
         raise Unavailable("The last units are being decided on; send the same request again.")
 
-    async def is_over_limit(self, request: BuyRequest, product: Product) -> bool:
-        """Whether the units that the buyer's orders hold leave no room for the request."""
+    async def over_limit(self, request: BuyRequest, product: Product) -> LimitReached | None:
+        """Return the refusal, if the units that count for the buyer leave no room for the request."""
         limit = product.limit_per_buyer
         held = await self._holding.submit((product.product_id, request.user_id))
-        return limit is not None and held + request.quantity > limit
+        if limit is None or held.units + held.cooling + request.quantity <= limit:
+            return None
+        if held.units + request.quantity <= limit and held.cools_until is not None:
+            return CoolingDown(held.cools_until)
+        return LimitReached(limit)
 
     async def too_many_wait(self, product_id: int) -> bool:
         """Whether too many orders wait for a worker; if it seems so, they are counted in Postgres first."""

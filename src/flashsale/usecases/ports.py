@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flashsale.domain.gate import Admitted, GateReturn, GateState, Lease
     from flashsale.domain.orders import Order, OrderStatus
     from flashsale.domain.products import LiveStock, NewProduct, Product, ProductChange
-    from flashsale.domain.requests import Accepted, AdminRequest, BuyRequest, KeptAnswer, Proposal, Verdict
+    from flashsale.domain.requests import Accepted, AdminRequest, BuyRequest, Held, KeptAnswer, Proposal, Verdict
     from flashsale.domain.users import Role, User
 
 
@@ -121,7 +121,7 @@ class Acceptance(Protocol):
         """Read the free units of products, including units of claims that are not committed."""
         ...
 
-    async def held(self, buyers: Sequence[tuple[int, UUID]]) -> Sequence[int]:
+    async def held(self, buyers: Sequence[tuple[int, UUID]]) -> Sequence[Held]:
         """Read how many units of each (product, user) count for the user's limit."""
         ...
 

@@ -13,7 +13,7 @@ from flashsale.adapters.postgres.failures import AWAY, OTHER_SCHEMA, READ_ONLY, 
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import Unavailable
 from flashsale.domain.money import Money
-from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, Proposal, Verdict
+from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, Held, Proposal, Verdict
 from flashsale.usecases.ports import CommitUnknown, PoisonBatch, Seen
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class PostgresAcceptance:
                             accepted=None if row["order_id"] is None else _accepted(row),
                             visible=row["visible"] or 0,
                             held=row["held"] or 0,
+                            cools_until=row["cools_until"],
                         )
                         for row in rows
                     ]
@@ -110,15 +111,19 @@ class PostgresAcceptance:
         free = {row["product_id"]: row["free"] for row in rows}
         return [free.get(product_id, 0) for product_id in product_ids]
 
-    async def held(self, buyers: Sequence[tuple[int, UUID]]) -> Sequence[int]:
-        """Read how many units of a product the orders of a buyer hold, as its limit counts them, now."""
+    async def held(self, buyers: Sequence[tuple[int, UUID]]) -> Sequence[Held]:
+        """Read how many units of a product count for a buyer, as its limit counts them, now."""
         rows = await self._database.fetch(
             QUERIES["held"], [product_id for product_id, _ in buyers], [user_id for _, user_id in buyers]
         )
-        units = [0] * len(buyers)
+        held = [Held(units=0)] * len(buyers)
         for row in rows:
-            units[row["place"] - 1] += row["units"]
-        return units
+            place = row["place"] - 1
+            units, cooling, until = held[place]
+            if row["cooling"]:
+                until = row["cools_until"] if until is None else max(until, row["cools_until"])
+            held[place] = Held(units + row["units"], cooling + row["cooling"], until)
+        return held
 
     async def limit_ids(self, user_ids: Sequence[UUID]) -> dict[UUID, UUID]:
         """Return the identities that a limit per e-mail root counts, of the users that there are."""

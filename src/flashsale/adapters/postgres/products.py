@@ -80,6 +80,7 @@ class PostgresProducts:
                         product.payment_window_s,
                         product.limit_per_buyer,
                         product.limit_per.value,
+                        product.cooldown_s,
                         product.starts_at,
                         product.ends_at,
                     )
@@ -213,6 +214,7 @@ def _product(row: asyncpg.Record) -> Product:
         payment_window_s=row["payment_window_s"],
         limit_per_buyer=row["limit_per_buyer"],
         limit_per=LimitPer(row["limit_per"]),
+        cooldown_s=row["cooldown_s"],
         starts_at=row["starts_at"],
         ends_at=row["ends_at"],
         paused=row["paused"],

@@ -142,7 +142,8 @@ class RedisGate:
 
     async def load(self, product_id: int, *, epoch: int, stock: int) -> bool:
         """Write epoch and stock, and drop everything older. False if the gate has a newer epoch or is down."""
-        keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers", "returns", "returned")
+        names = ("epoch", "run", "stock", "leases", "lease", "keys", "buyers", "returns", "returned", "cooling")
+        keys = _keys(product_id, *names)
         reply = await self._single(lambda run_id: self._connection.script("load", keys, (run_id, epoch, stock)))
         return bool(reply == 1)
 
@@ -204,9 +205,9 @@ class RedisGate:
 
     async def return_units(self, product_id: int, returns: Sequence[GateReturn]) -> bool:
         """Count released units as free again, for each order once. All have one epoch, which must be the gate's."""
-        keys = _keys(product_id, "epoch", "run", "stock", "buyers", "returns")
+        keys = _keys(product_id, "epoch", "run", "stock", "buyers", "returns", "cooling")
         epoch = returns[0].epoch
-        flat = [value for one in returns for value in (str(one.order_id), str(one.user_id), one.quantity)]
+        flat = [value for one in returns for value in (str(one.order_id), str(one.user_id), one.quantity, one.cools_ms)]
         reply = await self._single(
             lambda run_id: self._connection.script("return", keys, (run_id, epoch, ALLOTMENT_MAX, *flat))
         )
@@ -329,6 +330,7 @@ class RedisGate:
         keys = _keys(product_id, "epoch", "run", "stock", "leases", "lease", "keys", "buyers")
         keys.append(f"flashsale:{{{product_id}}}:rate:{int(now // settings.rate_window_s)}")
         keys.append(f"flashsale:{{{product_id}}}:tries:{int(now // SECONDS_PER_MINUTE)}")
+        keys += _keys(product_id, "cooling")
         product = group.product
         # All requests are one argument instead of four each, so neither side allocates an object per value.
         ends = [(one.order_id, one.end, one.units) for one in decided]

@@ -170,6 +170,7 @@ async def create_product(
         payment_window_s=data.payment_window_s,
         limit_per_buyer=data.limit_per_buyer,
         limit_per=data.limit_per,
+        cooldown_s=data.cooldown_s,
         starts_at=data.starts_at,
         ends_at=data.ends_at,
     )

@@ -68,6 +68,7 @@ BUY = Operation(
         "product_not_found",
         "sold_out",
         "limit_reached",
+        "cooling_down",
         "sale_not_started",
         "sale_ended",
         "sale_paused",

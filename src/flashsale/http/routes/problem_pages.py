@@ -49,6 +49,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "watch the stock: units of unpaid orders are sold again",
     ),
     "limit_reached": (409, "your orders hold as many units as one buyer may have", "-"),
+    "cooling_down": (
+        409,
+        "you held units of this product and did not pay for them; they count toward your limit until the cool-down has passed",
+        "buy again at `endsAt`",
+    ),
     "not_on_sale": (409, "the sale is not open", "-"),
     "sale_not_started": (409, "the sale window has not opened", "try again at `startsAt`"),
     "sale_ended": (409, "the sale window has closed", "-"),

@@ -1,6 +1,6 @@
 -- One batch for one product: drops and returns leases that Postgres decided on, then admits or rejects requests.
 --
--- KEYS  epoch, run, stock, leases, lease, keys, buyers, rate, tries
+-- KEYS  epoch, run, stock, leases, lease, keys, buyers, rate, tries, cooling
 --   epoch, run   what the last loading installed (an epoch, and the run id of the server it was installed on)
 --   stock        free units that nobody has a lease on
 --   leases       sorted set: order id -> deadline, ms on this server's clock
@@ -9,6 +9,8 @@
 --   buyers       hash: user id -> units leased and claimed, as far as this gate knows; forgotten after a day without
 --                a write, and when it grows too long: Postgres knows better, and a refusal is confirmed there
 --   rate, tries  hash per time window: user id -> requests
+--   cooling      hash: user id -> "<ms on this server's clock>:<units>", units in the user's count that no order holds: they
+--                count until then, because the buyer did not pay for them (return.lua)
 -- ARGV  run id, epoch, largest stock, lease ms, rate limit, rate window s, tries per minute, limit per buyer (0: none),
 --       and in MessagePack: {{order id, end, n}, ...}, {{order id, user id, units, key or ''}, ...}. End (LeaseEnd):
 --       an order has KEPT the units; they are GIVEN_BACK, and the buyer holds at least n; SHORT: only n are there
@@ -73,6 +75,24 @@ local function bump(user, by, least)
     else
         redis.call('HDEL', KEYS[7], user)
     end
+end
+
+-- Takes units off a user's count whose cool-down has passed, once the count leaves no room; gives how many.
+local function cooled(user)
+    local is = kind(KEYS[10])
+    if is ~= 'hash' then
+        if is ~= 'none' then
+            redis.call('DEL', KEYS[10])
+        end
+        return 0
+    end
+    local till_ms, units = string.match(redis.call('HGET', KEYS[10], user) or '', '^(%d+):(%d+)$')
+    if not till_ms or tonumber(till_ms) > now_ms then
+        return 0
+    end
+    redis.call('HDEL', KEYS[10], user)
+    bump(user, -counted(units), 0)
+    return counted(units)
 end
 
 -- Requests of each user of this batch in a window, before the batch; written at its end.
@@ -167,7 +187,7 @@ for i, one in ipairs(asked) do
     end
     if not answer and buyer_limit > 0 then
         local has = counted(redis.call('HGET', KEYS[7], user))
-        if has + units > buyer_limit then
+        if has + units > buyer_limit and has - cooled(user) + units > buyer_limit then
             answer = 'limit_reached'
         end
     end

@@ -1,5 +1,5 @@
 -- Installs a loading: epoch, run id and stock; leases, keys, buyers' counts and returns of older loadings go.
--- KEYS  epoch, run, stock, leases, lease, keys, buyers, returns, returned (what returns was before)
+-- KEYS  epoch, run, stock, leases, lease, keys, buyers, returns, returned (what returns was before), cooling
 -- ARGV  run id, epoch, stock
 -- Gives 1 if installed, 0 if a newer loading is there. Loaders that race are at most a few epochs apart: an epoch that
 -- is further ahead was not written by a loading.
