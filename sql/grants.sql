@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, buyer_units, gate_returns, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, buyer_units, gate_returns, manual_entries, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -39,6 +39,7 @@ REVOKE ALL ON FUNCTION
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v3(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v5(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _cooldown_s integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
+    create_product_v6(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _cooldown_s integer, _refundable_by_buyer boolean, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     currency_known_v1(_code text),
     defer_event_jobs_v1(_providers text[], _event_ids text[], _references text[]),
     defer_intent_jobs_v1(_order_ids uuid[], _numbers integer[]),
@@ -108,9 +109,12 @@ REVOKE ALL ON FUNCTION
     procrastinate_unregister_worker_v1(worker_id bigint),
     procrastinate_update_heartbeat_v1(worker_id bigint),
     raise_generation_v1(),
+    record_payment_v1(_order_id uuid, _reference text, _amount_minor bigint, _currency text, _recorded_by uuid, _due interval),
+    record_refund_v1(_order_id uuid, _number integer, _reference text, _recorded_by uuid, _due interval),
     refuse_currency_v1(),
     release_units_v1(_order_ids uuid[]),
     release_units_v2(_order_ids uuid[]),
+    request_own_refund_v1(_order_id uuid, _user_id uuid, _due interval),
     request_payment_v1(_order_id uuid, _due interval),
     request_refund_v1(_order_id uuid, _amount_minor bigint, _restock boolean, _reason text, _requested_by uuid, _due interval),
     set_allotment_v1(_product_id integer, _allotment integer),
@@ -143,6 +147,8 @@ GRANT DELETE ON gate_returns TO flashsale_api;
 GRANT INSERT (order_id, product_id, epoch, user_id, quantity) ON gate_returns TO flashsale_api;
 GRANT SELECT ON gate_returns TO flashsale_api;
 GRANT UPDATE (cools_until) ON gate_returns TO flashsale_api;
+GRANT INSERT (order_id, number, reference, amount_minor, currency, recorded_by) ON manual_entries TO flashsale_api;
+GRANT SELECT ON manual_entries TO flashsale_api;
 GRANT INSERT ON order_events TO flashsale_api;
 GRANT SELECT ON order_events TO flashsale_api;
 GRANT SELECT ON order_mark TO flashsale_api;
@@ -176,7 +182,7 @@ GRANT INSERT ON product_restocks TO flashsale_api;
 GRANT SELECT ON product_restocks TO flashsale_api;
 GRANT UPDATE (units) ON product_restocks TO flashsale_api;
 GRANT INSERT ON product_terms TO flashsale_api;
-GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at, limit_per, cooldown_s) ON products TO flashsale_api;
+GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at, limit_per, cooldown_s, refundable_by_buyer) ON products TO flashsale_api;
 GRANT SELECT ON products TO flashsale_api;
 GRANT UPDATE (name, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at, limit_per, cooldown_s) ON products TO flashsale_api;
 GRANT INSERT ON provider_turns TO flashsale_api;
@@ -184,6 +190,7 @@ GRANT SELECT ON provider_turns TO flashsale_api;
 GRANT UPDATE (next_at) ON provider_turns TO flashsale_api;
 GRANT INSERT (order_id, number, refund_key, amount_minor, currency, restock, reason, requested_by, due_at, job_id) ON refunds TO flashsale_api;
 GRANT SELECT ON refunds TO flashsale_api;
+GRANT UPDATE (due_at, job_id) ON refunds TO flashsale_api;
 GRANT DELETE ON requests TO flashsale_api;
 GRANT INSERT (order_id, kind, user_id, key, fingerprint) ON requests TO flashsale_api;
 GRANT SELECT ON requests TO flashsale_api;
@@ -225,6 +232,7 @@ GRANT EXECUTE ON FUNCTION
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v3(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v5(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _cooldown_s integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
+    create_product_v6(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _cooldown_s integer, _refundable_by_buyer boolean, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     currency_known_v1(_code text),
     defer_event_jobs_v1(_providers text[], _event_ids text[], _references text[]),
     defer_order_job_v1(_order_ids uuid[]),
@@ -248,8 +256,11 @@ GRANT EXECUTE ON FUNCTION
     order_transition_allowed_v2(_from text, _to text),
     password_hash_v1(_user_id uuid),
     procrastinate_defer_jobs_v1(jobs procrastinate_job_to_defer_v1[]),
+    record_payment_v1(_order_id uuid, _reference text, _amount_minor bigint, _currency text, _recorded_by uuid, _due interval),
+    record_refund_v1(_order_id uuid, _number integer, _reference text, _recorded_by uuid, _due interval),
     release_units_v1(_order_ids uuid[]),
     release_units_v2(_order_ids uuid[]),
+    request_own_refund_v1(_order_id uuid, _user_id uuid, _due interval),
     request_payment_v1(_order_id uuid, _due interval),
     request_refund_v1(_order_id uuid, _amount_minor bigint, _restock boolean, _reason text, _requested_by uuid, _due interval),
     set_allotment_v1(_product_id integer, _allotment integer),
@@ -274,6 +285,7 @@ GRANT DELETE ON gate_returns TO flashsale_worker;
 GRANT INSERT (order_id, product_id, epoch, user_id, quantity) ON gate_returns TO flashsale_worker;
 GRANT SELECT ON gate_returns TO flashsale_worker;
 GRANT UPDATE (cools_until) ON gate_returns TO flashsale_worker;
+GRANT SELECT ON manual_entries TO flashsale_worker;
 GRANT INSERT ON order_events TO flashsale_worker;
 GRANT SELECT ON order_events TO flashsale_worker;
 GRANT SELECT ON order_mark TO flashsale_worker;

@@ -194,6 +194,32 @@ SELECT r.order_id::text, true
 FROM refunds AS r
 WHERE NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = r.order_id);
 
+-- name: I7_manual
+-- What an operator recorded agrees with the order: the payment is its whole price, and its reference is that of the attempt
+-- that confirmed the order, or will be; each other entry is a refund that succeeded, or will.
+SELECT
+    e.order_id::text AS id,
+    (
+        e.currency = o.currency AND e.recorded_by IS NOT NULL AND length(e.reference) > 0
+        AND e.recorded_at BETWEEN o.created_at AND clock_timestamp()
+        AND CASE
+            WHEN e.number = 0
+                THEN
+                    e.amount_minor = o.unit_price_minor * o.quantity AND o.pay_requested_at IS NOT NULL
+                    AND CASE
+                        WHEN o.status IN ('confirmed', 'refund_pending', 'refunded') THEN a.reference = e.reference
+                        ELSE o.status IN ('awaiting_payment', 'processing_payment', 'payment_unknown')
+                    END
+            ELSE
+                r.amount_minor = e.amount_minor AND (r.state = 'pending' OR r.reference = e.reference)
+                AND r.state <> 'failed'
+        END
+    ) IS NOT TRUE AS bad
+FROM manual_entries AS e
+LEFT JOIN orders AS o ON e.order_id = o.order_id
+LEFT JOIN payment_attempts AS a ON e.order_id = a.order_id AND a.outcome = 'captured'
+LEFT JOIN refunds AS r ON e.order_id = r.order_id AND e.number = r.number;
+
 -- name: I8_buyers_whole
 -- Per buyer and product: the count equals the sum of the quantities of orders that hold units, so each order that ended
 -- unconfirmed, and each that was refunded with its units, released them exactly once.
@@ -343,8 +369,8 @@ INNER JOIN terms AS t
 
 -- name: I12_wakeups
 -- Each order that is not final has a due time in the near future, is not overdue by more than the bound, and has not
--- been in its state for longer than its bound. A final order has no due time. A job that an order names belongs to the
--- order.
+-- been in its state for longer than its bound; a refund that an operator makes may take 30 days. A final order has no due
+-- time. A job that an order names belongs to the order.
 WITH windows AS (
     SELECT t.product_id, max(t.payment_window_s) * interval '1 second' AS longest
     FROM product_terms AS t
@@ -361,6 +387,10 @@ SELECT
             AND o.updated_at + $2::float8 * interval '1 second' + CASE
                 WHEN o.status = 'awaiting_payment' AND o.payment_mode = 'by_buyer' AND o.pay_requested_at IS NULL
                     THEN coalesce(w.longest, interval '1 day')
+                WHEN
+                    o.status = 'refund_pending'
+                    AND EXISTS (SELECT 1 FROM manual_entries AS e WHERE e.order_id = o.order_id)
+                    THEN interval '30 days'
                 ELSE interval '0'
             END > clock_timestamp()
             AND coalesce(j.args::text LIKE '%' || o.order_id || '%', true)
@@ -524,6 +554,8 @@ FROM (
     SELECT 'payment_attempts', count(*), count(DISTINCT row(a.order_id, a.attempt)) FROM payment_attempts AS a
     UNION ALL
     SELECT 'refunds', count(*), count(DISTINCT row(r.order_id, r.number)) FROM refunds AS r
+    UNION ALL
+    SELECT 'manual_entries', count(*), count(DISTINCT row(e.order_id, e.number)) FROM manual_entries AS e
     UNION ALL
     SELECT 'unit_pools', count(*), count(DISTINCT o.product_id) FROM unit_pools AS o
     UNION ALL

@@ -2,8 +2,8 @@
 -- Reads every product, or those of $1, with the time by this server's clock.
 SELECT
     p.product_id, p.name, p.price_minor, p.currency, p.allotment, coalesce(o.unmade, 0) AS unmade, p.payment_mode,
-    p.payment_window_s, p.limit_per_buyer, p.limit_per, p.cooldown_s, p.starts_at, p.ends_at, p.paused, p.epoch, p.created_at,
-    p.updated_at, clock_timestamp() AS now
+    p.payment_window_s, p.limit_per_buyer, p.limit_per, p.cooldown_s, p.refundable_by_buyer, p.starts_at, p.ends_at,
+    p.paused, p.epoch, p.created_at, p.updated_at, clock_timestamp() AS now
 FROM products AS p
 LEFT JOIN unit_pools AS o ON p.product_id = o.product_id
 WHERE $1::integer [] IS NULL OR p.product_id = ANY($1)
@@ -17,7 +17,7 @@ WHERE $1::integer [] IS NULL OR product_id = ANY($1);
 
 -- name: create_product
 -- Creates a product; gives its id.
-SELECT create_product_v5($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+SELECT create_product_v6($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
 
 -- name: lock_product
 -- Takes the product's lock exclusively, until the end of the transaction: no accept or release is half way.

@@ -2,6 +2,10 @@
 -- Writes a refund that somebody asks for and defers its job; gives what came of it.
 SELECT result, number, status, left_minor, currency FROM request_refund_v1($1, $2, $3, $4, $5, $6);
 
+-- name: request_own
+-- Writes the refund that the buyer of an order asks for; gives what came of it.
+SELECT result, number, status, left_minor, currency FROM request_own_refund_v1($1, $2, $3);
+
 -- name: refunds_of
 -- Reads the refunds of an order.
 SELECT

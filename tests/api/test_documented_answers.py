@@ -22,6 +22,7 @@ from flashsale.usecases.sessions import Sessions
 from flashsale.usecases.webhooks import ReceiveWebhook
 from tests.conftest import make_settings
 from tests.support.charging import Gateway, charging
+from tests.support.manual import gateway, recording
 from tests.support.provider import Provider
 from tests.support.reference import Reference
 
@@ -43,6 +44,8 @@ BODIES: dict[str, dict[str, object]] = {
     "changeStock": {"change": 1},
     "setStock": {"productId": 1, "stock": 50},
     "refundOrder": {"amount": "0.10", "reason": "Arrived broken"},
+    "recordPayment": {"reference": "t-1", "amount": "1.00", "currency": "USD"},
+    "recordRefund": {"reference": "b-1"},
 }
 
 
@@ -52,7 +55,7 @@ async def serving(settings, change=None):
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings, name="test"))
         webhooks = ReceiveWebhook(PostgresIntents(services.database), Provider())
-        services = dataclasses.replace(services, webhooks=webhooks)
+        services = dataclasses.replace(services, webhooks=webhooks, record_money=recording(services))
         hub = LiveHub(services)
         edge = build_app(change(services) if change else services, hub)
         server = Server(edge, settings.http)
@@ -79,7 +82,19 @@ class Broken:
 
 def break_all(services):
     broken: dict[str, object] = dict.fromkeys(
-        ("buy", "catalog", "orders", "accounts", "administer", "refunds", "readiness", "users", "webhooks", "trail"),
+        (
+            "buy",
+            "catalog",
+            "orders",
+            "accounts",
+            "administer",
+            "refunds",
+            "record_money",
+            "readiness",
+            "users",
+            "webhooks",
+            "trail",
+        ),
         Broken(),
     )
     # The framework's guard asks for its type.
@@ -199,14 +214,14 @@ async def unchanged(call, name, buyer, admin):
 
 async def sale(call, services, buyer, admin):
     """Sell, look, pay and cancel."""
-    new = {"name": "Phone", "price": "1", "stock": 5, "paymentMode": "by_buyer"}
+    new = {"name": "Phone", "price": "1", "stock": 5, "paymentMode": "by_buyer", "refundableByBuyer": True}
     product_id = (await call("createProduct", admin, json=new, expect=201)).json()["id"]
     none = (await call("createProduct", admin, json={**new, "stock": 0}, expect=201)).json()["id"]
     BODIES["buy"]["productId"] = BODIES["setStock"]["productId"] = call.ids["product_id"] = product_id
     # Later it tells how long orders have waited, which changes with each look.
     await unchanged(call, "getStatus", buyer, admin)
     key = {"Idempotency-Key": "k", **buyer}
-    orders = [(await call("buy", key, expect=202)).json()["orderId"], (await call("buy", buyer)).json()["orderId"]]
+    orders = [(await call("buy", one, expect=202)).json()["orderId"] for one in (key, buyer, buyer)]
     await call("buy", buyer, json={"productId": none}, expect=409)
     await call("buy", buyer, json={"productId": 999_999}, expect=404)
     await call("buy", key, json={"productId": product_id, "quantity": 2}, expect=422)
@@ -227,9 +242,11 @@ async def sale(call, services, buyer, admin):
     await charging(services, Gateway(ChargeOutcome.CAPTURED))(uuid.UUID(orders[0]))
     await call("refundOrder", admin, expect=202)
     await call("listRefunds", admin, expect=200)
+    await manual(call, services, orders[2], buyer, admin)
     call.ids["order_id"] = orders[1]
     version = (await call("cancelOrder", buyer, expect=200)).json()["version"]
-    await call("payOrder", buyer, expect=409)
+    for name in ("payOrder", "requestRefund"):
+        await call(name, buyer, expect=409)
     await call("watchOrder", {**buyer, "Last-Event-ID": str(version)}, expect=204)
     for name in ("changeProduct", "pauseSale", "resumeSale", "listOrders", "listTrail"):
         await call(name, admin, expect=200)
@@ -246,6 +263,21 @@ async def sale(call, services, buyer, admin):
         if "422" in operation["responses"] and path.startswith("/api/admin"):
             different = {"json": {"productId": product_id, "stock": 51}} if name == "setStock" else {}
             await call(name, {**admin, "Idempotency-Key": "k"}, expect=422, **different)
+
+
+async def manual(call, services, order_id, buyer, admin):
+    """Record the payment of an order and its refund, as the provider `manual` needs it."""
+    call.ids["order_id"] = order_id
+    await call("recordPayment", admin, json={**BODIES["recordPayment"], "amount": "2.00"}, expect=409)
+    await call("recordPayment", admin, expect=200)
+    await charging(services, gateway(services))(uuid.UUID(order_id))
+    await call("requestRefund", buyer, expect=202)
+    await call("recordRefund", admin, expect=200)
+    await call("recordRefund", admin, json={"reference": "b-2"}, expect=409)
+
+
+def of_another_provider(services):
+    return dataclasses.replace(services, record_money=recording(services, provider="stripe"))
 
 
 async def ask_all(call, status, buyer, admin, *, times=1):
@@ -283,7 +315,7 @@ async def test_every_answer_that_the_document_names_is_given(postgres, postgres_
         call = Caller(
             client,
             reference,
-            {"code": "sold_out", "provider": "stripe", "product_id": 1, "order_id": str(uuid.uuid4())},
+            {"code": "sold_out", "provider": "stripe", "product_id": 1, "order_id": str(uuid.uuid4()), "number": 1},
         )
         buyer, admin = await accounts(call, settings, db)
         BODIES["resetPassword"]["token"] = await leave(call, settings, db)
@@ -293,6 +325,9 @@ async def test_every_answer_that_the_document_names_is_given(postgres, postgres_
     strict = {"limits": ones, "gate": {"rate_limit": 1}, "logins": {"free_tries": 1}}
     async with serving(make_settings(postgres_url, valkey.url, **strict)) as (call.client, _):
         await ask_all(call, "429", buyer, admin, times=4)
+    async with serving(settings, of_another_provider) as (call.client, _):
+        for name in ("recordPayment", "recordRefund"):
+            await call(name, admin, expect=501)
     async with serving(settings, break_all) as (call.client, _):
         await ask_all(call, "500", buyer, admin)
     away = make_settings(postgres_url, valkey.url, postgres={"url": postgres_url, "acquire_timeout_s": 0.5})

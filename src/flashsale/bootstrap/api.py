@@ -15,6 +15,7 @@ from flashsale.adapters.postgres.found_orders import PostgresFoundOrders
 from flashsale.adapters.postgres.gate_books import PostgresGateBooks
 from flashsale.adapters.postgres.health import PostgresHealth
 from flashsale.adapters.postgres.intents import PostgresIntents
+from flashsale.adapters.postgres.manual import PostgresManualBook
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.refunds import PostgresRefunds
@@ -33,6 +34,7 @@ from flashsale.usecases.load_gate import LoadGate
 from flashsale.usecases.open_intent import OpenIntent
 from flashsale.usecases.orders import BuyerOrders
 from flashsale.usecases.readiness import Readiness
+from flashsale.usecases.record_money import MANUAL, RecordMoney
 from flashsale.usecases.refund import RequestRefund
 from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.revocations import RevocationFeed, Revocations
@@ -79,6 +81,7 @@ async def open_services(
             provider = await opened.enter_async_context(
                 open_gateway(
                     settings,
+                    database,
                     connections_max=settings.payments.api_connections,
                     turns=turns_of(settings, database),
                 )
@@ -109,6 +112,7 @@ async def open_services(
         for polling in (asyncio.create_task(catalog.poll()), asyncio.create_task(revocations.poll())):
             opened.callback(polling.cancel)
         accounts = _accounts(opened, settings, users)
+        by_hand = settings.payments.provider == MANUAL
         sessions = Sessions(users, accounts, revocations)
         yield Services(
             settings=settings,
@@ -123,6 +127,7 @@ async def open_services(
                 sessions.require_admin,
                 payment_due_s=settings.orders.payment_due_s,
                 open_intent=None if provider is None else OpenIntent(intents, provider, settings.payments),
+                by_hand=by_hand,
             ),
             webhooks=ReceiveWebhook(intents, provider),
             order_rows=order_rows,
@@ -138,8 +143,14 @@ async def open_services(
                 load_gate,
                 PostgresAdminAnswers(database),
                 chunk=settings.units.chunk,
+                by_buyer_only=by_hand,
             ),
             refunds=RequestRefund(PostgresRefunds(database), order_rows, due_s=settings.orders.payment_due_s),
+            record_money=RecordMoney(
+                PostgresManualBook(database),
+                provider=settings.payments.provider,
+                due_s=settings.orders.payment_due_s,
+            ),
             load_gate=load_gate,
             readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
             status=Status(PostgresFigures(database), products, gate, acceptance),

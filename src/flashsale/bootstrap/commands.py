@@ -78,7 +78,7 @@ async def open_audit(settings: Settings, *, bypass_allowed: bool = False) -> Asy
     gate = RedisGate(settings.redis, settings.gate)
     has_books = bool(settings.payments.gateway_url) or settings.payments.provider != "simulator"
     try:
-        async with open_gateway(settings, connections_max=1) as gateway:
+        async with open_gateway(settings, database, connections_max=1) as gateway:
             truth, products = (
                 PostgresInvariants(database, timeout_s=settings.audit.timeout_s),
                 PostgresProducts(database),
@@ -115,7 +115,7 @@ async def open_settlement(settings: Settings) -> AsyncIterator[Settle]:
     database = Database(settings.postgres, name="flashsale-settlement")
     await database.open()
     try:
-        async with open_gateway(settings, connections_max=1) as gateway:
+        async with open_gateway(settings, database, connections_max=1) as gateway:
             yield Settle(PostgresSettledOrders(database), gateway)
     finally:
         await database.close()

@@ -72,7 +72,8 @@ async def _provider(settings: Settings) -> Finding:
     key = "FLASHSALE_STRIPE__SECRET_KEY" if payments.provider == "stripe" else "FLASHSALE_PAYMENTS__GATEWAY_SECRET"
     problem = None
     try:
-        async with open_gateway(settings, connections_max=1) as gateway:
+        database = Database(settings.postgres, name="flashsale-doctor")
+        async with open_gateway(settings, database, connections_max=1) as gateway:
             rows = gateway.intents(since=datetime.now(UTC)) if payments.provider == "stripe" else gateway.ledger()
             async with contextlib.aclosing(rows):  # type: ignore[type-var]
                 async for _ in rows:

@@ -97,6 +97,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
         gateway = await opened.enter_async_context(
             open_gateway(
                 settings,
+                database,
                 connections_max=settings.workers.payment_concurrency,
                 turns=(turns := turns_of(settings, database)),
             )

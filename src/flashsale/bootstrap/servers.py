@@ -7,14 +7,17 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from flashsale.adapters.payments.manual import ManualGateway
 from flashsale.adapters.payments.observed import ObservedGateway
 from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.failures import Misconfigured
+from flashsale.adapters.postgres.manual import PostgresManualBook
 from flashsale.adapters.postgres.schema import check_schema, expected
 from flashsale.adapters.postgres.turns import PostgresTurns
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.domain.errors import NotReady
+from flashsale.usecases.record_money import MANUAL
 from flashsale.usecases.turns import Breaker, Turns
 
 if TYPE_CHECKING:
@@ -85,7 +88,7 @@ def turns_of(settings: Settings, database: Database) -> Turns | None:
 
 @asynccontextmanager
 async def open_gateway(
-    settings: Settings, *, connections_max: int, turns: Turns | None = None
+    settings: Settings, database: Database, *, connections_max: int, turns: Turns | None = None
 ) -> AsyncIterator[PaymentGateway]:
     """Open the payment provider that the settings name, over at most `connections_max` connections."""
     if settings.payments.provider == "stripe":
@@ -94,6 +97,8 @@ async def open_gateway(
 
         async with StripeGateway(settings.stripe, connections_max=connections_max, turns=turns) as stripe:
             yield ObservedGateway(stripe)
+    elif settings.payments.provider == MANUAL:
+        yield ObservedGateway(ManualGateway(PostgresManualBook(database)))
     else:
         url, secret = settings.payments.gateway_url, settings.payments.gateway_secret.get_secret_value()
         async with SimulatorGateway(url, secret, connections_max=connections_max) as simulator:

@@ -27,7 +27,7 @@ def product() -> None:
 
 @main.group()
 def orders() -> None:
-    """Find orders, and show everything that happened to one."""
+    """Find orders, show everything that happened to one, and record money of the provider manual."""
 
 
 @product.command("list", epilog="Example: flashsale product list")
@@ -65,6 +65,7 @@ def show_product(product_id: int, url: str) -> None:
     help="How many seconds units that a buyer did not pay for count toward the limit, after they are free again.",
 )
 @click.option("--by-buyer", is_flag=True, help="The buyer starts the payment; otherwise a worker charges.")
+@click.option("--refundable", is_flag=True, help="The buyer of a paid order may ask for the money back.")
 @click.option("--starts-at", help="When the sale opens: 2026-11-27T09:00:00Z.")
 @click.option("--ends-at", help="When the sale closes.")
 @url_option
@@ -76,6 +77,7 @@ def create_product(
     limit: int | None,
     cool_down: int,
     by_buyer: bool,  # noqa: FBT001 - click passes it by name
+    refundable: bool,  # noqa: FBT001
     starts_at: str | None,
     ends_at: str | None,
     url: str,
@@ -89,6 +91,7 @@ def create_product(
         "limitPerBuyer": limit,
         "cooldownS": cool_down,
         "paymentMode": "by_buyer" if by_buyer else "automatic",
+        "refundableByBuyer": refundable,
         "startsAt": starts_at,
         "endsAt": ends_at,
     }
@@ -232,6 +235,38 @@ def _shown(order: dict[str, Any], name: str) -> str:
             return f"{order['createdAt'][:19]}Z"
         case _:
             return str(order[name])
+
+
+reference_option = click.option(
+    "--reference", required=True, help="What identifies the money outside, such as the text of a bank transfer."
+)
+
+
+@orders.command(
+    "paid",
+    epilog="Example: flashsale orders paid 0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58 --reference 4711 --amount 999.99",
+)
+@click.argument("order_id", type=click.UUID)
+@reference_option
+@click.option("--amount", required=True, help="How much came, a decimal number: the price of the order.")
+@click.option("--currency", default="USD", show_default=True, help="ISO 4217 code.")
+@url_option
+def record_payment(order_id: object, reference: str, amount: str, currency: str, url: str) -> None:
+    """Record that an order was paid outside (provider manual), and confirm it."""
+    body = {"reference": reference, "amount": amount, "currency": currency}
+    _print_answer(url, "POST", f"/api/admin/orders/{order_id}/paid", body)
+
+
+@orders.command(
+    "refunded", epilog="Example: flashsale orders refunded 0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58 --reference 4712"
+)
+@click.argument("order_id", type=click.UUID)
+@reference_option
+@click.option("--number", type=click.IntRange(1, 2**31 - 1), default=1, show_default=True, help="Which refund.")
+@url_option
+def record_refund(order_id: object, reference: str, number: int, url: str) -> None:
+    """Record that the money of a refund was given back outside (provider manual)."""
+    _print_answer(url, "POST", f"/api/admin/orders/{order_id}/refunds/{number}/paid", {"reference": reference})
 
 
 def _facts(facts: dict[str, Any]) -> str:

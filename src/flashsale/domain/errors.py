@@ -223,6 +223,72 @@ class OrderDisputed(FlashSaleError):
         super().__init__("The buyer disputes this charge: the provider decides who gets the money.")
 
 
+class RefundNotFound(NotFound):
+    """The order has no refund with this number, or there is no such order."""
+
+    code = "refund_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such refund; look at the order's refunds.")
+
+
+class RefundNotOffered(FlashSaleError):
+    """The product does not allow its buyers to ask for their money back."""
+
+    code = "refund_not_offered"
+
+    def __init__(self) -> None:
+        super().__init__("Buyers of this product cannot ask for a refund here; ask the shop.")
+
+
+class RefundEnded(FlashSaleError):
+    """The refund is not pending, so nobody waits for its money."""
+
+    code = "refund_ended"
+
+    def __init__(self, state: str) -> None:
+        """Name the state of the refund."""
+        super().__init__(f"This refund is {state}, so no money is to be given back for it.")
+
+
+class PaymentDiffers(FlashSaleError):
+    """The amount that an operator saw is not the price of the order."""
+
+    code = "payment_differs"
+
+    def __init__(self, *, price: str, currency: str) -> None:
+        """Name the price."""
+        super().__init__(f"The order costs {price} {currency}; it is paid only with exactly this amount.")
+
+
+class RecordedOtherwise(FlashSaleError):
+    """An administrator recorded this payment or refund before, with another reference."""
+
+    code = "recorded_otherwise"
+
+    def __init__(self, reference: str) -> None:
+        """Name the reference that stands."""
+        super().__init__(f"This was recorded before with the reference {reference}.")
+
+
+class ReferenceUsed(FlashSaleError):
+    """The reference belongs to the payment of another order."""
+
+    code = "reference_used"
+
+    def __init__(self) -> None:
+        super().__init__("This reference belongs to the payment of another order: one transfer pays one order.")
+
+
+class PaidElsewhere(FlashSaleError):
+    """Another payment provider has the payment of the order."""
+
+    code = "paid_elsewhere"
+
+    def __init__(self) -> None:
+        super().__init__("Another payment provider has the payment of this order, so nothing can be recorded for it.")
+
+
 class AllotmentTooSmall(FlashSaleError):
     """The new allotment is below the number of units that orders hold."""
 

@@ -61,6 +61,8 @@ class Product:
     """Most units that one buyer's live and confirmed orders may hold; None for no limit."""
     cooldown_s: int = 0
     """How long units that a buyer held and did not pay for count toward the limit, after they are free again."""
+    refundable_by_buyer: bool = False
+    """Whether the buyer of a paid order may ask for the money back."""
     starts_at: datetime | None
     ends_at: datetime | None
     paused: bool
@@ -91,6 +93,7 @@ class NewProduct:
     limit_per_buyer: int | None
     limit_per: LimitPer = LimitPer.ACCOUNT
     cooldown_s: int = 0
+    refundable_by_buyer: bool = False
     starts_at: datetime | None
     ends_at: datetime | None
 

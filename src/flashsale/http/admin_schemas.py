@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from flashsale.domain.manual import REFERENCE_CHARS_MAX, ManualEntry
 from flashsale.domain.payments import RefundState
 from flashsale.domain.products import LimitPer, LiveStock, PaymentMode, Product
 from flashsale.domain.refunds import REASON_CHARS_MAX, OrderRefund
@@ -29,6 +30,7 @@ from flashsale.http.fields import (
     PaymentWindow,
     ProductId,
     ProductName,
+    RefundableByBuyer,
     StartsAt,
     shown,
 )
@@ -69,6 +71,7 @@ class NewProductIn(In, kw_only=True):
     limit_per_buyer: LimitPerBuyer = None
     limit_per: LimitPerOut = LimitPer.ACCOUNT
     cooldown_s: Cooldown = 0
+    refundable_by_buyer: RefundableByBuyer = False
     starts_at: StartsAt = None
     ends_at: EndsAt = None
 
@@ -129,6 +132,56 @@ class RefundOut(Out, kw_only=True):
     problem: Annotated[str | None, shown("What kept it from succeeding last.", "charge_disputed")]
     created_at: CreatedAt
     finished_at: Annotated[datetime | None, shown("When it succeeded or failed.", MOMENT)]
+
+
+Reference = Annotated[
+    str,
+    shown(
+        "What identifies the money outside, such as the text of a bank transfer.",
+        "transfer 2026-11-27/4711",
+        min_length=1,
+        max_length=REFERENCE_CHARS_MAX,
+    ),
+]
+
+
+class ManualPaymentIn(In, kw_only=True):
+    """A payment that came outside."""
+
+    reference: Reference
+    amount: Annotated[str, shown("How much came: the price of the order.", "999.99", extra_json_schema=PRICE_SCHEMA)]
+    currency: NewCurrency
+
+
+class ManualRefundIn(In, kw_only=True):
+    """A refund that was made outside."""
+
+    reference: Reference
+
+
+class ManualEntryOut(Out, kw_only=True):
+    """A payment or refund that an administrator recorded."""
+
+    order_id: OrderId
+    number: Annotated[int, shown("0: the payment; else which refund of the order.", 0, ge=0)]
+    reference: Annotated[str, shown("What identifies the money outside.", "transfer 2026-11-27/4711")]
+    amount: Annotated[str, shown("How much, as a decimal number.", "999.99")]
+    currency: Currency
+    recorded_by: Annotated[UUID, shown("The account that recorded it first.", USER_ID)]
+    recorded_at: Annotated[datetime, shown("When it was recorded.", MOMENT)]
+
+
+def manual_entry_out(entry: ManualEntry) -> ManualEntryOut:
+    """Render what an administrator recorded."""
+    return ManualEntryOut(
+        order_id=entry.order_id,
+        number=entry.number,
+        reference=entry.reference,
+        amount=str(entry.amount),
+        currency=entry.amount.currency,
+        recorded_by=entry.recorded_by,
+        recorded_at=entry.recorded_at,
+    )
 
 
 def refund_out(refund: OrderRefund) -> RefundOut:

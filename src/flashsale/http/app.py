@@ -61,6 +61,7 @@ ROUTES: Sequence[ControllerRouterHandler] = (
     orders.list_mine,
     orders.pay,
     orders.cancel,
+    orders.refund,
     orders.stream_token,
     admin.routes,
     status.status,

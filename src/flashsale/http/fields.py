@@ -63,6 +63,7 @@ PaymentWindow = Annotated[
     int, shown("How many seconds a buyer has to pay an order that waits for payment.", 300, ge=1, le=86_400)
 ]
 LimitPerBuyer = Annotated[Limit | None, shown("The most units that one buyer's orders may hold; null: no limit.", 2)]
+RefundableByBuyer = Annotated[bool, shown("Whether the buyer of a paid order may ask for the money back.", False)]
 LimitPerOut = Annotated[
     LimitPer,
     shown(

@@ -88,6 +88,14 @@ PATH = {
         example=ORDER_ID,
         required=True,
     ),
+    "number": Parameter(
+        name="number",
+        place="path",
+        schema={"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+        description="Which refund of the order.",
+        example=1,
+        required=True,
+    ),
     "provider": Parameter(
         name="provider",
         place="path",

@@ -33,6 +33,7 @@ from flashsale.http.fields import (
     ProductId,
     ProductName,
     Quantity,
+    RefundableByBuyer,
     StartsAt,
     UpdatedAt,
     UserId,
@@ -190,6 +191,7 @@ class ProductTerms(Out):
     limit_per_buyer: LimitPerBuyer
     limit_per: LimitPerOut
     cooldown_s: Cooldown
+    refundable_by_buyer: RefundableByBuyer
 
 
 class ProductOut(ProductTerms):
@@ -339,4 +341,5 @@ def product_fields(product: Product, stock: LiveStock) -> dict[str, object]:
         "limit_per_buyer": product.limit_per_buyer,
         "limit_per": product.limit_per,
         "cooldown_s": product.cooldown_s,
+        "refundable_by_buyer": product.refundable_by_buyer,
     }

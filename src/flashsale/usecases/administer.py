@@ -8,7 +8,7 @@ import structlog
 
 from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound, Unavailable
 from flashsale.domain.instants import check_instant
-from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX, LiveStock, NewProduct, ProductChange
+from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX, LiveStock, NewProduct, PaymentMode, ProductChange
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,13 +34,18 @@ class Administer:
         answers: AdminAnswers,
         *,
         chunk: int,
+        by_buyer_only: bool = False,
     ) -> None:
-        """Keep the parts; `chunk`: number of unit rows to make or delete before the answer."""
+        """Keep the parts; `chunk`: number of unit rows to make or delete before the answer.
+
+        `by_buyer_only`: the payment provider can charge nobody by itself.
+        """
         self._products = products
         self._catalog = catalog
         self._load_gate = load_gate
         self.answers = answers
         self._chunk = chunk
+        self._by_buyer_only = by_buyer_only
 
     async def create(self, product: NewProduct, request: AdminRequest | None = None) -> Product:
         """Create a product, load its gate and make the first rows of its units; the others follow during the sale.
@@ -51,6 +56,10 @@ class Administer:
         """
         if "\x00" in product.name or not product.name.strip():
             raise InvalidInput(field="name", problem="must have visible characters")
+        if self._by_buyer_only and product.payment_mode is not PaymentMode.BY_BUYER:
+            raise InvalidInput(
+                field="paymentMode", problem="must be by_buyer: the provider manual cannot charge anybody by itself"
+            )
         check_instant("startsAt", product.starts_at)
         check_instant("endsAt", product.ends_at)
         if product.starts_at is not None and product.ends_at is not None and product.ends_at <= product.starts_at:

@@ -38,13 +38,16 @@ class BuyerOrders:
         *,
         payment_due_s: float,
         open_intent: OpenIntent | None = None,
+        by_hand: bool = False,
     ) -> None:
         """A payment whose job is lost is due again after `payment_due_s`.
 
-        `open_intent`: how a buyer pays at the provider; None: the provider takes the buyer's payment from a job alone.
+        `open_intent`: how a buyer pays at the provider; None: the provider takes the buyer's payment from a job alone,
+        or `by_hand`: an operator records the payment.
         """
         self._orders = orders
         self._open_intent = open_intent
+        self._by_hand = by_hand
         self._require_admin = require_admin
         self._return_units = return_units
         self._payment_due_s = payment_due_s
@@ -76,14 +79,18 @@ class BuyerOrders:
     async def pay(self, order_id: UUID, principal: Principal) -> tuple[Order, KnownIntent | None]:
         """Ask for the payment of an order that waits for its buyer; asking again changes nothing.
 
-        Returns the order, and under which intent the buyer pays; None if a job charges.
+        Returns the order, and under which intent the buyer pays; None if a job charges or an operator records.
 
         Raises:
             OrderNotFound: if it is not the caller's.
             StateForbids: if it does not wait for payment, or its payment window is over.
             Unavailable: if the provider does not answer now; the buyer asks again.
         """
-        await self._own(order_id, principal)
+        order = await self._own(order_id, principal)
+        if self._by_hand:
+            if order.pay_by is None:
+                raise StateForbids(action="paid", status=order.status)
+            return order, None
         if self._open_intent is not None:
             intent = await self._open_intent(order_id)
             order = await self._own(order_id, principal)

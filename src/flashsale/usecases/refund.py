@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from flashsale.domain.orders import Order
     from flashsale.domain.payments import Intent, RefundState
     from flashsale.domain.refunds import OrderRefund, RefundTry
     from flashsale.domain.requests import AdminRequest
@@ -44,6 +45,14 @@ class Refunds(Protocol):
         """
         ...
 
+    async def request_own(self, order_id: UUID, user_id: UUID, *, due_s: float) -> bool:
+        """Write the refund that a buyer asks for and defer its job, once; False if the order is not the buyer's.
+
+        Raises:
+            RefundNotOffered, StateForbids, RefundUnderWay, OrderDisputed: nothing was changed.
+        """
+        ...
+
     async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:
         """Read the refunds of an order, the oldest first."""
         ...
@@ -70,7 +79,7 @@ class Refunds(Protocol):
 
 
 class RequestRefund:
-    """The use case of administrators, and of buyers where the product allows it. The caller checks the permission."""
+    """The use cases of administrators, and of buyers where the product allows it. The caller checks who asks."""
 
     def __init__(self, refunds: Refunds, orders: Orders, *, due_s: float) -> None:
         """A refund whose job is lost is due again after `due_s`."""
@@ -115,6 +124,23 @@ class RequestRefund:
             raise OrderNotFound
         log.info("refund.requested", order_id=str(order_id), number=refund.number, minor=refund.amount.minor)
         return refund
+
+    async def by_buyer(self, order_id: UUID, user_id: UUID) -> Order:
+        """Request a refund of all that is left of a buyer's own order; the units are sold again once the money is back.
+
+        A repetition changes nothing. Returns the order.
+
+        Raises:
+            OrderNotFound: if it is not the buyer's.
+            RefundNotOffered: if the product does not allow it.
+            StateForbids: if the order is not paid, or the money is back already.
+            RefundUnderWay: if another refund of the order has not ended.
+            OrderDisputed: if the buyer disputes the charge.
+        """
+        if not await self._refunds.request_own(order_id, user_id, due_s=self._due_s):
+            raise OrderNotFound
+        log.info("refund.requested_by_buyer", order_id=str(order_id))
+        return (await self._orders.get_many([order_id]))[order_id]
 
     async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:
         """Return the refunds of an order, the oldest first.

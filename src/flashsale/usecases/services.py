@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.orders import BuyerOrders
     from flashsale.usecases.ports import GateBooks, Orders, Products, Users
     from flashsale.usecases.readiness import Readiness
+    from flashsale.usecases.record_money import RecordMoney
     from flashsale.usecases.refund import RequestRefund
     from flashsale.usecases.revocations import Revocations
     from flashsale.usecases.sessions import Sessions
@@ -70,6 +71,7 @@ class Services:
     administer: Administer
     webhooks: ReceiveWebhook
     refunds: RequestRefund
+    record_money: RecordMoney
     load_gate: LoadGate
     readiness: Readiness
     status: Status

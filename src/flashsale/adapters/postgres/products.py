@@ -81,6 +81,7 @@ class PostgresProducts:
                         product.limit_per_buyer,
                         product.limit_per.value,
                         product.cooldown_s,
+                        product.refundable_by_buyer,
                         product.starts_at,
                         product.ends_at,
                     )
@@ -215,6 +216,7 @@ def _product(row: asyncpg.Record) -> Product:
         limit_per_buyer=row["limit_per_buyer"],
         limit_per=LimitPer(row["limit_per"]),
         cooldown_s=row["cooldown_s"],
+        refundable_by_buyer=row["refundable_by_buyer"],
         starts_at=row["starts_at"],
         ends_at=row["ends_at"],
         paused=row["paused"],

@@ -28,6 +28,7 @@ OF_ORDERS = (
     "payment_attempts",
     "payment_intents",
     "refunds",
+    "manual_entries",
     "requests",
     "gate_returns",
     "units",

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.administration import change
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.errors import InvalidInput, OrderDisputed, RefundTooLarge, RefundUnderWay, StateForbids
+from flashsale.domain.errors import (
+    InvalidInput,
+    OrderDisputed,
+    RefundNotOffered,
+    RefundTooLarge,
+    RefundUnderWay,
+    StateForbids,
+)
 from flashsale.domain.money import Money
 from flashsale.domain.payments import RefundState
 from flashsale.domain.refunds import OrderRefund, RefundTry
@@ -66,34 +73,24 @@ class PostgresRefunds:
             wanted.requested_by,
             timedelta(seconds=due_s),
         )
-        if row is None:
-            raise AssertionError
-        match row["result"]:
-            case "requested":
-                await changing.note(
-                    f"order/{wanted.order_id}",
-                    old={"status": row["status"], "left_minor": row["left_minor"]},
-                    new={
-                        "refund": row["number"],
-                        "amount_minor": row["left_minor"] if wanted.amount_minor is None else wanted.amount_minor,
-                        "restock": wanted.restock,
-                        "reason": wanted.reason,
-                    },
-                )
-                return int(row["number"])
-            case "unknown":
-                return None
-            case "unpaid":
-                raise StateForbids(action="refunded", status=row["status"])
-            case "under_way":
-                raise RefundUnderWay
-            case "disputed":
-                raise OrderDisputed
-            case "too_much":
-                left = Money(minor=row["left_minor"], currency=row["currency"])
-                raise RefundTooLarge(f"{left} {left.currency}")
-            case _:
-                raise InvalidInput(field="restock", problem="needs a refund of all that is left")
+        number = _number(row)
+        if row is not None and number is not None:
+            await changing.note(
+                f"order/{wanted.order_id}",
+                old={"status": row["status"], "left_minor": row["left_minor"]},
+                new={
+                    "refund": number,
+                    "amount_minor": row["left_minor"] if wanted.amount_minor is None else wanted.amount_minor,
+                    "restock": wanted.restock,
+                    "reason": wanted.reason,
+                },
+            )
+        return number
+
+    async def request_own(self, order_id: UUID, user_id: UUID, *, due_s: float) -> bool:
+        """Write the refund that a buyer asks for and defer its job, once; False if the order is not the buyer's."""
+        row = await self._database.fetch_row(QUERIES["request_own"], order_id, user_id, timedelta(seconds=due_s))
+        return _number(row) is not None
 
     async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:
         """Read the refunds of an order, the oldest first."""
@@ -151,6 +148,30 @@ class PostgresRefunds:
     async def note_dispute(self, order_id: UUID, *, disputed: bool) -> bool:
         """Write whether the order's charge is disputed; False if that was written before."""
         return await self._database.fetch_row(QUERIES["note_dispute"], order_id, disputed) is not None
+
+
+def _number(row: asyncpg.Record | None) -> int | None:
+    """Return the number of a refund that was requested; None: there is no such order. Else raise why not."""
+    if row is None:
+        raise AssertionError
+    match row["result"]:
+        case "requested":
+            return int(row["number"])
+        case "unknown":
+            return None
+        case "not_offered":
+            raise RefundNotOffered
+        case "unpaid":
+            raise StateForbids(action="refunded", status=row["status"])
+        case "under_way":
+            raise RefundUnderWay
+        case "disputed":
+            raise OrderDisputed
+        case "too_much":
+            left = Money(minor=row["left_minor"], currency=row["currency"])
+            raise RefundTooLarge(f"{left} {left.currency}")
+        case _:
+            raise InvalidInput(field="restock", problem="needs a refund of all that is left")
 
 
 def _refund(order_id: UUID, row: asyncpg.Record) -> OrderRefund:

@@ -15,6 +15,8 @@ from flashsale.domain.products import NewProduct, PaymentMode, ProductChange
 from flashsale.http import problems
 from flashsale.http.admin_schemas import (
     AdminProductOut,
+    ManualPaymentIn,
+    ManualRefundIn,
     NewProductIn,
     ProductChangeIn,
     RefundIn,
@@ -28,6 +30,7 @@ from flashsale.http.messages import Request as Received
 from flashsale.http.operations import SERVERS, Given, Operation
 from flashsale.http.routes.changes import IF_MATCH, KEY, answered, rendered_product, response_of, terms_seen
 from flashsale.http.routes.found_orders import export_orders, list_orders
+from flashsale.http.routes.manual import record_payment, record_refund
 from flashsale.http.routes.refunds import list_refunds, refund_order
 from flashsale.http.services import UseServices
 
@@ -171,6 +174,7 @@ async def create_product(
         limit_per_buyer=data.limit_per_buyer,
         limit_per=data.limit_per,
         cooldown_s=data.cooldown_s,
+        refundable_by_buyer=data.refundable_by_buyer,
         starts_at=data.starts_at,
         ends_at=data.ends_at,
     )
@@ -232,6 +236,8 @@ _STRICT: dict[tuple[str, str], msgspec.json.Decoder[Any]] = {
     ("POST", "/api/admin/stock"): msgspec.json.Decoder(StockIn),
     ("POST", "/api/admin/products/{product_id}/stock"): msgspec.json.Decoder(StockChangeIn),
     ("POST", "/api/admin/orders/{order_id}/refunds"): msgspec.json.Decoder(RefundIn),
+    ("POST", "/api/admin/orders/{order_id}/paid"): msgspec.json.Decoder(ManualPaymentIn),
+    ("POST", "/api/admin/orders/{order_id}/refunds/{number}/paid"): msgspec.json.Decoder(ManualRefundIn),
     ("POST", "/api/admin/products"): msgspec.json.Decoder(NewProductIn),
     ("PATCH", "/api/admin/products/{product_id}"): msgspec.json.Decoder(ProductChangeIn),
 }
@@ -268,6 +274,8 @@ routes = Router(
         export_orders,
         refund_order,
         list_refunds,
+        record_payment,
+        record_refund,
     ],
     # Count first, because the check for an administrator may need a look-up.
     guards=[limited("administration"), admin_only],

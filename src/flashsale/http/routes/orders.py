@@ -1,4 +1,4 @@
-"""Orders: buy, look, pay, cancel, and a token for the order's stream."""
+"""Orders: buy, look, pay, cancel, ask for a refund, and a token for the order's stream."""
 
 from __future__ import annotations
 
@@ -118,7 +118,8 @@ PAY = Operation(
     summary="Pay an order that waits for payment",
     description="Ask for the payment of an order whose buyer pays (`by_buyer`), before `payBy`; a repetition changes "
     "nothing and gets the same answer. With `clientSecret`, the provider's element in the page takes the payment; with "
-    "`paymentUrl`, the provider's page does; with neither, the payment begins by itself. The order shows its result.",
+    "`paymentUrl`, the provider's page does; with neither, the payment begins by itself or, with the provider "
+    "`manual`, the shop waits for the money. The order shows its result.",
     tag="orders",
     caller="buyer",
     limit="orders",
@@ -134,6 +135,24 @@ CANCEL = Operation(
     limit="orders",
     gives=(Given(status=HTTPStatus.OK, description="The order, cancelled.", model=OrderOut),),
     codes=("order_not_found", "order_state_forbids", *SERVERS),
+)
+REFUND = Operation(
+    name="requestRefund",
+    summary="Ask for the money of an order back",
+    description="Ask for all that is left of a paid order's price, if its product is `refundableByBuyer`. The units "
+    "are sold again once the money is back. A repetition changes nothing and gets the order as it is then.",
+    tag="orders",
+    caller="buyer",
+    limit="orders",
+    gives=(Given(status=HTTPStatus.ACCEPTED, description="The order; it shows what becomes of it.", model=OrderOut),),
+    codes=(
+        "order_not_found",
+        "order_state_forbids",
+        "refund_not_offered",
+        "refund_under_way",
+        "order_disputed",
+        *SERVERS,
+    ),
 )
 STREAM_TOKEN = Operation(
     name="createStreamToken",
@@ -231,6 +250,14 @@ async def cancel(
 ) -> OrderOut:
     """Cancel an order that waits for payment; its units are sold again."""
     return order_out(await services.orders.cancel(order_id, tokens.principal(request.scope)))
+
+
+@post("/api/order/{order_id:uuid}/refund", status_code=202, guards=COUNTED, opt={"operation": REFUND})
+async def refund(
+    request: Request[Any, Any, Any], order_id: FromPath[UUID], services: UseServices, tokens: UseTokens
+) -> OrderOut:
+    """Ask for the money of an order back; a repetition changes nothing."""
+    return order_out(await services.refunds.by_buyer(order_id, tokens.principal(request.scope).user_id))
 
 
 @post("/api/order/{order_id:uuid}/stream-token", status_code=201, guards=COUNTED, opt={"operation": STREAM_TOKEN})

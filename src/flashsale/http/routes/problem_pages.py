@@ -36,6 +36,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "not_found": (404, "the object does not exist", "-"),
     "product_not_found": (404, "no product has this id", "-"),
     "order_not_found": (404, "you have no order with this id", "-"),
+    "refund_not_found": (404, "the order has no refund with this number", "look at the order's refunds"),
     "provider_not_found": (
         404,
         "a webhook came for a payment provider that this shop does not have, or that sends none",
@@ -67,6 +68,20 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "the buyer disputes the charge at the bank; the provider decides who gets the money",
         "answer the dispute at the provider",
     ),
+    "refund_not_offered": (409, "buyers of this product cannot ask for a refund", "ask the shop"),
+    "refund_ended": (409, "the refund is not pending, so no money is to be given back", "look at the order's refunds"),
+    "payment_differs": (
+        409,
+        "the recorded amount or currency is not the price of the order",
+        "compare the money with the order",
+    ),
+    "recorded_otherwise": (
+        409,
+        "the payment or refund was recorded before, with another reference",
+        "compare the references; give money that came twice back",
+    ),
+    "reference_used": (409, "the reference belongs to the payment of another order", "look at that order"),
+    "paid_elsewhere": (409, "another payment provider has the payment of the order", "look at the order's story"),
     "allotment_below_claimed": (409, "orders hold more units than the new allotment", "choose a larger allotment"),
     "stale": (
         412,
