@@ -156,6 +156,9 @@ def steps(sent: Sent) -> tuple[Step, ...]:
         took_s = max(step["seconds"], max(decided, default=0.0) - step["began_at"])
         began_s = step["began_at"] - sent.pulse["began_at"]
         late_ms = [late for at_s, late in sent.pulse["late_ms"] if began_s <= at_s <= began_s + step["seconds"]]
+        # A buyer who left before a connection was free was never sent: see `leave`.
+        times = sorted(buy["sent_at"] for buy in buys if buy["answered_at"] > buy["sent_at"])
+        sending_s = max(step["seconds"], times[-1] - step["began_at"] if times else 0.0)
         counts = {name: step[name] for name in ("rate", "seconds", "arrived", "accepted", "refused", "broke")}
         found.append(
             Step(
@@ -163,6 +166,7 @@ def steps(sent: Sent) -> tuple[Step, ...]:
                 failed=step["failed"],
                 timed_out=step["timed_out"],
                 late=step["late"],
+                sent_per_s=round(len(times) / sending_s, 1),
                 answered_per_s=round(len(decided) / took_s, 1),
                 latency=latency([waited_ms(buy) for buy in buys]),
                 bad_share=round(step["bad_share"], 4),

@@ -23,6 +23,10 @@ from analysis.results import BadResults, Results, read_results
 
 COMMAND = "nox -s analysis"
 TEMPLATE = Path(__file__).with_name("page.md")
+ORDERS = (
+    "Orders and answers. `accepted`: orders whose 202 a client saw. `success rate`: the confirmed share of all orders, "
+    "those that a client saw and those in the database."
+)
 PLOTS = "analysis"
 """The folder of the plots, next to the page."""
 PLACE = re.compile(r"(?<=<!-- analysis: begin -->\n).*?(?=<!-- analysis: end -->)", re.DOTALL)
@@ -173,7 +177,7 @@ def _tables(found: Found, situation: Situation, price: float | None) -> list[str
     return [
         "From the intended start to the first answer, and to the confirmed order:",
         tables.of_situation(found, situation, tables.LATENCIES),
-        "Orders and answers; `success rate` is the confirmed share of the accepted orders:",
+        ORDERS,
         tables.of_situation(found, situation, tables.ORDERS),
         "Verdict:",
         tables.of_situation(found, situation, tables.VERDICT),
@@ -200,7 +204,9 @@ def _ramp(found: Found) -> str:
     return (
         f"Buys arrive at a fixed rate{during}. An arrival is bad if it failed, timed out, or had its definite answer "
         f"later than {head.late_s:g} s. A step with more than {share(head.broken_share)} bad arrivals broke the "
-        "approach, and no further step was sent. Cells: p95 of the answers, and the bad share."
+        "approach, and no further step was sent. Cells: buys that were really sent per second, p95 of the answers, and "
+        f"the bad share. {tables.LATE} marks a step in which the generator's own clock was late, with the share of "
+        "late moments: the generator sent later than planned, and the approach may hold more."
     )
 
 

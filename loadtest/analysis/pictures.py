@@ -11,10 +11,11 @@ from analysis.results import BOUNDS_MS
 from analysis.tables import rates, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from analysis.results import Run, Second
 
+TIME = "seconds from the beginning of the crowd"
 TIMED = ("journey", "stampede", "abuse")
 """Crowds that are shown over time."""
 STAGES = {
@@ -41,7 +42,7 @@ def pictures(found: Found) -> dict[str, tuple[str, str]]:
             made[f"{name}.svg"] = (title, draw(shown, title))
 
     def over_time(y: str, *, log: bool = False) -> Callable[[Panels, str], str]:
-        return lambda panels, title: lines(panels, title=title, x="seconds", y=y, log=log)
+        return lambda panels, title: lines(panels, title=title, x=TIME, y=y, log=log)
 
     def crowds(points: Callable[[Run], list[tuple[float, float | None]]]) -> Panels:
         return {
@@ -53,49 +54,56 @@ def pictures(found: Found) -> dict[str, tuple[str, str]]:
         "latency",
         "p95 of the first answer over time, by the second in which it came",
         crowds(lambda run: [(second.at_s, second.p95_ms or None) for second in run.seconds]),
-        over_time("ms", log=True),
+        over_time("p95 of the first answer, ms", log=True),
     )
     add(
         "throughput",
         "Definite answers to buys per second",
         crowds(lambda run: [(second.at_s, _decided(second)) for second in run.seconds]),
-        over_time("answers/s"),
+        over_time("definite answers per second"),
     )
     add(
         "distribution",
         "First answer by share of buys, all repetitions together",
         {crowd: _distributions(found, Situation(crowd=crowd)) for crowd in TIMED},
-        lambda panels, title: distribution(panels, title=title, y="ms"),
+        lambda panels, title: distribution(panels, title=title, y="first answer, ms"),
     )
     add(
         "users",
         "Virtual users of the journey, and requests under way of the open crowds",
         crowds(lambda run: [(sample.at_s, sample.users) for sample in run.samples if sample.at_s >= 0]),
-        over_time("users"),
+        over_time("users, or requests under way"),
     )
     add(
         "stock",
         "Units that buyers are offered",
         crowds(lambda run: [(sample.at_s, sample.stock) for sample in run.samples if sample.at_s >= 0]),
-        over_time("units"),
+        over_time("units offered"),
     )
     add(
         "queue",
         "Orders or messages that wait for work",
         crowds(lambda run: [(sample.at_s, sample.queued) for sample in run.samples if sample.at_s >= 0]),
-        over_time("waiting"),
+        over_time("orders or messages that wait"),
     )
     add(
         "orders",
         "Orders by state during the stampede",
         {name: _states(run) for name, run in typical(found, Situation(crowd="stampede"))},
-        lambda panels, title: areas(panels, title=title, x="seconds", y="orders", columns=2),
+        lambda panels, title: areas(panels, title=title, x=TIME, y="orders", columns=2),
     )
     add(
         "ramp",
-        "p95 of the first answer by offered rate, up to where each approach broke",
-        {"ramp": [Line(label=name, points=_ramp(found, name)) for name in found.approaches]},
-        lambda panels, title: lines(panels, title=title, x="offered buys/s", y="ms", log=True),
+        "p95 of the first answer by offered rate; a cross where the approach broke in most ramps",
+        {"ramp": [_ramp(found, name) for name in found.approaches]},
+        lambda panels, title: lines(
+            panels,
+            title=title,
+            x="offered buys per second",
+            y="p95 of the first answer, ms",
+            log=True,
+            ticks=rates(found),
+        ),
     )
     return made
 
@@ -138,10 +146,13 @@ def _states(run: Run) -> list[Line]:
     return [Line(label=stage, points=list(zip(times, some, strict=True))) for stage, some in counts.items()]
 
 
-def _ramp(found: Found, name: str) -> Sequence[tuple[float, float | None]]:
-    points = []
+def _ramp(found: Found, name: str) -> Line:
+    points, ends = [], []
     for rate in rates(found):
-        some = sorted(step.latency.p95_ms for step in steps(found, name, rate) if step.latency.count)
-        if some:
-            points.append((float(rate), some[(len(some) - 1) // 2]))
-    return points
+        some = steps(found, name, rate)
+        p95_ms = sorted(step.latency.p95_ms for step in some if step.latency.count)
+        if p95_ms:
+            points.append((float(rate), p95_ms[(len(p95_ms) - 1) // 2]))
+            if sum(step.broke for step in some) * 2 > len(some):
+                ends.append(points[-1])
+    return Line(label=name, points=points, ends=ends)

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,13 +65,25 @@ class Line:
     label: str
     points: Sequence[tuple[float, float | None]]
     """In order of x; None is a gap."""
+    ends: Sequence[tuple[float, float]] = ()
+    """Points with a cross: where the line ends for a reason that the title tells."""
 
 
 def lines(
-    panels: Mapping[str, Sequence[Line]], *, title: str, x: str, y: str, log: bool = False, columns: int = 1
+    panels: Mapping[str, Sequence[Line]],
+    *,
+    title: str,
+    x: str,
+    y: str,
+    log: bool = False,
+    columns: int = 1,
+    ticks: Sequence[float] = (),
 ) -> str:
-    """Draw lines, one panel for each title; the same label has the same colour in all."""
-    return _draw(panels, _line, title=title, x=x, y=y, log=log, columns=columns)
+    """Draw lines, one panel for each title; the same label has the same colour in all.
+
+    `ticks`: of an axis of x that is logarithmic too.
+    """
+    return _draw(panels, _line, title=title, x=x, y=y, log=log, columns=columns, ticks=ticks)
 
 
 def areas(panels: Mapping[str, Sequence[Line]], *, title: str, x: str, y: str, columns: int = 1) -> str:
@@ -98,6 +110,7 @@ def _draw(
     log: bool,
     columns: int,
     shares: bool = False,
+    ticks: Sequence[float] = (),
 ) -> str:
     labels = list(dict.fromkeys(one.label for some in panels.values() for one in some))
     rows = max(1, math.ceil(len(panels) / columns))
@@ -110,7 +123,7 @@ def _draw(
             one.set_title(name)
             for line, handle in zip(some, draw(one, some, labels), strict=True):
                 handles.setdefault(line.label, handle)
-            _scale(one, log=log, shares=shares)
+            _scale(one, log=log, shares=shares, ticks=ticks)
         for one in axes[len(panels) :]:
             one.set_visible(False)
         for one in axes[max(0, len(panels) - columns) : len(panels)]:
@@ -132,7 +145,10 @@ def _line(axes: Axes, some: Sequence[Line], labels: Sequence[str]) -> list[Any]:
         number = labels.index(one.label) % len(SERIES)
         xs = [at for at, _ in one.points]
         ys = [math.nan if value is None else value for _, value in one.points]
-        handles += axes.plot(xs, ys, color=SERIES[number], linestyle=DASHES[number], linewidth=1.6)
+        look: Any = {"color": SERIES[number], "linestyle": DASHES[number], "linewidth": 1.6}
+        handles += axes.plot(xs, ys, marker="o", markersize=2.5, **look)
+        for end in one.ends:
+            axes.plot(*end, color=SERIES[number], linestyle="", marker="X", markersize=9)
     return handles
 
 
@@ -153,10 +169,12 @@ def _filled(values: Sequence[float | None]) -> list[float]:
     return filled
 
 
-def _scale(axes: Axes, *, log: bool, shares: bool) -> None:
+def _scale(axes: Axes, *, log: bool, shares: bool, ticks: Sequence[float]) -> None:
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
     if log:
         axes.set_yscale("log")
+        # Also a panel within one decade has ticks to read.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
@@ -164,6 +182,10 @@ def _scale(axes: Axes, *, log: bool, shares: bool) -> None:
     if shares:
         axes.set_xticks([_stretch(share) for share in SHARES], [f"{share * 100:g} %" for share in SHARES])
         axes.set_xlim(0, _stretch(SHARES[-1]))
+    elif ticks:
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks], minor=False)
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.xaxis.set_major_formatter(plain)
 

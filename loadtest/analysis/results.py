@@ -20,7 +20,7 @@ from analysis.verdict import Verdict
 
 Read = TypeVar("Read", "Run", "Head")
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a reader of older files would read newer ones wrongly."""
 
 CROWDS = ("journey", "stampede", "ramp", "abuse")
@@ -95,6 +95,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Buyers who had no answer when they gave up."""
     late: int
     """Buyers who had a definite answer, but later than `Head.late_s` after their intended start."""
+    sent_per_s: float
+    """Buys really sent a second, from the first intended start to the last that was sent. Less than `rate` if the
+    generator was late, or if no connection was free because the approach kept all waiting."""
     answered_per_s: float
     """Definite answers a second."""
     latency: Latency

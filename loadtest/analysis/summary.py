@@ -97,7 +97,9 @@ def _crowds(results: Results) -> Table:
 
 
 def _ramp(results: Results) -> Table:
-    table = Table("approach", "arrivals a second", "answered a second", "p50", "p99", "bad", "generator late", "")
+    table = Table(
+        "approach", "arrivals a second", "sent a second", "answered a second", "p50", "p99", "bad", "generator late", ""
+    )
     for crowd, _, approach, runs in _grouped(results):
         if crowd != "ramp":
             continue
@@ -109,6 +111,7 @@ def _ramp(results: Results) -> Table:
             table.add_row(
                 approach,
                 f"{rate:,}",
+                f"{median(step.sent_per_s for step in steps):,.0f}",
                 f"{median(step.answered_per_s for step in steps):,.0f}",
                 f"{median(step.latency.p50_ms for step in steps):,.0f} ms",
                 f"{median(step.latency.p99_ms for step in steps):,.0f} ms",

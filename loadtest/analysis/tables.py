@@ -33,8 +33,9 @@ def _confirmed(name: str) -> Callable[[Run], float | None]:
 
 
 def success(run: Run) -> float | None:
-    """Return the share of accepted orders that were confirmed."""
-    return run.confirmed / run.accepted if run.accepted else None
+    """Return the confirmed share of all orders: those in the database and those that were promised and lost."""
+    made = sum(run.orders.values()) + run.verdict.lost
+    return run.confirmed / made if made else None
 
 
 def errors(run: Run) -> int:
@@ -179,24 +180,25 @@ def ramp(found: Found) -> str:
     all_rates = rates(found)
     rows = []
     for name in found.approaches:
-        cells = [_step(steps(found, name, rate)) for rate in all_rates]
+        cells = [_step(found, steps(found, name, rate)) for rate in all_rates]
         best = held(found, name)
         cells.append(NONE if best is None else f"{best:,}/s" if best else "none")
         rows.append([label(found, name, Situation(crowd="ramp")), *cells])
     return table(["approach", *(f"{rate:,}/s" for rate in all_rates), "held"], rows)
 
 
-def _step(some: Sequence[Step]) -> str:
+def _step(found: Found, some: Sequence[Step]) -> str:
     if not some:
         return NONE
     latency = spread(step.latency.p95_ms if step.latency.count else None for step in some)
     bad = spread(step.bad_share for step in some)
-    text = f"p95 {written(latency, milliseconds)}; bad {written(bad, share)}"
+    sent = spread(step.sent_per_s for step in some)
+    text = f"sent {written(sent, count)}/s; p95 {written(latency, milliseconds)}; bad {written(bad, share)}"
     broke = sum(step.broke for step in some)
     if broke:
         text += " **broke**" if broke == len(some) else f" **broke in {broke} of {len(some)}**"
     late = max(step.generator_late_share for step in some)
-    return f"{text}; generator late {share(late)}" if late else text
+    return f"{text} {LATE} {share(late)}" if late > found.head.generator_late_share else text
 
 
 ABUSE: Sequence[tuple[str, Callable[[Abuse], float | None], Callable[[float], str]]] = (

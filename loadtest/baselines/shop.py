@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import traceback
 import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import msgspec
 from litestar import Litestar, Request, get, post
 from litestar.params import FromPath, JSONBody
 from litestar.response import Response, ServerSentEvent
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.domain.money import Money
@@ -41,6 +42,8 @@ CHARGES_MAX = 3
 """Calls for one order before its payment counts as failed; all have the same idempotency key."""
 STREAM_S = 0.25
 """How often a stream looks at the stock, unless the approach pushes it."""
+REDIS_MAX = 100
+"""Connections to Redis of one process."""
 POOL_MAX = 20
 """Connections to Postgres of one process, as in the product."""
 
@@ -94,8 +97,12 @@ class Shop(ABC):
     def __init__(self, servers: Servers) -> None:
         """Keep where the servers are; `open` connects."""
         self.servers = servers
+        # A buyer for whom no connection is free waits for one; the default raises an error.
+        connections: Any = BlockingConnectionPool.from_url(
+            servers.redis, decode_responses=True, max_connections=REDIS_MAX, timeout=CHARGE_S
+        )
         # Its type does not know that answers are decoded.
-        self.redis: Any = Redis.from_url(servers.redis, decode_responses=True)
+        self.redis: Any = Redis.from_pool(connections)
         self.gateway = SimulatorGateway(servers.gateway, servers.gateway_secret, connections_max=200)
         self.pool: asyncpg.Pool[asyncpg.Record]
         self._prices: dict[int, Money] = {}
@@ -219,6 +226,7 @@ class Surface:
                 *self._shop.routes(),
             ],
             exception_handlers={Refused: refused},
+            after_exception=[logged],
             openapi_config=None,
             logging_config=None,
         )
@@ -298,6 +306,12 @@ def refused(_: Request[Any, Any, Any], error: Refused) -> Response[dict[str, Any
     """Answer a refusal."""
     headers = {"Retry-After": "1"} if error.status in {429, 503} else {}
     return Response({"status": error.status, "code": error.code}, status_code=error.status, headers=headers)
+
+
+async def logged(error: Exception, _: Scope) -> None:
+    """Write what is answered with 500 to the log of the process."""
+    if not isinstance(error, Refused):
+        traceback.print_exception(error)
 
 
 class Served:

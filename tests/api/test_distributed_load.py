@@ -56,7 +56,7 @@ async def test_two_workers_play_each_buyer_once_and_the_master_adds_them_up(stac
     )  # fmt: skip
     told = (
         "--headless", "--master", "--master-bind-port", port, "--expect-workers", 2, "--expect-workers-max-wait", 40,
-        "--host", stack.base_url, "-u", 20, "-r", 20, "--arrive-s", 1, "--persist-s", 1, "--streams", 1,
+        "--host", stack.base_url, "-u", 20, "-r", 20, "--arrive-s", 0.5, "--persist-s", 0, "--streams", 1, "--settle-s", 0,
         "--min-success", 0, "--history", tmp_path / "sale.jsonl", "--summary", tmp_path / "summary.json",
     )  # fmt: skip
     processes = [await locust(*told, *crowd, log=tmp_path / "master.log")]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import asyncpg
 import pytest
 import uvloop
-from analysis import stage
+from analysis import measure, stage
 from analysis.__main__ import interruptible
 from analysis.runner import PREFIX, workplace
 from analysis.stage import Look, until_at_rest
@@ -86,6 +86,20 @@ def test_a_signal_interrupts_an_analysis_even_if_it_was_started_with_the_signal_
     finally:
         signal.signal(number, before)
     assert ended == ["stopped in order"]
+
+
+def test_a_step_tells_how_many_buys_were_really_sent_in_a_second():
+    """Of 100 planned in a second, 20 found no connection; the last of the others was sent after two seconds."""
+    buys = [
+        {"intended_at": at / 100, "sent_at": at / 40, "answered_at": at / 40 + 0.1, "status": 409, "code": "sold_out"}
+        for at in range(80)
+    ]
+    buys += [{"intended_at": 0.9, "sent_at": 3.0, "answered_at": 3.0, "status": 0, "code": None}] * 20
+    step = {"rate": 100, "seconds": 1.0, "began_at": 0.0, "ended_at": 4.0, "arrived": 100, "bad_share": 0.2}
+    step |= {"broke": True, "accepted": 0, "refused": 80, "failed": 0, "timed_out": 20, "late": 0}
+    sent = SimpleNamespace(history=SimpleNamespace(buys=buys), pulse={"steps": [step], "began_at": 0.0, "late_ms": []})
+    (found,) = measure.steps(sent)
+    assert found.sent_per_s == pytest.approx(80 / (79 / 40), abs=0.1)
 
 
 @pytest.fixture
