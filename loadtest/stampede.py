@@ -16,6 +16,7 @@ import itertools
 import random
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -51,6 +52,7 @@ def options(parser: ArgumentParser) -> None:
         "--settle-s", type=float, default=SETTLE_S, help="how long streams are read after the last order has ended"
     )
     group.add_argument("--arrival-seed", type=int, default=1, help="seed of the arrival times")
+    group.add_argument("--began", help="file that gets the time, in Unix seconds, from which buyers arrive")
     add_options(parser)
 
 
@@ -65,6 +67,8 @@ class Stampede:
         self.draws = random.Random(given.arrival_seed)
         buyers = read_buyers(given.buyers_file)
         self.began = time.time() + 1.0
+        if given.began:
+            Path(given.began).write_text(str(self.began))
         self.report.pulse.began(self.began, users=lambda: self.busy - self.waiting)
         self.serial = itertools.count()
         # Each process draws all times and plays its share, so that workers draw no time twice.

@@ -15,7 +15,8 @@ import aiohttp
 import asyncpg
 from redis.asyncio import Redis
 
-from flashsale.demo.sale import AWAY, Sale, SaleRun, Seen, open_sale
+from flashsale.adapters.postgres.sale import DOWN
+from flashsale.demo.sale import Sale, SaleRun, Seen, open_sale
 from flashsale.local.stack import Stack
 from tests.payments.sale import read_ledger, until_quiet
 from tests.payments.stack import StripeStack
@@ -273,5 +274,5 @@ async def wait_for_postgres(stack: Stack) -> asyncpg.Connection[asyncpg.Record]:
     while True:
         try:
             return await asyncpg.connect(stack.environment["FLASHSALE_POSTGRES__URL"], timeout=5)
-        except AWAY:
+        except DOWN:
             await asyncio.sleep(0.05)

@@ -2,8 +2,13 @@
 
 import asyncio
 import itertools
+import json
+import re
 import secrets
+import signal
+import sys
 import uuid
+from asyncio.subprocess import PIPE
 from collections import Counter
 
 import httpx
@@ -11,8 +16,12 @@ import pytest
 
 from flashsale.domain.users import Principal, Role
 from flashsale.http.auth import Tokens
+from flashsale.local import rotation
+from flashsale.local.access import read_secrets
+from flashsale.local.children import ChildFailed
 from flashsale.local.stack import Stack
 from flashsale.settings.groups import AuthSettings
+from tests.conftest import of_this_checkout
 
 FIRST, SECOND = "FLASHSALE_AUTH__JWT_SECRET", "FLASHSALE_AUTH__JWT_SECOND_SECRET"
 ACCOUNT = {"name": "Ada", "email": "ada@example.com", "password": "correct horse"}
@@ -55,32 +64,70 @@ class Crowd:
                 return
 
 
-async def roll(stack, signing, second):
-    stack.environment[FIRST], stack.environment[SECOND] = signing, second
-    for index in range(2):
-        await stack.roll("api", index)
+async def flashsale(*arguments):
+    command = [sys.executable, "-m", "flashsale.cli", "secret", *map(str, arguments)]
+    child = await asyncio.create_subprocess_exec(*command, env=of_this_checkout(), stdout=PIPE, stderr=PIPE)
+    out, error = await child.communicate()
+    return child.returncode, (out + error).decode()
 
 
-async def test_a_rotation_refuses_nobody_and_then_the_old_key_opens_nothing(stack):
+@pytest.fixture
+async def reloading(stack):
+    """Let the stack do on SIGHUP what `flashsale up` does."""
+    loop, tasks = asyncio.get_running_loop(), []
+    loop.add_signal_handler(signal.SIGHUP, lambda: tasks.append(loop.create_task(stack.reload_keys())))
+    yield tasks
+    loop.remove_signal_handler(signal.SIGHUP)
+    await asyncio.gather(*tasks)
+
+
+async def test_a_rotation_refuses_nobody_and_then_the_old_key_opens_nothing(stack, reloading):
     old, new = stack.secrets["jwt_secret"], secrets.token_hex(32)
     # The control: a process that signs before all of them know the key shuts its buyers out.
     stack.environment[FIRST], stack.environment[SECOND] = new, old
     await stack.roll("api", 0)
     signed = Tokens(AuthSettings(jwt_secret=new)).issue(Principal(user_id=uuid.uuid4(), role=Role.BUYER))
     assert {await ask(stack, signed) for _ in range(40)} == {401, 404}
-    await roll(stack, old, new)
-    assert {await ask(stack, signed) for _ in range(40)} == {404}
-    # The second roll, while buyers ask.
+    # The rotation, while buyers ask.
     async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as client:
         assert (await client.post("/api/auth/register", json=ACCOUNT)).status_code == 201
+    stack.environment[FIRST], stack.environment[SECOND] = old, ""
+    await stack.roll("api", 0)
     crowd = Crowd(stack)
     asking = asyncio.create_task(crowd.run())
-    await roll(stack, new, old)
+    code, told = await flashsale("rotate", "--data-dir", stack.data_dir)
     crowd.stop.set()
     await asking
+    assert code == 0, told
+    assert len(reloading) == 2, "first all accept the new key, then all sign with it"
     assert set(crowd.statuses) == {404}, crowd.statuses
-    assert await ask(stack, crowd.tokens[0]) == 404, "an hour for those of the old key"
-    await roll(stack, new, "")
+    assert await ask(stack, crowd.tokens[0]) == 404, "tokens of the old key stay valid"
+    kept = json.loads((stack.data_dir / "secrets.json").read_text())
+    assert kept["jwt_second_secret"] == old != kept["jwt_secret"]
+    assert {old, kept["jwt_secret"]}.isdisjoint(told.split())
+    code, told = await flashsale("rotate", "--data-dir", stack.data_dir)
+    assert (code, len(told.splitlines())) == (1, 1)
+    assert "secret drop" in told
+    code, told = await flashsale("drop", "--data-dir", stack.data_dir)
+    assert code == 0, told
     assert await ask(stack, crowd.tokens[0]) == 401
     await crowd.log_in()
     assert await ask(stack, crowd.tokens[-1]) == 404
+
+
+async def test_a_stack_at_rest_gets_its_keys_in_the_file(tmp_path):
+    first = read_secrets(tmp_path)
+    assert "accepted until" in await rotation.rotate(tmp_path)
+    second = read_secrets(tmp_path)
+    assert (second["jwt_second_secret"], second["jwt_secret"] != first["jwt_secret"]) == (first["jwt_secret"], True)
+    assert "refused" in await rotation.drop(tmp_path)
+    assert read_secrets(tmp_path) == {**second, "jwt_second_secret": ""}
+    for wrong in (rotation.drop(tmp_path), rotation.rotate(tmp_path / "none")):
+        with pytest.raises(ChildFailed):
+            await wrong
+    steps = rotation.deployment_steps()
+    key = re.findall(r"(?m)^A new key: (\S+)$", steps)[0]
+    assert (
+        AuthSettings(jwt_secret=first["jwt_secret"], jwt_second_secret=key).jwt_second_secret.get_secret_value() == key
+    )
+    assert f"{SECOND}={key}" in steps

@@ -13,6 +13,7 @@ from flashsale.adapters.postgres.gate_books import PostgresGateBooks
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.products import PostgresProducts
+from flashsale.adapters.postgres.sale import PostgresSale, open_sale_pool
 from flashsale.adapters.postgres.settlement import PostgresSettledOrders
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
@@ -119,3 +120,10 @@ async def open_settlement(settings: Settings) -> AsyncIterator[Settle]:
             yield Settle(PostgresSettledOrders(database), gateway)
     finally:
         await database.close()
+
+
+@asynccontextmanager
+async def open_sale_figures(url: str) -> AsyncIterator[PostgresSale]:
+    """Wire what the demo reads of its sale, over at most two connections."""
+    async with open_sale_pool(url) as pool:
+        yield PostgresSale(pool)

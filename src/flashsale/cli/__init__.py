@@ -1,6 +1,19 @@
 """The command line: `flashsale --help`."""
 
-from flashsale.cli import accounts, backups, checks, desk, doctor, exports, processes, stack, status, trail, webhooks
+from flashsale.cli import (
+    accounts,
+    backups,
+    checks,
+    desk,
+    doctor,
+    exports,
+    processes,
+    secret,
+    stack,
+    status,
+    trail,
+    webhooks,
+)
 from flashsale.cli.group import main
 
 __all__ = [
@@ -12,6 +25,7 @@ __all__ = [
     "exports",
     "main",
     "processes",
+    "secret",
     "stack",
     "status",
     "trail",

@@ -16,8 +16,8 @@ from flashsale.domain.messages import Event
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from flashsale.adapters.postgres.outbox import PostgresOutbox
     from flashsale.settings import Settings
+    from flashsale.usecases.endpoints import Endpoints
 
 SECRET_BYTES = 32
 LISTED_MAX = 1000
@@ -39,7 +39,7 @@ def add(url: str, events: tuple[str, ...]) -> None:
     from flashsale.domain.addresses import check_url
     from flashsale.domain.errors import InvalidInput
 
-    async def run(outbox: PostgresOutbox, settings: Settings) -> str:
+    async def run(outbox: Endpoints, settings: Settings) -> str:
         check_url(url, loopback=settings.outbox.loopback_allowed)
         target_id = f"wh_{secrets.token_hex(8)}"
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
@@ -55,7 +55,7 @@ def add(url: str, events: tuple[str, ...]) -> None:
 def list_() -> None:
     """List who is told, of what, and what waits. `mail` are the buyers."""
 
-    async def run(outbox: PostgresOutbox, _: Settings) -> str:
+    async def run(outbox: Endpoints, _: Settings) -> str:
         lines = []
         for one in await outbox.targets():
             state = f"{one.waiting} waiting, {one.dead} dead" + (f": {one.problem}" if one.problem else "")
@@ -71,7 +71,7 @@ def remove(endpoint: str) -> None:
     """Remove an endpoint; what it was not told yet goes with it."""
     from flashsale.domain.errors import NotFound
 
-    async def run(outbox: PostgresOutbox, _: Settings) -> str:
+    async def run(outbox: Endpoints, _: Settings) -> str:
         if not await outbox.remove_endpoint(endpoint):
             raise NotFound(f"There is no endpoint {endpoint}.")
         return f"removed {endpoint}"
@@ -85,7 +85,7 @@ def remove(endpoint: str) -> None:
 def dead(endpoint: str | None, limit: int) -> None:
     """List the messages that were given up, the newest first."""
 
-    async def run(outbox: PostgresOutbox, _: Settings) -> str:
+    async def run(outbox: Endpoints, _: Settings) -> str:
         lines = [
             f"{one.message_id}  {one.target_id}  {one.event}  {one.order_id or f'product {one.product_id}'}"
             f"  {one.ended_at:%Y-%m-%dT%H:%M:%SZ}  {one.attempts} tries: {one.problem}"
@@ -106,7 +106,7 @@ def resend(message: UUID | None, endpoint: str | None) -> None:
     if (message is None) == (endpoint is None):
         sys.exit("flashsale: name a message or an --endpoint.")
 
-    async def run(outbox: PostgresOutbox, _: Settings) -> str:
+    async def run(outbox: Endpoints, _: Settings) -> str:
         sent = await outbox.resend(message_id=message, target_id=endpoint)
         if not sent:
             raise NotFound("Nothing is sent again: there is no such message that has ended.")
@@ -115,7 +115,7 @@ def resend(message: UUID | None, endpoint: str | None) -> None:
     _with_outbox(run)
 
 
-def _with_outbox(use: Callable[[PostgresOutbox, Settings], Coroutine[object, object, str]]) -> None:
+def _with_outbox(use: Callable[[Endpoints, Settings], Coroutine[object, object, str]]) -> None:
     """Open the outbox for a command, and print its result."""
     from flashsale.bootstrap import as_owner, open_outbox, require_servers
 

@@ -23,6 +23,16 @@ REFRESH_S = 0.5
 DEADLINE_S = 180.0
 MIB = 2**20
 
+LATE_MS = 50.0
+"""Delay of the load generator that the table mentions."""
+
+NEXT = """\
+Next:
+  flashsale up                                    the stack, until Ctrl-C; docs/tutorial/first-sale.md buys on it
+  flashsale status --watch                        what sells, what waits, what is wrong (in a second terminal)
+  flashsale demo --units 100 --buyers 20000       more buyers for fewer units
+  python3 -m nox -s faults                        the same sale while its parts are killed"""
+
 
 async def run_demo(sale: Sale, *, data_dir: Path, api: int, environment: Mapping[str, str]) -> int:
     """Run the sale and return the exit code: 0 only if every invariant holds and each unit is confirmed or free."""
@@ -61,6 +71,8 @@ async def run_demo(sale: Sale, *, data_dir: Path, api: int, environment: Mapping
         console.print(f"{sale.units - outcome['confirmed'] - outcome['free']} units are neither confirmed nor free")
     right = accounted and not audit_code and run.load.returncode == 0
     console.print(f"[{time.monotonic() - began_s:5.1f} s] {'the sale succeeded' if right else 'THE SALE FAILED'}")
+    if right:
+        console.print(NEXT, highlight=False, markup=False, soft_wrap=True)
     return int(not right)
 
 
@@ -71,6 +83,8 @@ async def _watch(console: Console, run: SaleRun) -> None:
 
         def show(seen: Seen) -> None:
             nonlocal shown_s
+            if not seen.elapsed_s:
+                return  # the load generator starts
             if live is not None:
                 live.update(_view(seen, run.sale.units))
             elif seen.elapsed_s - shown_s >= 2 * REFRESH_S or not shown_s:
@@ -94,6 +108,15 @@ def _view(seen: Seen, units: int) -> Table:
         if count := seen.orders.get(status.value):
             table.add_row(f"orders {status.value}", f"{count:,}")
     return table
+
+
+def lateness(summary: Mapping[str, float]) -> str:
+    """Say how late the load generator sent, if that is a large part of the latency; empty if it is not."""
+    intended_ms, sent_ms = (summary.get(f"buy_from_{one}_ms_p99", 0) for one in ("intended", "sent"))
+    late_ms = intended_ms - sent_ms
+    if late_ms < LATE_MS or late_ms < sent_ms / 2:
+        return ""
+    return f" (the load generator was late: {late_ms:,.0f} ms at p99)"
 
 
 def _results(sale: Sale, outcome: dict[str, Any], summary: dict[str, float], memory: dict[str, int]) -> Table:
@@ -124,7 +147,7 @@ def _results(sale: Sale, outcome: dict[str, Any], summary: dict[str, float], mem
         ("buy, from sending", "buy_from_sent_ms"),
     ):
         percentiles = " / ".join(f"{summary.get(f'{name}_{p}', 0):,.0f}" for p in ("p50", "p95", "p99"))
-        table.add_row(f"{label}: p50 / p95 / p99", f"{percentiles} ms")
+        table.add_row(f"{label}: p50 / p95 / p99", f"{percentiles} ms{lateness(summary) if 'intended' in name else ''}")
     finals = " / ".join(f"{outcome[f'final_{p}_s'] or 0:.1f}" for p in ("p50", "p95", "p99"))
     table.add_row("202 to final: p50 / p95 / p99", f"{finals} s")
     parts = ", ".join(f"{role} {size / MIB:.0f}" for role, size in sorted(memory.items()))

@@ -6,6 +6,7 @@ The demo shows a sale; the fault tests disturb one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -16,22 +17,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import asyncpg
 
-from flashsale.adapters.postgres import failures
-from flashsale.adapters.postgres.queries import load
+from flashsale.bootstrap import open_sale_figures
 from flashsale.domain.orders import FINAL, OrderStatus
 from flashsale.local.children import Child, ChildFailed
 from flashsale.local.stack import ROOT, Stack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
-FIGURES = load("queries/figures.sql")
-OUTCOME = load("queries/audit.sql")["outcome_of_sale"]
-
-AWAY = (*failures.AWAY, asyncpg.PostgresError)
+    from flashsale.bootstrap import PostgresSale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +52,8 @@ class Seen:
     """The state of the sale at one instant."""
 
     elapsed_s: float
-    orders: dict[str, int]
+    """Since the first buyer was to arrive; 0 before."""
+    orders: Mapping[str, int]
     jobs: int
     free: int
 
@@ -69,17 +66,19 @@ class Seen:
 class SaleRun:
     """A running sale: call `prepare`, `begin`, `watch`, `outcome` in this order. `open_sale` creates it."""
 
-    def __init__(self, stack: Stack, sale: Sale, folder: Path, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    def __init__(self, stack: Stack, sale: Sale, folder: Path, figures: PostgresSale) -> None:
         """Store history, summary and buyers in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.stack = stack
         self.sale = sale
-        self.pool = pool
+        self.figures = figures
+        self.pool = figures.pool
         self.history = folder / "history.jsonl"
         self.product_id = 0
         self.began_s = 0.0
         self.load: Child
         self._summary = folder / "summary.json"
+        self._crowd = folder / "crowd-began"
         self._buyers = folder / "buyers.jsonl"
 
     async def prepare(self) -> None:
@@ -98,6 +97,7 @@ class SaleRun:
     def begin(self) -> None:
         """Start the load generator."""
         sale = self.sale
+        self._crowd.unlink(missing_ok=True)
         options = {
             "--host": self.stack.base_url,
             "-u": sale.players,
@@ -113,6 +113,7 @@ class SaleRun:
             "--max-order-p95-s": 3600,
             "--history": self.history,
             "--summary": self._summary,
+            "--began": self._crowd,
         }
         flat = ["--complete", *(str(part) for option in options.items() for part in option)]
         self.load = Child(
@@ -123,6 +124,13 @@ class SaleRun:
             cwd=ROOT,
         )
         self.began_s = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first buyer was to arrive. The load generator needs seconds to start: 0 until then."""
+        with contextlib.suppress(OSError, ValueError):
+            return max(0.0, time.time() - float(self._crowd.read_text()))
+        return 0.0
 
     def satisfy(self) -> None:
         """Let no buyer try again after `sold out`."""
@@ -146,27 +154,14 @@ class SaleRun:
 
     async def look(self) -> Seen | None:
         """Read the state of the sale; None if the database is down."""
-        try:
-            orders = await self.pool.fetch(
-                "SELECT status, count(*) AS orders FROM orders WHERE product_id = $1 GROUP BY status", self.product_id
-            )
-            jobs = await self.pool.fetch(FIGURES["jobs_by_queue"].text)
-            free = await self.pool.fetchval("SELECT free FROM product_live WHERE product_id = $1", self.product_id)
-        except AWAY:
+        seen = await self.figures.look(self.product_id)
+        if seen is None:
             return None
-        return Seen(
-            elapsed_s=time.monotonic() - self.began_s,
-            orders={row["status"]: row["orders"] for row in orders},
-            jobs=sum(row["jobs"] for row in jobs if row["queue"] != "maintenance"),
-            free=free,
-        )
+        return Seen(elapsed_s=self.elapsed_s, orders=seen.orders, jobs=seen.jobs, free=seen.free)
 
     async def outcome(self) -> dict[str, Any]:
         """Return the outcome of the orders: `outcome_of_sale` in `sql/queries/audit.sql`."""
-        row = await self.pool.fetchrow(OUTCOME.text, self.product_id)
-        if row is None:
-            raise AssertionError
-        return dict(row)
+        return await self.figures.outcome(self.product_id)
 
     def summary(self) -> dict[str, float]:
         """Return the load generator's figures; empty if it failed."""
@@ -191,14 +186,13 @@ class SaleRun:
 @asynccontextmanager
 async def open_sale(stack: Stack, sale: Sale, folder: Path) -> AsyncIterator[SaleRun]:
     """Open a sale on a running stack; stop the load generator at the end."""
-    pool = await asyncpg.create_pool(stack.environment["FLASHSALE_POSTGRES__URL"], min_size=1, max_size=2)
-    run = SaleRun(stack, sale, folder, pool)
-    try:
-        yield run
-    finally:
-        if run.began_s:
-            await run.load.stop(timeout_s=5)
-        await pool.close()
+    async with open_sale_figures(stack.environment["FLASHSALE_POSTGRES__URL"]) as figures:
+        run = SaleRun(stack, sale, folder, figures)
+        try:
+            yield run
+        finally:
+            if run.began_s:
+                await run.load.stop(timeout_s=5)
 
 
 async def create_product(stack: Stack, product: dict[str, object]) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flashsale.domain.money import Money
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
 VERSION = 1
@@ -48,6 +48,34 @@ class Target:
     def __repr__(self) -> str:
         """Leave out the secret: a log may hold this."""
         return f"Target({self.target_id})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedTarget:
+    """A target without its secret, for the operator."""
+
+    target_id: str
+    url: str | None
+    events: Sequence[str]
+    created_at: datetime
+    waiting: int
+    dead: int
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadMessage:
+    """A message that was given up."""
+
+    message_id: UUID
+    target_id: str
+    event: str
+    order_id: UUID | None
+    product_id: int
+    created_at: datetime
+    ended_at: datetime
+    attempts: int
+    problem: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

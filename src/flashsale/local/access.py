@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import socket
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
@@ -74,6 +75,22 @@ def read_access(data_dir: Path, port: int | None, *, keep: bool) -> tuple[int, s
     return chosen, password
 
 
+def take_lock(data_dir: Path, refusal: str) -> IO[str]:
+    """Lock a stack's directory for this process, until the file that is returned is closed.
+
+    Raises:
+        ChildFailed: with `refusal`, if another process holds the lock.
+    """
+    lock = (data_dir / "lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ChildFailed(refusal) from None
+    lock.truncate(0)
+    return lock
+
+
 def write_secret(path: Path, text: str) -> None:
     """Write a file that only this user may read, atomically even if the machine loses power."""
     new = path.with_name(f"{path.name}.new")
@@ -85,6 +102,11 @@ def write_secret(path: Path, text: str) -> None:
         # Without the sync, the new name could belong to an empty file after a loss of power.
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def write_secrets(data_dir: Path, values: Mapping[str, str]) -> None:
+    """Write the secrets of a stack."""
+    write_secret(data_dir / "secrets.json", json.dumps(values, indent=2) + "\n")
 
 
 def read_secrets(data_dir: Path) -> dict[str, str]:
@@ -102,15 +124,17 @@ def read_secrets(data_dir: Path) -> dict[str, str]:
     }
     # Missing in files of older releases, in which every process connected as the owner of the tables.
     added = {role: secrets.token_hex(16) for role in sorted(set(DATABASE_ROLES.values()))}
+    # The second key of the tokens, while the first is replaced.
+    added["jwt_second_secret"] = ""
     if not path.exists():
-        write_secret(path, json.dumps({**made, **added}, indent=2) + "\n")
+        write_secrets(data_dir, {**made, **added})
     try:
         loaded: dict[str, str] = json.loads(path.read_text())
         known = {name: {**added, **loaded}[name] for name in (*made, *added)}
     except (ValueError, KeyError, TypeError):
         raise ChildFailed(f"{path} is damaged: delete it, and new secrets are made.") from None
     if known != loaded:
-        write_secret(path, json.dumps(known, indent=2) + "\n")
+        write_secrets(data_dir, known)
     return known
 
 

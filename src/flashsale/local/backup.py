@@ -9,18 +9,17 @@ The callers give what this room may not know: how a schema is read, and what the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from flashsale.local.access import ensure_database, write_secret
+from flashsale.local.access import ensure_database, take_lock, write_secret
 from flashsale.local.archive import DUMP, LEDGER, SECRETS, Schema, now, pack, present, unpack
 from flashsale.local.binaries import postgres_bin
 from flashsale.local.children import ChildFailed, run_to_end
@@ -28,7 +27,7 @@ from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.stack import DATABASE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
 
     from flashsale.domain.ledgers import Charged, Split
 
@@ -204,14 +203,8 @@ async def _settle_ledger(
     return parts.charged, unsettled
 
 
-@contextlib.contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    with (data_dir / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ChildFailed(f"A stack runs on {data_dir}: stop it first.") from None
-        yield
+def _locked(data_dir: Path) -> IO[str]:
+    return take_lock(data_dir, f"A stack runs on {data_dir}: stop it first.")
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shlex
 import signal
@@ -12,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from flashsale.local.access import DATABASE_ROLES, ensure_database, read_secrets, write_secret
+from flashsale.local.access import DATABASE_ROLES, ensure_database, read_secrets, take_lock, write_secret
 from flashsale.local.children import Child, ChildFailed, all_of, pss_bytes, run_to_end, start_ready
 from flashsale.local.logs import cut_logs
 from flashsale.local.postgres_server import LocalPostgres
@@ -101,6 +100,7 @@ class Stack:
         self._starting = {(role, index): asyncio.Lock() for role in ROLES for index in range(self.counts[role])}
         self._sockets: dict[str, socket.socket] = {}
         self._lock: IO[str] | None = None
+        self._reloading = asyncio.Lock()
         self._cutting: asyncio.Task[None] | None = None
         self.environment: dict[str, str] = {}
         """The operator's settings, every secret among them; complete once the stack runs."""
@@ -177,7 +177,10 @@ class Stack:
 
     async def _start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        refusal = f"Another stack runs on {self.data_dir}: stop it, or name another --data-dir."
+        self._lock = take_lock(self.data_dir, refusal)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
         self._close_to_others()
         self.secrets = read_secrets(self.data_dir)
         self._clear_metrics()
@@ -211,6 +214,7 @@ class Stack:
             self._sockets.clear()
             if self._lock is not None:
                 self.environment_file.unlink(missing_ok=True)
+                self._lock.truncate(0)
                 self._lock.close()
                 self._lock = None
 
@@ -244,6 +248,20 @@ class Stack:
             new = await self._launch(role, index)
         await old.stop()
         return new
+
+    async def reload_keys(self) -> None:
+        """Read the keys of the tokens again, and replace the API processes one after the other.
+
+        Raises:
+            ChildFailed: if a new process does not come up; the others then continue with the old keys.
+        """
+        async with self._reloading:
+            self.secrets = read_secrets(self.data_dir)
+            for name, key in (("JWT_SECRET", "jwt_secret"), ("JWT_SECOND_SECRET", "jwt_second_secret")):
+                self.environment[f"FLASHSALE_AUTH__{name}"] = self.secrets[key]
+            for index in range(self.counts["api"]):
+                await self.roll("api", index)
+            self._write_environment()
 
     async def _launch(self, role: str, index: int) -> Child:
         listener = self._sockets[role].fileno()
@@ -332,6 +350,7 @@ class Stack:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
             "FLASHSALE_AUTH__JWT_SECRET": self.secrets["jwt_secret"],
+            "FLASHSALE_AUTH__JWT_SECOND_SECRET": self.secrets["jwt_second_secret"],
             "FLASHSALE_PAYMENTS__GATEWAY_URL": self.gateway_url,
             "FLASHSALE_PAYMENTS__GATEWAY_SECRET": self.secrets["gateway_secret"],
             "FLASHSALE_SIMULATOR__LEDGER_PATH": str(self.data_dir / "gateway-ledger.jsonl"),
@@ -374,12 +393,3 @@ class Stack:
             folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob("*.db"):
                 old.unlink()
-
-    def _take_lock(self) -> None:
-        lock = (self.data_dir / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise ChildFailed(f"Another stack runs on {self.data_dir}: stop it, or name another --data-dir.") from None
-        self._lock = lock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -51,6 +52,7 @@ async def up(stack: Stack, console: Console) -> None:
             console.print(addresses(stack))
             console.print("Ctrl-C stops everything; the data stays.")
             keeping = _keep_all(stack, console, stopping)
+            loop.add_signal_handler(signal.SIGHUP, lambda: keeping.append(asyncio.create_task(_reload(stack, console))))
             await told_to_stop
     finally:
         for task in (starting, told_to_stop, *keeping):
@@ -58,9 +60,19 @@ async def up(stack: Stack, console: Console) -> None:
         await asyncio.gather(starting, told_to_stop, *keeping, return_exceptions=True)
         console.print("stopping: open requests and running jobs finish (once more to kill them)")
         await stack.stop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
     console.print("stopped")
+
+
+async def _reload(stack: Stack, console: Console) -> None:
+    """Let the API processes use the keys that `flashsale secret` wrote."""
+    try:
+        await stack.reload_keys()
+    except ChildFailed as error:
+        console.print(str(error), highlight=False, markup=False)
+    else:
+        console.print(f"{time.strftime('%H:%M:%S')} the API processes have the new keys", highlight=False)
 
 
 def addresses(stack: Stack) -> Table:
@@ -114,14 +126,20 @@ async def _keep(
     while (child := current()) is not None and not stopping.is_set():
         restarts.began()
         code = await child.wait()
+        died_s = time.monotonic()
         # Another task may have restarted it.
         while current() is child and not stopping.is_set():
             pause_s = restarts.pause_s()
-            console.print(f"{name} ended with {code}; starting it again in {pause_s:g} s", highlight=False)
+            died = f"{time.strftime('%H:%M:%S')} {name} ended with {code}; starting it again in {pause_s:g} s"
+            console.print(died, highlight=False)
             await asyncio.sleep(pause_s)
             try:
                 if current() is child:
                     await start()
+                    away_s = time.monotonic() - died_s
+                    console.print(
+                        f"{time.strftime('%H:%M:%S')} {name} runs again after {away_s:.1f} s", highlight=False
+                    )
             except (ChildFailed, MissingBinary, OSError) as error:
                 # Try again after every failure: the disk may be full, or the process limit reached.
                 console.print(str(error), highlight=False, markup=False)

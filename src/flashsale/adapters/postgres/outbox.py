@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.messages import Event, Message, Target
+from flashsale.domain.messages import DeadMessage, Event, ListedTarget, Message, Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
     from uuid import UUID
 
     from flashsale.adapters.postgres.database import Database
 
 QUERIES = load("queries/outbox.sql")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedTarget:
-    """A target without its secret, for the operator."""
-
-    target_id: str
-    url: str | None
-    events: Sequence[str]
-    created_at: datetime
-    waiting: int
-    dead: int
-    problem: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadMessage:
-    """A message that was given up."""
-
-    message_id: UUID
-    target_id: str
-    event: str
-    order_id: UUID | None
-    product_id: int
-    created_at: datetime
-    ended_at: datetime
-    attempts: int
-    problem: str | None
 
 
 class PostgresOutbox:
