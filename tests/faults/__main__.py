@@ -23,6 +23,7 @@ from flashsale.settings.groups import LogSettings
 from tests.faults.cells import CELLS
 from tests.faults.many_products import many_products
 from tests.faults.pressure import flood, overload, rebuild, stampede
+from tests.faults.raised import raised
 from tests.faults.scene import Cell, Result, play, wait_for_postgres
 from tests.faults.steps import SCENARIOS, Scenario, killed_at, rigged, steps_of
 
@@ -105,6 +106,7 @@ PRESSURES = {
     "flood": flood,
     "rebuild": rebuild,
     "products": many_products,
+    "raised": raised,
 }
 
 

@@ -74,6 +74,10 @@ class Press:
     seconds: list[float] = field(default_factory=list)
     lasted_s: float = 0.0
 
+    def p99_ms(self) -> float:
+        """Return the time within which all but one in a hundred were answered."""
+        return sorted(self.seconds)[int(0.99 * (len(self.seconds) - 1))] * 1000
+
     def row(self, name: str) -> list[str]:
         """Return a table row: who, requests a second, answers, p50, p99."""
         ordered = sorted(self.seconds)
@@ -92,7 +96,7 @@ async def overload(folder: Path, say: Callable[[str | Table], None]) -> bool:
     async with Stack(folder, port=0, environment=SMALL_QUEUES) as stack:
         product_id = await create_product(stack, {"name": "Phone", "price": "1", "stock": 200_000})
         tokens = buyer_tokens(stack, 20_000)
-        calm = await _press(stack, product_id, tokens, clients=CALM_CLIENTS, seconds=5)
+        calm = await press(stack, product_id, tokens, clients=CALM_CLIENTS, seconds=5)
         before = _api_memory(stack)
         peak = before
 
@@ -103,9 +107,9 @@ async def overload(folder: Path, say: Callable[[str | Table], None]) -> bool:
                 await asyncio.sleep(0.5)
 
         async with _beside(watch()):
-            crowd = await _press(stack, product_id, tokens, clients=CROWD, seconds=OVERLOAD_S)
+            crowd = await press(stack, product_id, tokens, clients=CROWD, seconds=OVERLOAD_S)
         ended_s = time.monotonic()
-        while not (await _press(stack, product_id, tokens, clients=1, seconds=0.0)).statuses[202]:
+        while not (await press(stack, product_id, tokens, clients=1, seconds=0.0)).statuses[202]:
             if time.monotonic() - ended_s > RECOVERY_S:
                 break
         recovered_s = time.monotonic() - ended_s
@@ -179,7 +183,7 @@ async def rebuild(folder: Path, say: Callable[[str | Table], None]) -> bool:
                     await redis.flushall()
                     began_s = time.monotonic()
                     # A buyer finds out; who loads the gate does not matter.
-                    await _press(stack, product_id, [token], clients=1, seconds=0.0)
+                    await press(stack, product_id, [token], clients=1, seconds=0.0)
                     while await redis.get(f"flashsale:{{{product_id}}}:stock") is None:
                         await asyncio.sleep(0.005)
                     took_s.append(time.monotonic() - began_s)
@@ -303,7 +307,7 @@ async def _beside(work: Awaitable[object]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _press(stack: Stack, product_id: int, tokens: list[str], *, clients: int, seconds: float) -> Press:
+async def press(stack: Stack, product_id: int, tokens: list[str], *, clients: int, seconds: float) -> Press:
     """Let `clients` press one after the other for `seconds`, each without a pause, at least once."""
     press = Press()
     body = json.dumps({"productId": product_id}).encode()

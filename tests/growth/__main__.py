@@ -23,12 +23,15 @@ from flashsale.runtime.logs import configure_logs
 from flashsale.settings.groups import LogSettings
 from flashsale.usecases.tidy import CARRIED, SETTLED_S
 from tests.conftest import alembic, execute, make_settings, with_database
-from tests.growth.old_orders import add_old_orders, add_old_products
+from tests.growth.old_orders import add_old_orders, add_old_products, old_paid_orders
 from tests.growth.regular_work import Shop
 
 AIM = 2.0
 NOISE_S = 0.003
 """What a busy machine adds to the fastest work: a difference that is smaller counts as none."""
+
+REOPENED = 10
+"""Old orders that are open again, because a refund of them is under way."""
 
 RUNS, SECONDS = 30, 4.0
 """Most runs of one piece of work, and the time after which no further one begins."""
@@ -76,6 +79,9 @@ async def opened_shop(postgres, valkey, number, *, products_of, orders, console)
             console.print(f"carried into the totals, once, in {time.perf_counter() - began_s:.0f} s")
         shop = Shop(services, jobs)
         await shop.open()
+        db = await asyncpg.connect(url)
+        await shop.reopen(await old_paid_orders(db, REOPENED))
+        await db.close()
         work = shop.work()
         for do in work.values():
             await do()

@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     import asyncpg
 
 ORDERS_PER_PRODUCT = 100_000
@@ -209,3 +211,13 @@ async def add_old_orders(db: asyncpg.Connection, count: int) -> None:
         await db.execute("DROP TABLE old, histories")
     for table in FILLED:
         await db.execute(f"VACUUM ANALYZE {table}")
+
+
+async def old_paid_orders(db: asyncpg.Connection, count: int) -> list[UUID]:
+    """Read the ids of old orders of which nothing was refunded."""
+    rows = await db.fetch(
+        "SELECT order_id FROM orders WHERE status = 'confirmed' AND product_name = 'Old phone' AND refunded_minor = 0"
+        " ORDER BY order_id LIMIT $1",
+        count,
+    )
+    return [row["order_id"] for row in rows]

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import runpy
 import sys
 from datetime import UTC, datetime
 
@@ -13,6 +14,8 @@ from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, NoAnswerKind, Refund, RefundState
 from flashsale.domain.requests import AdminRequest
+from tests.conftest import ROOT, add_buyers, add_product
+from tests.support.accepting import accept_one
 from tests.support.charging import Gateway, charging, free, waiting_order
 from tests.support.refunding import ADMIN, Provider, order_of, paid_order, refunding, requesting
 
@@ -43,6 +46,23 @@ async def test_a_whole_refund_ends_the_order_and_releases_its_units_only_if_it_s
     assert (order.status, order.refunded_minor, provider.asked) == (S.REFUNDED, PRICE, [f"{order_id}:refund:1"])
     assert await free(db) == units
     assert await db.fetchval("SELECT units FROM buyer_units") == 10 - units
+    assert await db.fetchval("SELECT sum(units) FROM product_restocks") == (1 if restock else None)
+
+
+async def test_the_sums_of_released_units_are_made_by_the_upgrade(services, db):
+    product = await add_product(services)
+    for user, restock in zip(await add_buyers(services, 3), (True, False, True), strict=True):
+        order_id = await accept_one(services, product, user)
+        await services.order_rows.process([order_id], payment_due_s=30)
+        await charging(services, Gateway(ChargeOutcome.CAPTURED))(order_id)
+        await requesting(services)(order_id, restock=restock)
+        await refunding(services, Provider())(order_id)
+    kept = await db.fetch("SELECT * FROM product_restocks")
+    assert [row["units"] for row in kept] == [2]
+    (revision,) = (ROOT / "migrations" / "versions").glob("*_reads_of_what_is_due.py")
+    await db.execute("DELETE FROM product_restocks")
+    await db.execute(runpy.run_path(str(revision))["SUMS"])
+    assert await db.fetch("SELECT * FROM product_restocks") == kept
 
 
 async def test_parts_leave_the_order_confirmed_until_their_sum_is_the_price(services, db):

@@ -28,7 +28,7 @@ LARGE = 5_000_000
 
 
 class App:
-    """`/` says how many connections there are; `/large` is long; `/stream` never ends."""
+    """`/` says how many connections there are; `/large` is long; `/slow` takes its time; `/stream` never ends."""
 
     server: Server
 
@@ -37,6 +37,8 @@ class App:
         return None if request.path == "/stream" else self._answer(request)
 
     async def _answer(self, request: Request) -> Answer:
+        if request.path == "/slow":
+            await asyncio.sleep(2 * REQUEST_TIMEOUT_S)
         return rendered(200, b"x" * LARGE if request.path == "/large" else b"%d" % len(self.server.connections))
 
     def refused(self, problem: Answer) -> None:

@@ -2,7 +2,27 @@
 
 import ast
 
+from tests.growth.old_orders import FILLED
 from tests.support.documents import ROOT, rows
+
+NO_HISTORY = {
+    "one row": {"order_mark", "timeline", "alembic_version"},
+    "one row for each product": {"products", "product_live", "product_terms", "unit_pools", "stock_raises"},
+    "one row for each product, status and currency; filled when old orders are carried": {"order_totals"},
+    "a few rows by hand or by configuration": {"outbox_targets", "provider_turns"},
+    "rows are deleted within days, and read by key or by their age": {"revocations", "admin_requests"},
+    "rows are deleted when the work is done": {
+        "gate_returns",
+        "order_stragglers",
+        "postponed_orders",
+        "procrastinate_events",
+        "procrastinate_jobs",
+        "procrastinate_periodic_defers",
+        "procrastinate_workers",
+    },
+    "no periodic work reads them": {"admin_trail", "manual_entries"},
+}
+"""Tables that old orders do not fill (`tests/growth/old_orders.py`), by the reason why they have no history to read."""
 
 EMPTY = {
     "dict",
@@ -77,3 +97,9 @@ def test_every_container_of_a_process_has_its_bound():
             found |= {*containers(path.read_text()), *of_module(path.read_text())}
     found = {name for name in found if name.partition(".")[0] not in ONE_COMMAND}
     assert set(rows("Memory")) == found
+
+
+def test_each_table_has_a_made_history_or_none_to_read():
+    without = set().union(*NO_HISTORY.values())
+    assert set(FILLED) | without == set(rows("Tables"))
+    assert not set(FILLED) & without

@@ -63,6 +63,12 @@ WAYS = {
     "requests without end, and reads slowly": (2, b"", sends_and_reads),
     "nothing": (300, b"", nothing),
     "nothing after a request": (300, GET, nothing),
+    # The timer of the request has run out by then.
+    "nothing after an answer that took longer than a request may": (
+        100,
+        b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n",
+        nothing,
+    ),
     "nothing after a request that ends the connection": (
         100,
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",

@@ -595,10 +595,11 @@ def test_a_request_that_trickles_in_gains_no_time(sent):
     async def ends(_app, connect):
         reader, writer = await connect(sent)
         refusing = asyncio.create_task(refused(reader, 408, "too_slow"))
-        while not refusing.done():
-            writer.write(b"x")
-            await asyncio.wait({refusing}, timeout=TIMEOUT_S / 10)
-        await refusing
+        async with asyncio.timeout(10 * TIMEOUT_S):
+            while not refusing.done():
+                writer.write(b"x")
+                await asyncio.wait({refusing}, timeout=TIMEOUT_S / 10)
+            await refusing
 
     ends()
 
