@@ -64,7 +64,7 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("payment_recorded", "refund_recorded", "payments_recorded"), (WORKER,)),
     **dict.fromkeys(("request", "request_own", "refunds_of", "set_refund", "refund_made"), (API,)),
     **dict.fromkeys(("open_pools", "tend_units", "put_off"), (WORKER,)),
-    "create_admin": (),
+    "create_staff": (),
     "set_role": (),
 }
 """Who runs a statement, where it is not everybody who runs those of its file; nobody: the owner of the tables."""

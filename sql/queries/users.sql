@@ -5,10 +5,10 @@ VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT DO NOTHING
 RETURNING user_id, name, email, role, created_at, generation;
 
--- name: create_admin
--- Creates an administrator's account, unless the email is in use. Only the owner of the tables may.
+-- name: create_staff
+-- Creates an account with a role, unless the email is in use. Only the owner of the tables may.
 INSERT INTO users (user_id, name, email, password_hash, email_key, role)
-VALUES ($1, $2, $3, $4, $5, 'admin')
+VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT DO NOTHING
 RETURNING user_id, name, email, role, created_at, generation;
 
@@ -21,8 +21,8 @@ ORDER BY lower(email) = lower($1) DESC
 LIMIT 1;
 
 -- name: administrators
--- Reads the emails of the administrators.
-SELECT email FROM users WHERE role = 'admin' LIMIT 1000;
+-- Reads the emails of everybody who is no buyer.
+SELECT email FROM users WHERE role <> 'buyer' LIMIT 1000;
 
 -- name: account
 -- Reads an account by id.

@@ -142,15 +142,14 @@ async def test_an_existing_administrator_keeps_the_password_if_only_a_missing_on
     make_admin(settings, "--if-missing")
     made = await db.fetchval("SELECT password_hash FROM users")
 
-    def give(password, *options):
-        command = [*COMMANDS["admin"], *options]
+    def give(password, *command):
         done = subprocess.run(command, env=settings, cwd=ROOT, input=password, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
 
-    give(b"another one")
+    give(b"another one", *CLI, "admin", "password", "admin@example.com")
     changed = await db.fetchval("SELECT password_hash FROM users")
     assert changed != made
-    give(PASSWORD, "--if-missing")
+    give(PASSWORD, *COMMANDS["admin"], "--if-missing")
     assert await db.fetchval("SELECT password_hash FROM users") == changed
 
 

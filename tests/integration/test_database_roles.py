@@ -16,7 +16,9 @@ from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.bootstrap import as_owner, open_accounts, open_audit, open_jobs, open_services
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
+from flashsale.domain.trail import Author
 from flashsale.domain.users import Principal, Role
+from flashsale.usecases.ports import PoisonBatch
 from tests.conftest import (
     ROOT,
     add_buyers,
@@ -224,11 +226,12 @@ async def test_only_the_owner_makes_administrators(logins, postgres_url, valkey)
     settings = make_settings(
         url_as(API, postgres_url), valkey.url, postgres={"url": url_as(API, postgres_url), "owner_url": postgres_url}
     )
+    by = Author(user_id=None, action="admin create", origin="here")
     async with open_accounts(settings, name="test") as (accounts, _):
-        with pytest.raises(Exception, match="permission denied"):
-            await accounts.ensure_admin(email="a@example.com", password="a long enough one", change=True)
+        with pytest.raises(PoisonBatch, match="permission denied"):
+            await accounts.create_staff(email="a@example.com", password="a long enough one", by=by)
     async with open_accounts(as_owner(settings), name="test") as (accounts, _):
-        assert (await accounts.ensure_admin(email="a@example.com", password="a long enough one", change=True)).name
+        assert (await accounts.create_staff(email="a@example.com", password="a long enough one", by=by)).name
 
 
 async def test_without_createrole_an_administrator_makes_the_roles_first(postgres):

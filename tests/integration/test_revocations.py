@@ -64,7 +64,7 @@ async def deleted(user, headers, client, services, db):
 
 
 async def demoted(user, headers, client, services, db):
-    await services.accounts.demote(user.email)
+    await services.accounts.set_role(user.email, Role.BUYER)
 
 
 async def demoted_by_hand(user, headers, client, services, db):
@@ -72,7 +72,7 @@ async def demoted_by_hand(user, headers, client, services, db):
 
 
 async def new_password(user, headers, client, services, db):
-    await services.accounts.ensure_admin(email=user.email, password=NEW)
+    await services.accounts.set_staff_password(email=user.email, password=NEW)
 
 
 async def password_by_hand(user, headers, client, services, db):
@@ -348,12 +348,12 @@ async def test_the_command_line_takes_power_away_and_lets_a_password_be_set(sett
         answer = await client.post("/api/auth/reset", json={"token": token, "password": NEW})
         assert answer.status_code == 204, answer.text
         assert (await client.get(order, headers=headers)).status_code == 401
-        assert (await run("admin", "--demote", "--email", boss.email))[0] == 0
+        assert (await run("admin", "role", boss.email, "buyer"))[0] == 0
         assert {answer.status_code for answer in (await ask(client, routes, power)).values()} == {401}
         assert (await services.users.account(boss.user_id)).role is Role.BUYER
         assert (await run("sign-out", boss.email))[0] == 0
         assert (await services.users.account(boss.user_id)).generation == 2
-        for refused in (("sign-out", "no@body.example"), ("admin", "--demote", "--email", user.email)):
+        for refused in (("sign-out", "no@body.example"), ("admin", "role", "no@body.example", "admin")):
             assert (await run(*refused))[0] == 1
 
 

@@ -35,7 +35,7 @@ SSL_REQUEST = 80_877_103
 
 COMMANDS = {
     "serve": ["flashsale.cli", "serve", "--port", "0"],
-    "admin": ["flashsale.cli", "admin", "--email", "a@example.com"],
+    "admin": ["flashsale.cli", "admin", "create", "a@example.com"],
     "audit": ["flashsale.cli", "audit"],
     "worker": ["workers", "orders"],
     "alembic": ["alembic", "upgrade", "head"],

@@ -4,50 +4,18 @@ import asyncio
 import itertools
 import json
 import uuid
-from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 
-from flashsale.bootstrap import open_services
 from flashsale.domain.users import Role
-from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens
-from flashsale.http.streams.hub import LiveHub
 from tests.conftest import add_product
+from tests.support.desk import open_desk
 from tests.support.refunding import paid_order
 
 WRITES = {"post", "put", "patch", "delete"}
-
-
-class Desk:
-    """An API process, an administrator of it, and what the calls concern."""
-
-    def __init__(self, client, services, db, headers):
-        self.client, self.services, self.db, self.headers = client, services, db, headers
-
-    async def trail(self, **query):
-        answer = await self.client.get("/api/admin/trail", params=query, headers=self.headers)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    async def call(self, method, path, body=None, headers=None):
-        return await self.client.request(method, path, json=body, headers={**self.headers, **(headers or {})})
-
-
-@asynccontextmanager
-async def open_desk(settings, db):
-    async with open_services(settings, name="test") as services:
-        transport = httpx.ASGITransport(build_app(services, LiveHub(services)), client=("192.0.2.7", 4711))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            admin = await services.users.create(
-                name="Grace", email="Grace+desk@example.com", password_hash="x", role=Role.ADMIN
-            )
-            token = Tokens(services.settings.auth).issue(admin.principal)
-            headers = {"Authorization": f"Bearer {token}", "X-Request-Id": "press-1"}
-            yield Desk(client, services, db, headers)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ CLI = [sys.executable, "-m", "flashsale.cli"]
 COMMANDS = {
     "audit": [*CLI, "audit"],
     "buyers": [*CLI, "buyers", "--count", "3"],
-    "admin": [*CLI, "admin", "--email", "admin@example.com"],
+    "admin": [*CLI, "admin", "create", "admin@example.com"],
     "token": [*CLI, "token", "admin@example.com"],
     "serve": [*CLI, "serve", "--port", "0"],
     "serve in two processes": [*CLI, "serve", "--port", "0"],

@@ -124,7 +124,7 @@ async def open_services(
             orders=BuyerOrders(
                 order_rows,
                 return_units,
-                sessions.require_admin,
+                sessions.require,
                 payment_due_s=settings.orders.payment_due_s,
                 open_intent=None if provider is None else OpenIntent(intents, provider, settings.payments),
                 by_hand=by_hand,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import socket
 import sys
 from typing import IO, TYPE_CHECKING
 
@@ -15,35 +17,86 @@ from flashsale.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from flashsale.domain.trail import Author
     from flashsale.domain.users import User
     from flashsale.usecases.accounts import Accounts
     from flashsale.usecases.ports import Users
 
 
-@main.command(epilog='Example: printf %s "$PASSWORD" | flashsale admin --email admin@example.com')
-@click.option("--email", required=True, help="The administrator's email.")
-@click.option("--if-missing", is_flag=True, help="Do not change the password of an existing administrator.")
-@click.option("--demote", is_flag=True, help="Make an administrator a buyer; needs no password.")
-def admin(email: str, if_missing: bool, demote: bool) -> None:  # noqa: FBT001 - click passes it by name
-    """Create an administrator or set the password of one, from standard input or typed at a terminal.
+@main.group()
+def admin() -> None:
+    """Create accounts of staff, and change their passwords and roles, as the owner of the tables."""
 
-    A new password, and --demote, end every token of the account at once.
-    """
-    from flashsale.bootstrap import as_owner
 
-    if demote and if_missing:
-        sys.exit("flashsale: --demote and --if-missing exclude each other.")
-    settings = as_owner(process_settings("admin"))
-    password = "" if demote else _read_password(email)
+@admin.command("create", epilog='Example: printf %s "$PASSWORD" | flashsale admin create ada@example.com')
+@click.argument("email")
+@click.option(
+    "--role",
+    type=click.Choice(["support", "operator", "admin"]),
+    default="admin",
+    show_default=True,
+    help="support: looks, cancels and refunds; operator: looks, pauses and resumes; admin: everything.",
+)
+@click.option("--if-missing", is_flag=True, help="Change nothing if the account exists with this role.")
+def create_staff(email: str, role: str, if_missing: bool) -> None:  # noqa: FBT001 - click passes it by name
+    """Create an account of staff; the password is typed at a terminal, or comes from standard input."""
+    from flashsale.domain.users import Role
+
+    password = _read_password(email)
 
     async def run(accounts: Accounts, _: Users) -> str:
-        if demote:
-            user = await accounts.demote(email)
-            return f"buyer {user.email}: {user.user_id}"
-        user = await accounts.ensure_admin(email=email, password=password, change=not if_missing)
-        return f"administrator {user.email}: {user.user_id}"
+        user = await accounts.create_staff(
+            email=email, password=password, role=Role(role), if_missing=if_missing, by=_author("admin create")
+        )
+        return _told(user)
 
-    _with_accounts("admin", settings, run)
+    _as_owner(run)
+
+
+@admin.command("password", epilog='Example: printf %s "$PASSWORD" | flashsale admin password ada@example.com')
+@click.argument("email")
+def set_password(email: str) -> None:
+    """Give an account of staff a new password, typed at a terminal or from standard input; its tokens end at once."""
+    password = _read_password(email)
+
+    async def run(accounts: Accounts, _: Users) -> str:
+        return _told(await accounts.set_staff_password(email=email, password=password, by=_author("admin password")))
+
+    _as_owner(run)
+
+
+@admin.command("role", epilog="Example: flashsale admin role ada@example.com operator")
+@click.argument("email")
+@click.argument("role", type=click.Choice(["buyer", "support", "operator", "admin"]))
+def set_role(email: str, role: str) -> None:
+    """Give an account a role; its tokens end at once."""
+    from flashsale.domain.users import Role
+
+    async def run(accounts: Accounts, _: Users) -> str:
+        return _told(await accounts.set_role(email, Role(role), by=_author("admin role")))
+
+    _as_owner(run)
+
+
+def _told(user: User) -> str:
+    return f"{user.role} {user.email}: {user.user_id}"
+
+
+def _author(command: str) -> Author:
+    """Name the user and the machine that the trail shows for a command."""
+    from flashsale.domain.trail import Author
+
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        name = str(os.getuid())
+    return Author(user_id=None, action=command, origin=f"{name}@{socket.gethostname()}")
+
+
+def _as_owner(use: Callable[[Accounts, Users], Coroutine[object, object, str]]) -> None:
+    from flashsale.bootstrap import as_owner
+
+    _with_accounts("admin", as_owner(process_settings("admin")), use)
 
 
 @main.command(epilog="Example: flashsale buyers --count 10000 --out buyers.jsonl")
@@ -84,7 +137,9 @@ def token(email: str) -> None:
     settings = process_settings("accounts")
 
     async def run(_: Accounts, users: Users) -> str:
-        return Tokens(settings.auth).issue((await _account(users, email)).principal)
+        user = await _account(users, email)
+        await users.note(user.user_id, _author("token"))
+        return Tokens(settings.auth).issue(user.principal)
 
     _with_accounts("token", settings, run)
 
@@ -102,7 +157,9 @@ def password_reset(email: str) -> None:
     settings = process_settings("accounts")
 
     async def run(_: Accounts, users: Users) -> str:
-        return Tokens(settings.auth).issue_reset((await _account(users, email)).principal)
+        user = await _account(users, email)
+        await users.note(user.user_id, _author("password-reset"))
+        return Tokens(settings.auth).issue_reset(user.principal)
 
     _with_accounts("password-reset", settings, run)
 
@@ -114,7 +171,7 @@ def sign_out(email: str) -> None:
 
     async def run(_: Accounts, users: Users) -> str:
         user = await _account(users, email)
-        await users.raise_generation(user.user_id)
+        await users.raise_generation(user.user_id, by=_author("sign-out"))
         return f"signed out {user.email}: {user.user_id}"
 
     _with_accounts("sign-out", process_settings("accounts"), run)
@@ -140,7 +197,8 @@ async def _account(users: Users, email: str) -> User:
     found = await users.credentials(email)
     if found is None:
         sys.exit(
-            f"flashsale: no account has the email {email}. Create one with `flashsale buyers` or `flashsale admin`."
+            f"flashsale: no account has the email {email}. Create one with `flashsale buyers` or "
+            "`flashsale admin create`."
         )
     return found[0]
 

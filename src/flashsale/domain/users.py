@@ -16,8 +16,18 @@ GENERATION_MAX = 2**31 - 1
 class Role(enum.StrEnum):
     """What a user may do."""
 
+    # Buys, and sees the own orders.
     BUYER = "buyer"
+    # Looks, finds orders, cancels and refunds.
+    SUPPORT = "support"
+    # Looks, pauses and resumes sales.
+    OPERATOR = "operator"
+    # Everything.
     ADMIN = "admin"
+
+
+STAFF = frozenset({Role.SUPPORT, Role.OPERATOR, Role.ADMIN})
+"""Those who may look at everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,9 +163,9 @@ def _principal(claims: dict[str, Any]) -> Principal:
     return principal
 
 
-async def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Litestar guard: only accounts that are administrators now, whatever the token says."""
+async def permitted(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar guard: only accounts that have a role of the handler's operation now, whatever the token says."""
     tokens, sessions = connection.app.state.get("tokens"), connection.app.state.get("sessions")
     if not isinstance(tokens, Tokens) or not isinstance(sessions, Sessions):
         raise ImproperlyConfiguredException("no tokens or no sessions in the app's state")
-    await sessions.require_admin(tokens.principal(connection.scope))
+    await sessions.require(tokens.principal(connection.scope), handler.opt["operation"].roles)

@@ -96,7 +96,7 @@ SECURITY = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "A login token. `/api/admin/` asks for an administrator's.",
+        "description": "A login token. Operations with `x-roles` ask for an account that has one of these roles now.",
     },
     "streamToken": {
         "type": "apiKey",
@@ -108,7 +108,6 @@ SECURITY = {
 NEEDS: Mapping[str | None, Sequence[Mapping[str, list[str]]]] = {
     None: [],
     "buyer": [{"token": []}],
-    "admin": [{"token": []}],
     "stream": [{"token": []}, {"streamToken": []}],
 }
 
@@ -162,10 +161,12 @@ def _operation(template: str, method: str, operation: Operation, meanings: Meani
     shown: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
-        "description": operation.description,
+        "description": operation.description + _said(operation.roles),
         "tags": [operation.tag],
-        "security": NEEDS[operation.caller],
+        "security": NEEDS["buyer" if operation.roles else operation.caller],
     }
+    if operation.roles:
+        shown["x-roles"] = sorted(operation.roles)
     if parameters:
         shown["parameters"] = [_parameter(one) for one in parameters]
     if operation.takes is not None:
@@ -178,7 +179,7 @@ def _operation(template: str, method: str, operation: Operation, meanings: Meani
     codes |= {"no_such_path"} if names else set()
     codes |= {"unsupported_media_type"} if operation.takes is not None else set()
     codes |= {"unauthenticated"} if operation.caller else set()
-    codes |= {"forbidden"} if operation.caller == "admin" else set()
+    codes |= {"forbidden"} if operation.roles else set()
     codes |= {"rate_limited"} if operation.limit else set()
     gives = operation.gives
     if tagged:
@@ -188,6 +189,11 @@ def _operation(template: str, method: str, operation: Operation, meanings: Meani
         **_problems(codes, meanings, limited),
     }
     return shown
+
+
+def _said(roles: Iterable[str]) -> str:
+    """Say which roles may call an operation; nothing if all may."""
+    return f" Roles: {', '.join(sorted(roles))}." if roles else ""
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:

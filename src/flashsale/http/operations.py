@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal
 
+from flashsale.domain.users import STAFF, Role
 from flashsale.http.fields import ID, ORDER_ID
 
 JSON = "application/json"
@@ -44,6 +45,15 @@ class Given:
     """By operation: its parameters, or its body under `body`, as expressions of what was answered."""
 
 
+ROLES: Mapping[str | None, frozenset[Role]] = {
+    "staff": STAFF,
+    "support": frozenset({Role.SUPPORT, Role.ADMIN}),
+    "operator": frozenset({Role.OPERATOR, Role.ADMIN}),
+    "admin": frozenset({Role.ADMIN}),
+}
+"""Who may call an operation of administration, by the caller that it names."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """A method of a path."""
@@ -60,12 +70,17 @@ class Operation:
     """What its JSON body must be; None: it takes none."""
     parameters: tuple[Parameter, ...] = ()
     """Those of the query and the head; the path names its own."""
-    caller: Literal["buyer", "admin", "stream"] | None = None
-    """Whose token it asks for: a buyer's, an administrator's, or one that opens a stream; None: it is public."""
+    caller: Literal["buyer", "staff", "support", "operator", "admin", "stream"] | None = None
+    """Whose token it asks for: anybody's, the least role of staff, or one that opens a stream; None: it is public."""
     in_parts: bool = False
     """Whether the answer is sent part by part, without a tag of the whole."""
     limit: str | None = None
     """Name of the limit, an attribute of `limits.Limits`, under which its requests are counted."""
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        """Return the roles of staff that may call it; empty: it is no call of administration."""
+        return ROLES.get(self.caller, frozenset())
 
 
 SERVERS = ("unavailable", "other_schema", "internal")

@@ -297,7 +297,7 @@ class Stack:
         await self._run("migrate")
         # An existing administrator keeps the password, which may have been changed.
         email, password = self.secrets["admin_email"], self.secrets["admin_password"]
-        await self._run("admin", "--if-missing", "--email", email, text=password)
+        await self._run("admin", "create", "--if-missing", email, text=password)
 
     def pss_bytes(self) -> dict[str, int]:
         """Return the memory of each role, in bytes (proportional set size, descendants included)."""

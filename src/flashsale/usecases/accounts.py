@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -17,6 +18,7 @@ from flashsale.usecases.login_limits import Source, whole_s
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from flashsale.domain.trail import Author
     from flashsale.usecases.login_limits import LoginLimits
     from flashsale.usecases.ports import Users
 
@@ -66,8 +68,10 @@ class Accounts:
         self._administrators: frozenset[str] = frozenset()
         self._administrators_read_s = float("-inf")
 
-    async def register(self, *, name: str, email: str, password: str, role: Role = Role.BUYER) -> User:
-        """Create an account.
+    async def register(
+        self, *, name: str, email: str, password: str, role: Role = Role.BUYER, by: Author | None = None
+    ) -> User:
+        """Create an account; `by`: who creates an account of staff.
 
         Raises:
             InvalidInput: if a field is not valid.
@@ -79,7 +83,7 @@ class Accounts:
             raise InvalidInput(field="name", problem=f"must have 1 to {NAME_MAX} characters")
         check_email(email)
         hashed = await self.hashed(password, email=email)
-        return await self._users.create(name=name, email=email, password_hash=hashed, role=role)
+        return await self._users.create(name=name, email=email, password_hash=hashed, role=role, by=by)
 
     async def log_in(self, *, email: str, password: str, address: str, session: UUID | None = None) -> User:
         """Return the account that email and password belong to.
@@ -119,34 +123,51 @@ class Accounts:
         await self._limits.passed(source)
         return user
 
-    async def ensure_admin(self, *, email: str, password: str, change: bool = True) -> User:
-        """Create an administrator, or give an existing one this password unless `change` is false.
+    async def create_staff(
+        self, *, email: str, password: str, role: Role = Role.ADMIN, if_missing: bool = False, by: Author | None = None
+    ) -> User:
+        """Create an account of staff; with `if_missing`, one that has this role already stays as it is.
 
         Raises:
-            InvalidInput: if the password is not valid, or the email belongs to an account that is no administrator's.
+            InvalidInput: if the password is not valid, or the email belongs to another account.
         """
         check_password(password, email=email)
         found = await self._found(email)
         if found is None:
-            return await self.register(name="Administrator", email=email, password=password, role=Role.ADMIN)
-        user, hashed = found
-        if user.role is not Role.ADMIN:
-            raise InvalidInput(field="email", problem="belongs to a buyer")
-        if change and not await self._matches(password, hashed, Lane.KNOWN):
-            await self._users.set_password(user.user_id, await self.hashed(password, email=email))
-        return user
+            return await self.register(name=role.capitalize(), email=email, password=password, role=role, by=by)
+        if if_missing and found[0].role is role:
+            return found[0]
+        raise InvalidInput(
+            field="email",
+            problem=f"belongs to an account with the role {found[0].role}: change its role or its password instead",
+        )
 
-    async def demote(self, email: str) -> User:
-        """Make an administrator a buyer; returns the account.
+    async def set_staff_password(self, *, email: str, password: str, by: Author | None = None) -> User:
+        """Give an account of staff a password, which ends its tokens.
 
         Raises:
-            InvalidInput: if no administrator has this email.
+            InvalidInput: if the password is not valid, or no account of staff has this email.
+        """
+        check_password(password, email=email)
+        found = await self._found(email)
+        if found is None or found[0].role is Role.BUYER:
+            raise InvalidInput(field="email", problem="belongs to no account of staff")
+        user, hashed = found
+        if not await self._matches(password, hashed, Lane.KNOWN):
+            await self._users.set_password(user.user_id, await self.hashed(password, email=email), by=by)
+        return user
+
+    async def set_role(self, email: str, role: Role, *, by: Author | None = None) -> User:
+        """Give an account a role, which ends its tokens if the role is another one; returns the account.
+
+        Raises:
+            InvalidInput: if no account has this email.
         """
         found = await self._found(email)
-        if found is None or found[0].role is not Role.ADMIN:
-            raise InvalidInput(field="email", problem="belongs to no administrator")
-        await self._users.set_role(found[0].user_id, Role.BUYER)
-        return found[0]
+        if found is None:
+            raise InvalidInput(field="email", problem="belongs to no account")
+        await self._users.set_role(found[0].user_id, role, by=by)
+        return replace(found[0], role=role)
 
     async def hashed(self, password: str, *, email: str) -> str:
         """Return the hash of a new password.

@@ -34,7 +34,7 @@ class BuyerOrders:
         self,
         orders: Orders,
         return_units: ReturnUnits,
-        require_admin: Callable[[Principal], Awaitable[None]],
+        require_staff: Callable[[Principal], Awaitable[None]],
         *,
         payment_due_s: float,
         open_intent: OpenIntent | None = None,
@@ -48,7 +48,7 @@ class BuyerOrders:
         self._orders = orders
         self._open_intent = open_intent
         self._by_hand = by_hand
-        self._require_admin = require_admin
+        self._require_staff = require_staff
         self._return_units = return_units
         self._payment_due_s = payment_due_s
         self._reading: Batcher[UUID, Order | None] = Batcher(
@@ -56,18 +56,18 @@ class BuyerOrders:
         )
 
     async def get(self, order_id: UUID, principal: Principal) -> Order:
-        """Return an order to its owner or an administrator.
+        """Return an order to its owner or staff.
 
         Raises:
             OrderNotFound: for everybody else, whether the order exists or not.
-            Unauthenticated: if the order is another buyer's, and the token of an administrator has ended.
+            Unauthenticated: if the order is another buyer's, and the token of staff has ended.
         """
         order = await self._reading.submit(order_id)
         if order is None:
             raise OrderNotFound
         if order.user_id != principal.user_id:
             try:
-                await self._require_admin(principal)
+                await self._require_staff(principal)
             except Forbidden:
                 raise OrderNotFound from None
         return order

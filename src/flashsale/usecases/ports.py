@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flashsale.domain.orders import Order, OrderStatus
     from flashsale.domain.products import LiveStock, NewProduct, Product, ProductChange
     from flashsale.domain.requests import Accepted, AdminRequest, BuyRequest, Held, KeptAnswer, Proposal, Verdict
+    from flashsale.domain.trail import Author
     from flashsale.domain.users import Role, User
 
 
@@ -306,8 +307,10 @@ class AdminAnswers(Protocol):
 class Users(Protocol):
     """Accounts."""
 
-    async def create(self, *, name: str, email: str, password_hash: str | None, role: Role) -> User:
-        """Create an account.
+    async def create(
+        self, *, name: str, email: str, password_hash: str | None, role: Role, by: Author | None = None
+    ) -> User:
+        """Create an account. `by`, here and below: whom the trail names; None: `system`.
 
         Raises:
             EmailTaken: if the email is in use, in any form.
@@ -319,18 +322,20 @@ class Users(Protocol):
         ...
 
     async def administrators(self) -> Sequence[str]:
-        """Read the emails of the administrators, the first thousand."""
+        """Read the emails of everybody who is no buyer, the first thousand."""
         ...
 
     async def account(self, user_id: UUID) -> User | None:
         """Read an account by id."""
         ...
 
-    async def set_password(self, user_id: UUID, password_hash: str, *, generation: int | None = None) -> int | None:
+    async def set_password(
+        self, user_id: UUID, password_hash: str, *, generation: int | None = None, by: Author | None = None
+    ) -> int | None:
         """Replace an account's password hash if the account has this generation; returns the new one, None if not."""
         ...
 
-    async def set_role(self, user_id: UUID, role: Role) -> None:
+    async def set_role(self, user_id: UUID, role: Role, *, by: Author | None = None) -> None:
         """Give an account a role."""
         ...
 
@@ -338,8 +343,14 @@ class Users(Protocol):
         """Read the generations of accounts, without those that are 0."""
         ...
 
-    async def raise_generation(self, user_id: UUID, *, generation: int | None = None) -> int | None:
+    async def raise_generation(
+        self, user_id: UUID, *, generation: int | None = None, by: Author | None = None
+    ) -> int | None:
         """End the tokens of an account if it has this generation; returns the new generation, None if not."""
+        ...
+
+    async def note(self, user_id: UUID, by: Author) -> None:
+        """Write to the trail what somebody did about an account without changing it."""
         ...
 
     async def create_buyers(self, count: int, *, prefix: str) -> Sequence[UUID]:

@@ -1,4 +1,4 @@
-"""The end of tokens before they expire (sign-out, new password, other role), and the check for administrators."""
+"""The end of tokens before they expire (sign-out, new password, other role), and the check of roles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flashsale.domain.errors import BadCredentials, Forbidden, InvalidInput, Unauthenticated
-from flashsale.domain.users import Revocation, Role, User
+from flashsale.domain.users import STAFF, Revocation, Role, User
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -30,19 +30,19 @@ class Sessions:
         self._accounts = accounts
         self._revocations = revocations
 
-    async def require_admin(self, principal: Principal) -> None:
-        """Make sure that the bearer of a token is an administrator now, regardless of the role in the token.
+    async def require(self, principal: Principal, roles: frozenset[Role] = STAFF) -> None:
+        """Make sure that the bearer of a token has one of these roles now, regardless of the role in the token.
 
         Raises:
-            Unauthenticated: if the token has ended by a new password, a sign-out or the account's deletion.
-            Forbidden: if the account is no administrator's.
+            Unauthenticated: if the token has ended: a new password, another role, a sign-out, a deletion.
+            Forbidden: if the account has another role.
         """
+        role = Role.BUYER
         # A buyer's token needs no look-up.
-        if principal.role is Role.ADMIN:
-            user = await self._standing(principal)
-            if user.role is Role.ADMIN:
-                return
-        raise Forbidden("Administrators only.")
+        if principal.role is not Role.BUYER:
+            role = (await self._standing(principal)).role
+        if role not in roles:
+            raise Forbidden(f"This call needs the role {' or '.join(sorted(roles))}; your account's role is {role}.")
 
     async def sign_out(self, principal: Principal) -> None:
         """End all tokens of an account.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from flashsale.adapters.postgres.failures import AWAY, OTHER_SCHEMA, REPEATED
 from flashsale.adapters.postgres.queries import load
-from flashsale.adapters.postgres.trail import note_action, set_author
-from flashsale.domain.errors import KeyReused, Unavailable
+from flashsale.adapters.postgres.trail import authored, note_action, set_author
+from flashsale.domain.errors import KeyReused
 from flashsale.domain.requests import AdminRequest, KeptAnswer
 
 if TYPE_CHECKING:
@@ -80,15 +79,10 @@ async def change(database: Database, what: str, request: AdminRequest | None) ->
         KeyReused: if the key belongs to another request.
         Unavailable: if Postgres is away; a repetition of the request finds out whether the change was made.
     """
-    try:
-        async with database.connection() as connection, connection.transaction():
-            changing = Change(connection, request)
-            await changing.begin()
-            yield changing
-    except REPEATED as error:
-        raise Unavailable from error
-    except (*AWAY, *OTHER_SCHEMA) as error:
-        raise database.away(what, error) from error
+    async with authored(database, what, None) as connection:
+        changing = Change(connection, request)
+        await changing.begin()
+        yield changing
 
 
 class PostgresAdminAnswers:

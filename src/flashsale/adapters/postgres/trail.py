@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from flashsale.adapters.postgres.failures import AWAY, OTHER_SCHEMA, REPEATED
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.emails import email_key
+from flashsale.domain.errors import Unavailable
 from flashsale.domain.trail import CLI, TrailEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
 
     import asyncpg
@@ -19,6 +22,26 @@ if TYPE_CHECKING:
     from flashsale.domain.trail import Author
 
 QUERIES = load("queries/trail.sql")
+
+
+@asynccontextmanager
+async def authored(
+    database: Database, what: str, author: Author | None
+) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
+    """Open a transaction whose rows in the trail name an author; None: they name `system`.
+
+    Raises:
+        Unavailable: if Postgres is away.
+    """
+    try:
+        async with database.connection() as connection, connection.transaction():
+            if author is not None:
+                await set_author(connection, author)
+            yield connection
+    except REPEATED as error:
+        raise Unavailable from error
+    except (*AWAY, *OTHER_SCHEMA) as error:
+        raise database.away(what, error) from error
 
 
 async def set_author(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], author: Author) -> None:

@@ -23,7 +23,7 @@ from flashsale.http.admin_schemas import (
     StockChangeIn,
     StockIn,
 )
-from flashsale.http.auth import UseTokens, admin_only
+from flashsale.http.auth import UseTokens, permitted
 from flashsale.http.bodies import body_of
 from flashsale.http.limits import limited
 from flashsale.http.messages import Request as Received
@@ -97,7 +97,7 @@ LOOK = Operation(
     summary="Look at a product as an administrator",
     description="Return a product with everything that can be set.",
     tag="administration",
-    caller="admin",
+    caller="staff",
     limit="administration",
     gives=(Given(status=HTTPStatus.OK, description="The product.", model=AdminProductOut),),
     codes=("product_not_found", *SERVERS),
@@ -119,7 +119,7 @@ PAUSE = Operation(
     summary="Pause a sale",
     description="Refuse every order until the sale is resumed.",
     tag="administration",
-    caller="admin",
+    caller="operator",
     limit="administration",
     parameters=(KEY, IF_MATCH),
     gives=(_CHANGED,),
@@ -130,7 +130,7 @@ RESUME = Operation(
     summary="Resume a sale",
     description="Accept orders again.",
     tag="administration",
-    caller="admin",
+    caller="operator",
     limit="administration",
     parameters=(KEY, IF_MATCH),
     gives=(_CHANGED,),
@@ -278,6 +278,6 @@ routes = Router(
         record_refund,
     ],
     # Count first, because the check for an administrator may need a look-up.
-    guards=[limited("administration"), admin_only],
+    guards=[limited("administration"), permitted],
     before_request=check_strictly,
 )

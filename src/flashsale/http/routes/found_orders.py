@@ -104,7 +104,7 @@ LIST_ORDERS = Operation(
     summary="Find orders",
     description="Find orders by buyer, product, state and time, newest first, a page at a time.",
     tag="administration",
-    caller="admin",
+    caller="staff",
     limit="administration",
     parameters=(
         *FILTERS,

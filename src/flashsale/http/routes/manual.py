@@ -29,7 +29,7 @@ RECORD_PAYMENT = Operation(
     "payment workers then confirm it. Amount and currency must be the order's price. The same record again changes "
     "nothing and gets the first one, with who made it.",
     tag="administration",
-    caller="admin",
+    caller="support",
     limit="administration",
     takes=ManualPaymentIn,
     parameters=(KEY,),
@@ -60,7 +60,7 @@ RECORD_REFUND = Operation(
     description="With the provider `manual`: record that the money of a pending refund was given back. A payment "
     "worker then ends the refund. The same record again changes nothing and gets the first one, with who made it.",
     tag="administration",
-    caller="admin",
+    caller="support",
     limit="administration",
     takes=ManualRefundIn,
     parameters=(KEY,),

@@ -27,7 +27,7 @@ REFUND = Operation(
     description="Refund the rest of an order's price, or a part of it; the payment workers make the refund. An order "
     "has at most one pending refund. Without an idempotency key, a repeated partial refund is made again.",
     tag="administration",
-    caller="admin",
+    caller="support",
     limit="administration",
     takes=RefundIn,
     parameters=(KEY,),
@@ -55,7 +55,7 @@ LIST = Operation(
     summary="List an order's refunds",
     description="List the refunds of an order with their states and reasons, including refunds made at the provider.",
     tag="administration",
-    caller="admin",
+    caller="staff",
     limit="administration",
     gives=(Given(status=HTTPStatus.OK, description="The refunds, the oldest first.", model=list[RefundOut]),),
     codes=("order_not_found", *SERVERS),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from litestar import get
 from prometheus_client.parser import text_string_to_metric_families
 
-from flashsale.http.auth import admin_only
+from flashsale.http.auth import permitted
 from flashsale.http.fields import ProductId, ProductName, shown
 from flashsale.http.limits import limited
 from flashsale.http.metrics import UseFlusher, scrape
@@ -78,14 +78,14 @@ STATUS = Operation(
     summary="The sale on one screen",
     description="Return the present stock, orders, payments, jobs and gate, and what is wrong.",
     tag="administration",
-    caller="admin",
+    caller="staff",
     limit="administration",
     gives=(Given(status=HTTPStatus.OK, description="The sale as it is now.", model=StatusOut),),
     codes=SERVERS,
 )
 
 
-@get("/api/admin/status", opt={"operation": STATUS}, guards=[limited("administration"), admin_only])
+@get("/api/admin/status", opt={"operation": STATUS}, guards=[limited("administration"), permitted])
 async def status(services: UseServices, flusher: UseFlusher) -> StatusOut:
     """Return the present state of the sale."""
     now = await services.status()

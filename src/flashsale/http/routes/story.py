@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
-from flashsale.http.auth import admin_only
+from flashsale.http.auth import permitted
 from flashsale.http.fields import MOMENT, Currency, OrderId, Price, ProductId, ProductName, Quantity, UserId, shown
 from flashsale.http.limits import limited
 from flashsale.http.operations import SERVERS, Given, Operation
@@ -60,14 +60,14 @@ STORY = Operation(
     description="Return an order with its buyer, its units, each change of its state, each payment attempt, its job "
     "and its waiting messages, with times.",
     tag="administration",
-    caller="admin",
+    caller="staff",
     limit="administration",
     gives=(Given(status=HTTPStatus.OK, description="The order's story.", model=StoryOut),),
     codes=("order_not_found", *SERVERS),
 )
 
 
-@get("/api/admin/orders/{order_id:uuid}", opt={"operation": STORY}, guards=[limited("administration"), admin_only])
+@get("/api/admin/orders/{order_id:uuid}", opt={"operation": STORY}, guards=[limited("administration"), permitted])
 async def story(order_id: FromPath[UUID], services: UseServices) -> StoryOut:
     """Return everything that happened to an order."""
     return _story_out(await story_of(services.stories, order_id))

@@ -11,7 +11,7 @@ from litestar import get
 from litestar.params import FromQuery, QueryParameter
 
 from flashsale.domain.errors import InvalidInput
-from flashsale.http.auth import admin_only
+from flashsale.http.auth import permitted
 from flashsale.http.fields import LATER, MOMENT, USER_ID, shown
 from flashsale.http.limits import limited
 from flashsale.http.operations import SERVERS, Given, Operation, Parameter
@@ -90,7 +90,7 @@ TRAIL = Operation(
 )
 
 
-@get("/api/admin/trail", opt={"operation": TRAIL}, guards=[limited("administration"), admin_only])
+@get("/api/admin/trail", opt={"operation": TRAIL}, guards=[limited("administration"), permitted])
 async def read_trail(
     services: UseServices,
     actor: FromQuery[str | None] = None,
