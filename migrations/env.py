@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from alembic import context
+from alembic.script import ScriptDirectory
 from psycopg import sql
 from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import OperationalError
@@ -59,9 +60,21 @@ def run_online(settings: PostgresSettings) -> None:
             context.configure(connection=connection)
             with context.begin_transaction():
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
+                refuse_newer()
                 context.run_migrations()
                 if context.get_context().get_current_revision() == context.get_head_revision():
                     grant(driver, settings)
+
+
+def refuse_newer() -> None:
+    """End with one line if the database has a revision that this release does not know."""
+    current = context.get_context().get_current_revision()
+    known = {one.revision for one in ScriptDirectory.from_config(context.config).walk_revisions()}
+    if current is not None and current not in known:
+        sys.exit(
+            f"{NAMED}: the database is at revision {current}, which this release does not know; its newest is "
+            f"{context.get_head_revision()}. Run the newer release, or restore a backup of this one."
+        )
 
 
 def make_roles(connection: psycopg.Connection) -> None:

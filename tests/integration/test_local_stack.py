@@ -115,11 +115,12 @@ async def test_a_killed_launcher_leaves_no_process(tmp_path):
     assert len(pids) > 8
 
 
-async def test_secrets_are_made_once_and_private(tmp_path):
-    async with make_stack(tmp_path, api=1) as stack:
+async def test_secrets_are_made_once_and_private(tmp_path, postgres_url, valkey):
+    servers = {"postgres_url": postgres_url, "redis_url": valkey.url}
+    async with make_stack(tmp_path, api=1, **servers) as stack:
         first = stack.secrets
     assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o600
-    async with make_stack(tmp_path, api=1) as stack:
+    async with make_stack(tmp_path, api=1, **servers) as stack:
         assert stack.secrets == first
         assert stack.environment["FLASHSALE_AUTH__JWT_SECRET"] == first["jwt_secret"]
     other = make_stack(tmp_path / "other")

@@ -110,3 +110,13 @@ async def test_a_forbidden_transition_is_refused_by_the_database(services, db):
     for status in ("confirmed", "payment_failed", "awaiting_payment", "refunded"):
         with pytest.raises(asyncpg.CheckViolationError):
             await db.execute("UPDATE orders SET status = $2 WHERE order_id = $1", order_id, status)
+
+
+async def test_a_database_of_a_newer_release_is_one_line_and_unchanged(postgres_url, db):
+    await db.execute("UPDATE alembic_version SET version_num = '9999'")
+    done = alembic(postgres_url, "upgrade", "head")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "revision 9999" in done.stderr
+    assert "newer release" in done.stderr
+    assert await db.fetchval("SELECT version_num FROM alembic_version") == "9999"
