@@ -23,6 +23,7 @@ REVOKE ALL ON FUNCTION
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
     begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
     begin_intent_v1(_order_id uuid, _provider text, _due interval),
+    begin_intent_v2(_order_id uuid, _provider text, _due interval),
     begin_payments_v1(_order_ids uuid[], _due interval),
     begin_payments_v2(_order_ids uuid[], _due interval),
     begin_payments_v3(_order_ids uuid[], _due interval),
@@ -214,6 +215,7 @@ GRANT INSERT (user_id, name, email, password_hash, email_key) ON users TO flashs
 GRANT SELECT (user_id, name, email, role, created_at, email_key, generation) ON users TO flashsale_api;
 GRANT UPDATE (password_hash, generation) ON users TO flashsale_api;
 GRANT INSERT (provider, event_id, type, reference, due_at, taken_at) ON webhook_events TO flashsale_api;
+GRANT SELECT ON webhook_events TO flashsale_api;
 GRANT EXECUTE ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -223,6 +225,7 @@ GRANT EXECUTE ON FUNCTION
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
     begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
     begin_intent_v1(_order_id uuid, _provider text, _due interval),
+    begin_intent_v2(_order_id uuid, _provider text, _due interval),
     change_allotment_v1(_product_id integer, _change integer, _most integer),
     change_stock_v1(_product_ids integer[], _deltas integer[], _hands integer[]),
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),

@@ -1,7 +1,9 @@
 -- name: begin_intent
 -- Gives the intent under which the buyer of an order pays, a new one if there is none.
-SELECT number, state, reference, client_secret, page_url, amount_minor, currency, problem
-FROM begin_intent_v1($1, $2, $3);
+SELECT
+    number, state, reference, client_secret, page_url, amount_minor, currency, problem, product_name, window_s, asked_at,
+    window_left
+FROM begin_intent_v2($1, $2, $3);
 
 -- name: open_intent
 -- Writes what a provider answered when an intent was opened.
@@ -44,7 +46,9 @@ ON CONFLICT DO NOTHING;
 -- name: held
 -- Reads an intent with what is to be done with it: nothing if it is final, or if its order was paid by it.
 SELECT
-    i.number, i.provider, i.reference, i.state, i.amount_minor, i.currency, i.looks, i.problem,
+    i.number, i.provider, i.reference, i.state, i.amount_minor, i.currency, i.looks, i.problem, o.product_name,
+    i.created_at AS asked_at, i.window_left,
+    (SELECT p.payment_window_s FROM products AS p WHERE p.product_id = o.product_id) AS window_s,
     (
         i.state = 'lost' OR o.status IN ('payment_failed', 'expired', 'cancelled', 'failed')
         OR (

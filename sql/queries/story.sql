@@ -36,6 +36,55 @@ FROM (
     WHERE a.order_id = $1 AND a.finished_at IS NOT NULL
     UNION ALL
     SELECT
+        i.created_at, 'intent_begun',
+        jsonb_build_object(
+            'number', i.number, 'provider', i.provider, 'amountMinor', i.amount_minor, 'currency', i.currency
+        )
+    FROM payment_intents AS i
+    WHERE i.order_id = $1
+    UNION ALL
+    SELECT
+        i.updated_at, 'intent_changed',
+        jsonb_build_object(
+            'number', i.number, 'state', i.state, 'reference', i.reference, 'problem', i.problem, 'dueAt', i.due_at
+        )
+    FROM payment_intents AS i
+    WHERE i.order_id = $1 AND i.state <> 'opening'
+    UNION ALL
+    SELECT
+        w.received_at, 'webhook',
+        jsonb_build_object('provider', w.provider, 'type', w.type, 'event', w.event_id, 'handledAt', w.taken_at)
+    FROM payment_intents AS i
+    INNER JOIN webhook_events AS w ON i.provider = w.provider AND i.reference = w.reference
+    WHERE i.order_id = $1
+    UNION ALL
+    SELECT
+        m.recorded_at, CASE WHEN m.number = 0 THEN 'payment_recorded' ELSE 'refund_recorded' END,
+        jsonb_build_object(
+            'number', m.number, 'reference', m.reference, 'amountMinor', m.amount_minor, 'currency', m.currency,
+            'by', m.recorded_by
+        )
+    FROM manual_entries AS m
+    WHERE m.order_id = $1
+    UNION ALL
+    SELECT
+        r.created_at, 'refund_requested',
+        jsonb_build_object(
+            'number', r.number, 'amountMinor', r.amount_minor, 'currency', r.currency, 'restock', r.restock,
+            'reason', r.reason, 'by', r.requested_by
+        )
+    FROM refunds AS r
+    WHERE r.order_id = $1
+    UNION ALL
+    SELECT
+        coalesce(r.finished_at, r.due_at), CASE WHEN r.state = 'pending' THEN 'refund_due' ELSE 'refund_ended' END,
+        jsonb_build_object(
+            'number', r.number, 'state', r.state, 'reference', r.reference, 'tries', r.attempt, 'problem', r.problem
+        )
+    FROM refunds AS r
+    WHERE r.order_id = $1
+    UNION ALL
+    SELECT
         min(w.at), 'job',
         jsonb_build_object('id', j.id, 'queue', j.queue_name, 'status', j.status, 'worker', j.worker_id)
     FROM procrastinate_jobs AS j

@@ -289,6 +289,78 @@ async def a_checkout_session_is_opened_and_expired(provider: Provider) -> None:
     assert (await sessions.retrieve_async(session.id)).url is None
 
 
+SESSION: Any = {
+    "mode": "payment",
+    "success_url": "http://127.0.0.1/paid",
+    "cancel_url": "http://127.0.0.1/cart",
+    "line_items": [
+        {"quantity": 1, "price_data": {"currency": "usd", "unit_amount": 99_999, "product_data": {"name": "A phone"}}}
+    ],
+    "payment_intent_data": {"capture_method": "manual", "metadata": {"order_id": "order-of-a-page"}},
+    "metadata": {"order_id": "order-of-a-page"},
+}
+"""A session as the adapter opens it."""
+
+NO_SESSIONS = "no sessions"
+
+
+async def paid_session(provider: Provider, session: Any) -> Any:
+    """Pay a session as its page's button does; there is no call of Stripe's for that."""
+    await provider.client.raw_request_async(
+        "post", f"/v1/test_helpers/checkout/sessions/{session.id}/pay", payment_method="pm_card_visa"
+    )
+    return await provider.client.v1.checkout.sessions.retrieve_async(session.id)
+
+
+@cell(localstripe=NO_SESSIONS)
+async def a_paid_session_names_the_intent_that_holds_the_money(provider: Provider) -> None:
+    session = await provider.client.v1.checkout.sessions.create_async(SESSION)
+    assert (session.payment_intent, session.status) == (None, "open")
+    paid = await paid_session(provider, session)
+    assert (paid.status, paid.url) == ("complete", None)
+    intent = await provider.intents.retrieve_async(paid.payment_intent)
+    assert (intent.status, intent.metadata.to_dict()) == ("requires_capture", {"order_id": "order-of-a-page"})
+    assert (await provider.intents.capture_async(intent.id)).status == "succeeded"
+
+
+@cell(localstripe=NO_SESSIONS)
+async def a_session_is_found_by_its_intent_and_in_the_list(provider: Provider) -> None:
+    sessions = provider.client.v1.checkout.sessions
+    session = await sessions.create_async(SESSION)
+    paid = await paid_session(provider, session)
+    found = await sessions.list_async({"payment_intent": str(paid.payment_intent), "limit": 1})
+    assert [one.id for one in found.data] == [session.id]
+    listed = await sessions.list_async({"created": {"gte": session.created}, "limit": 100})
+    assert session.id in [one.id for one in listed.data]
+
+
+@cell(localstripe=NO_SESSIONS)
+async def a_session_that_is_paid_or_expired_cannot_be_expired(provider: Provider) -> None:
+    sessions = provider.client.v1.checkout.sessions
+    paid, expired = [await sessions.create_async(SESSION) for _ in range(2)]
+    await paid_session(provider, paid)
+    await sessions.expire_async(expired.id)
+    for session in (paid, expired):
+        error = await provider.refused(sessions.expire_async(session.id))
+        assert error.http_status == 400
+
+
+@cell(localstripe=NO_SESSIONS)
+async def a_session_lives_half_an_hour_at_least(provider: Provider) -> None:
+    sessions = provider.client.v1.checkout.sessions
+    now = (await sessions.create_async(SESSION)).created
+    error = await provider.refused(sessions.create_async({**SESSION, "expires_at": now + 600}))
+    assert error.http_status == 400
+    assert (await sessions.create_async({**SESSION, "expires_at": now + 1_900})).expires_at == now + 1_900
+
+
+@cell(localstripe="no idempotency keys")
+async def a_key_makes_one_session(provider: Provider) -> None:
+    options: Any = {"idempotency_key": "one-session"}
+    first, second = [await provider.client.v1.checkout.sessions.create_async(SESSION, options) for _ in range(2)]
+    assert first.id == second.id
+
+
 @cell()
 async def events_are_listed(provider: Provider) -> None:
     intent = await provider.held()

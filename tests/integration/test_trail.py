@@ -12,8 +12,10 @@ import pytest
 from flashsale.domain.users import Role
 from flashsale.http.auth import Tokens
 from tests.conftest import add_product
+from tests.support import manual
+from tests.support.charging import charging
 from tests.support.desk import open_desk
-from tests.support.refunding import paid_order
+from tests.support.refunding import paid_order, requesting
 
 WRITES = {"post", "put", "patch", "delete"}
 
@@ -32,6 +34,19 @@ async def paid(desk):
     return (await paid_order(desk.services))[0]
 
 
+async def unpaid_order(desk):
+    return (await manual.unpaid(desk.services))[0]
+
+
+async def refunding_order(desk):
+    """An order that was paid by hand, with a refund that nobody recorded yet."""
+    order_id, _ = await manual.unpaid(desk.services)
+    await manual.record(desk.services, order_id, f"t-{order_id}")
+    await charging(desk.services, manual.gateway(desk.services))(order_id)
+    await requesting(desk.services)(order_id)
+    return order_id
+
+
 async def paused(desk):
     product_id = await product_of(desk)
     await desk.db.execute("UPDATE products SET paused = true WHERE product_id = $1", product_id)
@@ -47,6 +62,10 @@ CALLS: dict[str, tuple[Any, Any, Any, Any]] = {
     "resumeSale": (paused, None, {"paused": True}, {"paused": False}),
     "changeStock": (product_of, {"change": 5}, {"allotment": 10}, {"allotment": 15}),
     "setStock": (product_of, {"productId": "ID", "stock": 7}, {"allotment": 10}, {"allotment": 7}),
+    "recordPayment": (unpaid_order, {"reference": "t-1", "amount": "999.99", "currency": "USD"},
+                      {"status": "awaiting_payment"}, {"payment": "t-1", "amount_minor": 99_999}),
+    "recordRefund": (refunding_order, {"reference": "b-1"}, {"refund": 1, "state": "pending"},
+                     {"refund": 1, "state": "recorded", "reference": "b-1"}),
     "refundOrder": (paid, {"reason": "Arrived broken"}, {"status": "confirmed", "left_minor": 99_999},
                     {"refund": 1, "amount_minor": 99_999, "restock": False, "reason": "Arrived broken"}),
 }  # fmt: skip
@@ -63,7 +82,7 @@ REFUSED = {
 
 def filled(template, found, body):
     """Put an id into a path and a body."""
-    path = template.format(product_id=found, order_id=found)
+    path = template.format(product_id=found, order_id=found, number=1)
     return path, body and {name: found if value == "ID" else value for name, value in body.items()}
 
 
@@ -93,7 +112,7 @@ async def test_each_call_that_changes_something_leaves_one_row_and_a_refused_one
         if refused is not None:
             refusals.append(await desk.call(method, path, refused))
         if found is not None and "ID" not in (body or {}).values():
-            none = template.format(product_id=2_000_000_000, order_id=uuid.uuid4())
+            none = template.format(product_id=2_000_000_000, order_id=uuid.uuid4(), number=1)
             refusals.append(await desk.call(method, none, wanted))
         assert all(answer.status_code >= 400 for answer in refusals), name
         assert await desk.db.fetchval("SELECT count(*) FROM admin_trail") == before, f"a refused {name} left a row"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import asynccontextmanager
 
 import httpx
@@ -11,6 +12,7 @@ from flashsale.domain.users import Role
 from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens
 from flashsale.http.streams.hub import LiveHub
+from tests.support.manual import recording
 
 
 class Desk:
@@ -33,7 +35,8 @@ class Desk:
 @asynccontextmanager
 async def open_desk(settings, db, *, role=Role.ADMIN):
     """Open a process that nobody else uses."""
-    async with open_services(settings, name="test") as services:
+    async with open_services(settings, name="test") as opened:
+        services = dataclasses.replace(opened, record_money=recording(opened))
         transport = httpx.ASGITransport(build_app(services, LiveHub(services)), client=("192.0.2.7", 4711))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             admin = await services.users.create(name="Grace", email=Desk.email, password_hash="x", role=role)

@@ -94,9 +94,10 @@ async def open_gateway(
     if settings.payments.provider == "stripe":
         # Here, because the library takes 40 MB and a second that no other provider needs.
         from flashsale.adapters.payments.stripe import StripeGateway
+        from flashsale.adapters.payments.stripe_pages import StripePages
 
         async with StripeGateway(settings.stripe, connections_max=connections_max, turns=turns) as stripe:
-            yield ObservedGateway(stripe)
+            yield ObservedGateway(StripePages(stripe, settings.stripe))
     elif settings.payments.provider == MANUAL:
         yield ObservedGateway(ManualGateway(PostgresManualBook(database)))
     else:

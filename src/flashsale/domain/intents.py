@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flashsale.domain.money import Money
     from flashsale.domain.orders import OrderStatus
+    from flashsale.domain.payments import PaymentTerms
 
 
 class KnownState(enum.StrEnum):
@@ -55,6 +56,15 @@ class KnownIntent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BegunIntent:
+    """An intent that a buyer asked for, as the provider is asked to open it."""
+
+    intent: KnownIntent
+    amount: Money
+    terms: PaymentTerms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DueIntent:
     """An intent of which something may still come."""
 
@@ -65,6 +75,7 @@ class DueIntent:
     amount: Money
     looks: int
     """Looks since the state changed."""
+    terms: PaymentTerms
     unwanted: bool
     """Whether its order ended without it, or nobody can pay it: it is to be cancelled, or its money given back."""
 

@@ -100,6 +100,20 @@ class Intent:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentTerms:
+    """What a page of the provider needs to know of a payment; the same each time that an intent is asked for."""
+
+    name: str
+    """What is paid for, as the buyer sees it."""
+    window_s: int
+    """The product's payment window."""
+    asked_at: datetime
+    """When the intent was asked for first."""
+    pay_by: datetime
+    """The end of the buyer's time, as it was then."""
+
+
 class NoAnswerKind(enum.StrEnum):
     """What the absence of an answer says."""
 

@@ -22,6 +22,24 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _shop_url(url: str) -> str:
+    """Accept an address of the shop: https, or http on this machine, without credentials."""
+    if not url:
+        return url
+    parts = urlsplit(url)
+    local = parts.hostname in {"127.0.0.1", "localhost", "::1"}
+    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        raise ValueError("must be an https address (http only on this machine)")
+    if not parts.hostname or "@" in parts.netloc or not re.fullmatch(r"[!-~]{1,500}", url):
+        raise ValueError("must be an address without spaces and credentials")
+    if re.search(r"[{}]", url.replace("{order_id}", "")) or "{order_id}" in parts.netloc:
+        raise ValueError("may have {order_id} in its path or query, and no other braces")
+    return url
+
+
+ShopUrl = Annotated[str, AfterValidator(_shop_url)]
+
+
 def _named(pattern: str, example: str) -> Callable[[SecretStr], SecretStr]:
     """Make a check of a key's form, so that a key in the wrong variable is refused at start."""
 
@@ -63,6 +81,15 @@ class StripeSettings(Group):
         "",
         description="Test payment method with which orders of `automatic` products are paid; refused with a live key.",
     )
+    return_url: ShopUrl = Field(
+        "",
+        description="Where the provider's page leads a buyer who has paid; `{order_id}` stands for the order. With it "
+        "and `cancel_url`, orders of products with a payment window of 30 minutes or more are paid on the provider's "
+        "page.",
+    )
+    cancel_url: ShopUrl = Field(
+        "", description="Where the provider's page leads a buyer who goes back without paying; `{order_id}` as above."
+    )
     key_lifetime_s: float = Field(
         82_800.0,
         gt=0,
@@ -76,11 +103,13 @@ class StripeSettings(Group):
         return "_live_" in self.secret_key.get_secret_value()[:8]
 
     @model_validator(mode="after")
-    def _live_keys_are_for_live_money(self) -> Self:
+    def _settings_agree(self) -> Self:
         if self.is_live and self.payment_method:
             raise ValueError("payment_method is for test keys; with a live key the buyers pay (by_buyer products)")
         if self.is_live and urlsplit(self.base_url).scheme != "https":
             raise ValueError("base_url must be https with a live key")
+        if bool(self.return_url) != bool(self.cancel_url):
+            raise ValueError("return_url and cancel_url are set together, or neither is")
         if self.publishable_key and re.fullmatch(r"pk_(test|live)_\S+", self.publishable_key) is None:
             raise ValueError("publishable_key does not look like a publishable key, pk_test_... or pk_live_...")
         both = bool(self.publishable_key and self.secret_key.get_secret_value())

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from flashsale.domain.intents import DueIntent, KnownIntent, Merged
-    from flashsale.domain.money import Money
+    from flashsale.domain.intents import BegunIntent, DueIntent, KnownIntent, Merged
     from flashsale.domain.payments import Intent, ProviderEvent
 
 RETRY_MAX_S = 3600.0
@@ -40,8 +39,8 @@ class WaitingEvent:
 class Intents(Protocol):
     """Payment intents and webhooks in Postgres."""
 
-    async def begin(self, order_id: UUID, provider: str, *, due_s: float) -> tuple[KnownIntent, Money] | None:
-        """Return the intent under which the buyer pays, with its amount; None unless the order waits for payment."""
+    async def begin(self, order_id: UUID, provider: str, *, due_s: float) -> BegunIntent | None:
+        """Return the intent under which the buyer pays; None unless the order waits for payment."""
         ...
 
     async def open(self, order_id: UUID, number: int, intent: Intent, *, due_s: float) -> KnownIntent | None:

@@ -16,7 +16,7 @@ from flashsale.usecases.intents import INTENTS
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from flashsale.domain.money import Money
+    from flashsale.domain.intents import BegunIntent
     from flashsale.settings.groups import PaymentSettings
     from flashsale.usecases.intents import Intents
     from flashsale.usecases.payment_ports import PaymentGateway
@@ -57,10 +57,10 @@ class OpenIntent:
             begun = await self._intents.begin(order_id, self._gateway.name, due_s=LEFT_S)
             if begun is None:
                 return None
-            intent, amount = begun
+            intent = begun.intent
             if intent.state is not KnownState.OPENING:
                 return _checked(intent, order_id)
-            found = await self._ask(order_id, intent.number, amount)
+            found = await self._ask(order_id, begun)
             if isinstance(found, KnownIntent):
                 return _checked(found, order_id)
             retry_after_s = found
@@ -72,11 +72,11 @@ class OpenIntent:
             retry_after_s=max(1, math.ceil(retry_after_s)),
         )
 
-    async def _ask(self, order_id: UUID, number: int, amount: Money) -> KnownIntent | float:
+    async def _ask(self, order_id: UUID, begun: BegunIntent) -> KnownIntent | float:
         """Open the intent at the provider. Returns the intent, or after how many seconds to ask again."""
-        settings = self._settings
+        settings, number = self._settings, begun.intent.number
         answer = await self._gateway.open_intent(
-            order_id=order_id, number=number, amount=amount, timeout_s=settings.timeout_s
+            order_id=order_id, number=number, amount=begun.amount, timeout_s=settings.timeout_s, terms=begun.terms
         )
         if not isinstance(answer, NoAnswer):
             opened = await self._intents.open(order_id, number, answer, due_s=settings.poll_s)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         NoAnswer,
         PaymentAttempt,
         PaymentResult,
+        PaymentTerms,
         ProviderEvent,
         Refund,
     )
@@ -69,8 +70,13 @@ class PaymentGateway(Protocol):
         """
         ...
 
-    async def open_intent(self, *, order_id: UUID, number: int, amount: Money, timeout_s: float) -> Intent | NoAnswer:
-        """Open the order's intent `number` for the buyer to pay; the next number only after a definite end."""
+    async def open_intent(
+        self, *, order_id: UUID, number: int, amount: Money, timeout_s: float, terms: PaymentTerms | None = None
+    ) -> Intent | NoAnswer:
+        """Open the order's intent `number` for the buyer to pay; the next number only after a definite end.
+
+        With `terms` the provider may open a page for it.
+        """
         ...
 
     async def look_up(

@@ -88,7 +88,11 @@ class SettleIntent:
     async def _find(self, order_id: UUID, due: DueIntent) -> bool:
         """Repeat the opening under the same key, if its answer was lost, to learn the reference to cancel."""
         answer = await self._gateway.open_intent(
-            order_id=order_id, number=due.number, amount=due.amount, timeout_s=self._settings.timeout_s
+            order_id=order_id,
+            number=due.number,
+            amount=due.amount,
+            timeout_s=self._settings.timeout_s,
+            terms=due.terms,
         )
         if isinstance(answer, NoAnswer):
             await self._again(order_id, due, answer)

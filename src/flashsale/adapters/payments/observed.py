@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from flashsale.domain.money import Money
-    from flashsale.domain.payments import LedgerEntry, ProviderEvent
+    from flashsale.domain.payments import LedgerEntry, PaymentTerms, ProviderEvent
     from flashsale.usecases.payment_ports import PaymentGateway
 
 PAYMENTS = Counter(
@@ -71,11 +71,15 @@ class ObservedGateway:
             self._gateway.cancel(order_id=order_id, reference=reference, amount=amount, timeout_s=timeout_s),
         )
 
-    async def open_intent(self, *, order_id: UUID, number: int, amount: Money, timeout_s: float) -> Intent | NoAnswer:
+    async def open_intent(
+        self, *, order_id: UUID, number: int, amount: Money, timeout_s: float, terms: PaymentTerms | None = None
+    ) -> Intent | NoAnswer:
         """Open the order's intent `number` for the buyer to pay."""
         return await _metered(
             "open_intent",
-            self._gateway.open_intent(order_id=order_id, number=number, amount=amount, timeout_s=timeout_s),
+            self._gateway.open_intent(
+                order_id=order_id, number=number, amount=amount, timeout_s=timeout_s, terms=terms
+            ),
         )
 
     async def look_up(

@@ -11,7 +11,6 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import stripe
@@ -20,20 +19,18 @@ import structlog
 from flashsale.adapters.payments.stripe_amounts import to_stripe
 from flashsale.adapters.payments.stripe_answers import (
     NOT_FOUND,
-    UNEXPECTED_STATE,
     Failure,
     made_at,
-    read_failure,
     read_intent,
     read_refund,
 )
-from flashsale.adapters.payments.stripe_http import SENDING, NoAnswerError, PooledClient, Sending
+from flashsale.adapters.payments.stripe_calls import Calls
+from flashsale.adapters.payments.stripe_http import PooledClient
 from flashsale.adapters.payments.stripe_outcomes import (
     answer_of,
     charge_failure,
     other_intent,
     settled,
-    unknown,
     unless_found,
 )
 from flashsale.adapters.payments.stripe_webhooks import read_event
@@ -41,11 +38,11 @@ from flashsale.domain.errors import InvalidInput, NotSupported, Unavailable
 from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, IntentState, NoAnswer, NoAnswerKind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from uuid import UUID
 
     from flashsale.domain.money import Money
-    from flashsale.domain.payments import Intent, LedgerEntry, ProviderEvent, Refund
+    from flashsale.domain.payments import Intent, LedgerEntry, PaymentTerms, ProviderEvent, Refund
     from flashsale.settings.stripe import StripeSettings
     from flashsale.usecases.turns import Turns
 
@@ -62,9 +59,6 @@ TAKING_S = 30.0
 """Deadline of each page of a list that is read as a whole."""
 
 EXPAND = ["latest_charge"]
-
-WRONG_KEY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-"""No call succeeds until somebody changes the key."""
 
 T = TypeVar("T")
 
@@ -83,7 +77,8 @@ class StripeGateway:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Nothing is sent yet. Each call waits for its turn; `clock` gives Unix time."""
-        self._turns = turns
+        self.ask = Calls(turns).ask
+        """Makes one call and reads its answer."""
         self._settings = settings
         self._clock = clock
         self._http = PooledClient(connections_max=connections_max)
@@ -98,6 +93,8 @@ class StripeGateway:
         )
         self._intents = client.v1.payment_intents
         self._refunds = client.v1.refunds
+        self.sessions = client.v1.checkout.sessions
+        """Sessions of the provider's page, for `stripe_pages`; `ask` makes calls to them."""
 
     async def __aenter__(self) -> Self:
         """Make the connection pool."""
@@ -152,7 +149,15 @@ class StripeGateway:
             reference = found.reference
         return await self._end(order_id, reference, deadline_s, amount=amount)
 
-    async def open_intent(self, *, order_id: UUID, number: int, amount: Money, timeout_s: float) -> Intent | NoAnswer:
+    async def open_intent(
+        self,
+        *,
+        order_id: UUID,
+        number: int,
+        amount: Money,
+        timeout_s: float,
+        terms: PaymentTerms | None = None,  # noqa: ARG002 - for a page
+    ) -> Intent | NoAnswer:
         """Open the order's intent `number`, which the buyer confirms with its client secret."""
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         found = await self._create(order_id, number, amount, deadline_s, confirm=False)
@@ -190,7 +195,7 @@ class StripeGateway:
             "amount": to_stripe(amount),
             "metadata": {"refund_key": key},
         }
-        found = await self._ask(
+        found = await self.ask(
             "refund", lambda: self._refunds.create_async(params, {"idempotency_key": key}), read_refund, until_s
         )
         return found.as_answer() if isinstance(found, Failure) else found
@@ -202,7 +207,7 @@ class StripeGateway:
         def read(page: Any) -> list[Refund]:
             return [read_refund(one) for one in page["data"]]
 
-        found = await self._ask(
+        found = await self.ask(
             "refunds",
             lambda: self._refunds.list_async({"payment_intent": reference, "limit": PAGE}),
             read,
@@ -270,14 +275,18 @@ class StripeGateway:
         if confirm:
             params |= {"confirm": True, "payment_method": self._settings.payment_method}
         key = f"{order_id}:create:{number}"
-        return await self._ask(
+        return await self.ask(
             "create", lambda: self._intents.create_async(params, {"idempotency_key": key}), read_intent, deadline_s
         )
 
-    async def _retrieve(self, reference: str, deadline_s: float) -> Intent | Failure:
-        return await self._ask(
-            "retrieve", lambda: self._intents.retrieve_async(reference, {"expand": EXPAND}), read_intent, deadline_s
+    async def retrieve(self, reference: str, deadline_s: float, read: Callable[[Any], T]) -> T | Failure:
+        """Read an intent in the caller's way."""
+        return await self.ask(
+            "retrieve", lambda: self._intents.retrieve_async(reference, {"expand": EXPAND}), read, deadline_s
         )
+
+    async def _retrieve(self, reference: str, deadline_s: float) -> Intent | Failure:
+        return await self.retrieve(reference, deadline_s, read_intent)
 
     async def _find(self, order_id: UUID, deadline_s: float) -> Intent | Failure:
         """Look for the order's newest intent among all that were made since the order."""
@@ -299,7 +308,7 @@ class StripeGateway:
 
         while True:
             until_s = deadline_s or asyncio.get_running_loop().time() + TAKING_S
-            page = await self._ask("list", lambda: self._intents.list_async(params), read, until_s)
+            page = await self.ask("list", lambda: self._intents.list_async(params), read, until_s)
             if isinstance(page, Failure):
                 yield page
                 return
@@ -314,7 +323,7 @@ class StripeGateway:
         """Capture held money. A kept 500 gives way to another key: a captured intent cannot be captured again."""
         reference = intent.reference
         for key in (f"{order_id}:capture", *(f"{order_id}:capture:{n}" for n in range(2, INTENTS_MAX + 1))):
-            done = await self._ask(
+            done = await self.ask(
                 "capture",
                 partial(self._intents.capture_async, reference, {"expand": EXPAND}, {"idempotency_key": key}),
                 read_intent,
@@ -338,7 +347,7 @@ class StripeGateway:
         """Cancel an intent; one that has succeeded was captured, which counts only over `amount`, if that is known."""
         for number in range(1, INTENTS_MAX + 1):
             key = f"{order_id}:cancel:{reference}:{number}"
-            done = await self._ask(
+            done = await self.ask(
                 "cancel",
                 partial(self._intents.cancel_async, reference, {"expand": EXPAND}, {"idempotency_key": key}),
                 read_intent,
@@ -356,51 +365,3 @@ class StripeGateway:
                 return other_intent(order_id, done)
             return settled(done)
         return answer_of(ChargeOutcome.UNKNOWN, None, reference)
-
-    async def _ask(
-        self, call: str, ask: Callable[[], Awaitable[Any]], read: Callable[[Any], T], deadline_s: float
-    ) -> T | Failure:
-        """Make one call, when it is its turn, until the deadline, and read its answer."""
-        if self._turns is not None and (wait_s := await self._turns.take(call)) is not None:
-            return Failure(kind=NoAnswerKind.UNSENT, reason="not its turn", retry_after_s=wait_s)
-        found = await self._send(call, ask, read, deadline_s)
-        if self._turns is not None:
-            await self._note(self._turns, call, found)
-        return found
-
-    async def _note(self, turns: Turns, call: str, found: object) -> None:
-        """Tell the budget of a 429, and the breaker whether the provider answered a call that it could read."""
-        status = found.status if isinstance(found, Failure) else HTTPStatus.OK
-        if isinstance(found, Failure) and status == HTTPStatus.TOO_MANY_REQUESTS and found.retry_after_s:
-            await turns.rejected(call, found.retry_after_s)
-        if not status or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in WRONG_KEY:
-            turns.breaker.failed()
-        else:
-            turns.breaker.answered()
-
-    async def _send(
-        self, call: str, ask: Callable[[], Awaitable[Any]], read: Callable[[Any], T], deadline_s: float
-    ) -> T | Failure:
-        sending = Sending()
-        token = SENDING.set(sending)
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                return read((await ask()).to_dict())
-        except stripe.StripeError as error:
-            failure = read_failure(error)
-            refused = failure.kind is NoAnswerKind.REFUSED
-            if refused and failure.decline_code is None and failure.reason not in {NOT_FOUND, UNEXPECTED_STATE}:
-                log.error(  # noqa: TRY400 - one line says it
-                    "gateway.call_refused", call=call, status=failure.status, reason=failure.reason
-                )
-            return failure
-        except (NoAnswerError, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
-            log.info("gateway.call_failed", call=call, error=reason, sent=sending.sent)
-            return unknown(reason) if sending.sent else Failure(kind=NoAnswerKind.UNSENT, reason=reason)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput) as error:
-            # An answer that is none of Stripe's: perhaps it was done.
-            log.warning("gateway.answer_unclear", call=call, error=type(error).__name__)
-            return unknown(type(error).__name__)
-        finally:
-            SENDING.reset(token)

@@ -57,8 +57,9 @@ def _is_signed(settings: StripeSettings, body: bytes, signature: str | None, sec
 
 
 def _reference(type_: str, about: Mapping[str, Any]) -> str | None:
-    """Return the intent that an event is about; None for what tells nothing of money."""
+    """Return the intent, or the session of a page, that an event is about; None for what tells nothing of money."""
     if type_ in SAY_NOTHING:
         return None
-    intent = about["id"] if about.get("object") == "payment_intent" else about.get("payment_intent")
+    itself = about.get("object") in {"payment_intent", "checkout.session"}
+    intent = about["id"] if itself else about.get("payment_intent")
     return intent if isinstance(intent, str) else None

@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.intents import DueIntent, Effect, KnownIntent, KnownState, Merged
+from flashsale.domain.intents import BegunIntent, DueIntent, Effect, KnownIntent, KnownState, Merged
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
+from flashsale.domain.payments import PaymentTerms
 from flashsale.usecases.intents import WaitingEvent
 
 if TYPE_CHECKING:
@@ -30,10 +31,13 @@ class PostgresIntents:
         """Work through this pool."""
         self._database = database
 
-    async def begin(self, order_id: UUID, provider: str, *, due_s: float) -> tuple[KnownIntent, Money] | None:
-        """Return the intent under which the buyer pays, with its amount; None unless the order waits for payment."""
+    async def begin(self, order_id: UUID, provider: str, *, due_s: float) -> BegunIntent | None:
+        """Return the intent under which the buyer pays; None unless the order waits for payment."""
         row = await self._database.fetch_row(QUERIES["begin_intent"], order_id, provider, timedelta(seconds=due_s))
-        return None if row is None else (_known(row), Money(minor=row["amount_minor"], currency=row["currency"]))
+        if row is None:
+            return None
+        amount = Money(minor=row["amount_minor"], currency=row["currency"])
+        return BegunIntent(intent=_known(row), amount=amount, terms=_terms(row))
 
     async def open(self, order_id: UUID, number: int, intent: Intent, *, due_s: float) -> KnownIntent | None:
         """Write the provider's answer; None if another reference was written for the intent first."""
@@ -100,6 +104,7 @@ class PostgresIntents:
             state=KnownState(row["state"]),
             amount=Money(minor=row["amount_minor"], currency=row["currency"]),
             looks=row["looks"],
+            terms=_terms(row),
             unwanted=row["unwanted"],
         )
 
@@ -140,6 +145,15 @@ class PostgresIntents:
         """Defer jobs for due intents and webhooks; returns the number of each."""
         row = await self._database.fetch_row(QUERIES["wake"], intents_max, events_max, timedelta(seconds=due_s))
         return (0, 0) if row is None else (row["intents"], row["events"])
+
+
+def _terms(row: asyncpg.Record) -> PaymentTerms:
+    return PaymentTerms(
+        name=row["product_name"],
+        window_s=row["window_s"],
+        asked_at=row["asked_at"],
+        pay_by=row["asked_at"] + row["window_left"],
+    )
 
 
 def _known(row: asyncpg.Record) -> KnownIntent:

@@ -27,6 +27,7 @@ OPERATIONS = (
     Operation(method="GET", path="/v1/refunds", run=listing("refund", "/v1/refunds", "payment_intent", "charge")),
     Operation(method="GET", path="/v1/refunds/{id}", run=retrieve("refund", "id")),
     Operation(method="POST", path=_SESSIONS, run=checkout.create),
+    Operation(method="GET", path=_SESSIONS, run=listing("checkout.session", _SESSIONS, "payment_intent")),
     Operation(method="GET", path=f"{_SESSIONS}/{{id}}", run=checkout.retrieve),
     Operation(method="POST", path=f"{_SESSIONS}/{{id}}/expire", run=checkout.expire),
     Operation(method="POST", path="/v1/test_helpers/checkout/sessions/{id}/pay", run=checkout.pay_in_page, helper=True),
