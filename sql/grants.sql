@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, buyer_units, gate_returns, manual_entries, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, buyer_units, gate_returns, manual_entries, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, password_resets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -162,6 +162,10 @@ GRANT UPDATE (status, pay_requested_at, due_at, job_id, refunded_minor, restocke
 GRANT INSERT (target_id, event, order_id, order_version, product_id, facts) ON outbox TO flashsale_api;
 GRANT SELECT ON outbox TO flashsale_api;
 GRANT SELECT (target_id, events) ON outbox_targets TO flashsale_api;
+GRANT DELETE ON password_resets TO flashsale_api;
+GRANT INSERT (user_id, generation) ON password_resets TO flashsale_api;
+GRANT SELECT ON password_resets TO flashsale_api;
+GRANT UPDATE (generation, requested_at, due_at) ON password_resets TO flashsale_api;
 GRANT SELECT ON payment_attempts TO flashsale_api;
 GRANT INSERT (order_id, number, provider, amount_minor, currency, window_left, due_at) ON payment_intents TO flashsale_api;
 GRANT SELECT ON payment_intents TO flashsale_api;
@@ -309,6 +313,9 @@ GRANT DELETE ON outbox_targets TO flashsale_worker;
 GRANT INSERT (target_id, events) ON outbox_targets TO flashsale_worker;
 GRANT SELECT ON outbox_targets TO flashsale_worker;
 GRANT UPDATE (events) ON outbox_targets TO flashsale_worker;
+GRANT DELETE ON password_resets TO flashsale_worker;
+GRANT SELECT ON password_resets TO flashsale_worker;
+GRANT UPDATE (due_at, digest, expires_at) ON password_resets TO flashsale_worker;
 GRANT DELETE ON payment_attempts TO flashsale_worker;
 GRANT INSERT (order_id, attempt, gateway_key, amount_minor, currency) ON payment_attempts TO flashsale_worker;
 GRANT SELECT ON payment_attempts TO flashsale_worker;

@@ -41,6 +41,7 @@ FILES = {
     "queries/payments.sql": (WORKER,),
     "queries/products.sql": ROLES,
     "queries/refunds.sql": (WORKER,),
+    "queries/resets.sql": (API,),
     "queries/schema.sql": ROLES,
     "queries/story.sql": (API,),
     "queries/settlement.sql": (WORKER,),
@@ -64,6 +65,7 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("payment_recorded", "refund_recorded", "payments_recorded"), (WORKER,)),
     **dict.fromkeys(("request", "request_own", "refunds_of", "set_refund", "refund_made"), (API,)),
     **dict.fromkeys(("open_pools", "tend_units", "put_off"), (WORKER,)),
+    **dict.fromkeys(("claim_resets", "keep_code", "end_reset", "forget_resets"), (WORKER,)),
     "create_staff": (),
     "set_role": (),
 }

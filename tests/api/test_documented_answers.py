@@ -37,6 +37,7 @@ BODIES: dict[str, dict[str, object]] = {
     "register": {"name": "Ada", "email": "EMAIL", "password": "unlikely 4711 horse"},
     "logIn": {"email": "EMAIL", "password": "unlikely 4711 horse"},
     "changePassword": {"oldPassword": "unlikely 4711 horse", "newPassword": "unlikely 4712 horse"},
+    "requestPasswordReset": {"email": "EMAIL"},
     "resetPassword": {"token": "", "password": "unlikely 4713 horse"},
     "buy": {"productId": 1},
     "createProduct": {"name": "Phone", "price": "1", "stock": 5},
@@ -194,6 +195,7 @@ async def leave(call, settings, db):
     """Change the password, sign out, and set a new password; gives a reset token that holds."""
     account = {"email": "alan@example.com", "password": "unlikely 4711 horse"}
     user_id = uuid.UUID((await call("register", json={**account, "name": "Alan"})).json()["user"]["id"])
+    await call("requestPasswordReset", expect=202)
     await call("changePassword", await log_in(call, account), expect=200)
     await call("logOut", await log_in(call, {**account, "password": "unlikely 4712 horse"}), expect=204)
     for token, expect in ((await token_of(user_id, settings, db), 204), ("x", 401)):
@@ -284,6 +286,7 @@ async def ask_all(call, status, buyer, admin, *, times=1):
     """Ask for each operation that names a status, this often."""
     wrong = {
         "logIn": {"email": "ada@example.com", "password": "another 4711 horse"},
+        "requestPasswordReset": {"email": "ada@example.com"},
         "changePassword": {"oldPassword": "another 4711 horse", "newPassword": "unlikely 4712 horse"},
     }
     for name, (_, path, operation) in call.operations.items():

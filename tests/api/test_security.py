@@ -41,6 +41,7 @@ MATRIX = {
     "POST /api/auth/logout": (401, 204, 204, 204),
     "POST /api/auth/password": (401, 200, 200, 200),
     "POST /api/auth/reset": (204, 204, 204, 204),
+    "POST /api/auth/forgot": (202, 202, 202, 202),
     "POST /api/order/buy-flash": (401, 202, 202, 202),
     "GET /api/orders": (401, 200, 200, 200),
     "GET /api/order/{order_id}/status": (401, 404, 200, 200),
@@ -148,6 +149,8 @@ async def test_everybody_may_do_what_the_matrix_says_and_no_more(
         body = bodies.get(route)
         if route == "POST /api/auth/register":
             body = {"name": "Ada", "email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse"}
+        if route == "POST /api/auth/forgot":
+            body = {"email": f"{uuid.uuid4().hex}@example.com"}
         if path in {"/api/auth/logout", "/api/auth/password", "/api/auth/reset"}:
             # These end the caller's tokens: each caller is new.
             headers, body = await new_caller(api, stack, path, anonymous=not headers)  # noqa: PLW2901

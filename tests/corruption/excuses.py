@@ -158,6 +158,7 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(
         r"gate:cooling", (), "how long the gate counts units that were not paid for; Postgres confirms its refusals"
     ),
+    Excuse(r"password_resets\..*", (), "a request for a new password, to which nothing else refers"),
     Excuse(r"gate:returns", (), "which returns were counted lately; the scripts replace what is foreign"),
     Excuse(r"outbox\.(attempts|problem|resent_at)", (), "how often and why a try failed has no second record"),
     Excuse(r"outbox\.target_id", ("swapped",), "of two messages about one change nothing is wrong afterwards"),

@@ -183,7 +183,7 @@ def a_message(event, **facts):
 @pytest.mark.parametrize("event", MAILED)
 def test_each_language_has_a_text_for_each_event(event):
     for file in (HERE / "messages").glob("*.toml"):
-        assert set(texts(file.stem)) == {"footer", *MAILED}
+        assert set(texts(file.stem)) == {"footer", "account.password_reset", *MAILED}
     mail = mail_of(a_message(event), sender=SENDER, address="ada@bücher.example")
     assert mail["To"] == "ada@xn--bcher-kva.example"
     text = mail.get_body(("plain",)).get_content()

@@ -10,7 +10,11 @@ NO_HISTORY = {
     "one row for each product": {"products", "product_live", "product_terms", "unit_pools", "stock_raises"},
     "one row for each product, status and currency; filled when old orders are carried": {"order_totals"},
     "a few rows by hand or by configuration": {"outbox_targets", "provider_turns"},
-    "rows are deleted within days, and read by key or by their age": {"revocations", "admin_requests"},
+    "rows are deleted within days, and read by key or by their age": {
+        "revocations",
+        "admin_requests",
+        "password_resets",
+    },
     "rows are deleted when the work is done": {
         "gate_returns",
         "order_stragglers",

@@ -19,6 +19,7 @@ from flashsale.adapters.postgres.manual import PostgresManualBook
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.refunds import PostgresRefunds
+from flashsale.adapters.postgres.resets import PostgresResets
 from flashsale.adapters.postgres.story import PostgresStories
 from flashsale.adapters.postgres.trail import PostgresTrail
 from flashsale.adapters.postgres.users import PostgresUsers
@@ -113,7 +114,9 @@ async def open_services(
             opened.callback(polling.cancel)
         accounts = _accounts(opened, settings, users)
         by_hand = settings.payments.provider == MANUAL
-        sessions = Sessions(users, accounts, revocations)
+        sessions = Sessions(
+            users, accounts, revocations, PostgresResets(database), reset_pause_s=settings.auth.reset_pause_s
+        )
         yield Services(
             settings=settings,
             database=database,

@@ -19,6 +19,7 @@ from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.refunds import PostgresRefunds
+from flashsale.adapters.postgres.resets import PostgresResets
 from flashsale.adapters.postgres.schema import check_schema
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.redis.gate import RedisGate
@@ -33,6 +34,7 @@ from flashsale.usecases.process_orders import ProcessOrders
 from flashsale.usecases.reconcile import Reconcile
 from flashsale.usecases.refund import MakeRefund
 from flashsale.usecases.return_units import ReturnUnits
+from flashsale.usecases.send_resets import SendResets
 from flashsale.usecases.settle_intent import SettleIntent
 from flashsale.usecases.tend_units import TendUnits
 from flashsale.usecases.tidy import Tidy
@@ -66,6 +68,7 @@ class Jobs:
     take_event: TakeEvent
     wake_payments: WakePayments
     deliver: Deliver
+    send_resets: SendResets
 
     async def check_schema(self) -> None:
         """Look whether the database has this release's schema; `NotReady` if not."""
@@ -77,13 +80,18 @@ def job_queue(settings: Settings, *, name: str, slots: int) -> JobQueue:
     return JobQueue(settings.postgres, name=name, slots=slots)
 
 
-async def _open_deliver(opened: AsyncExitStack, settings: Settings, database: Database) -> Deliver:
+def _mails(settings: Settings) -> SmtpSender | None:
+    url = settings.mail.url.get_secret_value()
+    return SmtpSender(url, sender=settings.mail.sender, timeout_s=settings.outbox.timeout_s) if url else None
+
+
+async def _open_deliver(
+    opened: AsyncExitStack, settings: Settings, database: Database, mails: SmtpSender | None
+) -> Deliver:
     """Wire the delivery of the outbox; leaving `opened` breaks deliveries off."""
-    outbox, mail = settings.outbox, settings.mail
-    url = mail.url.get_secret_value()
+    outbox = settings.outbox
     sender = WebhookSender(connections_max=outbox.concurrency * outbox.targets_max, loopback=outbox.loopback_allowed)
     await opened.enter_async_context(sender)
-    mails = SmtpSender(url, sender=mail.sender, timeout_s=outbox.timeout_s) if url else None
     deliver = Deliver(PostgresOutbox(database), sender, mails, outbox)
     opened.push_async_callback(deliver.close)
     return deliver
@@ -102,6 +110,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
                 turns=(turns := turns_of(settings, database)),
             )
         )
+        mails = _mails(settings)
         products, books = PostgresProducts(database), PostgresGateBooks(database)
         orders = PostgresOrders(database)
         load_gate = LoadGate(books, gate, None)
@@ -160,5 +169,6 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
             settle_intent=settle_intent,
             take_event=TakeEvent(intents, gateway, settings.payments, settle_intent, hooks=[refund.note_intent]),
             wake_payments=WakePayments(intents, limit=settings.payments.poll_limit),
-            deliver=await _open_deliver(opened, settings, database),
+            deliver=await _open_deliver(opened, settings, database, mails),
+            send_resets=SendResets(PostgresResets(database), mails, ttl_s=settings.auth.reset_token_ttl_s),
         )

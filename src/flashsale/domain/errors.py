@@ -330,7 +330,7 @@ class TooManyLogins(FlashSaleError):
 
     def __init__(self, retry_after_s: int) -> None:
         """Use the same text whether or not the account exists, and for every count."""
-        super().__init__(f"Too many failed logins; try again in {retry_after_s} s.")
+        super().__init__(f"Too many tries; try again in {retry_after_s} s.")
         self.retry_after_s = retry_after_s
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from functools import cache
 
@@ -46,3 +47,11 @@ def common_passwords() -> frozenset[str]:
     from zxcvbn.frequency_lists import FREQUENCY_LISTS  # type: ignore[import-untyped]
 
     return frozenset(one for one in FREQUENCY_LISTS["passwords"] if len(one) >= PASSWORD_MIN)
+
+
+def digest_of(code: str) -> bytes:
+    """Return what the database keeps of a code for a new password.
+
+    The code has 256 random bits, so it needs neither salt nor a slow hash.
+    """
+    return hashlib.sha256(code.encode()).digest()

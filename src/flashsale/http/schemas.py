@@ -80,10 +80,19 @@ class PasswordChangeIn(In):
     new_password: NewPassword
 
 
-class PasswordResetIn(In):
-    """A new password, and a token in place of the old one."""
+class PasswordForgottenIn(In):
+    """A request for a new password."""
 
-    token: Annotated[str, shown("A token from `flashsale password-reset`.", TOKEN, min_length=1, max_length=2048)]
+    email: Annotated[str, shown("The account's e-mail address.", "ada@example.com", min_length=1, max_length=254)]
+
+
+class PasswordResetIn(In):
+    """A new password, and a code or token in place of the old one."""
+
+    token: Annotated[
+        str,
+        shown("A code of an e-mail, or a token of `flashsale password-reset`.", TOKEN, min_length=1, max_length=2048),
+    ]
     password: NewPassword
 
 

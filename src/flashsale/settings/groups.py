@@ -79,7 +79,12 @@ class AuthSettings(Group):
     jwt_audience: str = Field("flashsale-api", description="Value of the claim `aud` in every token.")
     jwt_ttl_s: int = Field(3600, ge=1, le=86_400, description="Lifetime of a login token.")
     stream_token_ttl_s: int = Field(300, ge=1, le=3600, description="Lifetime of a stream token.")
-    reset_token_ttl_s: int = Field(3600, ge=1, le=86_400, description="Lifetime of a token that resets a password.")
+    reset_token_ttl_s: int = Field(
+        3600, ge=1, le=86_400, description="Lifetime of a token or code that resets a password."
+    )
+    reset_pause_s: int = Field(
+        60, ge=1, le=3600, description="Minimum time between two e-mails with a code for a new password to one account."
+    )
     verified_tokens_max: int = Field(
         20_000, ge=0, description="Maximum number of verified tokens that a process caches until they expire."
     )

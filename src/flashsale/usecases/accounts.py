@@ -123,6 +123,18 @@ class Accounts:
         await self._limits.passed(source)
         return user
 
+    async def count_reset(self, *, email: str, address: str) -> None:
+        """Count a request for a new password, by the limits of failed logins and apart from them.
+
+        Raises:
+            TooManyLogins: if the account, the address, or the pair of both has to wait before the next request.
+        """
+        source = Source.of(f"reset {_account(email)}", f"reset {address}")
+        wait_s = (await self._limits.begin(source, exempt=False)).wait_s
+        if wait_s:
+            raise TooManyLogins(whole_s(wait_s))
+        await self._limits.failed(source, counted=True)
+
     async def create_staff(
         self, *, email: str, password: str, role: Role = Role.ADMIN, if_missing: bool = False, by: Author | None = None
     ) -> User:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from flashsale.domain.errors import BadCredentials, Forbidden, InvalidInput, Unauthenticated
+from flashsale.domain.passwords import digest_of
 from flashsale.domain.users import STAFF, Revocation, Role, User
 
 if TYPE_CHECKING:
@@ -21,11 +22,31 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+class ResetRequests(Protocol):
+    """Requests for new passwords, in Postgres."""
+
+    async def ask(self, email: str, *, pause_s: float) -> None:
+        """Note that an account asks for a new password, unless it asked within `pause_s`, or there is none."""
+        ...
+
+    async def account(self, digest: bytes) -> User | None:
+        """Return the account of a code that may still be used."""
+        ...
+
+    async def use(self, digest: bytes, password_hash: str) -> tuple[UUID, int] | None:
+        """Use a code up and replace the password hash; returns the account's id and its new generation."""
+        ...
+
+
 class Sessions:
     """The use cases. This process knows a raised generation at once, the others within `live.poll_s`."""
 
-    def __init__(self, users: Users, accounts: Accounts, revocations: Revocations) -> None:
-        """Wire it."""
+    def __init__(
+        self, users: Users, accounts: Accounts, revocations: Revocations, resets: ResetRequests, *, reset_pause_s: float
+    ) -> None:
+        """Wire it. An account gets a code for a new password at most every `reset_pause_s`."""
+        self._resets = resets
+        self._reset_pause_s = reset_pause_s
         self._users = users
         self._accounts = accounts
         self._revocations = revocations
@@ -79,11 +100,44 @@ class Sessions:
         user = await self._standing(principal)
         await self._replace(user, password, field="password")
 
-    async def _replace(self, user: User, password: str, *, field: str) -> User:
+    async def request_reset(self, *, email: str, address: str) -> None:
+        """Let the buyer's account with this e-mail address get a code for a new password, if there is one.
+
+        The caller learns nothing of it. Staff get their tokens at the command line.
+
+        Raises:
+            TooManyLogins: after too many requests.
+        """
+        await self._accounts.count_reset(email=email, address=address)
+        if "\x00" not in email:
+            await self._resets.ask(email, pause_s=self._reset_pause_s)
+
+    async def reset_by_code(self, code: str, *, password: str) -> None:
+        """Set a password by the code of an e-mail, which ends the code and every token of the account.
+
+        Raises:
+            Unauthenticated: if the code is wrong, was used or has expired, or the password changed since.
+            InvalidInput: if the password is not valid; the code still holds.
+        """
+        digest = digest_of(code)
+        user = await self._resets.account(digest)
+        if user is None:
+            raise wrong_code()
+        hashed = await self._hashed(password, user, field="password")
+        used = await self._resets.use(digest, hashed)
+        if used is None:
+            raise wrong_code()
+        self._revocations.take(Revocation(user_id=used[0], generation=used[1]))
+        log.info("account.password_changed", user_id=str(used[0]))
+
+    async def _hashed(self, password: str, user: User, *, field: str) -> str:
         try:
-            hashed = await self._accounts.hashed(password, email=user.email)
+            return await self._accounts.hashed(password, email=user.email)
         except InvalidInput as error:
             raise InvalidInput(field=field, problem=error.detail.removeprefix(f"{error.field} ")) from error
+
+    async def _replace(self, user: User, password: str, *, field: str) -> User:
+        hashed = await self._hashed(password, user, field=field)
         raised = await self._users.set_password(user.user_id, hashed, generation=user.generation)
         generation = self._note(user.user_id, raised)
         log.info("account.password_changed", user_id=str(user.user_id))
@@ -101,6 +155,11 @@ class Sessions:
             raise ended()
         self._revocations.take(Revocation(user_id=user_id, generation=generation))
         return generation
+
+
+def wrong_code() -> Unauthenticated:
+    """Say that a code for a new password does not hold."""
+    return Unauthenticated("The code is wrong, was used, or has expired; ask for another.", refused=True)
 
 
 def ended() -> Unauthenticated:

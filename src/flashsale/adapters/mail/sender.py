@@ -9,11 +9,15 @@ from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
-from flashsale.adapters.mail.texts import mail_of
+from flashsale.adapters.mail.texts import code_mail, mail_of
 from flashsale.domain.messages import Failure
 
 if TYPE_CHECKING:
+    from email.message import EmailMessage
+
     from flashsale.domain.messages import Message
+
+NOT_ONE = Failure(problem="The buyer's address is not one address.", final=True)
 
 PERMANENT = 500
 """From this code on a repetition is no use: RFC 5321, 4.2.1."""
@@ -62,7 +66,18 @@ class SmtpSender:
             mail = mail_of(message, sender=self._sender, address=address)
         except (ValueError, MessageError, LookupError):
             # What the library raises for addresses that it cannot read.
-            return Failure(problem="The buyer's address is not one address.", final=True)
+            return NOT_ONE
+        return await self._hand_over(mail)
+
+    async def send_code(self, address: str, code: str, *, ttl_s: int) -> Failure | None:
+        """Hand an e-mail with a code for a new password to the server; failures are those of `send`."""
+        try:
+            mail = code_mail(code, ttl_s=ttl_s, sender=self._sender, address=address)
+        except (ValueError, MessageError, LookupError):
+            return NOT_ONE
+        return await self._hand_over(mail)
+
+    async def _hand_over(self, mail: EmailMessage) -> Failure | None:
         try:
             await aiosmtplib.send(
                 mail,

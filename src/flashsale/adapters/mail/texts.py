@@ -7,7 +7,7 @@ import tomllib
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime
+from email.utils import format_datetime, localtime, make_msgid
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -19,6 +19,8 @@ from flashsale.domain.emails import email_key
 from flashsale.domain.messages import total_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flashsale.domain.messages import Message
 
 HERE = Path(__file__).parent
@@ -42,10 +44,7 @@ def mail_of(message: Message, *, sender: str, address: str) -> EmailMessage:
     Raises:
         ValueError: if the address is not exactly one, or cannot be written.
     """
-    if email_key(address) is None:
-        raise ValueError("not one address")
     facts = message.facts
-    known = texts(LANGUAGE)
     values = {
         "product": " ".join(str(facts["product_name"]).split()),
         "quantity": str(facts["quantity"]),
@@ -53,24 +52,46 @@ def mail_of(message: Message, *, sender: str, address: str) -> EmailMessage:
         "currency": facts["currency"],
         "order": facts["order_id"],
     }
-    told = known[message.event]
+    mail = _mail(message.event, values, sender=sender, address=address)
+    mail["Date"] = format_datetime(message.created_at)
+    # The same at each try: mailboxes show one of several.
+    mail["Message-ID"] = f"<{message.message_id}@{sender.rpartition('@')[2]}>"
+    return mail
+
+
+def code_mail(code: str, *, ttl_s: int, sender: str, address: str) -> EmailMessage:
+    """Return the e-mail with a code for a new password.
+
+    Raises:
+        ValueError: if the address is not exactly one, or cannot be written.
+    """
+    values = {"code": code, "minutes": str(max(1, ttl_s // 60))}
+    mail = _mail("account.password_reset", values, sender=sender, address=address)
+    mail["Date"] = localtime()
+    mail["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
+    return mail
+
+
+def _mail(name: str, values: Mapping[str, str], *, sender: str, address: str) -> EmailMessage:
+    if email_key(address) is None:
+        raise ValueError("not one address")
+    known = texts(LANGUAGE)
+    told = known[name]
+    footer = told.get("footer", known["footer"])
     subject = Template(told["subject"]).substitute(values)
     paragraphs = [Template(one).substitute(values) for one in told["paragraphs"]]
     mail = EmailMessage(policy=SMTP)
     mail["From"] = Address(addr_spec=sender)
     mail["To"] = Address(addr_spec=_ascii_domain(address))
     mail["Subject"] = subject
-    mail["Date"] = format_datetime(message.created_at)
-    # The same at each try: mailboxes show one of several.
-    mail["Message-ID"] = f"<{message.message_id}@{sender.rpartition('@')[2]}>"
     # No out-of-office answers: RFC 3834.
     mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content("\n\n".join([*paragraphs, "-- \n" + known["footer"]]) + "\n")
+    mail.set_content("\n\n".join([*paragraphs, "-- \n" + footer]) + "\n")
     page = _layout().substitute(
         language=LANGUAGE,
         subject=html.escape(subject),
         paragraphs="\n".join(f"<p>{html.escape(one)}</p>" for one in paragraphs),
-        footer=html.escape(known["footer"]),
+        footer=html.escape(footer),
     )
     mail.add_alternative(page, subtype="html")
     return mail

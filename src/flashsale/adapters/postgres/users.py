@@ -41,12 +41,12 @@ class PostgresUsers:
         row = await self._run(by, query, uuid4(), name, email, password_hash, email_key(email), *more)
         if row is None:
             raise EmailTaken
-        return _user(row)
+        return user_of(row)
 
     async def credentials(self, email: str) -> tuple[User, str | None] | None:
         """Read an account and its password hash by email."""
         row = await self._database.fetch_row(QUERIES["credentials"], email, email_key(email))
-        return None if row is None else (_user(row), row["password_hash"])
+        return None if row is None else (user_of(row), row["password_hash"])
 
     async def administrators(self) -> Sequence[str]:
         """Read the emails of everybody who is no buyer, the first thousand."""
@@ -55,7 +55,7 @@ class PostgresUsers:
     async def account(self, user_id: UUID) -> User | None:
         """Read an account by id."""
         row = await self._database.fetch_row(QUERIES["account"], user_id)
-        return None if row is None else _user(row)
+        return None if row is None else user_of(row)
 
     async def set_password(
         self, user_id: UUID, password_hash: str, *, generation: int | None = None, by: Author | None = None
@@ -108,7 +108,8 @@ class PostgresUsers:
         return [row["user_id"] for row in await self._database.fetch(QUERIES["buyers"], prefix, count)]
 
 
-def _user(row: asyncpg.Record) -> User:
+def user_of(row: asyncpg.Record) -> User:
+    """Read an account of a row."""
     return User(
         user_id=row["user_id"],
         name=row["name"],

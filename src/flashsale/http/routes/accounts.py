@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,7 @@ from flashsale.http.routing import Direct
 from flashsale.http.schemas import (
     LoginIn,
     PasswordChangeIn,
+    PasswordForgottenIn,
     PasswordResetIn,
     RegisteredOut,
     RegisterIn,
@@ -24,18 +28,24 @@ from flashsale.http.schemas import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from uuid import UUID
 
     from flashsale.domain.users import User
     from flashsale.http.auth import Tokens
     from flashsale.http.messages import Answer, Request
     from flashsale.usecases.services import Services
+    from flashsale.usecases.sessions import Sessions
 
 REGISTER_PATH = "/api/auth/register"
 LOGIN_PATH = "/api/auth/login"
 LOGOUT_PATH = "/api/auth/logout"
 PASSWORD_PATH = "/api/auth/password"  # noqa: S105 - a path
+FORGOTTEN_PATH = "/api/auth/forgot"
 RESET_PATH = "/api/auth/reset"
+
+ANSWER_S = 0.25
+"""How long the answer to a request for a new password takes at least: longer than Postgres needs for one."""
 
 REGISTER = Operation(
     name="register",
@@ -74,10 +84,21 @@ CHANGE_PASSWORD = Operation(
     gives=(Given(status=HTTPStatus.OK, description="A new login token.", model=TokenOut),),
     codes=("too_many_logins", *SERVERS),
 )
+FORGET_PASSWORD = Operation(
+    name="requestPasswordReset",
+    summary="Ask for a code for a new password",
+    description="Send a code to the buyer's account with this e-mail address, if there is one. The answer and its "
+    "duration do not tell whether there is one.",
+    tag="accounts",
+    takes=PasswordForgottenIn,
+    gives=(Given(status=HTTPStatus.ACCEPTED, description="If there is such an account, its owner gets an e-mail."),),
+    codes=("too_many_logins", *SERVERS),
+)
 RESET_PASSWORD = Operation(
     name="resetPassword",
-    summary="Set a password by a reset token",
-    description="Set the password by a token that `flashsale password-reset` printed. The token is valid once.",
+    summary="Set a password by a code or token",
+    description="Set the password by the code of an e-mail, or by a token that `flashsale password-reset` printed. "
+    "Each is valid once, and ends every token of the account.",
     tag="accounts",
     takes=PasswordResetIn,
     gives=(Given(status=HTTPStatus.NO_CONTENT, description="The password is set; log in with it."),),
@@ -87,8 +108,27 @@ RESET_PASSWORD = Operation(
 _register_in = msgspec.json.Decoder(RegisterIn)
 _login_in = msgspec.json.Decoder(LoginIn)
 _change_in = msgspec.json.Decoder(PasswordChangeIn)
+_forgotten_in = msgspec.json.Decoder(PasswordForgottenIn)
 _reset_in = msgspec.json.Decoder(PasswordResetIn)
 _encode = msgspec.json.Encoder().encode
+
+
+async def _reset(sessions: Sessions, tokens: Tokens, wanted: PasswordResetIn) -> None:
+    if "." in wanted.token:
+        await sessions.reset_password(tokens.verify_reset(wanted.token), password=wanted.password)
+    else:
+        # A code: base64 text without dots, of which a token has two.
+        await sessions.reset_by_code(wanted.token, password=wanted.password)
+
+
+@asynccontextmanager
+async def lasting(seconds: float) -> AsyncIterator[None]:
+    """Leave the block no earlier than this, however it ends: its duration tells nothing."""
+    until_s = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        await asyncio.sleep(until_s - time.monotonic())
 
 
 def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
@@ -119,9 +159,15 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
         user = await services.sessions.change_password(principal, old=wanted.old_password, new=wanted.new_password)
         return rendered(HTTPStatus.OK, _encode(TokenOut(token=token(user))))
 
+    async def request_reset(request: Request) -> Answer:
+        wanted = body_of(request, _forgotten_in, what="a request for a new password")
+        async with lasting(ANSWER_S):
+            await services.sessions.request_reset(email=wanted.email, address=addresses.of(request))
+        return empty(HTTPStatus.ACCEPTED)
+
     async def reset_password(request: Request) -> Answer:
         wanted = body_of(request, _reset_in, what="a reset of the password")
-        await services.sessions.reset_password(tokens.verify_reset(wanted.token), password=wanted.password)
+        await _reset(services.sessions, tokens, wanted)
         return empty(HTTPStatus.NO_CONTENT)
 
     def session(request: Request) -> UUID | None:
@@ -139,5 +185,6 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
         Direct(template=LOGIN_PATH, method="POST", serve=log_in, operation=LOG_IN),
         Direct(template=LOGOUT_PATH, method="POST", serve=log_out, operation=LOG_OUT),
         Direct(template=PASSWORD_PATH, method="POST", serve=change_password, operation=CHANGE_PASSWORD),
+        Direct(template=FORGOTTEN_PATH, method="POST", serve=request_reset, operation=FORGET_PASSWORD),
         Direct(template=RESET_PATH, method="POST", serve=reset_password, operation=RESET_PASSWORD),
     ]

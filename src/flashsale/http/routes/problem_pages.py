@@ -108,7 +108,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "rate_limited": (429, "you sent more requests than the limit allows", "wait as long as `Retry-After` says"),
     "too_many_logins": (
         429,
-        "too many failed logins to this account from your address, or too many from your address",
+        "too many failed logins, or requests for a new password, for this account from your address, or from your address",
         "wait as long as `Retry-After` says",
     ),
     "head_too_large": (
