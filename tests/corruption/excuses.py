@@ -46,10 +46,15 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(r"users\.created_at", ("aged", "swapped"), "an account only has to be older than its orders"),
     Excuse(r"products\.created_at", ("aged",), "a product only has to be older than its terms and orders"),
     Excuse(
-        rf"product_terms\.(name|price_minor|currency|allotment|payment_mode|payment_window_s|limit_per|paused|{NULLABLE})",
+        rf"product_terms\.(name|price_minor|currency|allotment|payment_mode|payment_window_s|limit_per|paused|cooldown_s|{NULLABLE})",
         ("changed", "aged", "ahead", "swapped", "missing"),
         "terms that are over, and that no order contradicts, have no second record; those of now are the product's",
     ),
+    Excuse(r"products\.refundable_by_buyer", (), "an administrator set it; there is no second record"),
+    Excuse(
+        r"manual_entries\.\*", ("deleted",), "settlement with the provider `manual` finds it; this sale's is another"
+    ),
+    Excuse(r"manual_entries\.(recorded_by|recorded_at)", (), "who saw the money come, and when, has no second record"),
     Excuse(r"product_terms\.\*", ("deleted",), "the same: terms that are over, under which nothing was sold"),
     Excuse(r"requests\..*", (), "of a void proposal only the id has a meaning", lambda row: row["kind"] == "void"),
     Excuse(r"orders\.job_id", ("missing",), "the sweep makes a new job when the order is due"),
@@ -172,7 +177,7 @@ EXCUSES: tuple[Excuse, ...] = (
 
 ONLY_WHOLE: tuple[Excuse, ...] = (
     *EXCUSES,
-    Excuse(r"payment_intents\.order_id", ("missing",), "a row of no order is none of a recent order"),
+    Excuse(r"(payment_intents|manual_entries)\.order_id", ("missing",), "a row of no order is none of a recent order"),
     Excuse(r"webhook_events\.due_at", ("ahead", "swapped"), "of those that were taken `flashsale audit` reads all"),
     Excuse(r"\w+\.\*", ("doubled",), "two rows of one key: `flashsale audit` counts keys, a primary key forbids them"),
     Excuse(

@@ -287,6 +287,14 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     )
     await services.order_rows.end([sale.orders["expired"]], OrderStatus.EXPIRED)
     await pays.settle(sale.orders["expired"], 1)
+    # What an operator would have recorded of a transfer that paid this order.
+    await database.fetch(
+        _Statement(f"""
+            INSERT INTO manual_entries (order_id, number, reference, amount_minor, currency, recorded_by)
+            SELECT a.order_id, 0, a.reference, a.amount_minor, a.currency, '{users[6]}'
+            FROM payment_attempts AS a WHERE a.order_id = '{sale.orders["paid by buyer"]}' AND a.outcome = 'captured'
+        """)
+    )
     await _tell(outbox)
     await sale.see()
     sale.history += [{**line, "last": True} for line in sale.history[-40:] if line["kind"] == "stock"][-4:]

@@ -136,5 +136,6 @@ class Audit:
 
 def _oldest(orders: Sequence[OrderRow], now: datetime) -> datetime:
     """Return since when payments are settled: the oldest order, by the time in its id, and a day at least."""
-    made_s = min((UUID(order.order_id).int >> 80 for order in orders), default=0) / 1000
-    return min(datetime.fromtimestamp(made_s, UTC) if orders else now, now - DAY)
+    # I16 reports a row without an id.
+    ids = [UUID(order.order_id) for order in orders if order.order_id]
+    return min(datetime.fromtimestamp((min(ids).int >> 80) / 1000, UTC) if ids else now, now - DAY)
