@@ -85,14 +85,27 @@ async def send(running: Running, job: Job, size: Size, accounts: Sequence[dict[s
         await child.wait()
     finally:
         await child.stop(timeout_s=2)
-    pulse, history = folder / "pulse.json", folder / "history.jsonl"
-    if not pulse.exists() or not history.exists():
-        raise child.failure(f"ended with {child.returncode} before the crowd had")
-    with history.open() as lines:
-        seen = read_history(lines)
+    try:
+        seen, pulse = written(folder)
+    except FileNotFoundError:
+        raise child.failure(f"ended with {child.returncode} before the crowd had") from None
+    except ValueError:
+        raise child.failure("wrote files that end in the middle; is the disk full?") from None
     if not seen.buys or all(buy["status"] in {401, 403} for buy in seen.buys):
         raise child.failure("sent no buy with a token that is accepted")
-    return Sent(history=seen, pulse=json.loads(pulse.read_text()), bots=frozenset(bot["user_id"] for bot in bots))
+    return Sent(history=seen, pulse=pulse, bots=frozenset(bot["user_id"] for bot in bots))
+
+
+def written(folder: Path) -> tuple[History, dict[str, Any]]:
+    """Read what a generator wrote: the history, and its own figures.
+
+    Raises:
+        FileNotFoundError: if it did not come so far.
+        ValueError: if a file is not complete.
+    """
+    pulse: dict[str, Any] = json.loads((folder / "pulse.json").read_text())
+    with (folder / "history.jsonl").open() as lines:
+        return read_history(lines), pulse
 
 
 def _write(folder: Path, **accounts: Sequence[dict[str, str]]) -> None:

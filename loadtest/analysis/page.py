@@ -123,6 +123,12 @@ def _notes(found: Found) -> str:
             f"**The load generator was late** in {len(late):,} of {len(found.runs):,} runs; they are marked †. "
             "Read their latencies as upper bounds of the approach's."
         )
+    busy = listed([f"`{run.name}`" for run in found.runs if run.ended == "busy"])
+    if busy:
+        notes.append(
+            f"**Still at work** when the longest time for a run was over: {busy}. Their orders that were not final "
+            "count as stuck."
+        )
     if found.head.quick:
         notes.append("**Quick.** This analysis was made with `--quick`: smaller crowds, to try the command.")
     return "\n\n".join(notes)

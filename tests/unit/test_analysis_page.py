@@ -213,6 +213,13 @@ def test_a_run_with_a_late_generator_is_marked_wherever_its_latency_is_shown():
     assert "†" not in page.page(found.Found(an_analysis()), {}, None).replace("† marks", "")
 
 
+def test_a_run_that_ended_in_the_middle_of_its_work_is_named():
+    at = lambda run: (run.approach, run.crowd) == ("lua", "ramp")  # noqa: E731
+    text = page.page(found.Found(changed(an_analysis(), at, ended="busy")), {}, None)
+    assert "**Still at work** when the longest time for a run was over: `lua.ramp.none.1`." in text
+    assert "**Still at work**" not in page.page(found.Found(an_analysis()), {}, None)
+
+
 def test_a_price_gives_a_cost_and_no_price_gives_none():
     priced = tables.resources(found.Found(an_analysis()), found.Situation(crowd="stampede"), 0.36)
     assert cells(priced, "naive")[-1] == "0.010000"

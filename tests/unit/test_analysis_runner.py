@@ -12,6 +12,7 @@ import pytest
 import uvloop
 from analysis import measure, stage
 from analysis.__main__ import interruptible
+from analysis.crowd import written
 from analysis.runner import PREFIX, workplace
 from analysis.stage import Look, until_at_rest
 from redis.exceptions import ConnectionError as RedisGone
@@ -100,6 +101,16 @@ def test_a_step_tells_how_many_buys_were_really_sent_in_a_second():
     sent = SimpleNamespace(history=SimpleNamespace(buys=buys), pulse={"steps": [step], "began_at": 0.0, "late_ms": []})
     (found,) = measure.steps(sent)
     assert found.sent_per_s == pytest.approx(80 / (79 / 40), abs=0.1)
+
+
+@pytest.mark.parametrize(("pulse", "history"), [("", ""), ('{"began_at": 1', ""), ("{}", '{"kind": "buy", "us')])
+def test_files_of_a_generator_that_are_cut_are_not_read_as_a_smaller_crowd(tmp_path, pulse, history):
+    with pytest.raises(FileNotFoundError):
+        written(tmp_path)
+    (tmp_path / "pulse.json").write_text(pulse)
+    (tmp_path / "history.jsonl").write_text(history)
+    with pytest.raises(ValueError):  # noqa: PT011 - of the JSON or of the history
+        written(tmp_path)
 
 
 @pytest.fixture
