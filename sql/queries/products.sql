@@ -28,7 +28,7 @@ SELECT pg_advisory_xact_lock(7000, $1);
 UPDATE products
 SET
     name = $2, limit_per_buyer = $3, starts_at = $4, ends_at = $5, paused = $6, payment_window_s = $7,
-    limit_per = $8, cooldown_s = $9, updated_at = clock_timestamp()
+    limit_per = $8, cooldown_s = $9, price_minor = $10, updated_at = clock_timestamp()
 WHERE product_id = $1
 RETURNING pg_notify('flashsale_products', product_id::text);
 
@@ -37,7 +37,7 @@ RETURNING pg_notify('flashsale_products', product_id::text);
 -- (NULL: any is right).
 SELECT
     coalesce(updated_at <> ALL($2::timestamptz []), false) AS stale,
-    name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s, limit_per, cooldown_s
+    name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s, limit_per, cooldown_s, price_minor
 FROM products
 WHERE product_id = $1;
 

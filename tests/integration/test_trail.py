@@ -11,8 +11,9 @@ import pytest
 
 from flashsale.domain.users import Role
 from flashsale.http.auth import Tokens
-from tests.conftest import add_product
+from tests.conftest import add_buyers, add_product, assert_invariants
 from tests.support import manual
+from tests.support.accepting import accept_one
 from tests.support.charging import charging
 from tests.support.desk import open_desk
 from tests.support.refunding import paid_order, requesting
@@ -56,8 +57,8 @@ async def paused(desk):
 CALLS: dict[str, tuple[Any, Any, Any, Any]] = {
     # operation: what it concerns, its body, the values before and after
     "createProduct": (None, {"name": "Phone", "price": "1", "stock": 5}, None, {"name": "Phone", "allotment": 5}),
-    "changeProduct": (product_of, {"name": "New", "limitPerBuyer": 2}, {"name": "Phone", "limit_per_buyer": None},
-                      {"name": "New", "limit_per_buyer": 2}),
+    "changeProduct": (product_of, {"name": "New", "price": "899.99"}, {"name": "Phone", "price_minor": 99_999},
+                      {"name": "New", "price_minor": 89_999}),
     "pauseSale": (product_of, None, {"paused": False}, {"paused": True}),
     "resumeSale": (paused, None, {"paused": True}, {"paused": False}),
     "changeStock": (product_of, {"change": 5}, {"allotment": 10}, {"allotment": 15}),
@@ -263,3 +264,21 @@ async def test_an_author_ends_with_the_transaction(desk):
         await connection.execute("UPDATE products SET paused = false WHERE product_id = $1", product_id)
     (row,) = await desk.trail(limit=1)
     assert (row["actor"], row["action"], row["requestId"]) == ("system", "update products", None)
+
+
+async def test_another_price_is_that_of_later_orders_and_earlier_ones_keep_theirs(desk, db):
+    """The invariants, which the audit checks by the terms of each order's time, hold after it."""
+    made = await add_product(desk.services, allotment=3)
+    buyers = await add_buyers(desk.services, 2)
+    before = await accept_one(desk.services, made, buyers[0])
+    path = f"/api/admin/products/{made.product_id}"
+    answer = await desk.call("PATCH", path, {"price": "899.50"})
+    assert (answer.status_code, answer.json()["price"]) == (200, "899.50")
+    after = await accept_one(desk.services, made, buyers[1])
+    prices = dict(await db.fetch("SELECT order_id, unit_price_minor FROM orders"))
+    assert prices == {before: 99_999, after: 89_950}
+    for wrong in ("0", "-1", "free", "1.234", "1e3", ""):
+        assert (await desk.call("PATCH", path, {"price": wrong})).status_code == 400, wrong
+    assert (await desk.call("PATCH", "/api/admin/products/2000000000", {"price": "1"})).status_code == 404
+    assert await db.fetchval("SELECT price_minor FROM products") == 89_950
+    await assert_invariants(desk.services.database)

@@ -114,6 +114,15 @@ def resume_product(product_id: int, url: str) -> None:
     _print_answer(url, "POST", f"/api/admin/products/{product_id}/resume")
 
 
+@product.command("price", epilog="Example: flashsale product price 1 899.99")
+@product_argument
+@click.argument("price")
+@url_option
+def price_product(product_id: int, price: str, url: str) -> None:
+    """Change the price of later orders; an order keeps the price that it was made with."""
+    _print_answer(url, "PATCH", f"/api/admin/products/{product_id}", {"price": price})
+
+
 @product.command("stock", epilog="Example: flashsale product stock 1 +50")
 @product_argument
 @click.argument("units", type=click.STRING)

@@ -80,6 +80,13 @@ class ProductChangeIn(In):
     """Changes of a product. A missing field stays as it is; null removes an end of the window or the limit."""
 
     name: ProductName | msgspec.UnsetType = msgspec.UNSET
+    price: (
+        Annotated[
+            str,
+            shown("The price of later orders; an order keeps its own.", "899.99", extra_json_schema=PRICE_SCHEMA),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
     payment_window_s: PaymentWindow | msgspec.UnsetType = msgspec.UNSET
     limit_per_buyer: LimitPerBuyer | msgspec.UnsetType = msgspec.UNSET
     limit_per: LimitPerOut | msgspec.UnsetType = msgspec.UNSET

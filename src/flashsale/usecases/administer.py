@@ -8,6 +8,7 @@ import structlog
 
 from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound, Unavailable
 from flashsale.domain.instants import check_instant
+from flashsale.domain.money import parse_money
 from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX, LiveStock, NewProduct, PaymentMode, ProductChange
 
 if TYPE_CHECKING:
@@ -97,6 +98,12 @@ class Administer:
         check_instant("endsAt", change.fields.get("ends_at"))
         if not 1 <= product_id <= PRODUCT_ID_MAX:
             raise ProductNotFound(product_id)
+        price = change.fields.get("price")
+        if isinstance(price, str):
+            # The currency never changes.
+            minor = parse_money(price, (await self._catalog.get(product_id)).price.currency).minor
+            rest = {name: value for name, value in change.fields.items() if name != "price"}
+            change = ProductChange(fields={**rest, "price_minor": minor})
         if not await self._products.change(
             product_id, change, unless_changed_since=unless_changed_since, request=request
         ):
