@@ -243,7 +243,9 @@ async def run_cell(cell: Cell, seed: int, *, units: int, buyers: int, keep: Path
 
 def demand(units: int, buyers: int, seed: int) -> Sale:
     """Return a sale whose demand lasts until every unit is confirmed."""
-    return Sale(units=units, buyers=buyers, seconds=6, seed=seed, players=150, persistence=0.2, persist_s=120)
+    return Sale(
+        units=units, buyers=buyers, seconds=6, seed=seed, players=150, persistence=0.2, persist_s=120, follow_s=150
+    )
 
 
 def as_table(results: list[Result]) -> Table:

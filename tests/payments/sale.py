@@ -143,6 +143,7 @@ async def hold(plan: Plan, folder: Path, say: Callable[[str], None]) -> Verdict:
         players=min(150, plan.buyers),
         persistence=0.2,
         persist_s=plan.longest_s,
+        follow_s=plan.longest_s,
     )
     async with (
         StripeStack(folder, port=0, payments=2, environment=environment) as stack,

@@ -45,6 +45,8 @@ class Sale:
     persistence: float = 0.05
     """Fraction of sold-out buyers who try again, so that units of declined orders are sold again."""
     persist_s: float = 9.0
+    follow_s: float = 60.0
+    """Longest time that a buyer waits for the end of an order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,7 @@ class SaleRun:
             "--arrive-s": sale.seconds,
             "--persistence": sale.persistence,
             "--persist-s": sale.persist_s,
+            "--follow-s": sale.follow_s,
             "--arrival-seed": sale.seed,
             # Faults may delay and decline payments; the audit decides whether the sale was right.
             "--min-success": 0,
