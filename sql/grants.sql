@@ -51,6 +51,7 @@ REVOKE ALL ON FUNCTION
     email_root_v1(_email_key text),
     end_orders_v1(_order_ids uuid[], _status text),
     end_orders_v2(_order_ids uuid[], _status text),
+    erase_buyer_v1(_user_id uuid),
     finish_payments_v1(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
     finish_payments_v2(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
     first_order_id_v1(_at timestamp with time zone),
@@ -189,7 +190,7 @@ GRANT UPDATE (units) ON product_restocks TO flashsale_api;
 GRANT INSERT ON product_terms TO flashsale_api;
 GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at, limit_per, cooldown_s, refundable_by_buyer) ON products TO flashsale_api;
 GRANT SELECT ON products TO flashsale_api;
-GRANT UPDATE (name, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at, limit_per, cooldown_s) ON products TO flashsale_api;
+GRANT UPDATE (name, price_minor, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at, limit_per, cooldown_s) ON products TO flashsale_api;
 GRANT INSERT ON provider_turns TO flashsale_api;
 GRANT SELECT ON provider_turns TO flashsale_api;
 GRANT UPDATE (next_at) ON provider_turns TO flashsale_api;
@@ -249,6 +250,7 @@ GRANT EXECUTE ON FUNCTION
     email_root_v1(_email_key text),
     end_orders_v1(_order_ids uuid[], _status text),
     end_orders_v2(_order_ids uuid[], _status text),
+    erase_buyer_v1(_user_id uuid),
     first_order_id_v1(_at timestamp with time zone),
     hold_email_roots_v1(_product_id integer, _user_ids uuid[]),
     hold_email_roots_v2(_product_id integer, _user_ids uuid[], _now timestamp with time zone),

@@ -29,6 +29,8 @@ FILES = {
     "queries/administration.sql": (API,),
     "queries/audit.sql": (WORKER,),
     "queries/doctor.sql": ROLES,
+    "queries/books.sql": (API,),
+    "queries/buyers.sql": (API,),
     "queries/figures.sql": ROLES,
     "queries/found_orders.sql": (API,),
     "queries/gate_books.sql": ROLES,

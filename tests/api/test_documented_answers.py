@@ -24,7 +24,7 @@ from tests.conftest import make_settings
 from tests.support.charging import Gateway, charging
 from tests.support.manual import gateway, recording
 from tests.support.provider import Provider
-from tests.support.reference import Reference
+from tests.support.reference import Reference, required
 
 TIMEOUT_S = 3.0
 SIGNED = {
@@ -116,7 +116,7 @@ class Caller:
 
     async def __call__(self, name, headers=None, *, expect=None, query="", last=None, **more):
         method, path, operation = self.operations[name]
-        url = path.format(**{**self.ids, **(last or {})}) + query
+        url = path.format(**{**self.ids, **(last or {})}) + (query or required(operation))
         if "requestBody" in operation and not more:
             sent = json.dumps(BODIES[name]).replace("EMAIL", f"{uuid.uuid4().hex}@example.com")
             more = {"content": sent, "headers": {"Content-Type": "application/json"}}
@@ -180,7 +180,11 @@ async def accounts(call, settings, db):
     await call("register", json={**account, "name": "Ada"}, expect=201)
     await call("register", json={**account, "name": "Ada"}, expect=409)
     await call("logIn", json={**account, "password": "another 4711 horse"}, expect=401)
-    buyer = await log_in(call, account)
+    for name in ("buyer_id", "user_id"):
+        call.ids[name] = (
+            await call("register", json={**account, "email": f"{name}@example.com", "name": "Bob"})
+        ).json()["user"]["id"]
+    buyer = await log_in(call, {**account, "email": "buyer_id@example.com"})
     admin = {**account, "email": "grace@example.com"}
     user_id = uuid.UUID((await call("register", json={**admin, "name": "Grace"})).json()["user"]["id"])
     await db.execute("UPDATE users SET role = 'admin' WHERE user_id = $1", user_id)
@@ -240,6 +244,10 @@ async def sale(call, services, buyer, admin):
     await call("receiveWebhook", content=SIGNED["content"], expect=400)
     await call("payOrder", buyer, expect=202)
     await call("cancelOrder", buyer, expect=409)
+    await call("cancelOrderForBuyer", admin, expect=409)
+    await call("eraseBuyer", admin, last={"user_id": call.ids["buyer_id"]}, expect=409)
+    await call("eraseBuyer", admin, expect=200)
+    await call("exportOrders", admin, expect=200)
     await call("refundOrder", admin, expect=409)
     await charging(services, Gateway(ChargeOutcome.CAPTURED))(uuid.UUID(orders[0]))
     await call("refundOrder", admin, expect=202)
@@ -247,6 +255,7 @@ async def sale(call, services, buyer, admin):
     await manual(call, services, orders[2], buyer, admin)
     call.ids["order_id"] = orders[1]
     version = (await call("cancelOrder", buyer, expect=200)).json()["version"]
+    await call("cancelOrderForBuyer", admin, expect=200)
     for name in ("payOrder", "requestRefund"):
         await call(name, buyer, expect=409)
     await call("watchOrder", {**buyer, "Last-Event-ID": str(version)}, expect=204)

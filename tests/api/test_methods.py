@@ -1,11 +1,13 @@
 """What every route promises for every method, generated from the routing table over real connections."""
 
 import re
+import uuid
 
 import httpx
 import pytest
 
 from tests.support.api import waiting_order
+from tests.support.reference import required
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 OTHER = ["/problems/sold_out", "/schema", "/schema/openapi.json"]
@@ -26,7 +28,11 @@ async def paths(api, product, buyer):
     documented = (await api.get("/schema/openapi.json")).json()["paths"]
     assert len(documented) > 15
     ids = {"product_id": product_id, "order_id": order_id, "code": "sold_out", "provider": "stripe", "number": 1}
-    return [re.sub(r"\{(\w+)\}", lambda found: str(ids[found[1]]), path) for path in documented] + OTHER
+    ids["user_id"] = uuid.uuid4()
+    return [
+        re.sub(r"\{(\w+)\}", lambda found: str(ids[found[1]]), path) + required(item.get("get", {}))
+        for path, item in documented.items()
+    ] + OTHER
 
 
 def caller(path, admin):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 LISTED = 10
 OLD_BUYER = f"{uuid.UUID(hashlib.md5(b'buyer 1', usedforsecurity=False).hexdigest())}@buyers.invalid"
+OLD_BOOKS = date(2000, 1, 1)
 OLD_DAY = datetime.now(tz=UTC) - timedelta(days=20)
 """When the shop sold what are old orders now."""
 URL = "https://shop.invalid/"
@@ -114,6 +115,7 @@ class Shop:
             "list: a status without orders": self.listing(OrderStatus.REFUNDED),
             "list: a product": self.listing(None, of_product=True),
             "list: a rare status of a product": self.listing(rare, of_product=True),
+            "books of an old day": lambda: self.services.read_books(since=OLD_BOOKS, until=OLD_BOOKS, zone="UTC"),
             "list: own orders": lambda: self.services.order_rows.of_buyer(self.buyers[0], before=None, limit=LISTED),
             "list: a buyer": self.finding(email=OLD_BUYER),
             "list: a buyer in a status": self.finding(email=OLD_BUYER, status=rare),

@@ -36,6 +36,8 @@ SELDOM = {
     "gate_books.owed": "a gate that counts wrong; reads one product and its returns",
     "orders.postpone": "an order that Postgres refuses; looks it up by id",
     "users.set_password": "by hand",
+    "buyers.find_buyers": "by hand; by an address",
+    "buyers.erase_buyer": "by hand; reads the orders of one buyer",
     "users.buyers": "accounts that a load test makes",
     "users.create_buyers": "the same",
     "administration.keep": "by the key of a request",

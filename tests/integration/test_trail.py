@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from flashsale.domain.products import PaymentMode
 from flashsale.domain.users import Role
 from flashsale.http.auth import Tokens
 from tests.conftest import add_buyers, add_product, assert_invariants
@@ -48,6 +49,17 @@ async def refunding_order(desk):
     return order_id
 
 
+async def held(desk):
+    product = await add_product(desk.services, payment_mode=PaymentMode.BY_BUYER)
+    order_id = await accept_one(desk.services, product, await buyer_of(desk))
+    await desk.services.order_rows.process([order_id], payment_due_s=30)
+    return order_id
+
+
+async def buyer_of(desk):
+    return (await add_buyers(desk.services, 1))[0]
+
+
 async def paused(desk):
     product_id = await product_of(desk)
     await desk.db.execute("UPDATE products SET paused = true WHERE product_id = $1", product_id)
@@ -67,6 +79,8 @@ CALLS: dict[str, tuple[Any, Any, Any, Any]] = {
                       {"status": "awaiting_payment"}, {"payment": "t-1", "amount_minor": 99_999}),
     "recordRefund": (refunding_order, {"reference": "b-1"}, {"refund": 1, "state": "pending"},
                      {"refund": 1, "state": "recorded", "reference": "b-1"}),
+    "cancelOrderForBuyer": (held, None, {"status": "awaiting_payment"}, {"status": "cancelled"}),
+    "eraseBuyer": (buyer_of, None, None, {"erased": True}),
     "refundOrder": (paid, {"reason": "Arrived broken"}, {"status": "confirmed", "left_minor": 99_999},
                     {"refund": 1, "amount_minor": 99_999, "restock": False, "reason": "Arrived broken"}),
 }  # fmt: skip
@@ -83,7 +97,7 @@ REFUSED = {
 
 def filled(template, found, body):
     """Put an id into a path and a body."""
-    path = template.format(product_id=found, order_id=found, number=1)
+    path = template.format(product_id=found, order_id=found, number=1, user_id=found)
     return path, body and {name: found if value == "ID" else value for name, value in body.items()}
 
 
@@ -113,7 +127,7 @@ async def test_each_call_that_changes_something_leaves_one_row_and_a_refused_one
         if refused is not None:
             refusals.append(await desk.call(method, path, refused))
         if found is not None and "ID" not in (body or {}).values():
-            none = template.format(product_id=2_000_000_000, order_id=uuid.uuid4(), number=1)
+            none = template.format(product_id=2_000_000_000, order_id=uuid.uuid4(), number=1, user_id=uuid.uuid4())
             refusals.append(await desk.call(method, none, wanted))
         assert all(answer.status_code >= 400 for answer in refusals), name
         assert await desk.db.fetchval("SELECT count(*) FROM admin_trail") == before, f"a refused {name} left a row"
@@ -122,7 +136,7 @@ async def test_each_call_that_changes_something_leaves_one_row_and_a_refused_one
         rows = await desk.trail(limit=2)
         assert await desk.db.fetchval("SELECT count(*) FROM admin_trail") == before + 1, name
         row = rows[0]
-        kind = "order" if "order_id" in template else "product"
+        kind = "order" if "order_id" in template else "account" if "user_id" in template else "product"
         assert row["object"] == f"{kind}/{found or answer.json()['id']}", name
         assert (row["actor"], row["origin"], row["action"]) == ("grace@example.com", "192.0.2.7", name)
         assert row["requestId"] == "press-1"

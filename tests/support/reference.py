@@ -144,6 +144,12 @@ class Reference:
         self.check(request.method, request.url.path, response.status_code, response.headers, body)
 
 
+def required(operation):
+    """Return a query with an example of each parameter that an operation needs."""
+    needs = [one for one in operation.get("parameters", ()) if one["in"] == "query" and one["required"]]
+    return "?" + "&".join(f"{one['name']}={one['example']}" for one in needs) if needs else ""
+
+
 def app_of_routes():
     """Build the app without any server behind it."""
     services = SimpleNamespace(

@@ -122,7 +122,14 @@ async def test_links_lead_to_operations_and_pass_what_these_take(reference):
 async def test_every_operation_takes_the_query_parameters_that_the_document_names_and_no_others(reference):
     """Generated: every operation with a parameter that it lacks, and with each that it has, alone and twice."""
     app = app_of_routes()
-    ids = {"product_id": "7", "order_id": str(uuid.uuid4()), "provider": "stripe", "code": "sold_out", "number": "1"}
+    ids = {
+        "product_id": "7",
+        "order_id": str(uuid.uuid4()),
+        "provider": "stripe",
+        "code": "sold_out",
+        "number": "1",
+        "user_id": str(uuid.uuid4()),
+    }
     tried = 0
     for path, item in reference.document["paths"].items():
         target = re.sub(r"\{(\w+)\}", lambda found: ids.get(found[1], str(uuid.uuid4())), path)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from flashsale.adapters.passwords import Argon2Passwords
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.administration import PostgresAdminAnswers
+from flashsale.adapters.postgres.books import PostgresLedgerDays
+from flashsale.adapters.postgres.buyers import PostgresBuyers
 from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.figures import PostgresFigures
 from flashsale.adapters.postgres.found_orders import PostgresFoundOrders
@@ -28,6 +30,7 @@ from flashsale.bootstrap.servers import open_gateway, open_servers, turns_of
 from flashsale.domain.errors import FlashSaleError
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
+from flashsale.usecases.books import ReadBooks
 from flashsale.usecases.buy import Buy
 from flashsale.usecases.catalog import Catalog, CatalogFeed
 from flashsale.usecases.find_orders import FindOrders
@@ -160,4 +163,6 @@ async def open_services(
             stories=PostgresStories(database),
             trail=PostgresTrail(database),
             find_orders=FindOrders(PostgresFoundOrders(database)),
+            read_books=ReadBooks(PostgresLedgerDays(database)),
+            buyers=PostgresBuyers(database),
         )

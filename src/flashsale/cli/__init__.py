@@ -3,6 +3,7 @@
 from flashsale.cli import (
     accounts,
     backups,
+    books,
     checks,
     desk,
     doctor,
@@ -11,6 +12,7 @@ from flashsale.cli import (
     secret,
     stack,
     status,
+    support,
     trail,
     webhooks,
 )
@@ -19,6 +21,7 @@ from flashsale.cli.group import main
 __all__ = [
     "accounts",
     "backups",
+    "books",
     "checks",
     "desk",
     "doctor",
@@ -28,6 +31,7 @@ __all__ = [
     "secret",
     "stack",
     "status",
+    "support",
     "trail",
     "webhooks",
 ]

@@ -36,9 +36,12 @@ async def open_api(url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     import aiohttp
     import msgspec
 
-    async def ask(method: str, path: str, *, body: object = None, query: dict[str, str] | None = None) -> Any:
+    async def ask(
+        method: str, path: str, *, body: object = None, query: dict[str, str] | None = None, key: str | None = None
+    ) -> Any:
         sent = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
+        headers |= {} if key is None else {"Idempotency-Key": key}
         try:
             async with session.request(
                 method, url.rstrip("/") + path, data=sent, params=query, headers=headers, allow_redirects=False

@@ -58,6 +58,15 @@ class OrderNotFound(NotFound):
         super().__init__("You have no order with this id.")
 
 
+class BuyerNotFound(NotFound):
+    """No account of a buyer has this id."""
+
+    code = "buyer_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no buyer with this id.")
+
+
 class ProviderNotFound(NotFound):
     """A webhook came for a payment provider that this deployment does not have."""
 
@@ -212,6 +221,15 @@ class RefundUnderWay(FlashSaleError):
 
     def __init__(self) -> None:
         super().__init__("Another refund of this order has not ended; look at the order's refunds.")
+
+
+class OpenOrders(FlashSaleError):
+    """The buyer has orders that are not final."""
+
+    code = "open_orders"
+
+    def __init__(self) -> None:
+        super().__init__("The buyer has orders that are not final: wait until they are, or cancel them.")
 
 
 class OrderDisputed(FlashSaleError):

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from flashsale.domain.users import STAFF, Role
-from flashsale.http.fields import ID, ORDER_ID
+from flashsale.http.fields import ID, ORDER_ID, USER_ID
 
 JSON = "application/json"
 
@@ -109,6 +109,14 @@ PATH = {
         schema={"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
         description="Which refund of the order.",
         example=1,
+        required=True,
+    ),
+    "user_id": Parameter(
+        name="user_id",
+        place="path",
+        schema={"type": "string", "format": "uuid"},
+        description="The account's id, in lower case.",
+        example=USER_ID,
         required=True,
     ),
     "provider": Parameter(

@@ -38,6 +38,7 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
     errors.RecordedOtherwise: HTTPStatus.CONFLICT,
     errors.ReferenceUsed: HTTPStatus.CONFLICT,
     errors.PaidElsewhere: HTTPStatus.CONFLICT,
+    errors.OpenOrders: HTTPStatus.CONFLICT,
     errors.StaleChange: HTTPStatus.PRECONDITION_FAILED,
     errors.NotSupported: HTTPStatus.NOT_IMPLEMENTED,
     errors.WebhookRefused: HTTPStatus.BAD_REQUEST,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from flashsale.domain.intents import KnownIntent
+    from flashsale.domain.requests import AdminRequest
     from flashsale.domain.users import Principal
     from flashsale.usecases.open_intent import OpenIntent
     from flashsale.usecases.ports import Orders
@@ -119,6 +120,25 @@ class BuyerOrders:
         if ended:
             self._return_units.soon()
         order = await self._own(order_id, principal)
+        if not ended and order.status is not OrderStatus.CANCELLED:
+            raise StateForbids(action="cancelled", status=order.status)
+        return order
+
+    async def cancel_for_buyer(self, order_id: UUID, request: AdminRequest) -> Order:
+        """Cancel an order that waits for payment, as support does; a cancelled one stays as it is.
+
+        Raises:
+            OrderNotFound: if there is none.
+            StateForbids: as for `cancel`.
+            KeyReused: if the request's key belongs to another request.
+        """
+        bind_contextvars(order_id=str(order_id))
+        ended = await self._orders.cancel(order_id, request)
+        if ended:
+            self._return_units.soon()
+        order = await self._reading.submit(order_id)
+        if order is None:
+            raise OrderNotFound
         if not ended and order.status is not OrderStatus.CANCELLED:
             raise StateForbids(action="cancelled", status=order.status)
         return order

@@ -164,6 +164,10 @@ class Orders(Protocol):
         """End orders before any payment as expired, cancelled or failed. Returns the orders that ended."""
         ...
 
+    async def cancel(self, order_id: UUID, request: AdminRequest | None) -> bool:
+        """Cancel an order for its buyer; False if it does not wait for payment."""
+        ...
+
     async def request_payment(self, order_id: UUID, *, due_s: float) -> bool:
         """Defer the payment of an order that waits for its buyer; False if it does not wait."""
         ...

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from flashsale.settings import Settings
     from flashsale.usecases.accounts import Accounts
     from flashsale.usecases.administer import Administer
+    from flashsale.usecases.books import ReadBooks
     from flashsale.usecases.buy import Buy
+    from flashsale.usecases.buyers import Buyers
     from flashsale.usecases.catalog import Catalog, CatalogFeed
     from flashsale.usecases.find_orders import FindOrders
     from flashsale.usecases.load_gate import LoadGate
@@ -78,3 +80,5 @@ class Services:
     stories: Stories
     trail: Trail
     find_orders: FindOrders
+    read_books: ReadBooks
+    buyers: Buyers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from flashsale.adapters.postgres.administration import change
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.money import Money
 from flashsale.domain.orders import Order, OrderStatus
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from flashsale.adapters.postgres.database import Database
+    from flashsale.domain.requests import AdminRequest
 
 QUERIES = load("queries/orders.sql")
 
@@ -42,6 +44,15 @@ class PostgresOrders:
         """End orders before any payment. Returns the orders that ended."""
         rows = await self._database.fetch(QUERIES["end_orders"], order_ids, status.value)
         return [row["order_id"] for row in rows]
+
+    async def cancel(self, order_id: UUID, request: AdminRequest | None) -> bool:
+        """Cancel an order for its buyer; False if it does not wait for payment."""
+        async with change(self._database, "cancel_order", request) as changing:
+            was, becomes = OrderStatus.AWAITING_PAYMENT.value, OrderStatus.CANCELLED.value
+            ended = await changing.connection.fetchval(QUERIES["end_orders"].text, [order_id], becomes)
+            if ended is not None:
+                await changing.note(f"order/{order_id}", old={"status": was}, new={"status": becomes})
+            return ended is not None
 
     async def request_payment(self, order_id: UUID, *, due_s: float) -> bool:
         """Defer the payment of an order that waits for its buyer; False if it does not wait."""

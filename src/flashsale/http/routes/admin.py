@@ -28,10 +28,12 @@ from flashsale.http.bodies import body_of
 from flashsale.http.limits import limited
 from flashsale.http.messages import Request as Received
 from flashsale.http.operations import SERVERS, Given, Operation
+from flashsale.http.routes.books import books
 from flashsale.http.routes.changes import IF_MATCH, KEY, answered, rendered_product, response_of, terms_seen
 from flashsale.http.routes.found_orders import export_orders, list_orders
 from flashsale.http.routes.manual import record_payment, record_refund
 from flashsale.http.routes.refunds import list_refunds, refund_order
+from flashsale.http.routes.support import cancel_order, erase_buyer, find_buyers
 from flashsale.http.services import UseServices
 
 Asked = Request[Any, Any, Any]
@@ -272,6 +274,10 @@ routes = Router(
         resume,
         list_orders,
         export_orders,
+        cancel_order,
+        find_buyers,
+        erase_buyer,
+        books,
         refund_order,
         list_refunds,
         record_payment,

@@ -35,6 +35,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "forbidden": (403, "this call is for administrators", "log in as an administrator"),
     "not_found": (404, "the object does not exist", "-"),
     "product_not_found": (404, "no product has this id", "-"),
+    "buyer_not_found": (404, "no account of a buyer has this id", "find the account by its address"),
     "order_not_found": (404, "you have no order with this id", "-"),
     "refund_not_found": (404, "the order has no refund with this number", "look at the order's refunds"),
     "provider_not_found": (
@@ -82,6 +83,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     ),
     "reference_used": (409, "the reference belongs to the payment of another order", "look at that order"),
     "paid_elsewhere": (409, "another payment provider has the payment of the order", "look at the order's story"),
+    "open_orders": (409, "the buyer has orders that are not final", "wait until they are final, or cancel them"),
     "allotment_below_claimed": (409, "orders hold more units than the new allotment", "choose a larger allotment"),
     "stale": (
         412,
