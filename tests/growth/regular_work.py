@@ -189,7 +189,8 @@ class Shop:
         order_id = await accept_one(self.services, self.product, self.buyers[6], epoch=None)
         await self.services.order_rows.process([order_id], payment_due_s=30)
         intents = self.intents
-        known, amount = await intents.begin(order_id, PROVIDER, due_s=30)
+        begun = await intents.begin(order_id, PROVIDER, due_s=30)
+        known, amount = begun.intent, begun.amount
         await intents.wait(order_id, known.number, longest_s=30, retry_after_s=1)
         opened = _intent(order_id, amount, IntentState.OPEN)
         await intents.open(order_id, known.number, opened, due_s=30)
