@@ -72,7 +72,9 @@ REVOKE ALL ON FUNCTION
     note_action_v1(_action text, _object text, _old jsonb, _new jsonb),
     note_cooldown_v1(),
     note_ended_order_v1(),
+    note_late_refund_v1(),
     note_order_event_v1(),
+    note_order_event_v2(),
     note_product_v1(),
     note_raised_stock_v1(),
     note_raised_stock_v2(),
@@ -160,7 +162,7 @@ GRANT SELECT ON order_totals TO flashsale_api;
 GRANT INSERT (order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, payment_mode, status, due_at, job_id, created_at, updated_at) ON orders TO flashsale_api;
 GRANT SELECT ON orders TO flashsale_api;
 GRANT UPDATE (status, pay_requested_at, due_at, job_id, refunded_minor, restocked) ON orders TO flashsale_api;
-GRANT INSERT (target_id, event, order_id, order_version, product_id, facts) ON outbox TO flashsale_api;
+GRANT INSERT (target_id, event, order_id, order_version, product_id, facts, back_minor) ON outbox TO flashsale_api;
 GRANT SELECT ON outbox TO flashsale_api;
 GRANT SELECT (target_id, events) ON outbox_targets TO flashsale_api;
 GRANT DELETE ON password_resets TO flashsale_api;
@@ -308,7 +310,7 @@ GRANT UPDATE (orders, units, value_minor) ON order_totals TO flashsale_worker;
 GRANT SELECT ON orders TO flashsale_worker;
 GRANT UPDATE (status, attempt, pay_requested_at, due_at, job_id, refunded_minor, restocked, disputed) ON orders TO flashsale_worker;
 GRANT DELETE ON outbox TO flashsale_worker;
-GRANT INSERT (target_id, event, order_id, order_version, product_id, facts) ON outbox TO flashsale_worker;
+GRANT INSERT (target_id, event, order_id, order_version, product_id, facts, back_minor) ON outbox TO flashsale_worker;
 GRANT SELECT ON outbox TO flashsale_worker;
 GRANT UPDATE (due_at, attempts, outcome, ended_at, problem) ON outbox TO flashsale_worker;
 GRANT DELETE ON outbox_targets TO flashsale_worker;

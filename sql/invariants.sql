@@ -622,24 +622,37 @@ FULL JOIN (
 
 -- name: I26_told
 -- Each change of an order in the last day that a target wants to be told of has its message, unless the target was added
--- within ten seconds before it. A delivered message is kept for two days at least.
+-- within ten seconds before it. An order that a failed refund leaves confirmed is told of once. A delivered message is
+-- kept for two days at least.
 SELECT
     e.order_id::text AS id,
     (m.event = 'order.' || e.status) IS NOT TRUE AS bad
 FROM order_events AS e
 INNER JOIN outbox_targets AS t ON 'order.' || e.status = ANY(t.events)
-LEFT JOIN outbox AS m ON e.order_id = m.order_id AND e.version = m.order_version AND t.target_id = m.target_id
-WHERE e.at > clock_timestamp() - interval '1 day' AND e.at > t.created_at + interval '10 seconds';
+LEFT JOIN outbox AS m
+    ON e.order_id = m.order_id AND e.version = m.order_version AND m.back_minor = 0 AND t.target_id = m.target_id
+WHERE
+    e.at > clock_timestamp() - interval '1 day' AND e.at > t.created_at + interval '10 seconds'
+    AND NOT (
+        e.status = 'confirmed' AND EXISTS (
+            SELECT 1
+            FROM order_events AS f
+            WHERE f.order_id = e.order_id AND f.status = 'confirmed' AND f.version < e.version
+        )
+    );
 
 -- name: I26_messages
--- Each message about an order says what the order is and was written when the order changed; a message that waits is due
--- within two days.
+-- Each message about an order says what the order is and was written when the order changed, or, of money given back,
+-- later; a message that waits is due within two days.
 SELECT
     m.message_id::text AS id,
     (
-        m.message_id IS NOT NULL AND m.event = 'order.' || e.status
+        m.message_id IS NOT NULL
+        AND m.event = CASE WHEN m.back_minor > 0 THEN 'order.refunded' ELSE 'order.' || e.status END
+        AND m.back_minor = coalesce((m.facts ->> 'back_minor')::bigint, 0)
         AND m.product_id = o.product_id
-        AND m.created_at BETWEEN e.at - interval '1 hour' AND e.at + interval '1 hour'
+        AND m.created_at > e.at - interval '1 hour'
+        AND (m.back_minor > 0 OR m.created_at < e.at + interval '1 hour')
         AND m.facts @> jsonb_build_object(
             'order_id', o.order_id, 'user_id', o.user_id, 'product_id', o.product_id, 'product_name', o.product_name,
             'quantity', o.quantity, 'unit_price_minor', o.unit_price_minor, 'currency', o.currency,
@@ -675,7 +688,7 @@ SELECT
         AND count(*) OVER (PARTITION BY m.message_id) = 1
         AND (
             m.order_id IS NULL
-            OR count(*) OVER (PARTITION BY m.order_id, m.order_version, m.target_id) = 1
+            OR count(*) OVER (PARTITION BY m.order_id, m.order_version, m.back_minor, m.target_id) = 1
         )
     ) IS NOT TRUE AS bad
 FROM outbox AS m

@@ -18,7 +18,8 @@ WHERE o.message_id IN (
             SELECT 1
             FROM outbox AS e
             WHERE
-                e.order_id = c.order_id AND e.order_version < c.order_version AND e.target_id = c.target_id
+                e.order_id = c.order_id AND e.target_id = c.target_id
+                AND (e.order_version, e.back_minor) < (c.order_version, c.back_minor)
                 AND e.due_at IS NOT NULL
         )
     ORDER BY c.due_at

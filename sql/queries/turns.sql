@@ -18,3 +18,19 @@ WHERE o.order_id = i.order_id
         o.status IN ('processing_payment', 'payment_unknown')
         OR (o.status = 'awaiting_payment' AND (o.payment_mode = 'automatic' OR o.pay_requested_at IS NOT NULL))
     );
+
+-- name: rest
+-- Notes that a provider is away ($1): a process lets it rest for $2. This is no operation of its own.
+INSERT INTO provider_turns (provider, operation, next_at)
+VALUES ($1, 'away', clock_timestamp() + $2::interval)
+ON CONFLICT (provider, operation) DO UPDATE SET next_at = greatest(provider_turns.next_at, excluded.next_at);
+
+-- name: back
+-- Notes that a provider ($1) answers again.
+UPDATE provider_turns SET next_at = clock_timestamp() WHERE provider = $1 AND operation = 'away';
+
+-- name: away
+-- Reads whether a process lets a provider ($1) rest.
+SELECT EXISTS(
+    SELECT 1 FROM provider_turns WHERE provider = $1 AND operation = 'away' AND next_at > clock_timestamp()
+) AS away;

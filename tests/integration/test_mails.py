@@ -180,11 +180,19 @@ def a_message(event, **facts):
     )
 
 
-@pytest.mark.parametrize("event", MAILED)
-def test_each_language_has_a_text_for_each_event(event):
+PART, UNUSED = {"back_minor": 30, "refund_minor": 30}, {"back_minor": 30, "refund_minor": 30, "unused": True}
+TOLD = {**{event: (event, {}) for event in MAILED},
+        "order.refunded.part": (Event.ORDER_REFUNDED, PART), "order.refunded.unused": (Event.ORDER_REFUNDED, UNUSED)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_each_language_has_a_text_for_each_event(name):
     for file in (HERE / "messages").glob("*.toml"):
-        assert set(texts(file.stem)) == {"footer", "account.password_reset", *MAILED}
-    mail = mail_of(a_message(event), sender=SENDER, address="ada@bücher.example")
+        assert set(texts(file.stem)) == {"footer", "account.password_reset", *TOLD}
+    event, facts = TOLD[name]
+    mail = mail_of(a_message(event, **facts), sender=SENDER, address="ada@bücher.example")
+    assert mail["Subject"] == texts("en")[name]["subject"].replace("$product", "Phone")
+    assert ("30 JPY" in mail.get_body(("plain",)).get_content()) == bool(facts)
     assert mail["To"] == "ada@xn--bcher-kva.example"
     text = mail.get_body(("plain",)).get_content()
     assert "2 x Phone, in all 2100 JPY." in text

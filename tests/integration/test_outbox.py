@@ -23,16 +23,17 @@ from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.webhooks.sender import WebhookSender
 from flashsale.domain.messages import MAILED, Event, Message, Target, body_of, pause_s
 from flashsale.domain.orders import OrderStatus
-from flashsale.domain.payments import ChargeOutcome
+from flashsale.domain.payments import ChargeOutcome, NoAnswerKind, RefundState
 from flashsale.domain.products import PaymentMode
 from flashsale.settings.outbox import OutboxSettings
 from flashsale.usecases.deliver import AWAY_AFTER, Deliver
 from flashsale.usecases.tidy import Tidy
-from tests.conftest import ROOT, add_buyers, add_product, of_this_checkout
+from tests.conftest import ROOT, add_buyers, add_product, assert_invariants, of_this_checkout
 from tests.support.accepting import accept_one
-from tests.support.charging import Gateway, charging
+from tests.support.charging import Gateway, charging, waiting_order
+from tests.support.provider import paying
 from tests.support.receiver import receiving
-from tests.support.refunding import Provider, refunding, requesting
+from tests.support.refunding import Provider, paid_order, refunding, requesting
 
 SECRET = "whsec_" + "A" * 43 + "="
 FAST = OutboxSettings(timeout_s=5, retry_s=0.001, retry_max_s=0.001, loopback_allowed=True)
@@ -119,6 +120,62 @@ async def test_each_event_is_told_once_and_signed(services, outbox, receiver, db
     assert told["stock.sold_out"][0]["data"]["productId"] == product.product_id
     assert told["order.expired"][0]["data"]["productId"] == by_buyer.product_id
     assert len(set(receiver.ids)) == len(receiver.ids)
+
+
+async def test_each_part_that_is_given_back_is_told_with_its_amount(services, outbox, receiver, db):
+    await subscribe(outbox, receiver, Event.ORDER_CONFIRMED, Event.ORDER_REFUNDED)
+    await outbox.tell_buyers(MAILED)
+    order_id, _ = await paid_order(services)
+    ask, make = requesting(services), refunding(services, Provider())
+    for amount in ("100.00", "0.99", None):
+        await ask(order_id, amount)
+        await make(order_id)
+    assert await db.fetchval("SELECT count(*) FROM outbox WHERE target_id = 'mail'") == 4
+    async with delivering(outbox) as deliver:
+        await until_told(deliver, db)
+    told = [json.loads(body) for _, body in receiver.came]
+    assert [one["type"] for one in told] == ["order.confirmed"] + ["order.refunded"] * 3
+    assert [(one["data"]["status"], one["data"]["refund"], one["data"]["refunded"]) for one in told[1:]] == [
+        ("confirmed", "100.00", "100.00"), ("confirmed", "0.99", "100.99"), ("refunded", "899.00", "999.99"),
+    ]  # fmt: skip
+
+
+async def test_a_refund_that_fails_is_not_told(services, outbox, receiver, db):
+    await subscribe(outbox, receiver, Event.ORDER_CONFIRMED, Event.ORDER_REFUNDED)
+    order_id, _ = await paid_order(services)
+    ask = requesting(services)
+    make = refunding(services, Provider(RefundState.SUCCEEDED, RefundState.FAILED, NoAnswerKind.REFUSED))
+    for amount in ("100.00", None, None, None):
+        await ask(order_id, amount)
+        await make(order_id)
+    async with delivering(outbox) as deliver:
+        await until_told(deliver, db)
+    moves = await db.fetch("SELECT status FROM order_events WHERE order_id = $1 ORDER BY version", order_id)
+    assert [row["status"] for row in moves].count("confirmed") == 3, "two refunds failed"
+    told = [json.loads(body) for _, body in receiver.came]
+    assert [(one["type"], one["data"].get("refund")) for one in told] == [
+        ("order.confirmed", None), ("order.refunded", "100.00"), ("order.refunded", "899.99"),
+    ]  # fmt: skip
+    await db.execute("UPDATE outbox_targets SET created_at = created_at - interval '1 hour'")
+    await assert_invariants(services.database)
+
+
+async def test_money_that_came_too_late_is_told_once_it_is_given_back(services, outbox, receiver, db):
+    await subscribe(outbox, receiver, Event.ORDER_REFUNDED)
+    order_id, _ = await waiting_order(services, payment_mode=PaymentMode.BY_BUYER)
+    pays = paying(services)
+    intent = await pays.open(order_id)
+    await db.execute("UPDATE orders SET due_at = clock_timestamp()")
+    await services.order_rows.end([order_id], OrderStatus.EXPIRED)
+    pays.provider.capture(intent.reference)
+    for number in range(3):
+        await pays.tell(f"evt_{number}", intent.reference)
+    await pays.settle_all(db)
+    async with delivering(outbox) as deliver:
+        await until_told(deliver, db)
+    ((_, body),) = receiver.came
+    data = json.loads(body)["data"]
+    assert (data["status"], data["refund"], data["unused"]) == ("expired", "999.99", True)
 
 
 async def test_only_what_somebody_wants_is_written(services, outbox, receiver, db):

@@ -1,6 +1,7 @@
 """The provider's budget is kept by all processes together, and a provider that is away costs no attempt."""
 
 import asyncio
+import math
 import time
 from contextlib import AsyncExitStack
 
@@ -9,9 +10,12 @@ import pytest
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.turns import PostgresTurns
+from flashsale.bootstrap import open_services
 from flashsale.domain.payments import ChargeAnswer, ChargeOutcome
+from flashsale.settings.stripe import StripeSettings
 from flashsale.usecases.charge import Charge
 from flashsale.usecases.halving import Postpone
+from flashsale.usecases.readiness import PROVIDER_AWAY
 from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.turns import PROBE_S, Breaker, Turns
 from tests.conftest import sweep
@@ -131,6 +135,26 @@ async def test_a_payment_that_waits_for_its_turn_waits_no_longer_each_time(servi
         await charge(order_id)
         left = await db.fetchval("SELECT extract(EPOCH FROM due_at - clock_timestamp()) FROM orders")
         assert 0.5 < left < 1.6
+
+
+async def test_an_open_breaker_of_any_process_is_told_in_readiness_and_status(settings):
+    stripe = {"secret_key": "sk_test_0123456789", "webhook_secret": "whsec_0123456789abcdef"}
+    told = settings.model_copy(
+        update={
+            "payments": settings.payments.model_copy(update={"provider": "stripe"}),
+            "stripe": StripeSettings(**stripe),
+        }
+    )
+    async with open_services(told, name="test") as services:
+        turns = Turns("stripe", PostgresTurns(services.database), breaker(failures=2), rate_per_s=0, wait_s=1)
+        seen = []
+        for step in (turns.failed, turns.failed, turns.answered):
+            await step()
+            services.readiness._read_at = -math.inf
+            condition, status = await services.readiness(), await services.status()
+            seen.append((PROVIDER_AWAY in condition.notes, PROVIDER_AWAY in status.problems))
+            assert PROVIDER_AWAY not in condition.problems, "the process can serve"
+        assert seen == [(False, False), (True, True), (False, False)]
 
 
 class Clock:

@@ -214,12 +214,22 @@ async def test_many_at_once_take_each_order_once(simulator):
     assert await money(simulator) == (len(orders) * 99_999, 0)
 
 
+class Nobody:
+    """Other processes, which nobody tells."""
+
+    async def rest(self, provider, pause_s):
+        pass
+
+    async def back(self, provider):
+        pass
+
+
 async def test_a_provider_that_is_away_is_not_asked_on(simulator):
     url = simulator.url
     simulator.stop.set()
     await simulator.task
     breaker = Breaker(failures=3, pause_s=60, pause_max_s=60)
-    async with stripe(url, Turns("stripe", None, breaker, rate_per_s=0, wait_s=1)) as gateway:
+    async with stripe(url, Turns("stripe", Nobody(), breaker, rate_per_s=0, wait_s=1)) as gateway:
         answers = [await gateway.charge(order_id=order(), amount=PRICE, timeout_s=SOON_S) for _ in range(4)]
     assert [answer.reference for answer in answers[3:]] == ["not its turn"]
     assert answers[3].retry_after_s == pytest.approx(60, abs=5)

@@ -26,7 +26,7 @@ from flashsale.adapters.postgres.story import PostgresStories
 from flashsale.adapters.postgres.trail import PostgresTrail
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.logins import RedisLoginLimits
-from flashsale.bootstrap.servers import open_gateway, open_servers, turns_of
+from flashsale.bootstrap.servers import open_gateway, open_servers, provider_away, turns_of
 from flashsale.domain.errors import FlashSaleError
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
@@ -158,8 +158,8 @@ async def open_services(
                 due_s=settings.orders.payment_due_s,
             ),
             load_gate=load_gate,
-            readiness=Readiness(PostgresHealth(database), gate, catalog, feed),
-            status=Status(PostgresFigures(database), products, gate, acceptance),
+            readiness=Readiness(PostgresHealth(database), gate, catalog, feed, provider_away(settings, database)),
+            status=Status(PostgresFigures(database), products, gate, acceptance, provider_away(settings, database)),
             stories=PostgresStories(database),
             trail=PostgresTrail(database),
             find_orders=FindOrders(PostgresFoundOrders(database)),

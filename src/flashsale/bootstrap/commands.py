@@ -17,7 +17,7 @@ from flashsale.adapters.postgres.sale import PostgresSale, open_sale_pool
 from flashsale.adapters.postgres.settlement import PostgresSettledOrders
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
-from flashsale.bootstrap.servers import open_gateway, open_servers
+from flashsale.bootstrap.servers import open_gateway, open_servers, provider_away
 from flashsale.domain.errors import NotReady
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.audit import Audit
@@ -64,7 +64,8 @@ async def open_status(settings: Settings) -> AsyncIterator[Status]:
     async with AsyncExitStack() as opened:
         database, gate = await open_servers(opened, settings, "flashsale-status")
         acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
-        yield Status(PostgresFigures(database), PostgresProducts(database), gate, acceptance)
+        away = provider_away(settings, database)
+        yield Status(PostgresFigures(database), PostgresProducts(database), gate, acceptance, away)
 
 
 @asynccontextmanager

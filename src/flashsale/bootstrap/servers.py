@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flashsale.adapters.payments.manual import ManualGateway
@@ -21,7 +22,7 @@ from flashsale.usecases.record_money import MANUAL
 from flashsale.usecases.turns import Breaker, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from flashsale.settings import Settings
     from flashsale.usecases.payment_ports import PaymentGateway
@@ -84,6 +85,12 @@ def turns_of(settings: Settings, database: Database) -> Turns | None:
         rate_per_s=payments.budget_per_s,
         wait_s=payments.budget_wait_s,
     )
+
+
+def provider_away(settings: Settings, database: Database) -> Callable[[], Awaitable[bool]] | None:
+    """Return the question whether a process found the payment provider away; None for one without a breaker."""
+    provider = settings.payments.provider
+    return partial(PostgresTurns(database).away, provider) if provider == "stripe" else None
 
 
 @asynccontextmanager

@@ -22,12 +22,13 @@ MAIL = "mail"
 
 
 class Event(enum.StrEnum):
-    """What is told; the triggers `note_order_event_v1` and `note_sold_out_v1` write the same names."""
+    """What is told; `note_order_event_v2`, `note_late_refund_v1` and `note_sold_out_v1` write the same names."""
 
     ORDER_CONFIRMED = "order.confirmed"
     ORDER_PAYMENT_FAILED = "order.payment_failed"
     ORDER_EXPIRED = "order.expired"
     ORDER_CANCELLED = "order.cancelled"
+    # Money was given back: all of it, a part of it, or money that did not pay the order.
     ORDER_REFUNDED = "order.refunded"
     # The last free unit of a product was taken. Units may come back.
     STOCK_SOLD_OUT = "stock.sold_out"
@@ -109,6 +110,15 @@ def total_of(facts: Mapping[str, Any]) -> Money:
     return Money(minor=facts["unit_price_minor"], currency=facts["currency"]).times(facts["quantity"])
 
 
+def refund_of(facts: Mapping[str, Any]) -> Money:
+    """Return what was given back now; messages of older releases tell of the whole price only."""
+    return _back(facts, "refund_minor") if "refund_minor" in facts else total_of(facts)
+
+
+def _back(facts: Mapping[str, Any], name: str) -> Money:
+    return Money(minor=facts[name], currency=facts["currency"])
+
+
 def body_of(message: Message) -> bytes:
     """Return a message as an endpoint gets it: the same bytes at each try."""
     facts = message.facts
@@ -126,6 +136,12 @@ def body_of(message: Message) -> bytes:
             "totalPrice": str(total_of(facts)),
             "currency": facts["currency"],
             "createdAt": _instant(datetime.fromisoformat(facts["created_at"])),
+        }
+    if "refund_minor" in facts:
+        data |= {
+            "refund": str(refund_of(facts)),
+            "refunded": str(_back(facts, "refunded_minor")),
+            "unused": bool(facts.get("unused")),
         }
     content = {"type": message.event, "version": VERSION, "timestamp": _instant(message.created_at), "data": data}
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import structlog
 
+from flashsale.domain.errors import FlashSaleError
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from flashsale.domain.products import Product
     from flashsale.usecases.catalog import Catalog
@@ -71,11 +73,25 @@ class GateLook(Protocol):
         ...
 
 
+PROVIDER_AWAY = Problem(
+    what="The payment provider is away: orders are accepted, and wait for their payment.",
+    todo="Look at the provider's status page; see PaymentsAway in the runbook.",
+)
+
+
 class Readiness:
     """The use case."""
 
-    def __init__(self, truth: Truth, gate: GateLook, catalog: Catalog, feed: LiveFeed) -> None:
-        """Wire it."""
+    def __init__(
+        self,
+        truth: Truth,
+        gate: GateLook,
+        catalog: Catalog,
+        feed: LiveFeed,
+        provider_away: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Wire it; `provider_away` says whether a process found the payment provider away."""
+        self._provider_away = provider_away
         self._truth = truth
         self._gate = gate
         self._catalog = catalog
@@ -95,11 +111,13 @@ class Readiness:
 
     async def _read(self) -> Condition:
         began_s = time.monotonic()
-        (postgres, problem), (gate, note) = await asyncio.gather(self._look_at_truth(), self._look_at_gate())
+        (postgres, problem), (gate, note), away = await asyncio.gather(
+            self._look_at_truth(), self._look_at_gate(), self._look_at_provider()
+        )
         problems = [] if problem is None else [problem]
         if postgres and (stale := self._staleness()) is not None:
             problems.append(stale)
-        notes = [] if note is None else [note]
+        notes = [one for one in (note, away) if one is not None]
         if not self._feed.connected:
             notes.append(
                 Problem(
@@ -139,6 +157,16 @@ class Readiness:
             what=f"The gate is not loaded with {len(unloaded)} of {len(products)} products: Postgres alone decides.",
             todo="Bring Redis back, if it is away; it is loaded by itself.",
         )
+
+    async def _look_at_provider(self) -> Problem | None:
+        if self._provider_away is None:
+            return None
+        try:
+            async with asyncio.timeout(READ_S):
+                return PROVIDER_AWAY if await self._provider_away() else None
+        except (TimeoutError, FlashSaleError):
+            # The look at Postgres tells of it.
+            return None
 
     def _staleness(self) -> Problem | None:
         age_s = self._catalog.age_s

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.usecases.figures import compare_gate
-from flashsale.usecases.readiness import Problem
+from flashsale.usecases.readiness import PROVIDER_AWAY, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from flashsale.domain.products import Product
     from flashsale.usecases.figures import Figures, FiguresSource, GateFigures, Pace, Sales
@@ -70,8 +70,16 @@ class SaleStatus:
 class Status:
     """The use case."""
 
-    def __init__(self, figures: FiguresSource, products: Products, gate: Gate, acceptance: Acceptance) -> None:
-        """Read from these."""
+    def __init__(
+        self,
+        figures: FiguresSource,
+        products: Products,
+        gate: Gate,
+        acceptance: Acceptance,
+        provider_away: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Read from these; `provider_away` as in `Readiness`."""
+        self._provider_away = provider_away
         self._figures = figures
         self._products = products
         self._gate = gate
@@ -92,7 +100,10 @@ class Status:
             _product(product, counts[product.product_id], sales)
             for product in sorted(known, key=lambda product: product.product_id, reverse=True)
         ]
-        return SaleStatus(products=products, figures=figures, pace=pace, problems=[*_problems(products, figures, pace)])
+        problems = [*_problems(products, figures, pace)]
+        if self._provider_away is not None and await self._provider_away():
+            problems.insert(0, PROVIDER_AWAY)
+        return SaleStatus(products=products, figures=figures, pace=pace, problems=problems)
 
 
 def _product(product: Product, gate: GateFigures, sales: Sequence[Sales]) -> ProductStatus:

@@ -18,13 +18,16 @@ from flashsale.runtime.shared_metrics import Gauge
 from flashsale.usecases.batching import Batcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
 log = structlog.get_logger(__name__)
 
 BATCH_MAX = 256
 QUEUE_MAX = 10_000
+TESTED_S = 20.0
+"""How long the call that tests the provider may take."""
+
 BEGIN = "begin"
 """The operation whose turns say when a payment may begin; it is no call."""
 
@@ -70,27 +73,31 @@ class Breaker:
             self._until_s, self._trying = self._clock() + PROBE_S, True
         return wait_s
 
-    def answered(self) -> None:
-        """Record that the provider answered."""
-        if self._until_s is not None:
+    def answered(self) -> bool:
+        """Record that the provider answered; returns whether that closed the breaker."""
+        was_open = self._until_s is not None
+        if was_open:
             log.warning("payment.breaker_closed")
             OPEN.dec()
         self._failures, self._until_s, self._pause_s, self._trying = 0, None, self._first_pause_s, False
+        return was_open
 
-    def failed(self) -> None:
-        """Record that the provider did not answer."""
+    def failed(self) -> float | None:
+        """Record that the provider did not answer; returns the pause that begins with it, if one does."""
         self._failures += 1
         if self._until_s is None:
             if self._failures < self._failures_max:
-                return
+                return None
             log.error("payment.breaker_opened", failures=self._failures)
             OPEN.inc()
         elif not self._trying:
             # This call began before the breaker opened.
-            return
+            return None
         self._trying = False
-        self._until_s = self._clock() + self._pause_s
-        self._pause_s = min(2 * self._pause_s, self._pause_max_s)
+        pause_s = self._pause_s
+        self._until_s = self._clock() + pause_s
+        self._pause_s = min(2 * pause_s, self._pause_max_s)
+        return pause_s
 
 
 class Ledger(Protocol):
@@ -104,6 +111,14 @@ class Ledger(Protocol):
 
     async def hold(self, provider: str, operation: str, pause_s: float) -> None:
         """Reserve every instant of an operation for a while, so that no call is made."""
+        ...
+
+    async def rest(self, provider: str, pause_s: float) -> None:
+        """Record that a provider is away, for a while."""
+        ...
+
+    async def back(self, provider: str) -> None:
+        """Record that a provider answers again."""
         ...
 
     async def put_off(self, orders: Sequence[tuple[UUID, float]]) -> None:
@@ -167,6 +182,24 @@ class Turns:
             return False
         await asyncio.sleep(turn_s - time.monotonic())
         return True
+
+    async def answered(self) -> None:
+        """Record that the provider answered."""
+        if self.breaker.answered():
+            await self._tell(self._ledger.back(self._provider))
+
+    async def failed(self) -> None:
+        """Record that the provider did not answer."""
+        if (pause_s := self.breaker.failed()) is not None:
+            # Until the call that tests the provider has ended too.
+            await self._tell(self._ledger.rest(self._provider, pause_s + TESTED_S))
+
+    async def _tell(self, telling: Awaitable[None]) -> None:
+        """Let the other processes know, for readiness and status; the payment does not depend on it."""
+        try:
+            await telling
+        except Unavailable:
+            log.info("payment.outage_not_told")
 
     async def rejected(self, operation: str, pause_s: float) -> None:
         """Record a 429: no process makes this call during the pause."""

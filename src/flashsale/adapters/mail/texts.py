@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import idna
 
 from flashsale.domain.emails import email_key
-from flashsale.domain.messages import total_of
+from flashsale.domain.messages import Event, refund_of, total_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,8 +51,9 @@ def mail_of(message: Message, *, sender: str, address: str) -> EmailMessage:
         "total": str(total_of(facts)),
         "currency": facts["currency"],
         "order": facts["order_id"],
+        "refund": str(refund_of(facts)),
     }
-    mail = _mail(message.event, values, sender=sender, address=address)
+    mail = _mail(_text_of(message), values, sender=sender, address=address)
     mail["Date"] = format_datetime(message.created_at)
     # The same at each try: mailboxes show one of several.
     mail["Message-ID"] = f"<{message.message_id}@{sender.rpartition('@')[2]}>"
@@ -95,6 +96,13 @@ def _mail(name: str, values: Mapping[str, str], *, sender: str, address: str) ->
     )
     mail.add_alternative(page, subtype="html")
     return mail
+
+
+def _text_of(message: Message) -> str:
+    """Return the name of the text: of money that was given back there are three."""
+    if message.event is not Event.ORDER_REFUNDED or not message.facts.get("back_minor"):
+        return message.event
+    return f"{message.event}.unused" if message.facts.get("unused") else f"{message.event}.part"
 
 
 def _ascii_domain(address: str) -> str:

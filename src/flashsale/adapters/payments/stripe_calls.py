@@ -52,9 +52,9 @@ class Calls:
         if isinstance(found, Failure) and status == HTTPStatus.TOO_MANY_REQUESTS and found.retry_after_s:
             await turns.rejected(call, found.retry_after_s)
         if not status or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in WRONG_KEY:
-            turns.breaker.failed()
+            await turns.failed()
         else:
-            turns.breaker.answered()
+            await turns.answered()
 
     async def _send(
         self, call: str, ask: Callable[[], Awaitable[Any]], read: Callable[[Any], T], deadline_s: float

@@ -36,6 +36,19 @@ class PostgresTurns:
         """Reserve every instant of an operation for a while, so that no call is made."""
         await self._database.fetch(QUERIES["hold"], provider, operation, timedelta(seconds=pause_s))
 
+    async def rest(self, provider: str, pause_s: float) -> None:
+        """Record that a provider is away, for a while."""
+        await self._database.fetch(QUERIES["rest"], provider, timedelta(seconds=pause_s))
+
+    async def back(self, provider: str) -> None:
+        """Record that a provider answers again."""
+        await self._database.fetch(QUERIES["back"], provider)
+
+    async def away(self, provider: str) -> bool:
+        """Whether a process found a provider away and lets it rest."""
+        row = await self._database.fetch_row(QUERIES["away"], provider)
+        return row is not None and bool(row["away"])
+
     async def put_off(self, orders: Sequence[tuple[UUID, float]]) -> None:
         """Postpone orders without opening an attempt."""
         await self._database.fetch(
