@@ -158,8 +158,15 @@ def test_a_full_disk_is_not_ready_and_ready_again_with_room(tmp_path):
     assert "disk is full" in full
 
 
-async def test_products_that_were_not_read_yet_or_long_ago_are_not_ready(services):
-    await services.catalog.refresh()
+async def test_products_that_were_not_read_yet_or_long_ago_are_not_ready(services, monkeypatch):
+    refresh = services.catalog.refresh
+
+    async def hang(*_):
+        await asyncio.Event().wait()
+
+    # The regular poll would read the products meanwhile.
+    monkeypatch.setattr(services.catalog, "refresh", hang)
+    await refresh()
     assert (await ready(services)).status_code == 200
     services.catalog._refreshed_at = float("-inf")
     assert_not_ready(await ready(services), "not read yet")
