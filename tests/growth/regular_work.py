@@ -245,6 +245,9 @@ class Shop:
     async def take_turns(self):
         await self.turns.take(PROVIDER, "charge", 10, interval_s=0.001, horizon_s=1)
         await self.turns.hold(PROVIDER, "charge", 0)
+        await self.turns.rest(PROVIDER, 60)
+        await self.turns.away(PROVIDER)
+        await self.turns.back(PROVIDER)
 
     async def administer(self):
         """Change a product under a key, and ask again."""

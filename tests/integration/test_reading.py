@@ -113,6 +113,7 @@ CLAIMS = (
     "due payments",
     "due refunds",
     "revocations",
+    "budget of the provider",
 )
 """The regular work that finds rows by their time."""
 
