@@ -189,7 +189,7 @@ async def test_every_table_has_its_bound(db):
 async def test_every_key_of_the_gate_has_its_bound(postgres_url, valkey, redis):
     settings = make_settings(postgres_url, valkey.url, gate={"attempts_per_minute": 100})
     async with open_services(settings) as services:
-        product = await add_product(services, limit_per_buyer=5, payment_mode=PaymentMode.BY_BUYER)
+        product = await add_product(services, limit_per_buyer=5, cooldown_s=600, payment_mode=PaymentMode.BY_BUYER)
         first, second = await add_buyers(services, 2)
         order = await services.buy(ask(product, first, key="k"))
         await services.order_rows.process([order.order_id], payment_due_s=30)
