@@ -20,6 +20,7 @@ REVOKE ALL ON FUNCTION
     accept_orders_v3(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v4(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     adopt_timeline_v1(),
+    archive_product_v1(_product_id integer),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
     begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
     begin_intent_v1(_order_id uuid, _provider text, _due interval),
@@ -36,6 +37,7 @@ REVOKE ALL ON FUNCTION
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
     changed_values_v1(_row jsonb, _other jsonb, _but text[]),
     claim_units_v1(_product_id integer, _wanted integer),
+    close_sale_v1(_product_id integer),
     create_product_v1(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v3(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
@@ -115,6 +117,7 @@ REVOKE ALL ON FUNCTION
     raise_generation_v1(),
     record_payment_v1(_order_id uuid, _reference text, _amount_minor bigint, _currency text, _recorded_by uuid, _due interval),
     record_refund_v1(_order_id uuid, _number integer, _reference text, _recorded_by uuid, _due interval),
+    refuse_archived_v1(),
     refuse_currency_v1(),
     release_units_v1(_order_ids uuid[]),
     release_units_v2(_order_ids uuid[]),
@@ -192,7 +195,7 @@ GRANT UPDATE (units) ON product_restocks TO flashsale_api;
 GRANT INSERT ON product_terms TO flashsale_api;
 GRANT INSERT (name, price_minor, currency, allotment, payment_mode, payment_window_s, limit_per_buyer, starts_at, ends_at, limit_per, cooldown_s, refundable_by_buyer) ON products TO flashsale_api;
 GRANT SELECT ON products TO flashsale_api;
-GRANT UPDATE (name, price_minor, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at, limit_per, cooldown_s) ON products TO flashsale_api;
+GRANT UPDATE (name, price_minor, allotment, payment_window_s, limit_per_buyer, starts_at, ends_at, paused, epoch, updated_at, limit_per, cooldown_s, archived_at) ON products TO flashsale_api;
 GRANT INSERT ON provider_turns TO flashsale_api;
 GRANT SELECT ON provider_turns TO flashsale_api;
 GRANT UPDATE (next_at) ON provider_turns TO flashsale_api;
@@ -229,6 +232,7 @@ GRANT EXECUTE ON FUNCTION
     accept_orders_v3(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v4(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     adopt_timeline_v1(),
+    archive_product_v1(_product_id integer),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
     begin_gate_load_v2(_product_id integer, _seen_epoch bigint),
     begin_intent_v1(_order_id uuid, _provider text, _due interval),
@@ -238,6 +242,7 @@ GRANT EXECUTE ON FUNCTION
     change_stock_v2(_product_ids integer[], _deltas integer[], _hands integer[]),
     changed_values_v1(_row jsonb, _other jsonb, _but text[]),
     claim_units_v1(_product_id integer, _wanted integer),
+    close_sale_v1(_product_id integer),
     create_product_v1(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v2(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     create_product_v3(_name text, _price_minor bigint, _currency text, _allotment integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _starts_at timestamp with time zone, _ends_at timestamp with time zone),

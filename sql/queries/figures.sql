@@ -82,12 +82,14 @@ SELECT
     current_setting('max_connections')::integer AS connections_max;
 
 -- name: counted_products
--- Reads epoch, allotment, free units and those whose return is on its way to the gate, of the newest products.
+-- Reads epoch, allotment, free units and those whose return is on its way to the gate, of the newest products
+-- that are not archived.
 SELECT
     p.product_id, p.epoch, p.allotment, l.free,
     coalesce((SELECT sum(r.quantity) FROM gate_returns AS r WHERE r.product_id = p.product_id), 0)::integer AS on_return
 FROM products AS p
 INNER JOIN product_live AS l ON p.product_id = l.product_id
+WHERE p.archived_at IS NULL
 ORDER BY p.product_id DESC
 LIMIT $1;
 
@@ -110,6 +112,36 @@ WITH summed AS (
     WHERE s.counted IS NOT NULL
 )
 SELECT s.product_id, s.status, sum(s.units)::bigint AS units, sum(s.value_minor)::bigint AS value_minor
+FROM summed AS s
+WHERE s.product_id = ANY($1::integer [])
+GROUP BY s.product_id, s.status;
+
+-- name: sales_and_refunds
+-- Counts the units of products by the status of their orders, the prices of these orders, and what of these was given
+-- back, in minor units: of a refunded order all, of another one what the order says.
+WITH summed AS (
+    SELECT t.product_id, t.status, t.units, t.value_minor, 0 AS refunded_minor FROM order_totals AS t
+    UNION ALL
+    SELECT o.product_id, o.status, o.quantity, o.unit_price_minor * o.quantity, 0
+    FROM orders AS o
+    WHERE o.order_id > (SELECT m.order_id FROM order_mark AS m)
+    UNION ALL
+    SELECT o.product_id, o.status, o.quantity, o.unit_price_minor * o.quantity, 0
+    FROM order_stragglers AS s
+    CROSS JOIN LATERAL (SELECT f.* FROM orders AS f WHERE f.order_id = s.order_id OFFSET 0) AS o
+    UNION ALL
+    SELECT o.product_id, s.counted, -o.quantity, -o.unit_price_minor * o.quantity, 0
+    FROM order_stragglers AS s
+    CROSS JOIN LATERAL (SELECT f.* FROM orders AS f WHERE f.order_id = s.order_id OFFSET 0) AS o
+    WHERE s.counted IS NOT NULL
+    UNION ALL
+    SELECT o.product_id, o.status, 0, 0, o.refunded_minor
+    FROM orders AS o
+    WHERE o.product_id = ANY($1::integer []) AND o.refunded_minor > 0 AND o.status <> 'refunded'
+)
+SELECT
+    s.product_id, s.status, sum(s.units)::bigint AS units, sum(s.value_minor)::bigint AS value_minor,
+    sum(CASE WHEN s.status = 'refunded' THEN s.value_minor ELSE s.refunded_minor END)::bigint AS refunded_minor
 FROM summed AS s
 WHERE s.product_id = ANY($1::integer [])
 GROUP BY s.product_id, s.status;

@@ -3,7 +3,7 @@
 SELECT
     p.product_id, p.name, p.price_minor, p.currency, p.allotment, coalesce(o.unmade, 0) AS unmade, p.payment_mode,
     p.payment_window_s, p.limit_per_buyer, p.limit_per, p.cooldown_s, p.refundable_by_buyer, p.starts_at, p.ends_at,
-    p.paused, p.epoch, p.created_at, p.updated_at, clock_timestamp() AS now
+    p.paused, p.archived_at, p.epoch, p.created_at, p.updated_at, clock_timestamp() AS now
 FROM products AS p
 LEFT JOIN unit_pools AS o ON p.product_id = o.product_id
 WHERE $1::integer [] IS NULL OR p.product_id = ANY($1)
@@ -14,6 +14,15 @@ ORDER BY p.product_id;
 SELECT product_id, free, version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version
 FROM product_live
 WHERE $1::integer [] IS NULL OR product_id = ANY($1);
+
+-- name: claimed_units
+-- Reads the live stock of products, with the units that orders hold.
+SELECT
+    p.product_id, l.free, l.version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
+    p.allotment - l.free AS claimed
+FROM products AS p
+INNER JOIN product_live AS l ON p.product_id = l.product_id
+WHERE p.product_id = ANY($1::integer []);
 
 -- name: create_product
 -- Creates a product; gives its id.
@@ -40,6 +49,22 @@ SELECT
     name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s, limit_per, cooldown_s, price_minor
 FROM products
 WHERE product_id = $1;
+
+-- name: close_sale
+-- Ends a sale now.
+SELECT close_sale_v1($1);
+
+-- name: archive_product
+-- Archives a product of which nothing is open.
+SELECT archive_product_v1($1);
+
+-- name: product_page
+-- Lists products that are archived ($1), or those that are not, the newest first, from before a product ($2; NULL: all).
+SELECT product_id
+FROM products
+WHERE (archived_at IS NOT NULL) = $1 AND ($2::integer IS NULL OR product_id < $2)
+ORDER BY product_id DESC
+LIMIT $3;
 
 -- name: recount_limits
 -- Writes what the product's limit counts to the buyers that it has, after that was changed.

@@ -16,6 +16,7 @@ CHANGES: dict[str, dict[str, Any] | None] = {
     "PATCH /api/admin/products/{}": {"name": "renamed"},
     "POST /api/admin/products/{}/pause": None,
     "POST /api/admin/products/{}/resume": None,
+    "POST /api/admin/products/{}/close": None,
 }
 
 

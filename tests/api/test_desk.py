@@ -67,12 +67,24 @@ async def test_an_order_can_be_found_and_its_story_told(api, desk, buyer):
     assert "outcome captured" in text
 
 
+async def test_a_sale_is_closed_and_its_product_archived(desk):
+    product_id = json.loads(desk("product", "create", "Gone", "--price", "5", "--stock", "1").stdout)["id"]
+    refused = desk("product", "archive", str(product_id))
+    assert (refused.returncode, "answered 409: The sale is open" in refused.stderr) == (1, True)
+    assert json.loads(desk("product", "close", str(product_id)).stdout)["endsAt"] is not None
+    assert json.loads(desk("product", "archive", str(product_id)).stdout)["archivedAt"] is not None
+    listed = desk("product", "list", "--archived", "--before", str(product_id + 1), "--limit", "1").stdout
+    assert "Gone" in listed
+    assert "refunded" in listed
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (("product", "show", "2000000000"), "answered 404"),
         (("product", "show", "0"), "Invalid value"),
         (("product", "stock", "1", "many"), "give a whole number"),
+        (("product", "close", "2000000000"), "answered 404"),
         (("product", "create", "X", "--price", "free", "--stock", "1"), "answered 400: price"),
         (("orders", "show", "0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58"), "answered 404"),
         (("orders", "show", "no-id"), "Invalid value"),

@@ -89,6 +89,7 @@ def break_all(services):
             "orders",
             "accounts",
             "administer",
+            "read_products",
             "refunds",
             "record_money",
             "readiness",
@@ -265,6 +266,7 @@ async def sale(call, services, buyer, admin):
             await call(name, {**admin, "If-Match": '"0-0000000000000000"'}, expect=412)
     await call("changeStock", admin, expect=200)
     await call("changeStock", admin, json={"change": -50}, expect=409)
+    await archive(call, new, admin)
     await call("setStock", admin, json={"productId": product_id, "stock": 0}, expect=409)
     await call("setStock", admin, expect=200)
     await call("setStock", admin, json={"productId": 999_999, "stock": 1}, expect=404)
@@ -274,6 +276,21 @@ async def sale(call, services, buyer, admin):
         if "422" in operation["responses"] and path.startswith("/api/admin"):
             different = {"json": {"productId": product_id, "stock": 51}} if name == "setStock" else {}
             await call(name, {**admin, "Idempotency-Key": "k"}, expect=422, **different)
+
+
+async def archive(call, new, admin):
+    """Close a sale; archive a product whose sale has not started, and ask for changes of it."""
+    await call("archiveProduct", admin, expect=409)
+    open_now, ahead = [
+        {"last": {"product_id": (await call("createProduct", admin, json=one, expect=201)).json()["id"]}}
+        for one in (new, {**new, "startsAt": "2099-01-01T00:00:00Z"})
+    ]
+    await call("closeSale", admin, **open_now, expect=200)
+    await call("closeSale", admin, **ahead, expect=409)
+    await call("archiveProduct", admin, **ahead, expect=200)
+    for name in ("changeProduct", "pauseSale", "resumeSale"):
+        await call(name, admin, **ahead, expect=409)
+    await call("listAdminProducts", admin, query="?archived=true", expect=200)
 
 
 async def manual(call, services, order_id, buyer, admin):
@@ -321,7 +338,9 @@ async def no_database(server, url, spared):
 
 
 async def test_every_answer_that_the_document_names_is_given(postgres, postgres_url, valkey, redis, db):
-    settings = make_settings(postgres_url, valkey.url, http={"request_timeout_s": TIMEOUT_S})
+    settings = make_settings(
+        postgres_url, valkey.url, http={"request_timeout_s": TIMEOUT_S}, limits={"administration": 1_000}
+    )
     async with serving(settings) as (client, services):
         reference = Reference((await client.get("/schema/openapi.json")).json())
         call = Caller(

@@ -56,11 +56,15 @@ MATRIX = {
     "GET /api/admin/orders/{order_id}/refunds": ADMINS,
     REFUND: (401, 403, 403, 202),
     "GET /api/admin/status": ADMINS,
+    "GET /api/admin/products": ADMINS,
     "GET /api/admin/products/{product_id}": ADMINS,
     "PATCH /api/admin/products/{product_id}": ADMINS,
     "POST /api/admin/products": (401, 403, 403, 201),
     "POST /api/admin/products/{product_id}/pause": ADMINS,
     "POST /api/admin/products/{product_id}/resume": ADMINS,
+    "POST /api/admin/products/{product_id}/close": ADMINS,
+    # The product is on sale.
+    "POST /api/admin/products/{product_id}/archive": (401, 403, 403, 409),
     "POST /api/admin/products/{product_id}/stock": ADMINS,
     "POST /api/admin/stock": ADMINS,
 }

@@ -50,7 +50,7 @@ EXCUSES: tuple[Excuse, ...] = (
         ("changed", "aged", "ahead", "swapped", "missing"),
         "terms that are over, and that no order contradicts, have no second record; those of now are the product's",
     ),
-    Excuse(r"products\.refundable_by_buyer", (), "an administrator set it; there is no second record"),
+    Excuse(r"products\.(refundable_by_buyer|archived_at)", (), "an administrator set it; there is no second record"),
     Excuse(
         r"manual_entries\.\*", ("deleted",), "settlement with the provider `manual` finds it; this sale's is another"
     ),

@@ -64,6 +64,8 @@ LEAST = {
     "resumeSale": "operator",
     "refundOrder": "support",
     "createProduct": "admin",
+    "closeSale": "admin",
+    "archiveProduct": "admin",
     "changeProduct": "admin",
     "setStock": "admin",
     "changeStock": "admin",

@@ -73,6 +73,8 @@ CALLS: dict[str, tuple[Any, Any, Any, Any]] = {
                       {"name": "New", "price_minor": 89_999}),
     "pauseSale": (product_of, None, {"paused": False}, {"paused": True}),
     "resumeSale": (paused, None, {"paused": True}, {"paused": False}),
+    "closeSale": (product_of, None, {"ends_at": None}, {}),
+    "archiveProduct": (paused, None, {"archived_at": None}, {}),
     "changeStock": (product_of, {"change": 5}, {"allotment": 10}, {"allotment": 15}),
     "setStock": (product_of, {"productId": "ID", "stock": 7}, {"allotment": 10}, {"allotment": 7}),
     "recordPayment": (unpaid_order, {"reference": "t-1", "amount": "999.99", "currency": "USD"},

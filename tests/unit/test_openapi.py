@@ -147,7 +147,9 @@ async def test_every_operation_takes_the_query_parameters_that_the_document_name
                     tried += 1
             query = app._routes.find(target).queries[method.upper()]
             for name, one in shown.items():
-                good = f"{name}={quote(str(one['example']))}".encode()
+                example = one["example"]
+                shown_as = json.dumps(example) if isinstance(example, bool) else str(example)
+                good = f"{name}={quote(shown_as)}".encode()
                 query.check(good)
                 for wrong in (b"%b&%b" % (good, good), f"{name}=%00".encode(), f"{name}=%ff".encode()):
                     with pytest.raises(InvalidInput) as refused:

@@ -37,6 +37,7 @@ from flashsale.usecases.find_orders import FindOrders
 from flashsale.usecases.load_gate import LoadGate
 from flashsale.usecases.open_intent import OpenIntent
 from flashsale.usecases.orders import BuyerOrders
+from flashsale.usecases.product_figures import ReadProducts
 from flashsale.usecases.readiness import Readiness
 from flashsale.usecases.record_money import MANUAL, RecordMoney
 from flashsale.usecases.refund import RequestRefund
@@ -151,6 +152,7 @@ async def open_services(
                 chunk=settings.units.chunk,
                 by_buyer_only=by_hand,
             ),
+            read_products=ReadProducts(products, PostgresFigures(database)),
             refunds=RequestRefund(PostgresRefunds(database), order_rows, due_s=settings.orders.payment_due_s),
             record_money=RecordMoney(
                 PostgresManualBook(database),

@@ -22,7 +22,7 @@ product_argument = click.argument("product_id", type=click.IntRange(1, 2**31 - 1
 
 @main.group()
 def product() -> None:
-    """Create, look at, pause, resume and restock products."""
+    """Create, look at, change, close and archive products."""
 
 
 @main.group()
@@ -30,15 +30,31 @@ def orders() -> None:
     """Find orders, show everything that happened to one, and record money of the provider manual."""
 
 
+LISTED = ("id", "name", "paused", "endsAt", "allotment", "claimed", "stock", "sold", "revenue", "refunded", "currency")
+
+
 @product.command("list", epilog="Example: flashsale product list")
+@click.option("--archived", is_flag=True, help="List the products that are archived; otherwise those that are not.")
+@click.option("--before", type=click.IntRange(1, 2**31 - 1), help="Only those older than this product.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="At most so many.")
 @url_option
 @json_option
-def list_products(url: str, machine: bool) -> None:  # noqa: FBT001 - click passes it by name
-    """List the newest products with stock, sold units, revenue and gate."""
+def list_products(
+    archived: bool,  # noqa: FBT001 - click passes it by name
+    before: int | None,
+    limit: int,
+    url: str,
+    machine: bool,  # noqa: FBT001
+) -> None:
+    """List the newest products with their units, revenue and refunds."""
 
     async def run() -> None:
+        query = {"archived": str(archived).lower(), "limit": str(limit)}
         async with open_api(url) as api:
-            show_rows((await api("GET", "/api/admin/status"))["products"], machine=machine)
+            found = await api(
+                "GET", "/api/admin/products", query={**query, **({} if before is None else {"before": str(before)})}
+            )
+        show_rows(found if machine else [{name: one[name] for name in LISTED} for one in found], machine=machine)
 
     run_command(run())
 
@@ -47,7 +63,7 @@ def list_products(url: str, machine: bool) -> None:  # noqa: FBT001 - click pass
 @product_argument
 @url_option
 def show_product(product_id: int, url: str) -> None:
-    """Show everything that can be set of a product, as JSON."""
+    """Show everything that can be set of a product, and what was sold of it, as JSON."""
     _print_answer(url, "GET", f"/api/admin/products/{product_id}")
 
 
@@ -112,6 +128,22 @@ def pause_product(product_id: int, url: str) -> None:
 def resume_product(product_id: int, url: str) -> None:
     """Accept orders again."""
     _print_answer(url, "POST", f"/api/admin/products/{product_id}/resume")
+
+
+@product.command("close", epilog="Example: flashsale product close 1")
+@product_argument
+@url_option
+def close_product(product_id: int, url: str) -> None:
+    """End the sale now; orders that were accepted stay payable."""
+    _print_answer(url, "POST", f"/api/admin/products/{product_id}/close")
+
+
+@product.command("archive", epilog="Example: flashsale product archive 1")
+@product_argument
+@url_option
+def archive_product(product_id: int, url: str) -> None:
+    """Take a product out of the lists for ever; nothing of it may be open."""
+    _print_answer(url, "POST", f"/api/admin/products/{product_id}/archive")
 
 
 @product.command("price", epilog="Example: flashsale product price 1 899.99")

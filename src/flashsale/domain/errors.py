@@ -318,6 +318,25 @@ class AllotmentTooSmall(FlashSaleError):
         self.claimed = claimed
 
 
+class ProductArchived(FlashSaleError):
+    """An archived product does not change."""
+
+    code = "product_archived"
+
+    def __init__(self) -> None:
+        super().__init__("The product is archived and cannot be changed; create another one.")
+
+
+class ProductOpen(FlashSaleError):
+    """A product with something open cannot be archived."""
+
+    code = "product_open"
+
+    def __init__(self, what: str) -> None:
+        """Say what is open and what to do, in a sentence."""
+        super().__init__(what)
+
+
 class StaleChange(FlashSaleError):
     """The object changed after the caller read it."""
 

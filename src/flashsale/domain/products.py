@@ -70,6 +70,8 @@ class Product:
     """Changes whenever the gate is loaded from Postgres; a lease of another epoch is not accepted."""
     created_at: datetime
     updated_at: datetime
+    archived_at: datetime | None = None
+    """When it was archived: it is in no list but that of archived products, is paused, and never changes again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from flashsale.domain.payments import RefundState
 from flashsale.domain.products import LimitPer, LiveStock, PaymentMode, Product
 from flashsale.domain.refunds import REASON_CHARS_MAX, OrderRefund
 from flashsale.http.fields import (
+    LATER,
     MOMENT,
     PRICE_SCHEMA,
     USER_ID,
@@ -35,6 +36,7 @@ from flashsale.http.fields import (
     shown,
 )
 from flashsale.http.schemas import In, Out, ProductTerms, product_fields
+from flashsale.usecases.product_figures import ProductFigures
 
 
 class AdminProductOut(ProductTerms):
@@ -50,6 +52,21 @@ class AdminProductOut(ProductTerms):
         ),
     ]
     epoch: Annotated[int, shown("The gate's epoch: rises whenever the gate is loaded.", 3, ge=0)]
+    archived_at: Annotated[datetime | None, shown("When it was archived; null: it is not archived.", LATER)]
+
+
+class ProductFiguresOut(AdminProductOut):
+    """A product, and what was sold of it."""
+
+    claimed: Annotated[int, shown("Units that orders hold; `stock` are those that nobody holds.", 788, ge=0)]
+    sold: Annotated[int, shown("Units of confirmed orders.", 700, ge=0)]
+    revenue: Annotated[
+        str,
+        shown(
+            "The prices of all orders that were paid, also of those with a refund, as a decimal number.", "701993.00"
+        ),
+    ]
+    refunded: Annotated[str, shown("What of it was given back.", "2000.00")]
 
 
 class NewProductIn(In, kw_only=True):
@@ -210,9 +227,25 @@ def refund_out(refund: OrderRefund) -> RefundOut:
 
 def admin_product_out(product: Product, stock: LiveStock) -> AdminProductOut:
     """Render a product for administrators."""
-    return AdminProductOut(
-        **product_fields(product, stock),  # type: ignore[arg-type]
-        allotment=product.allotment,
-        unmade_units=product.unmade,
-        epoch=product.epoch,
+    return AdminProductOut(**_admin_fields(product, stock))  # type: ignore[arg-type]
+
+
+def product_figures_out(figures: ProductFigures) -> ProductFiguresOut:
+    """Render a product with what was sold of it."""
+    return ProductFiguresOut(
+        **_admin_fields(figures.product, figures.stock),  # type: ignore[arg-type]
+        claimed=figures.claimed,
+        sold=figures.sold,
+        revenue=str(figures.revenue),
+        refunded=str(figures.refunded),
     )
+
+
+def _admin_fields(product: Product, stock: LiveStock) -> dict[str, object]:
+    return {
+        **product_fields(product, stock),
+        "allotment": product.allotment,
+        "unmade_units": product.unmade,
+        "epoch": product.epoch,
+        "archived_at": product.archived_at,
+    }

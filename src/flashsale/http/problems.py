@@ -29,6 +29,8 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
     errors.Refused: HTTPStatus.CONFLICT,
     errors.StateForbids: HTTPStatus.CONFLICT,
     errors.AllotmentTooSmall: HTTPStatus.CONFLICT,
+    errors.ProductArchived: HTTPStatus.CONFLICT,
+    errors.ProductOpen: HTTPStatus.CONFLICT,
     errors.RefundTooLarge: HTTPStatus.CONFLICT,
     errors.RefundUnderWay: HTTPStatus.CONFLICT,
     errors.OrderDisputed: HTTPStatus.CONFLICT,

@@ -77,6 +77,8 @@ def _shape(schema: Mapping[str, object]) -> tuple[re.Pattern[str], str]:
         return re.compile("|".join(map(re.escape, values))), f"must be one of {', '.join(values)}"
     if schema["type"] == "integer":
         return re.compile(NUMBER), "must be a whole number"
+    if schema["type"] == "boolean":
+        return re.compile("true|false"), "must be true or false"
     if kind in _FORMATS:
         pattern, problem = _FORMATS[kind]
         return re.compile(pattern), problem

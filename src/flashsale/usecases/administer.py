@@ -1,4 +1,4 @@
-"""The use cases of administrators: create and change products, set allotments."""
+"""The use cases of administrators: create, change, close and archive products, set allotments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flashsale.domain.errors import AllotmentTooSmall, InvalidInput, ProductNotFound, Unavailable
+from flashsale.domain.errors import (
+    AllotmentTooSmall,
+    InvalidInput,
+    ProductNotFound,
+    ProductOpen,
+    SaleNotStarted,
+    Unavailable,
+)
 from flashsale.domain.instants import check_instant
 from flashsale.domain.money import parse_money
 from flashsale.domain.products import ALLOTMENT_MAX, PRODUCT_ID_MAX, LiveStock, NewProduct, PaymentMode, ProductChange
@@ -22,6 +29,13 @@ if TYPE_CHECKING:
     from flashsale.usecases.ports import AdminAnswers, Products
 
 log = structlog.get_logger(__name__)
+
+STILL_OPEN = {
+    "on_sale": "The sale is open: close or pause it first.",
+    "orders": "An order of the product is not final: wait for its end, or cancel it.",
+    "refunds": "A refund of the product is pending: wait for its end.",
+}
+"""Why a product cannot be archived, by what Postgres says."""
 
 
 class Administer:
@@ -89,6 +103,7 @@ class Administer:
             ProductNotFound: if there is no such product.
             InvalidInput: if a field is not valid.
             StaleChange: if its `updated_at` is none of `unless_changed_since`.
+            ProductArchived: if it is archived (also below).
             KeyReused: if the key belongs to another request (also below).
         """
         name = change.fields.get("name")
@@ -108,6 +123,37 @@ class Administer:
             product_id, change, unless_changed_since=unless_changed_since, request=request
         ):
             raise ProductNotFound(product_id)
+        return await self._fresh(product_id)
+
+    async def close(self, product_id: int, request: AdminRequest | None = None) -> Product:
+        """End a sale now: no order is accepted any more, and accepted orders stay payable.
+
+        A sale that has ended stays as it is.
+
+        Raises:
+            ProductNotFound: if there is none.
+            SaleNotStarted: if the sale has not started.
+        """
+        result = await self._products.close(product_id, request) if 1 <= product_id <= PRODUCT_ID_MAX else "unknown"
+        if result == "unknown":
+            raise ProductNotFound(product_id)
+        product = await self._fresh(product_id)
+        if result == "not_started":
+            raise SaleNotStarted(product.starts_at)
+        return product
+
+    async def archive(self, product_id: int, request: AdminRequest | None = None) -> Product:
+        """Archive a product: it leaves the lists, and never changes again. A repetition changes nothing.
+
+        Raises:
+            ProductNotFound: if there is none.
+            ProductOpen: if its sale, an order or a refund is open.
+        """
+        result = await self._products.archive(product_id, request) if 1 <= product_id <= PRODUCT_ID_MAX else "unknown"
+        if result == "unknown":
+            raise ProductNotFound(product_id)
+        if result in STILL_OPEN:
+            raise ProductOpen(STILL_OPEN[result])
         return await self._fresh(product_id)
 
     async def set_allotment(self, product_id: int, allotment: int, request: AdminRequest | None = None) -> Product:

@@ -134,7 +134,7 @@ class Catalog:
         """Return why a sale is certainly closed; None if it is open or Postgres must decide."""
         entry = self._entries[product_id]
         if entry.product.paused:
-            return SalePaused()
+            return SalePaused() if entry.product.archived_at is None else SaleEnded()
         if entry.opens_at_s is not None and time.monotonic() < entry.opens_at_s - CLOSED_MARGIN_S:
             return SaleNotStarted(entry.product.starts_at)
         if entry.closes_at_s is not None and time.monotonic() > entry.closes_at_s + CLOSED_MARGIN_S:

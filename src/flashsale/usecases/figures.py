@@ -72,6 +72,8 @@ class Sales:
     units: int
     value_minor: int
     """Sum of their prices, in minor units of the product's currency."""
+    refunded_minor: int = 0
+    """What of it was given back, if that was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +118,16 @@ class FiguresSource(Protocol):
         """
         ...
 
+    async def sales_and_refunds(self, product_ids: Sequence[int]) -> Sequence[Sales]:
+        """Count the same, and what was given back; reads each order that was refunded in part.
+
+        Raises:
+            Unavailable: if Postgres is away.
+        """
+        ...
+
     async def products(self, *, limit: int) -> Sequence[ProductCount]:
-        """Count the units of the newest products.
+        """Count the units of the newest products that are not archived.
 
         Raises:
             Unavailable: if Postgres is away.

@@ -279,6 +279,29 @@ class Products(Protocol):
         """Add to the allotment; returns like `set_allotment`, or `too_large`."""
         ...
 
+    async def close(self, product_id: int, request: AdminRequest | None = None) -> str:
+        """End a sale now. Returns `closed`, `ended` (before), `not_started` or `unknown`.
+
+        Raises:
+            ProductArchived: if the product is archived.
+        """
+        ...
+
+    async def archive(self, product_id: int, request: AdminRequest | None = None) -> str:
+        """Archive a product. Returns `archived`, `before` (it was), what is open, or `unknown`.
+
+        Open is the sale (`on_sale`), an order that is not final (`orders`), or a pending refund (`refunds`).
+        """
+        ...
+
+    async def page(self, *, archived: bool, before: int | None, limit: int) -> Sequence[int]:
+        """List products that are archived, or those that are not, the newest first, from before a product."""
+        ...
+
+    async def claimed(self, product_ids: Sequence[int]) -> Sequence[tuple[LiveStock, int]]:
+        """Read the live stock of products, each with the units that orders hold."""
+        ...
+
     async def open_pools(self, *, ahead: int, limit: int) -> Sequence[int]:
         """List products with fewer than `ahead` unit rows left, or with a surplus, the most urgent first."""
         ...

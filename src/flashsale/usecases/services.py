@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.load_gate import LoadGate
     from flashsale.usecases.orders import BuyerOrders
     from flashsale.usecases.ports import GateBooks, Orders, Products, Users
+    from flashsale.usecases.product_figures import ReadProducts
     from flashsale.usecases.readiness import Readiness
     from flashsale.usecases.record_money import RecordMoney
     from flashsale.usecases.refund import RequestRefund
@@ -71,6 +72,7 @@ class Services:
     sessions: Sessions
     revocations: Revocations
     administer: Administer
+    read_products: ReadProducts
     webhooks: ReceiveWebhook
     refunds: RequestRefund
     record_money: RecordMoney

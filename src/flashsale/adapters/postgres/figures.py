@@ -62,7 +62,12 @@ class PostgresFigures:
         rows = await self._database.fetch(QUERIES["sales"], product_ids)
         return [Sales(**dict(row)) for row in rows]
 
+    async def sales_and_refunds(self, product_ids: Sequence[int]) -> Sequence[Sales]:
+        """Count the same, and what was given back."""
+        rows = await self._database.fetch(QUERIES["sales_and_refunds"], product_ids)
+        return [Sales(**dict(row)) for row in rows]
+
     async def products(self, *, limit: int) -> Sequence[ProductCount]:
-        """Count the units of the newest products."""
+        """Count the units of the newest products that are not archived."""
         rows = await self._database.fetch(QUERIES["counted_products"], limit)
         return [ProductCount(**dict(row)) for row in rows]

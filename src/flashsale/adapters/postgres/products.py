@@ -9,7 +9,14 @@ import asyncpg
 from flashsale.adapters.postgres.administration import Change, change
 from flashsale.adapters.postgres.failures import AWAY, OTHER_SCHEMA, READ_ONLY, SLOW
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.errors import InvalidInput, OutcomeUnknown, ProductNotFound, StaleChange, Unavailable
+from flashsale.domain.errors import (
+    InvalidInput,
+    OutcomeUnknown,
+    ProductArchived,
+    ProductNotFound,
+    StaleChange,
+    Unavailable,
+)
 from flashsale.domain.money import Money
 from flashsale.domain.products import (
     ALLOTMENT_MAX,
@@ -37,9 +44,9 @@ MADE = ("changed", "unchanged")
 
 
 class _NotMade(Exception):
-    """A change of the allotment is refused, and the rollback removes its key."""
+    """A change is refused, and the rollback removes its key."""
 
-    def __init__(self, result: str, claimed: int) -> None:
+    def __init__(self, result: str, claimed: int = 0) -> None:
         self.result = result
         self.claimed = claimed
 
@@ -60,6 +67,14 @@ class PostgresProducts:
         """Read the free count and version of every product, or of some."""
         rows = await self._database.fetch(QUERIES["stocks"], product_ids)
         return [LiveStock(product_id=row["product_id"], free=row["free"], version=row["version"]) for row in rows]
+
+    async def claimed(self, product_ids: Sequence[int]) -> Sequence[tuple[LiveStock, int]]:
+        """Read the live stock of products, each with the units that orders hold."""
+        rows = await self._database.fetch(QUERIES["claimed_units"], product_ids)
+        return [
+            (LiveStock(product_id=row["product_id"], free=row["free"], version=row["version"]), row["claimed"])
+            for row in rows
+        ]
 
     async def create(self, product: NewProduct, request: AdminRequest | None = None) -> Product:
         """Create a product whose units have no rows yet; see the port."""
@@ -126,6 +141,7 @@ class PostgresProducts:
         Raises:
             InvalidInput: if the sale would end before it starts, or continue in an unknown currency.
             StaleChange: if the product was changed after each of the instants.
+            ProductArchived: if it is archived.
         """
         try:
             async with change(self._database, "change_product", request) as changing:
@@ -165,6 +181,34 @@ class PostgresProducts:
         """Add to the allotment; returns like `set_allotment`, or `too_large` above the maximum of a product."""
         return await self._allot(request, product_id, QUERIES["change_allotment"], by, ALLOTMENT_MAX)
 
+    async def close(self, product_id: int, request: AdminRequest | None = None) -> str:
+        """End a sale now. Returns `closed`, `ended`, `not_started` or `unknown`; see the port."""
+        return await self._end(request, product_id, QUERIES["close_sale"], "closed", "ended")
+
+    async def archive(self, product_id: int, request: AdminRequest | None = None) -> str:
+        """Archive a product. Returns `archived`, `before`, or why not; see the port."""
+        return await self._end(request, product_id, QUERIES["archive_product"], "archived", "before")
+
+    async def _end(self, request: AdminRequest | None, product_id: int, query: Query, made: str, before: str) -> str:
+        try:
+            async with change(self._database, query.name, request) as changing:
+                if changing.done is not None:
+                    return before
+                result = str(await changing.connection.fetchval(query.text, product_id))
+                if result not in {made, before}:
+                    raise _NotMade(result)  # noqa: TRY301 - undoes the key
+                await changing.concerns(product_id)
+                return result
+        except _NotMade as refused:
+            return refused.result
+        except asyncpg.CheckViolationError as error:
+            raise _refused(error) from error
+
+    async def page(self, *, archived: bool, before: int | None, limit: int) -> Sequence[int]:
+        """List products that are archived, or those that are not, the newest first."""
+        rows = await self._database.fetch(QUERIES["product_page"], archived, before, limit)
+        return [row["product_id"] for row in rows]
+
     async def _allot(
         self, request: AdminRequest | None, product_id: int, query: Query, *arguments: int
     ) -> tuple[str, int]:
@@ -181,6 +225,8 @@ class PostgresProducts:
                 return row["result"], row["claimed"]
         except _NotMade as refused:
             return refused.result, refused.claimed
+        except asyncpg.CheckViolationError as error:
+            raise _refused(error) from error
 
     async def open_pools(self, *, ahead: int, limit: int) -> Sequence[int]:
         """List products whose unit rows must be inserted or deleted, the most urgent first."""
@@ -198,7 +244,9 @@ class PostgresProducts:
         return {row["product_id"]: row["waiting"] for row in rows}
 
 
-def _refused(error: asyncpg.CheckViolationError) -> InvalidInput:
+def _refused(error: asyncpg.CheckViolationError) -> InvalidInput | ProductArchived:
+    if error.constraint_name == "products_archived":
+        return ProductArchived()
     if error.constraint_name == "products_currency_known":
         return InvalidInput(field="currency", problem="of the product must be the ISO 4217 code of a currency")
     return InvalidInput(field="endsAt", problem="must be after startsAt")
@@ -223,4 +271,5 @@ def _product(row: asyncpg.Record) -> Product:
         epoch=row["epoch"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        archived_at=row["archived_at"],
     )

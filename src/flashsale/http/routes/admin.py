@@ -1,4 +1,4 @@
-"""Routes of administrators: products and allotments; and the router of all their routes."""
+"""Routes of administrators: changes of products; and the router of all their routes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, Router, get, patch, post
+from litestar import Request, Response, Router, patch, post
 from litestar.params import FromPath, JSONBody
 
 from flashsale.domain.errors import InvalidInput
@@ -29,9 +29,10 @@ from flashsale.http.limits import limited
 from flashsale.http.messages import Request as Received
 from flashsale.http.operations import SERVERS, Given, Operation
 from flashsale.http.routes.books import books
-from flashsale.http.routes.changes import IF_MATCH, KEY, answered, rendered_product, response_of, terms_seen
+from flashsale.http.routes.changes import IF_MATCH, KEY, answered, terms_seen
 from flashsale.http.routes.found_orders import export_orders, list_orders
 from flashsale.http.routes.manual import record_payment, record_refund
+from flashsale.http.routes.product_figures import admin_product, list_products
 from flashsale.http.routes.refunds import list_refunds, refund_order
 from flashsale.http.routes.support import cancel_order, erase_buyer, find_buyers
 from flashsale.http.services import UseServices
@@ -52,7 +53,7 @@ SET_STOCK = Operation(
     takes=StockIn,
     parameters=(KEY,),
     gives=(_CHANGED,),
-    codes=("product_not_found", "allotment_below_claimed", "idempotency_key_reused", *SERVERS),
+    codes=("product_not_found", "product_archived", "allotment_below_claimed", "idempotency_key_reused", *SERVERS),
 )
 CHANGE_STOCK = Operation(
     name="changeStock",
@@ -65,7 +66,7 @@ CHANGE_STOCK = Operation(
     takes=StockChangeIn,
     parameters=(KEY,),
     gives=(_CHANGED,),
-    codes=("product_not_found", "allotment_below_claimed", "idempotency_key_reused", *SERVERS),
+    codes=("product_not_found", "product_archived", "allotment_below_claimed", "idempotency_key_reused", *SERVERS),
 )
 CREATE = Operation(
     name="createProduct",
@@ -84,7 +85,7 @@ CREATE = Operation(
             headers=("ETag", "Location"),
             links={
                 **dict.fromkeys(("getProduct", "getAdminProduct", "changeProduct"), _OF_PRODUCT),
-                **dict.fromkeys(("pauseSale", "resumeSale", "watchStock"), _OF_PRODUCT),
+                **dict.fromkeys(("pauseSale", "resumeSale", "closeSale", "archiveProduct", "watchStock"), _OF_PRODUCT),
                 "changeStock": {**_OF_PRODUCT, "body": {"change": 10}},
                 "setStock": {"body": {"productId": "$response.body#/id", "stock": 10}},
                 "buy": {"body": {"productId": "$response.body#/id"}},
@@ -93,16 +94,6 @@ CREATE = Operation(
         ),
     ),
     codes=("idempotency_key_reused", "outcome_unknown", *SERVERS),
-)
-LOOK = Operation(
-    name="getAdminProduct",
-    summary="Look at a product as an administrator",
-    description="Return a product with everything that can be set.",
-    tag="administration",
-    caller="staff",
-    limit="administration",
-    gives=(Given(status=HTTPStatus.OK, description="The product.", model=AdminProductOut),),
-    codes=("product_not_found", *SERVERS),
 )
 CHANGE = Operation(
     name="changeProduct",
@@ -114,7 +105,7 @@ CHANGE = Operation(
     takes=ProductChangeIn,
     parameters=(KEY, IF_MATCH),
     gives=(_CHANGED,),
-    codes=("product_not_found", "stale", "idempotency_key_reused", *SERVERS),
+    codes=("product_not_found", "product_archived", "stale", "idempotency_key_reused", *SERVERS),
 )
 PAUSE = Operation(
     name="pauseSale",
@@ -125,7 +116,7 @@ PAUSE = Operation(
     limit="administration",
     parameters=(KEY, IF_MATCH),
     gives=(_CHANGED,),
-    codes=("product_not_found", "stale", "idempotency_key_reused", *SERVERS),
+    codes=("product_not_found", "product_archived", "stale", "idempotency_key_reused", *SERVERS),
 )
 RESUME = Operation(
     name="resumeSale",
@@ -136,7 +127,32 @@ RESUME = Operation(
     limit="administration",
     parameters=(KEY, IF_MATCH),
     gives=(_CHANGED,),
-    codes=("product_not_found", "stale", "idempotency_key_reused", *SERVERS),
+    codes=("product_not_found", "product_archived", "stale", "idempotency_key_reused", *SERVERS),
+)
+
+CLOSE = Operation(
+    name="closeSale",
+    summary="Close a sale",
+    description="End the sale now: no order is accepted any more, and the orders that were accepted stay payable. A "
+    "sale that has ended stays as it is.",
+    tag="administration",
+    caller="admin",
+    limit="administration",
+    parameters=(KEY,),
+    gives=(_CHANGED,),
+    codes=("product_not_found", "sale_not_started", "product_archived", "idempotency_key_reused", *SERVERS),
+)
+ARCHIVE = Operation(
+    name="archiveProduct",
+    summary="Archive a product",
+    description="Take a product out of the lists for ever, if nothing of it is open: the sale, an order that is not "
+    "final, a pending refund. It is paused and never changes again; its orders stay, and can be refunded.",
+    tag="administration",
+    caller="admin",
+    limit="administration",
+    parameters=(KEY,),
+    gives=(_CHANGED,),
+    codes=("product_not_found", "product_open", "idempotency_key_reused", *SERVERS),
 )
 
 
@@ -186,12 +202,6 @@ async def create_product(
     )
 
 
-@get("/products/{product_id:int}", opt={"operation": LOOK})
-async def admin_product(product_id: FromPath[int], services: UseServices) -> Response[bytes]:
-    """Return a product with everything that can be set."""
-    return response_of(rendered_product(await services.catalog.get(product_id), services, HTTPStatus.OK))
-
-
 @patch("/products/{product_id:int}", opt={"operation": CHANGE})
 async def change_product(
     request: Asked, product_id: FromPath[int], data: JSONBody[ProductChangeIn], services: UseServices, tokens: UseTokens
@@ -213,6 +223,24 @@ async def resume(
 ) -> Response[bytes]:
     """Accept orders again."""
     return await _change(request, product_id, {"paused": False}, services, tokens)
+
+
+@post("/products/{product_id:int}/close", status_code=200, opt={"operation": CLOSE})
+async def close_sale(
+    request: Asked, product_id: FromPath[int], services: UseServices, tokens: UseTokens
+) -> Response[bytes]:
+    """End a sale now."""
+    close = services.administer.close
+    return await answered(request, None, services, tokens, lambda key: close(product_id, key))
+
+
+@post("/products/{product_id:int}/archive", status_code=200, opt={"operation": ARCHIVE})
+async def archive_product(
+    request: Asked, product_id: FromPath[int], services: UseServices, tokens: UseTokens
+) -> Response[bytes]:
+    """Take a product out of the lists."""
+    archive = services.administer.archive
+    return await answered(request, None, services, tokens, lambda key: archive(product_id, key))
 
 
 async def _change(
@@ -268,10 +296,13 @@ routes = Router(
         set_stock,
         change_stock,
         create_product,
+        list_products,
         admin_product,
         change_product,
         pause,
         resume,
+        close_sale,
+        archive_product,
         list_orders,
         export_orders,
         cancel_order,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from litestar import Request
 
     from flashsale.domain.products import Product
+    from flashsale.http.admin_schemas import AdminProductOut
     from flashsale.http.auth import Tokens
     from flashsale.usecases.services import Services
 
@@ -53,8 +54,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 def rendered_product(product: Product, services: Services, status: HTTPStatus) -> KeptAnswer:
-    """Render a product for administrators. Its ETag begins with the instant of its terms, for If-Match."""
-    body = _encode(admin_product_out(product, services.catalog.stock(product.product_id)))
+    """Render a product after a change."""
+    return rendered_as(admin_product_out(product, services.catalog.stock(product.product_id)), product, status)
+
+
+def rendered_as(shown: AdminProductOut, product: Product, status: HTTPStatus) -> KeptAnswer:
+    """Render what is shown of a product. Its ETag begins with the instant of its terms, for If-Match."""
+    body = _encode(shown)
     terms = b"%x-" % ((product.updated_at - _EPOCH) // _MICROSECOND)
     return KeptAnswer(status=status.value, tag=tag_of(body, terms=terms).decode("ascii"), body=body)
 

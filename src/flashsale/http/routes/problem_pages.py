@@ -85,6 +85,16 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "paid_elsewhere": (409, "another payment provider has the payment of the order", "look at the order's story"),
     "open_orders": (409, "the buyer has orders that are not final", "wait until they are final, or cancel them"),
     "allotment_below_claimed": (409, "orders hold more units than the new allotment", "choose a larger allotment"),
+    "product_archived": (
+        409,
+        "the product is archived, and nothing of it changes any more",
+        "create another product",
+    ),
+    "product_open": (
+        409,
+        "the product's sale, an order or a refund of it is open",
+        "do what the detail says, then archive it",
+    ),
     "stale": (
         412,
         "the product changed after you read it: none of the tags in `If-Match` is that of its terms",

@@ -27,9 +27,9 @@ _PRODUCT_ID_AT = LOOK_TEMPLATE.split("/").index("{product_id:int}")
 LIST = Operation(
     name="listProducts",
     summary="List products",
-    description="Return every product with its free units.",
+    description="Return every product that is not archived, with its free units.",
     tag="products",
-    gives=(Given(status=HTTPStatus.OK, description="All products.", model=list[ProductOut]),),
+    gives=(Given(status=HTTPStatus.OK, description="The products.", model=list[ProductOut]),),
     codes=("internal",),
 )
 LOOK = Operation(
@@ -84,7 +84,7 @@ def direct_routes(services: Services) -> list[Direct]:
         return rendered(HTTPStatus.OK, shown.body + _time(catalog.now))
 
     async def list_all(request: Request) -> Answer:
-        shown = [rendering.of(product) for product in catalog.all()]
+        shown = [rendering.of(product) for product in catalog.all() if product.archived_at is None]
         request.tag = b"W/" + tag_of(b"".join([one.tag for one in shown]))
         time = _time(catalog.now) if shown else b""
         return rendered(HTTPStatus.OK, b"[%b]" % b",".join([one.body + time for one in shown]))
