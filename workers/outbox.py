@@ -23,7 +23,7 @@ def add_outbox(tasks: Blueprint) -> None:
         await jobs.deliver()
 
     @tasks.periodic(cron=EVERY_SECOND)
-    @tasks.task(name="send_resets", queue="upkeep", queueing_lock="send_resets", pass_context=True)
+    @tasks.task(name="send_resets", queue="upkeep", queueing_lock="send_resets", lock="send_resets", pass_context=True)
     async def send_resets(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
         """Send the codes with which buyers set new passwords."""
         jobs: Jobs = context.additional_context["jobs"]

@@ -358,7 +358,7 @@ async def test_every_answer_that_the_document_names_is_given(postgres, postgres_
         await ask_all(call, "429", buyer, admin, times=4)
     async with serving(settings, of_another_provider) as (call.client, _):
         for name in ("recordPayment", "recordRefund"):
-            await call(name, admin, expect=501)
+            await call(name, admin, expect=409)
     async with serving(settings, break_all) as (call.client, _):
         await ask_all(call, "500", buyer, admin)
     away = make_settings(postgres_url, valkey.url, postgres={"url": postgres_url, "acquire_timeout_s": 0.5})

@@ -27,7 +27,7 @@ def environment_of(pid):
 
 def secret_values(stack):
     """Return every secret of the stack, by name; of a URL its password."""
-    values = {**stack.secrets}
+    values = {name: value for name, value in stack.secrets.items() if value}
     values.pop("admin_email")
     for name in ("FLASHSALE_POSTGRES__OWNER_URL", "FLASHSALE_REDIS__URL"):
         values[name] = stack.environment[name].partition("://")[2].partition("@")[0].partition(":")[2]

@@ -49,12 +49,23 @@ MATRIX = {
     "POST /api/order/{order_id}/stream-token": (401, 404, 201, 201),
     "POST /api/order/{order_id}/pay": (401, 404, 202, 404),
     "POST /api/order/{order_id}/cancel": (401, 404, 200, 404),
+    # The product of this test lets no buyer ask for a refund.
+    "POST /api/order/{order_id}/refund": (401, 404, 409, 404),
     # The signature, and no token, decides about a webhook; the stack's provider sends none.
     "POST /api/webhooks/{provider}": (404, 404, 404, 404),
     "GET /api/admin/orders": ADMINS,
     "GET /api/admin/orders/{order_id}": ADMINS,
     "GET /api/admin/orders/{order_id}/refunds": ADMINS,
     REFUND: (401, 403, 403, 202),
+    "GET /api/admin/orders/export": ADMINS,
+    "POST /api/admin/orders/{order_id}/cancel": ADMINS,
+    # The stack's provider records payments and refunds itself.
+    "POST /api/admin/orders/{order_id}/paid": (401, 403, 403, 409),
+    "POST /api/admin/orders/{order_id}/refunds/{number}/paid": (401, 403, 403, 409),
+    "GET /api/admin/books": ADMINS,
+    "GET /api/admin/buyers": ADMINS,
+    "POST /api/admin/buyers/{user_id}/erase": ADMINS,
+    "GET /api/admin/trail": ADMINS,
     "GET /api/admin/status": ADMINS,
     "GET /api/admin/products": ADMINS,
     "GET /api/admin/products/{product_id}": ADMINS,
@@ -140,13 +151,19 @@ async def test_everybody_may_do_what_the_matrix_says_and_no_more(
         "POST /api/admin/products/{product_id}/stock": {"change": 1},
         "POST /api/auth/login": account,
         REFUND: {"reason": "late"},
+        "POST /api/admin/orders/{order_id}/paid": {"reference": "transfer 1", "amount": "999.99", "currency": "USD"},
+        "POST /api/admin/orders/{order_id}/refunds/{number}/paid": {"reference": "transfer 1"},
     }
+    queries = {"GET /api/admin/buyers": "?email=nobody@example.com"}
     state = "SELECT p.*, l.free, o.status, o.version, (SELECT count(*) FROM refunds), "
     state += "(SELECT count(*) FROM webhook_events) FROM products p JOIN product_live l USING (product_id) "
     state += "LEFT JOIN orders o USING (product_id) WHERE p.product_id = $1"
     before = await database.fetch(state, product_id)
-    ids = {"product_id": product_id, "order_id": order_id, "code": "sold_out", "provider": "stripe"}
-    method, path = route.format_map(ids).split(" ")
+    ids = {"product_id": product_id, "order_id": order_id, "code": "sold_out", "provider": "stripe", "number": 1}
+    if "{user_id}" in route:
+        account = {"name": "Eve", "email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse"}
+        ids["user_id"] = (await api.post("/api/auth/register", json=account)).json()["user"]["id"]
+    method, path = (route.format_map(ids) + queries.get(route, "")).split(" ")
     callers = list(zip(({}, other, owner, admin), MATRIX[route], strict=True))
     # Those who are refused come first, and have changed nothing.
     for headers, expected in sorted(callers, key=lambda caller: caller[1] < 400):

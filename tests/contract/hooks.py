@@ -15,6 +15,10 @@ from tests.support.reference import Reference, Undocumented
 RULES = re.compile(
     "requestId differs from the header Idempotency-Key"
     "|endsAt must be after startsAt"
+    "|createdTo must be after createdFrom"
+    # Of what is left of the money, not of the amount that is sent.
+    "|restock needs a refund of all that is left"
+    "|timeZone must be a time zone"
     "|must be in the years 1970 to 9998"
     # Of the allotment that there is, not of the number that is sent.
     "|change must leave at most"

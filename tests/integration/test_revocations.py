@@ -119,7 +119,7 @@ async def administrative_routes(client, product_id):
     for path, item in document["paths"].items():
         if path.startswith("/api/admin"):
             for method in item.keys() & {"get", "put", "post", "patch", "delete"}:
-                filled = path.replace("{product_id}", str(product_id))
+                filled = path.replace("{product_id}", str(product_id)).replace("{number}", "1")
                 found.append((method.upper(), re.sub(r"\{\w+\}", str(uuid.uuid4()), filled), bodies.get(path)))
     return found
 

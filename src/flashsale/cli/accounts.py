@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.ports import Users
 
 
-@main.group()
+@main.group(epilog='Example: printf %s "$PASSWORD" | flashsale admin create ada@example.com')
 def admin() -> None:
     """Create accounts of staff, and change their passwords and roles, as the owner of the tables."""
 

@@ -13,6 +13,15 @@ from flashsale.http.fields import ID, ORDER_ID, USER_ID
 JSON = "application/json"
 
 
+PLAIN_TEXT = r"^[^\x00-\x1f\x7f]+$"
+"""Text without control characters."""
+
+
+def plain_text(longest: int) -> dict[str, object]:
+    """Return the schema of 1 to `longest` characters, none of them a control character."""
+    return {"type": "string", "minLength": 1, "maxLength": longest, "pattern": PLAIN_TEXT}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """A parameter of the path, the query or the head."""

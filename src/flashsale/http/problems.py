@@ -42,7 +42,7 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
     errors.PaidElsewhere: HTTPStatus.CONFLICT,
     errors.OpenOrders: HTTPStatus.CONFLICT,
     errors.StaleChange: HTTPStatus.PRECONDITION_FAILED,
-    errors.NotSupported: HTTPStatus.NOT_IMPLEMENTED,
+    errors.NotSupported: HTTPStatus.CONFLICT,
     errors.WebhookRefused: HTTPStatus.BAD_REQUEST,
     errors.KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from flashsale.domain.errors import InvalidInput
+from flashsale.http.operations import PLAIN_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,7 +83,7 @@ def _shape(schema: Mapping[str, object]) -> tuple[re.Pattern[str], str]:
     if kind in _FORMATS:
         pattern, problem = _FORMATS[kind]
         return re.compile(pattern), problem
-    if "pattern" in schema:
+    if schema.get("pattern", PLAIN_TEXT) != PLAIN_TEXT:
         return re.compile(str(schema["pattern"])), "has characters that it cannot have; see /schema"
     shortest, longest = schema.get("minLength", 0), schema["maxLength"]
     return (

@@ -16,7 +16,7 @@ from litestar.response import Stream
 from flashsale.domain.emails import EMAIL_MAX
 from flashsale.domain.orders import FoundOrder, OrderFilter, OrderStatus
 from flashsale.http.fields import LATER, MOMENT, ORDER_ID, shown
-from flashsale.http.operations import SERVERS, Given, Operation, Parameter
+from flashsale.http.operations import SERVERS, Given, Operation, Parameter, plain_text
 from flashsale.http.schemas import OrderOut, order_fields
 from flashsale.http.services import UseServices
 from flashsale.runtime.csv_rows import csv_rows
@@ -66,7 +66,7 @@ FILTERS = (
     Parameter(
         name="email",
         place="query",
-        schema={"type": "string", "minLength": 1, "maxLength": EMAIL_MAX},
+        schema=plain_text(EMAIL_MAX),
         description="Orders of the buyer with this e-mail address only; any form of the address finds it.",
         example="ada@example.com",
     ),

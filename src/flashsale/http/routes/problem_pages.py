@@ -148,7 +148,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "`/health/ready`: this process cannot serve; `problems` names the causes",
         "do what `problems` says",
     ),
-    "not_supported": (501, "the payment provider of this shop does not have the call", "-"),
+    "not_supported": (409, "the payment provider of this shop does not have the call", "-"),
     "internal": (500, "a defect of the server; the log has the details", "report it"),
 }
 """Status, meaning and advice by code, as in docs/reference/problems.md."""

@@ -15,7 +15,7 @@ from flashsale.domain.requests import KeptAnswer
 from flashsale.http.auth import UseTokens
 from flashsale.http.conditions import tag_of
 from flashsale.http.fields import CreatedAt, PersonName, UserId, shown
-from flashsale.http.operations import SERVERS, Given, Operation, Parameter
+from flashsale.http.operations import SERVERS, Given, Operation, Parameter, plain_text
 from flashsale.http.routes.changes import KEY, answered_once, response_of
 from flashsale.http.schemas import OrderOut, Out, order_out
 from flashsale.http.services import UseServices
@@ -63,7 +63,7 @@ FIND = Operation(
         Parameter(
             name="email",
             place="query",
-            schema={"type": "string", "minLength": 1, "maxLength": EMAIL_MAX},
+            schema=plain_text(EMAIL_MAX),
             description="The e-mail address.",
             example="ada@example.com",
             required=True,

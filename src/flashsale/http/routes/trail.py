@@ -14,7 +14,7 @@ from flashsale.domain.errors import InvalidInput
 from flashsale.http.auth import permitted
 from flashsale.http.fields import LATER, MOMENT, USER_ID, shown
 from flashsale.http.limits import limited
-from flashsale.http.operations import SERVERS, Given, Operation, Parameter
+from flashsale.http.operations import SERVERS, Given, Operation, Parameter, plain_text
 from flashsale.http.schemas import Out
 from flashsale.http.services import UseServices
 from flashsale.usecases.trail import READ_MAX
@@ -53,7 +53,7 @@ def _filter(name: str, schema: dict[str, Any], description: str, example: object
     return Parameter(name=name, place="query", schema=schema, description=description, example=example)
 
 
-TEXT = {"type": "string", "minLength": 1, "maxLength": 254}
+TEXT = plain_text(254)
 INSTANT = {"type": "string", "format": "date-time"}
 
 TRAIL = Operation(
