@@ -42,8 +42,7 @@ class Products:
                     payment_mode=PaymentMode.AUTOMATIC, payment_window_s=300, limit_per_buyer=None, starts_at=None,
                     ends_at=None, paused=False, epoch=1, created_at=NOW, updated_at=NOW,
                 ),
-                None,
-                None,
+                NOW,
             )
             for product_id in self.live
         ]  # fmt: skip

@@ -27,7 +27,7 @@ async def ask(edge, *headers):
 
 
 def edge_of(app):
-    return Edge(app, Litestar(), [], Meter(), cors=Cors([]))
+    return Edge(app, Litestar(openapi_config=None), [], Meter(), cors=Cors([]))
 
 
 async def answer(scope, receive, send):
