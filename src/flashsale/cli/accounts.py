@@ -35,11 +35,11 @@ def admin() -> None:
     type=click.Choice(["support", "operator", "admin"]),
     default="admin",
     show_default=True,
-    help="support: looks, cancels and refunds; operator: looks, pauses and resumes; admin: everything.",
+    help="support reads, cancels and refunds orders; operator reads, pauses and resumes sales; admin: everything.",
 )
 @click.option("--if-missing", is_flag=True, help="Change nothing if the account exists with this role.")
 def create_staff(email: str, role: str, if_missing: bool) -> None:  # noqa: FBT001 - click passes it by name
-    """Create an account of staff; the password is typed at a terminal, or comes from standard input."""
+    """Create an account of staff; the command asks for the password at a terminal, or reads standard input."""
     from flashsale.domain.users import Role
 
     password = _read_password(email)
@@ -56,7 +56,7 @@ def create_staff(email: str, role: str, if_missing: bool) -> None:  # noqa: FBT0
 @admin.command("password", epilog='Example: printf %s "$PASSWORD" | flashsale admin password ada@example.com')
 @click.argument("email")
 def set_password(email: str) -> None:
-    """Give an account of staff a new password, typed at a terminal or from standard input; its tokens end at once."""
+    """Give an account of staff a new password, typed or from standard input; its tokens end at once."""
     password = _read_password(email)
 
     async def run(accounts: Accounts, _: Users) -> str:

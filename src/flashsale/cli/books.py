@@ -19,13 +19,18 @@ _day = click.DateTime(formats=["%Y-%m-%d"])
 
 
 @main.command(epilog="Example: flashsale books --since 2026-11-01 --until 2026-11-30 --format csv > november.csv")
-@click.option("--since", type=_day, help="The first day; without it, the last day alone.")
-@click.option("--until", type=_day, help="The last day; without it, today.")
-@click.option("--time-zone", default="UTC", show_default=True, help="Whose midnight divides the days.")
+@click.option("--since", type=_day, help="First day, such as 2026-11-01; without it, the last day alone.")
+@click.option("--until", type=_day, help="Last day, included; without it, today.")
+@click.option(
+    "--time-zone",
+    default="UTC",
+    show_default=True,
+    help="IANA name of the time zone in which a day ends at midnight, such as Europe/Berlin.",
+)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", show_default=True)
 @url_option
 def books(since: datetime | None, until: datetime | None, time_zone: str, form: str, url: str) -> None:
-    """Print revenue, refunds and net by day, product and currency."""
+    """Print revenue, refunds and net revenue by day, product and currency."""
     days = {"since": since, "until": until}
     query = {"timeZone": time_zone, **{name: f"{day:%Y-%m-%d}" for name, day in days.items() if day is not None}}
 

@@ -23,7 +23,7 @@ url_option = click.option(
     envvar="FLASHSALE_URL",
     default="http://127.0.0.1:8000",
     show_default=True,
-    help=f"URL of the API, also in FLASHSALE_URL. The command sends the administrator's token in {TOKEN}.",
+    help=f"URL of the API, also in FLASHSALE_URL. The command sends the token that the variable {TOKEN} holds.",
 )
 
 

@@ -22,12 +22,12 @@ product_argument = click.argument("product_id", type=click.IntRange(1, 2**31 - 1
 
 @main.group()
 def product() -> None:
-    """Create, look at, change, close and archive products."""
+    """Create, show, change, close and archive products."""
 
 
 @main.group()
 def orders() -> None:
-    """Find orders, show everything that happened to one, and record money of the provider manual."""
+    """Find, show, export, cancel and refund orders, and record payments and refunds of the provider manual."""
 
 
 LISTED = ("id", "name", "paused", "endsAt", "allotment", "claimed", "stock", "sold", "revenue", "refunded", "currency")
@@ -63,7 +63,7 @@ def list_products(
 @product_argument
 @url_option
 def show_product(product_id: int, url: str) -> None:
-    """Show everything that can be set of a product, and what was sold of it, as JSON."""
+    """Show a product with every field that can be set, and what was sold of it, as JSON."""
     _print_answer(url, "GET", f"/api/admin/products/{product_id}")
 
 
@@ -71,14 +71,14 @@ def show_product(product_id: int, url: str) -> None:
 @click.argument("name")
 @click.option("--price", required=True, help="Price of a unit, a decimal number.")
 @click.option("--currency", default="USD", show_default=True, help="ISO 4217 code.")
-@click.option("--stock", type=int, required=True, help="How many units exist.")
-@click.option("--limit", type=int, help="Most units of one buyer; without it there is no limit.")
+@click.option("--stock", type=int, required=True, help="Number of units for sale.")
+@click.option("--limit", type=int, help="Maximum number of units per buyer; without it there is no limit.")
 @click.option(
     "--cool-down",
     type=int,
     default=0,
     show_default=True,
-    help="How many seconds units that a buyer did not pay for count toward the limit, after they are free again.",
+    help="Seconds for which units that a buyer held and did not pay for still count toward that buyer's limit.",
 )
 @click.option("--by-buyer", is_flag=True, help="The buyer starts the payment; otherwise a worker charges.")
 @click.option("--refundable", is_flag=True, help="The buyer of a paid order may ask for the money back.")
@@ -160,9 +160,9 @@ def price_product(product_id: int, price: str, url: str) -> None:
 @click.argument("units", type=click.STRING)
 @url_option
 def stock_product(product_id: int, units: str, url: str) -> None:
-    """Set how many units exist (500), or add some (+50); to take some away: -- -50.
+    """Set the number of units (500), add units (+50), or take units away (-- -50).
 
-    Repeating the command adds the number again.
+    A repeated command adds or takes away the units again.
     """
     try:
         number = int(units)
@@ -175,7 +175,7 @@ def stock_product(product_id: int, units: str, url: str) -> None:
 
 
 def filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say which orders; the command gets them as `asked`, the query of the API."""
+    """Add the options that select orders; the command gets their values as `asked`, the query of the API."""
 
     @wraps(command)
     def run(
@@ -196,11 +196,15 @@ def filters(command: Callable[..., None]) -> Callable[..., None]:
         command(asked={name: str(value) for name, value in given.items() if value is not None}, **others)
 
     for option in (
-        click.option("--created-to", metavar="TIME", help="Only those created before this time."),
-        click.option("--created-from", metavar="TIME", help="Only those created at 2026-11-27T09:00:00Z or later."),
-        click.option("--status", help="Only those in this state."),
-        click.option("--product", "product_id", type=click.IntRange(1, 2**31 - 1), help="Only those of this product."),
-        click.option("--email", help="Only those of the buyer with this e-mail address."),
+        click.option("--created-to", metavar="TIME", help="Only orders created before this time."),
+        click.option(
+            "--created-from",
+            metavar="TIME",
+            help="Only orders created at this time or later, such as 2026-11-27T09:00:00Z.",
+        ),
+        click.option("--status", help="Only orders in this state."),
+        click.option("--product", "product_id", type=click.IntRange(1, 2**31 - 1), help="Only orders of this product."),
+        click.option("--email", help="Only orders of the buyer with this e-mail address."),
     ):
         run = option(run)
     return run
@@ -208,8 +212,8 @@ def filters(command: Callable[..., None]) -> Callable[..., None]:
 
 @orders.command("find", epilog="Example: flashsale orders find --email ada@example.com --status payment_unknown")
 @filters
-@click.option("--before", help="Only those older than this order.")
-@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="At most so many.")
+@click.option("--before", help="Only orders older than this order id, for the next page.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Maximum number of orders.")
 @url_option
 @json_option
 def find_orders(
@@ -279,7 +283,7 @@ def _shown(order: dict[str, Any], name: str) -> str:
 
 
 reference_option = click.option(
-    "--reference", required=True, help="What identifies the money outside, such as the text of a bank transfer."
+    "--reference", required=True, help="What identifies the money at the bank or counter, such as a transfer's text."
 )
 
 
@@ -289,11 +293,11 @@ reference_option = click.option(
 )
 @click.argument("order_id", type=click.UUID)
 @reference_option
-@click.option("--amount", required=True, help="How much came, a decimal number: the price of the order.")
+@click.option("--amount", required=True, help="Amount that came, a decimal number; it must be the order's price.")
 @click.option("--currency", default="USD", show_default=True, help="ISO 4217 code.")
 @url_option
 def record_payment(order_id: object, reference: str, amount: str, currency: str, url: str) -> None:
-    """Record that an order was paid outside (provider manual), and confirm it."""
+    """Record the payment of an order (provider manual); a payment worker then confirms the order."""
     body = {"reference": reference, "amount": amount, "currency": currency}
     _print_answer(url, "POST", f"/api/admin/orders/{order_id}/paid", body)
 
@@ -303,10 +307,10 @@ def record_payment(order_id: object, reference: str, amount: str, currency: str,
 )
 @click.argument("order_id", type=click.UUID)
 @reference_option
-@click.option("--number", type=click.IntRange(1, 2**31 - 1), default=1, show_default=True, help="Which refund.")
+@click.option("--number", type=click.IntRange(1, 2**31 - 1), default=1, show_default=True, help="Number of the refund.")
 @url_option
 def record_refund(order_id: object, reference: str, number: int, url: str) -> None:
-    """Record that the money of a refund was given back outside (provider manual)."""
+    """Record that the money of a pending refund was given back (provider manual)."""
     _print_answer(url, "POST", f"/api/admin/orders/{order_id}/refunds/{number}/paid", {"reference": reference})
 
 

@@ -33,8 +33,8 @@ ROW_ENDS = {"csv": b"\r\n", "jsonl": b"\n"}
 def export_orders(asked: dict[str, str], form: str, out: Path | None, url: str) -> None:
     """Write all orders of a buyer, product, state or time, newest first, as CSV or JSON lines.
 
-    The file appears once it is whole; until then, and after a failure, the file that was there stays. Its owner alone
-    may read it, because it has the buyers' addresses.
+    The command replaces the file only when the export is complete; after a failure an older file stays. Only its owner
+    may read the file, because it has the buyers' addresses.
     """
 
     async def run() -> None:

@@ -12,7 +12,7 @@ from flashsale.cli.desk import json_option, orders, show_rows
 from flashsale.cli.group import main, print_result, run_command
 
 key_option = click.option(
-    "--key", help="An idempotency key: a repetition under it changes nothing more and prints the same answer."
+    "--key", help="Idempotency key: a repeated command with this key changes nothing and prints the first answer."
 )
 
 
@@ -34,9 +34,9 @@ def cancel_order(order_id: object, key: str | None, url: str) -> None:
     "refund", epilog='Example: flashsale orders refund 0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58 --reason "Arrived broken"'
 )
 @click.argument("order_id", type=click.UUID)
-@click.option("--amount", help="How much, a decimal number; without it, all that is left.")
+@click.option("--amount", help="Amount to give back, a decimal number; without it, all that is left.")
 @click.option("--restock", is_flag=True, help="Sell the units again once all of the money is back.")
-@click.option("--reason", required=True, help="Why, for the shop's own records.")
+@click.option("--reason", required=True, help="Reason, for the shop's own records.")
 @key_option
 @url_option
 def refund_order(
@@ -47,9 +47,9 @@ def refund_order(
     key: str | None,
     url: str,
 ) -> None:
-    """Give an order's money back, all or a part; a payment worker makes the refund.
+    """Give back an order's money, all or a part; a payment worker makes the refund.
 
-    Without --key, a repeated partial refund is made again.
+    Without --key, a repeated command refunds the same part again.
     """
     body = {"amount": amount, "restock": restock, "reason": reason}
     _post(url, f"/api/admin/orders/{order_id}/refunds", body, key)
@@ -71,7 +71,7 @@ def find_buyer(email: str, url: str, machine: bool) -> None:  # noqa: FBT001 - c
 
 @buyer.command("erase", epilog="Example: flashsale buyer erase 0197a3c1-02ab-7f31-8c1e-5d9a7b3e4f60")
 @click.argument("user_id", type=click.UUID)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for a confirmation.")
 @url_option
 def erase_buyer(user_id: object, yes: bool, url: str) -> None:  # noqa: FBT001 - click passes it by name
     """Erase a buyer's name, address, password and e-mails, and end every token. Orders and money stay.

@@ -13,17 +13,17 @@ from flashsale.cli.group import main, run_command
 
 
 @main.command(epilog="Example: flashsale trail --object product/1 --since 2026-11-27T09:00:00Z")
-@click.option("--actor", help="Only what this e-mail address, account id, cli or system did.")
+@click.option("--actor", help="Only what this actor did: an e-mail address, an account id, cli or system.")
 @click.option("--action", help="Only this operation of the API or this command, such as pauseSale.")
 @click.option("--object", "of", help="Only what was done to this object, such as product/1.")
-@click.option("--since", help="Only from this time on: 2026-11-27T09:00:00Z.")
-@click.option("--until", help="Only before this time.")
+@click.option("--since", help="Only changes at this time (2026-11-27T09:00:00Z) or later.")
+@click.option("--until", help="Only changes before this time.")
 @click.option("--before", type=click.IntRange(min=1), help="Only rows before this number, for the next page.")
-@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="At most so many rows.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Maximum number of rows.")
 @url_option
 @json_option
 def trail(url: str, machine: bool, of: str | None, **asked: str | int | None) -> None:  # noqa: FBT001 - click passes it by name
-    """Show who changed what, when and from where, the newest first."""
+    """Show who changed what, when and from where, newest first."""
     query = {name: str(value) for name, value in {**asked, "object": of}.items() if value is not None}
 
     async def run() -> None:

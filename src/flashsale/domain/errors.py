@@ -229,7 +229,7 @@ class OpenOrders(FlashSaleError):
     code = "open_orders"
 
     def __init__(self) -> None:
-        super().__init__("The buyer has orders that are not final: wait until they are, or cancel them.")
+        super().__init__("The buyer has orders that are not final: wait until they are final, or cancel them.")
 
 
 class OrderDisputed(FlashSaleError):
@@ -266,7 +266,7 @@ class RefundEnded(FlashSaleError):
 
     def __init__(self, state: str) -> None:
         """Name the state of the refund."""
-        super().__init__(f"This refund is {state}, so no money is to be given back for it.")
+        super().__init__(f"This refund is {state}, so there is no money to give back.")
 
 
 class PaymentDiffers(FlashSaleError):
@@ -276,7 +276,7 @@ class PaymentDiffers(FlashSaleError):
 
     def __init__(self, *, price: str, currency: str) -> None:
         """Name the price."""
-        super().__init__(f"The order costs {price} {currency}; it is paid only with exactly this amount.")
+        super().__init__(f"The order costs {price} {currency}; record exactly this amount.")
 
 
 class RecordedOtherwise(FlashSaleError):
@@ -286,7 +286,7 @@ class RecordedOtherwise(FlashSaleError):
 
     def __init__(self, reference: str) -> None:
         """Name the reference that stands."""
-        super().__init__(f"This was recorded before with the reference {reference}.")
+        super().__init__(f"The payment or refund was recorded before, with the reference {reference}.")
 
 
 class ReferenceUsed(FlashSaleError):

@@ -16,18 +16,18 @@ GENERATION_MAX = 2**31 - 1
 class Role(enum.StrEnum):
     """What a user may do."""
 
-    # Buys, and sees the own orders.
+    # Buys, and sees its own orders.
     BUYER = "buyer"
-    # Looks, finds orders, cancels and refunds.
+    # Reads products and orders, cancels and refunds orders, finds buyers.
     SUPPORT = "support"
-    # Looks, pauses and resumes sales.
+    # Reads products and orders, pauses and resumes sales.
     OPERATOR = "operator"
     # Everything.
     ADMIN = "admin"
 
 
 STAFF = frozenset({Role.SUPPORT, Role.OPERATOR, Role.ADMIN})
-"""Those who may look at everything."""
+"""The roles that may read products, orders, refunds and the status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -173,7 +173,9 @@ class ManualPaymentIn(In, kw_only=True):
     """A payment that came outside."""
 
     reference: Reference
-    amount: Annotated[str, shown("How much came: the price of the order.", "999.99", extra_json_schema=PRICE_SCHEMA)]
+    amount: Annotated[
+        str, shown("The amount that came: the order's total price.", "999.99", extra_json_schema=PRICE_SCHEMA)
+    ]
     currency: NewCurrency
 
 
@@ -187,9 +189,9 @@ class ManualEntryOut(Out, kw_only=True):
     """A payment or refund that an administrator recorded."""
 
     order_id: OrderId
-    number: Annotated[int, shown("0: the payment; else which refund of the order.", 0, ge=0)]
+    number: Annotated[int, shown("0 for the payment, otherwise the number of the refund.", 0, ge=0)]
     reference: Annotated[str, shown("What identifies the money outside.", "transfer 2026-11-27/4711")]
-    amount: Annotated[str, shown("How much, as a decimal number.", "999.99")]
+    amount: Annotated[str, shown("The amount, as a decimal number.", "999.99")]
     currency: Currency
     recorded_by: Annotated[UUID, shown("The account that recorded it first.", USER_ID)]
     recorded_at: Annotated[datetime, shown("When it was recorded.", MOMENT)]

@@ -21,7 +21,7 @@ ZONE_CHARS_MAX = 64
 
 
 class BookEntryOut(Out):
-    """What moved of a product's money in a currency on a day. A day without payments and refunds has no entry."""
+    """The payments and refunds of one product, in one currency, on one day. A day without any has no entry."""
 
     day: Annotated[date, shown("The day.", "2026-11-27")]
     product_id: ProductId
@@ -31,15 +31,15 @@ class BookEntryOut(Out):
     revenue: Annotated[str, shown("Their sum, as a decimal number.", "699993.00")]
     refunds: Annotated[int, shown("Refunds that succeeded on that day, also of charges of other days.", 2, ge=0)]
     refunded: Annotated[str, shown("Their sum.", "1049.98")]
-    fees: Annotated[str | None, shown("What the payment provider kept; null: the provider does not tell.", None)]
-    net: Annotated[str, shown("Revenue without refunds and fees; may be negative.", "698943.02")]
+    fees: Annotated[str | None, shown("The payment provider's fees; null: the provider does not tell them.", None)]
+    net: Annotated[str, shown("Revenue less refunds and fees; may be negative.", "698943.02")]
 
 
 BOOKS = Operation(
     name="readBooks",
     summary="Revenue and refunds by day",
-    description="Sum captured charges and succeeded refunds by day, product and currency, by the time at which the "
-    "money moved. At most 366 days.",
+    description="Sum captured charges and succeeded refunds by day, product and currency, by the time at which "
+    "Postgres recorded them. One request covers at most 366 days.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -62,7 +62,7 @@ BOOKS = Operation(
             name="timeZone",
             place="query",
             schema={**plain_text(ZONE_CHARS_MAX), "default": "UTC"},
-            description="Whose midnight divides the days, by its IANA name.",
+            description="IANA name of the time zone in which a day ends at midnight.",
             example="Europe/Berlin",
         ),
     ),

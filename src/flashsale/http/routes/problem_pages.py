@@ -32,7 +32,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     ),
     "unauthenticated": (401, "the token is missing, invalid or expired", "log in"),
     "bad_credentials": (401, "email or password is wrong", "try again"),
-    "forbidden": (403, "this call is for administrators", "log in as an administrator"),
+    "forbidden": (
+        403,
+        "this call needs another role; `detail` names the roles",
+        "log in with an account that has one of these roles",
+    ),
     "not_found": (404, "the object does not exist", "-"),
     "product_not_found": (404, "no product has this id", "-"),
     "buyer_not_found": (404, "no account of a buyer has this id", "find the account by its address"),
@@ -62,7 +66,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "sale_paused": (409, "an administrator paused the sale", "watch the stock"),
     "email_taken": (409, "an account with this email exists", "log in"),
     "order_state_forbids": (409, "the state of the order does not allow the action", "read the order"),
-    "refund_too_large": (409, "more would be given back than was paid", "ask for less; read the order's `refunded`"),
+    "refund_too_large": (
+        409,
+        "the refund is larger than what is left of the order's price",
+        "ask for less; read the order's `refunded`",
+    ),
     "refund_under_way": (409, "another refund of the order has not ended", "look at the order's refunds"),
     "order_disputed": (
         409,
@@ -70,7 +78,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "answer the dispute at the provider",
     ),
     "refund_not_offered": (409, "buyers of this product cannot ask for a refund", "ask the shop"),
-    "refund_ended": (409, "the refund is not pending, so no money is to be given back", "look at the order's refunds"),
+    "refund_ended": (409, "the refund is not pending, so there is no money to give back", "look at the order's refunds"),
     "payment_differs": (
         409,
         "the recorded amount or currency is not the price of the order",
@@ -79,10 +87,14 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "recorded_otherwise": (
         409,
         "the payment or refund was recorded before, with another reference",
-        "compare the references; give money that came twice back",
+        "compare the references; if the money came twice, give one payment back",
     ),
     "reference_used": (409, "the reference belongs to the payment of another order", "look at that order"),
-    "paid_elsewhere": (409, "another payment provider has the payment of the order", "look at the order's story"),
+    "paid_elsewhere": (
+        409,
+        "another payment provider has the payment of the order",
+        "read the order as an administrator: `GET /api/admin/orders/{id}`",
+    ),
     "open_orders": (409, "the buyer has orders that are not final", "wait until they are final, or cancel them"),
     "allotment_below_claimed": (409, "orders hold more units than the new allotment", "choose a larger allotment"),
     "product_archived": (
@@ -120,7 +132,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "rate_limited": (429, "you sent more requests than the limit allows", "wait as long as `Retry-After` says"),
     "too_many_logins": (
         429,
-        "too many failed logins, or requests for a new password, for this account from your address, or from your address",
+        "too many failed logins or requests for a new password: for this account from your address, or from your address for any account",
         "wait as long as `Retry-After` says",
     ),
     "head_too_large": (
@@ -148,7 +160,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "`/health/ready`: this process cannot serve; `problems` names the causes",
         "do what `problems` says",
     ),
-    "not_supported": (409, "the payment provider of this shop does not have the call", "-"),
+    "not_supported": (409, "the payment provider of this shop does not support this call", "-"),
     "internal": (500, "a defect of the server; the log has the details", "report it"),
 }
 """Status, meaning and advice by code, as in docs/reference/problems.md."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TrailOut(Out):
-    """Something that was done by administration."""
+    """A change, or another action, of administration."""
 
     id: Annotated[int, shown("The row's number.", 4711, ge=1)]
     at: Annotated[datetime, shown("When, by Postgres' clock.", MOMENT)]
@@ -70,8 +70,8 @@ TRAIL = Operation(
         ),
         _filter("action", TEXT, "Only this operation or command.", "pauseSale"),
         _filter("object", TEXT, "Only what was done to this object.", "product/7"),
-        _filter("since", INSTANT, "From this instant on.", MOMENT),
-        _filter("until", INSTANT, "Before this instant.", LATER),
+        _filter("since", INSTANT, "Only changes at this time or later.", MOMENT),
+        _filter("until", INSTANT, "Only changes before this time.", LATER),
         _filter(
             "before",
             {"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
