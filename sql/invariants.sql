@@ -623,7 +623,7 @@ FULL JOIN (
 -- name: I26_told
 -- Each change of an order in the last day that a target wants to be told of has its message, unless the target was added
 -- within ten seconds before it. An order that a failed refund leaves confirmed is told of once. A delivered message is
--- kept for two days at least.
+-- kept for two days at least; the e-mails of an erased buyer are deleted.
 SELECT
     e.order_id::text AS id,
     (m.event = 'order.' || e.status) IS NOT TRUE AS bad
@@ -633,6 +633,14 @@ LEFT JOIN outbox AS m
     ON e.order_id = m.order_id AND e.version = m.order_version AND m.back_minor = 0 AND t.target_id = m.target_id
 WHERE
     e.at > clock_timestamp() - interval '1 day' AND e.at > t.created_at + interval '10 seconds'
+    AND NOT (
+        t.target_id = 'mail' AND EXISTS (
+            SELECT 1
+            FROM orders AS o
+            INNER JOIN users AS u ON o.user_id = u.user_id
+            WHERE o.order_id = e.order_id AND u.email = 'erased-' || u.user_id || '@erased.invalid'
+        )
+    )
     AND NOT (
         e.status = 'confirmed' AND EXISTS (
             SELECT 1

@@ -16,16 +16,12 @@ FUNCTIONS = ("note_order_event_v2", "note_late_refund_v1")
 COLUMN = """
 ALTER TABLE outbox
 -- 0: the order moved. Otherwise: money was given back and the order did not move; what of it was back by then
-ADD COLUMN IF NOT EXISTS back_minor bigint NOT NULL DEFAULT 0
-"""
-CHECK = """
-ALTER TABLE outbox
+ADD COLUMN back_minor bigint NOT NULL DEFAULT 0,
 ADD CONSTRAINT outbox_back_check CHECK (back_minor = 0 OR (back_minor > 0 AND event = 'order.refunded'))
 """
 
-# Built before the old one goes: no two messages to one target are about the same change at any time.
 INDEX = """
-CREATE UNIQUE INDEX CONCURRENTLY outbox_change ON outbox (order_id, order_version, back_minor, target_id)
+CREATE UNIQUE INDEX outbox_change ON outbox (order_id, order_version, back_minor, target_id)
 WHERE order_id IS NOT NULL
 """
 OLD_INDEX = "CREATE UNIQUE INDEX outbox_order ON outbox (order_id, order_version, target_id) WHERE order_id IS NOT NULL"
@@ -56,13 +52,10 @@ EXECUTE FUNCTION note_order_event_v1()
 
 
 def upgrade() -> None:
-    """Add it; nobody is told of what was given back before. It can be repeated if it is broken off."""
+    """Add it; nobody is told of what was given back before. The outbox, which keeps a few days, is locked meanwhile."""
     op.execute(COLUMN)
-    with op.get_context().autocommit_block():
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS outbox_change")
-        op.execute(INDEX)
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS outbox_order")
-    op.execute(CHECK)
+    op.execute(INDEX)
+    op.execute("DROP INDEX outbox_order")
     for name in FUNCTIONS:
         op.execute((SQL / "functions" / f"{name}.sql").read_text())
     op.execute(TRIGGERS)

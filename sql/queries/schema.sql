@@ -51,7 +51,8 @@ objects AS (
         'function',
         p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')',
         concat_ws(
-            ' ', p.prokind::text, l.lanname, p.provolatile::text, p.proisstrict, p.prosecdef, p.proconfig::text,
+            ' ', p.prokind::text, l.lanname, p.provolatile::text, p.proisstrict, p.prosecdef,
+            replace(p.proconfig::text, rtrim(h.prefix, '.') || ',', ''),
             pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), p.prosrc, pg_get_function_sqlbody(p.oid)
         )
     FROM pg_proc AS p

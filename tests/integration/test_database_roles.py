@@ -174,6 +174,14 @@ async def test_no_role_has_any_other_power(connections):
             raise AssertionError((role, statement))
 
 
+async def test_a_function_that_writes_with_the_rights_of_the_owner_has_a_path_of_its_own(db):
+    """Triggers that the function fires would otherwise find the caller's temporary tables first."""
+    functions = await db.fetch("SELECT proname, provolatile, proconfig FROM pg_proc WHERE prosecdef")
+    writing = {row["proname"]: row["proconfig"] or [] for row in functions if row["provolatile"] == b"v"}
+    assert writing
+    assert [name for name, config in writing.items() if "search_path=public, pg_temp" not in config] == []
+
+
 async def test_functions_are_called_by_whom_they_are_for(db, connections):
     rows = await db.fetch(
         "SELECT p.oid::regprocedure::text AS signature, p.oid, p.proname, pronargs FROM pg_proc AS p"

@@ -34,7 +34,10 @@ async def ended_order(services, product, user_id):
 
 
 async def test_nothing_of_the_person_is_left_in_any_table(services, db):
-    await db.execute("INSERT INTO outbox_targets (target_id, events) VALUES ('mail', '{order.cancelled}')")
+    await db.execute(
+        "INSERT INTO outbox_targets (target_id, events, created_at) "
+        "VALUES ('mail', '{order.cancelled}', now() - interval '1 minute')"
+    )
     ada = await services.users.create(name=NAME, email=EMAIL, password_hash="$argon2id$of-ada", role=Role.BUYER)
     other = (await add_buyers(services, 1))[0]
     product = await add_product(
@@ -74,6 +77,14 @@ async def test_an_account_with_open_orders_and_one_of_staff_are_refused(services
         await services.buyers.erase(ada.user_id, None)
     assert (await services.users.account(ada.user_id)).email == EMAIL
     await services.orders.cancel(order_id, ada.principal)
+    await db.execute(
+        "INSERT INTO payment_intents (order_id, number, provider, reference, state, amount_minor, currency, window_left, due_at) "
+        "VALUES ($1, 1, 'test', 'pi_1', 'open', 99999, 'USD', interval '0', now())",
+        order_id,
+    )
+    with pytest.raises(OpenOrders):
+        await services.buyers.erase(ada.user_id, None)
+    await db.execute("DELETE FROM payment_intents")
     await services.buyers.erase(ada.user_id, None)
     admin = await services.users.create(name="Grace", email="grace@example.com", password_hash="x", role=Role.ADMIN)
     with pytest.raises(BuyerNotFound):

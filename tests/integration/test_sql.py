@@ -33,6 +33,12 @@ def test_every_function_is_installed_by_a_migration():
         assert f"FUNCTION {path.stem}(" in path.read_text()
 
 
+def test_no_revision_leaves_the_transaction_of_the_migration():
+    """What is committed on the way has no rights yet, and no lock that keeps another migration away."""
+    texts = {path.name: path.read_text() for path in (ROOT / "migrations" / "versions").glob("*.py")}
+    assert [name for name, text in texts.items() if re.search("autocommit|CONCURRENTLY", text)] == []
+
+
 async def test_the_database_allows_exactly_the_transitions_of_the_domain(db):
     rows = await db.fetch(
         "SELECT a, b FROM unnest($1::text[]) AS a, unnest($1::text[]) AS b WHERE order_transition_allowed_v2(a, b)",
