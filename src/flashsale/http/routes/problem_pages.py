@@ -78,7 +78,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "answer the dispute at the provider",
     ),
     "refund_not_offered": (409, "buyers of this product cannot ask for a refund", "ask the shop"),
-    "refund_ended": (409, "the refund is not pending, so there is no money to give back", "look at the order's refunds"),
+    "refund_ended": (
+        409,
+        "the refund is not pending, so there is no money to give back",
+        "look at the order's refunds",
+    ),
     "payment_differs": (
         409,
         "the recorded amount or currency is not the price of the order",
