@@ -12,6 +12,8 @@ from flashsale.domain import errors
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.requests import AdminRequest
+from flashsale.usecases.orders import BuyerOrders
+from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.settle import Settle
 from tests.conftest import ROOT, sweep
 from tests.support.charging import Gateway, charging, free, status, waiting_order
@@ -51,6 +53,28 @@ async def test_a_recorded_payment_confirms_the_order_and_says_who_recorded_it(se
     assert again == [entry, entry], "the same record again is the first one"
     assert await everything(db) == before
     assert await differences(services) == []
+
+
+async def test_a_buyer_who_asks_to_pay_again_gets_the_order_until_it_is_confirmed(services):
+    order_id, buyer = await unpaid(services)
+    orders = BuyerOrders(
+        services.order_rows,
+        ReturnUnits(services.books, services.gate, limit=100),
+        services.sessions.require,
+        payment_due_s=30,
+        by_hand=True,
+    )
+    assert (await orders.pay(order_id, buyer))[0].pay_by is not None
+    await record(services, order_id)
+    order, intent = await orders.pay(order_id, buyer)
+    assert (order.payment_requested, order.pay_by, intent) == (True, None, None)
+    await charging(services, gateway(services))(order_id)
+    with pytest.raises(errors.StateForbids, match="confirmed"):
+        await orders.pay(order_id, buyer)
+    ended, other = await unpaid(services)
+    await orders.cancel(ended, other)
+    with pytest.raises(errors.StateForbids, match="cancelled"):
+        await orders.pay(ended, other)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -17,6 +19,8 @@ from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import Intent, IntentState, ProviderEvent
 from flashsale.domain.products import PaymentMode
 from flashsale.settings.stripe import StripeSettings
+from flashsale.simulator.stripe import checkout
+from tests.conftest import sweep
 from tests.support.charging import charging, free, status, waiting_order
 from tests.support.gateway import SECRET, running
 from tests.support.provider import paying
@@ -29,7 +33,7 @@ HELPER = "/v1/test_helpers/checkout/sessions"
 
 
 @asynccontextmanager
-async def selling(services, **changes):
+async def selling(services, clock=time.time, **changes):
     """The simulator, the adapter with pages, and the use cases over it."""
     async with running(rate_limit_per_s=0, account_limit_per_s=0) as service:
         settings = StripeSettings.model_construct(
@@ -40,7 +44,7 @@ async def selling(services, **changes):
             cancel_url="http://127.0.0.1/cart",
             **changes,
         )
-        async with StripeGateway(settings, connections_max=20) as stripe:
+        async with StripeGateway(settings, connections_max=20, clock=clock) as stripe:
             gateway = StripePages(stripe, settings)
             yield service, gateway, paying(services, gateway)
 
@@ -130,6 +134,59 @@ async def test_a_window_that_is_too_short_for_a_page_gets_the_element(services):
         order_id, _ = await by_buyer(services, HALF_AN_HOUR_S - 1)
         opened = await pays.open(order_id)
         assert (opened.page_url, opened.reference[:3]) == (None, "pi_")
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """The clock of adapter and provider, which `later.s` moves on."""
+    moved = SimpleNamespace(s=0)
+    moved.clock = lambda: time.time() + moved.s
+    monkeypatch.setattr(checkout, "time", SimpleNamespace(time=moved.clock))
+    return moved
+
+
+async def ask_while_stripe_sends_everybody_away(service, pays, order_id):
+    await service.set_faults(rejectRate=1)
+    with pytest.raises(Unavailable):
+        await pays.open(order_id)
+    await service.set_faults(rejectRate=0)
+
+
+async def test_a_page_that_was_never_opened_ends_after_its_order(services, db, later):
+    async with selling(services, later.clock) as (service, _, pays):
+        order_id, _ = await by_buyer(services)
+        await ask_while_stripe_sends_everybody_away(service, pays, order_id)
+        later.s = 40 * 60
+        await db.execute("UPDATE orders SET due_at = clock_timestamp() WHERE order_id = $1", order_id)
+        await sweep(services)
+        assert await status(services, order_id) is S.EXPIRED
+        await db.execute("UPDATE payment_intents SET due_at = clock_timestamp()")
+        await pays.settle_all(db)
+        assert [tuple(row) for row in await db.fetch("SELECT number, state FROM payment_intents")] == [(1, "cancelled")]
+        _, listed = await service.ask("GET", "/v1/checkout/sessions")
+        assert [one["status"] for one in listed["data"]] == ["expired"]
+        assert await money(service) == (0, 0)
+
+
+async def test_a_buyer_pays_on_the_page_after_stripe_was_away_for_minutes(services, db, later):
+    async with selling(services, later.clock) as (service, gateway, pays):
+        order_id, _ = await by_buyer(services)
+        await ask_while_stripe_sends_everybody_away(service, pays, order_id)
+        later.s = 7 * 60
+        first, second = await asyncio.gather(pays.open(order_id), pays.open(order_id))
+        assert (first.page_url, first.number) == (second.page_url, 1)
+        assert (await pay(service, first.reference))[0] == 200
+        await pays.settle(order_id, 1)
+        await charging(services, gateway)(order_id)
+        assert (await status(services, order_id), await money(service)) == (S.CONFIRMED, (PRICE, 0))
+        assert await db.fetchval("SELECT count(*) FROM payment_intents") == 1
+
+
+async def test_a_window_of_a_day_gets_a_page_that_lives_no_longer_than_stripe_allows(services):
+    async with selling(services) as (service, _, pays):
+        order_id, _ = await by_buyer(services, 24 * 3600)
+        made = await session(service, (await pays.open(order_id)).reference)
+        assert 24 * 3600 - 90 < made["expires_at"] - made["created"] <= 24 * 3600
 
 
 @pytest.mark.parametrize("fault", ["errorRate", "chargedErrorRate", "dropRate", "cutRate"])

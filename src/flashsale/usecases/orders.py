@@ -89,7 +89,7 @@ class BuyerOrders:
         """
         order = await self._own(order_id, principal)
         if self._by_hand:
-            if order.pay_by is None:
+            if order.pay_by is None and not (order.payment_requested and order.status in PAYING):
                 raise StateForbids(action="paid", status=order.status)
             return order, None
         if self._open_intent is not None:

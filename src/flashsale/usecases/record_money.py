@@ -117,7 +117,8 @@ class RecordMoney:
             due_s=self._due_s,
             request=request,
         )
-        log.info("payment.recorded", order_id=str(order_id), reference=entry.reference, by=str(entry.recorded_by))
+        # Without the reference: that of a bank transfer may be the payer's name.
+        log.info("payment.recorded", order_id=str(order_id), by=str(entry.recorded_by))
         return entry
 
     async def refund(

@@ -79,8 +79,9 @@ class StripeGateway:
         """Nothing is sent yet. Each call waits for its turn; `clock` gives Unix time."""
         self.ask = Calls(turns).ask
         """Makes one call and reads its answer."""
+        self.clock = clock
+        """Gives Unix time."""
         self._settings = settings
-        self._clock = clock
         self._http = PooledClient(connections_max=connections_max)
         # Or the library sends the platform's name and the last call's duration with each call.
         stripe.enable_telemetry = False
@@ -236,7 +237,7 @@ class StripeGateway:
         self, order_id: UUID, amount: Money, deadline_s: float, *, confirm: bool = True, first: bool = False
     ) -> Intent | Failure:
         """Return the order's intent, opened under the first of its keys that has no definite end without one."""
-        if not first and self._clock() - made_at(order_id) > self._settings.key_lifetime_s:
+        if not first and self.clock() - made_at(order_id) > self._settings.key_lifetime_s:
             # A key that was forgotten would open a second intent.
             return unless_found(await self._find(order_id, deadline_s))
         for number in range(1, INTENTS_MAX + 1):

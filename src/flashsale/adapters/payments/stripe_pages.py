@@ -8,6 +8,7 @@ only once the buyer pays, and is found through the session. Everything else is t
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,9 @@ log = structlog.get_logger(__name__)
 
 LIVES_S_MIN = 30 * 60
 """A session cannot expire sooner after its creation."""
+
+LIVES_S_MAX = 24 * 3600 - 60
+"""A session cannot expire later than 24 hours after its creation; a minute less, because clocks differ."""
 
 MARGIN_S = 300
 """How long a session lives at least after the buyer's time, so that its opening can be repeated in that time."""
@@ -141,15 +145,14 @@ class StripePages:
         except InvalidInput as error:
             log.error("gateway.call_refused", problem=error.detail)  # noqa: TRY400 - one line says it
             return NoAnswer(kind=NoAnswerKind.REFUSED, reason="amount")
-        key: Any = {"idempotency_key": f"{order_id}:page:{number}"}
-        opened = await self._stripe.ask(
-            "open page", lambda: self._sessions.create_async(params, key), _read_session, until_s
-        )
+        opened = await self._open(f"{order_id}:page:{number}", params, until_s)
         if isinstance(opened, Failure) and opened.status and opened.kind is not NoAnswerKind.UNSENT:
-            # The key keeps its 500, or the repetition came so late that the session would be too short.
+            # The key keeps its 500, or the call came so late that the session would be too short.
             found = await self._find(order_id, str(number), until_s)
             if not isinstance(found, Failure):
                 opened = found
+            elif opened.kind is NoAnswerKind.REFUSED and found.reason == NOT_FOUND:
+                opened = await self._open_late(f"{order_id}:page:{number}", params, until_s, opened)
         return opened.as_answer() if isinstance(opened, Failure) else opened.as_intent()
 
     async def look_up(
@@ -193,6 +196,7 @@ class StripePages:
     def _params(self, order_id: UUID, number: int, amount: Money, terms: PaymentTerms) -> Any:
         """Return the parameters of a session: the same each time, because a key compares them."""
         lives = max(terms.pay_by, terms.asked_at + timedelta(seconds=LIVES_S_MIN)) + timedelta(seconds=MARGIN_S)
+        lives = min(lives, terms.asked_at + timedelta(seconds=LIVES_S_MAX))
         about = {"order_id": str(order_id), "number": str(number)}
         price = {
             "currency": amount.currency.lower(),
@@ -210,6 +214,22 @@ class StripePages:
             "client_reference_id": str(order_id),
             "metadata": about,
         }
+
+    async def _open(self, key: str, params: Any, until_s: float) -> Session | Failure:
+        return await self._stripe.ask(
+            "open page", lambda: self._sessions.create_async(params, {"idempotency_key": key}), _read_session, until_s
+        )
+
+    async def _open_late(self, key: str, params: Any, until_s: float, refused: Failure) -> Session | Failure:
+        """Open a session that lives longer, where none was made and the first one would be too short by now.
+
+        The buyer can pay on it, or the settlement expires it. Its end is rounded up, so that a repetition in the next
+        minutes is the same call; a later repetition finds the session.
+        """
+        ends = math.ceil((self._stripe.clock() + LIVES_S_MIN + MARGIN_S) / MARGIN_S) * MARGIN_S
+        if ends <= params["expires_at"]:
+            return refused
+        return await self._open(f"{key}:{ends}", {**params, "expires_at": ends}, until_s)
 
     async def _read(self, reference: str, until_s: float) -> Session | Failure:
         return await self._stripe.ask("page", lambda: self._sessions.retrieve_async(reference), _read_session, until_s)

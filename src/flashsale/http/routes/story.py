@@ -58,7 +58,8 @@ STORY = Operation(
     name="getOrderStory",
     summary="Everything that happened to an order",
     description="Return an order with its buyer, its units, each change of its state, each payment attempt, its job "
-    "and its waiting messages, with times.",
+    "and its waiting messages, with times. Of the webhooks about a payment on the provider's page, the story has those "
+    "that name the page's session (`checkout.session.*`).",
     tag="administration",
     caller="staff",
     limit="administration",
