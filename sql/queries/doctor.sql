@@ -25,6 +25,12 @@ SELECT
 FROM pg_roles AS r
 WHERE r.rolname = ANY($1::text[]);
 
+-- name: automatic_products
+-- Reads the products that are sold, now or later, and whose orders a payment worker charges.
+SELECT product_id FROM products
+WHERE payment_mode = 'automatic' AND NOT paused AND coalesce(ends_at > clock_timestamp(), true)
+ORDER BY product_id;
+
 -- name: read_rights
 -- The rights of the roles $1 on the tables and functions of the current schema.
 SELECT r.rolname::text AS role, p.privilege, c.relname::text AS object

@@ -42,10 +42,13 @@ WHERE product_id = $1
 RETURNING pg_notify('flashsale_products', product_id::text);
 
 -- name: changeable_fields
--- Reads the fields that an administrator may change, and whether the product was changed since: its instant is none of $2
--- (NULL: any is right).
+-- Reads the fields that an administrator may change, whether the product was changed since: its instant is none of $2
+-- (NULL: any is right), and whether it is on sale.
 SELECT
     coalesce(updated_at <> ALL($2::timestamptz []), false) AS stale,
+    NOT paused
+    AND coalesce(starts_at <= clock_timestamp(), true)
+    AND coalesce(ends_at > clock_timestamp(), true) AS on_sale,
     name, limit_per_buyer, starts_at, ends_at, paused, payment_window_s, limit_per, cooldown_s, price_minor
 FROM products
 WHERE product_id = $1;

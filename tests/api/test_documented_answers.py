@@ -264,6 +264,7 @@ async def sale(call, services, buyer, admin):
         await call(name, admin, expect=200)
         if not name.startswith("list"):
             await call(name, {**admin, "If-Match": '"0-0000000000000000"'}, expect=412)
+    await call("changeProduct", admin, json={"price": "2"}, expect=409)
     await call("changeStock", admin, expect=200)
     await call("changeStock", admin, json={"change": -50}, expect=409)
     await archive(call, new, admin)

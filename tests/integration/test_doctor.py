@@ -95,6 +95,31 @@ async def test_each_fault_in_the_database_is_found_by_its_check(healthy, postgre
     assert told in found[0][2]
 
 
+PRODUCT = "SELECT create_product_v6('Phone', 1, 'USD', 1, '{mode}', 300, NULL, 'account', 0, false, NULL, NULL)"
+SOLD = {
+    "name = 'Phone'": {"WRONG"},
+    "starts_at = now() + interval '1 hour'": {"WRONG"},
+    "ends_at = now() - interval '1 hour'": set(),
+    "paused = true": set(),
+}
+"""States of an automatic product, and the verdict on the provider `manual`."""
+
+
+async def test_an_automatic_product_is_wrong_under_manual_unless_its_orders_are_refused(
+    healthy, postgres_url, monkeypatch
+):
+    await execute(postgres_url, PRODUCT.format(mode="automatic"))
+    assert await not_ok() == set(), "another provider can charge"
+    monkeypatch.setenv("FLASHSALE_PAYMENTS__PROVIDER", "manual")
+    await execute(postgres_url, PRODUCT.format(mode="by_buyer"))
+    for state, verdicts in SOLD.items():
+        reset = "UPDATE products SET paused = false, starts_at = NULL, ends_at = NULL"
+        await execute(postgres_url, reset, f"UPDATE products SET {state} WHERE product_id = 1")
+        found = await not_ok()
+        assert {(one[0], one[1]) for one in found} == {("payment provider", verdict) for verdict in verdicts}, state
+        assert all(what.endswith("not paused: 1") for _, _, what in found), found
+
+
 async def test_each_fault_of_the_gates_server_is_found_by_its_check(healthy, redis):
     for name, value, check in (
         ("maxmemory-policy", "allkeys-lru", "eviction"),

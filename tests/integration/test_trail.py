@@ -236,6 +236,45 @@ async def test_nobody_changes_or_deletes_a_row_and_control_the_owner_without_the
     assert await db.fetchval(COUNT) == 0
 
 
+OLD, NEWER, NEWEST = "unlikely 4711 horse", "unlikely 4712 horse", "unlikely 4713 horse"
+
+
+async def set_passwords(desk, email):
+    """Change a password over HTTP, then set another by a reset token; gives the new rows of the trail."""
+    before = await desk.db.fetchval("SELECT coalesce(max(trail_id), 0) FROM admin_trail")
+    answer = await desk.client.post("/api/auth/login", json={"email": email, "password": OLD})
+    headers = {"Authorization": f"Bearer {answer.json()['token']}", "X-Request-Id": "press-2"}
+    change = {"oldPassword": OLD, "newPassword": NEWER}
+    answer = await desk.client.post("/api/auth/password", json=change, headers=headers)
+    assert answer.status_code == 200, answer.text
+    user, _ = await desk.services.users.credentials(email)
+    token = Tokens(desk.services.settings.auth).issue_reset(user.principal)
+    reset = {"token": token, "password": NEWEST}
+    answer = await desk.client.post("/api/auth/reset", json=reset, headers={"X-Request-Id": "press-3"})
+    assert answer.status_code == 204, answer.text
+    return await desk.db.fetch("SELECT * FROM admin_trail WHERE trail_id > $1 ORDER BY trail_id", before)
+
+
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.BUYER])
+async def test_a_password_that_staff_set_over_http_names_the_account_the_address_and_the_request(desk, role):
+    email = "hedy@example.com"
+    user = await desk.services.accounts.register(name="Hedy", email=email, password=OLD, role=role)
+    rows = await set_passwords(desk, email)
+    author = [(row["actor"], row["origin"], row["action"], row["request_id"]) for row in rows]
+    assert author == [
+        (email, "192.0.2.7", "changePassword", "press-2"),
+        (email, "192.0.2.7", "resetPassword", "press-3"),
+    ]
+    assert {(row["user_id"], row["object"]) for row in rows} == {(user.user_id, f"account/{user.user_id}")}
+    assert [json.loads(row["new"]) for row in rows] == [{"role": role, "password": "new"}] * 2
+
+
+async def test_a_password_that_a_buyer_sets_leaves_no_row(desk):
+    email = "ada@example.com"
+    await desk.services.accounts.register(name="Ada", email=email, password=OLD)
+    assert await set_passwords(desk, email) == []
+
+
 async def test_pages_and_filters_find_each_row_once(desk):
     first, second = await product_of(desk), await product_of(desk)
     for product_id in (first, second, first):
@@ -298,3 +337,33 @@ async def test_another_price_is_that_of_later_orders_and_earlier_ones_keep_their
     assert (await desk.call("PATCH", "/api/admin/products/2000000000", {"price": "1"})).status_code == 404
     assert await db.fetchval("SELECT price_minor FROM products") == 89_950
     await assert_invariants(desk.services.database)
+
+
+STATES = {
+    "paused = false": 409,
+    "starts_at = now() - interval '1 hour', ends_at = now() + interval '1 hour'": 409,
+    "starts_at = now() + interval '1 hour'": 200,
+    "ends_at = now() - interval '1 hour'": 200,
+    "paused = true": 200,
+}
+"""Changes of a product on sale, and the answer to a higher price after each."""
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_a_price_is_raised_only_while_nobody_can_buy(desk, db, state):
+    """Else a buyer would look at one price and pay another."""
+    product_id = await product_of(desk)
+    await db.execute(f"UPDATE products SET {state} WHERE product_id = $1", product_id)
+    path, rows = f"/api/admin/products/{product_id}", await db.fetchval(COUNT)
+    raised = {"price": "1000.00", "name": "New"}
+    answer = await desk.call("PATCH", path, raised, {"Idempotency-Key": "raise"})
+    assert answer.status_code == STATES[state], answer.text
+    if answer.status_code == 409:
+        assert answer.json()["code"] == "sale_open"
+        assert tuple(await db.fetchrow("SELECT name, price_minor FROM products")) == ("Phone", 99_999)
+        assert await db.fetchval(COUNT) == rows
+        for price, status in (("999.99", 200), ("999.98", 200), ("999.99", 409)):
+            assert (await desk.call("PATCH", path, {"price": price})).status_code == status, price
+        assert (await desk.call("POST", f"{path}/pause")).status_code == 200
+        answer = await desk.call("PATCH", path, raised, {"Idempotency-Key": "raise"})
+    assert (answer.status_code, answer.json()["price"]) == (200, "1000.00")

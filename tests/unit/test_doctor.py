@@ -121,6 +121,14 @@ def test_versions_of_python_and_packages(python, installed, expected):
     assert not_ok(doctor.judge_packages(python, required, installed)) == expected
 
 
+def test_the_provider_manual_can_charge_no_automatic_product():
+    assert doctor.judge_manual("payment provider", []).verdict is Verdict.OK
+    finding = doctor.judge_manual("payment provider", [7, 8, 9, 10])
+    assert finding.verdict is Verdict.WRONG
+    assert finding.what.endswith(": 7, 8, 9 (and 1 more)")
+    assert "product pause" in finding.todo
+
+
 def test_too_few_open_files_are_said():
     assert not_ok(doctor.judge_files(SETTINGS, 1024)) == [("open files", "WARN")]
     assert not_ok(doctor.judge_files(SETTINGS, 100_000)) == []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from flashsale import __version__
 from flashsale.adapters.mail.sender import SmtpSender
 from flashsale.adapters.postgres.database import Database
-from flashsale.adapters.postgres.inspection import inspect_postgres
+from flashsale.adapters.postgres.inspection import automatic_products, inspect_postgres
 from flashsale.adapters.redis.inspection import inspect_redis
 from flashsale.adapters.webhooks.sender import WebhookSender
 from flashsale.bootstrap.commands import open_outbox
@@ -68,7 +68,7 @@ async def _provider(settings: Settings) -> Finding:
     if payments.provider == "simulator" and not payments.gateway_url:
         return doctor.warn(check, "none is named", "Set FLASHSALE_PAYMENTS__GATEWAY_URL for the payment workers.")
     if payments.provider == "manual":
-        return doctor.ok(check, "manual: there is nothing to reach")
+        return await _manual(check, settings)
     key = "FLASHSALE_STRIPE__SECRET_KEY" if payments.provider == "stripe" else "FLASHSALE_PAYMENTS__GATEWAY_SECRET"
     problem = None
     try:
@@ -81,6 +81,17 @@ async def _provider(settings: Settings) -> Finding:
     except FlashSaleError as error:
         problem = error.detail
     return doctor.judge_answer(check, payments.provider, problem, f"Check the address, the network and {key}.")
+
+
+async def _manual(check: str, settings: Settings) -> Finding:
+    database = Database(settings.postgres, name="flashsale-doctor")
+    await database.open()
+    try:
+        return doctor.judge_manual(check, await automatic_products(database))
+    except FlashSaleError as error:
+        return doctor.wrong(check, error.detail, "See the findings about Postgres.")
+    finally:
+        await database.close()
 
 
 async def _mail(settings: Settings) -> Finding:

@@ -151,7 +151,10 @@ def archive_product(product_id: int, url: str) -> None:
 @click.argument("price")
 @url_option
 def price_product(product_id: int, price: str, url: str) -> None:
-    """Change the price of later orders; an order keeps the price that it was made with."""
+    """Change the price of later orders; an order keeps the price that it was made with.
+
+    Pause the sale before you raise the price.
+    """
     _print_answer(url, "PATCH", f"/api/admin/products/{product_id}", {"price": price})
 
 

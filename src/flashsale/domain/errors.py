@@ -337,6 +337,15 @@ class ProductOpen(FlashSaleError):
         super().__init__(what)
 
 
+class SaleOpen(FlashSaleError):
+    """The price of a product on sale would rise while buyers see the old one."""
+
+    code = "sale_open"
+
+    def __init__(self) -> None:
+        super().__init__("The product is on sale, so its price cannot be raised: pause the sale first.")
+
+
 class StaleChange(FlashSaleError):
     """The object changed after the caller read it."""
 

@@ -41,6 +41,7 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
     errors.ReferenceUsed: HTTPStatus.CONFLICT,
     errors.PaidElsewhere: HTTPStatus.CONFLICT,
     errors.OpenOrders: HTTPStatus.CONFLICT,
+    errors.SaleOpen: HTTPStatus.CONFLICT,
     errors.StaleChange: HTTPStatus.PRECONDITION_FAILED,
     errors.NotSupported: HTTPStatus.CONFLICT,
     errors.WebhookRefused: HTTPStatus.BAD_REQUEST,

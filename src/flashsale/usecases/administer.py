@@ -104,6 +104,7 @@ class Administer:
             InvalidInput: if a field is not valid.
             StaleChange: if its `updated_at` is none of `unless_changed_since`.
             ProductArchived: if it is archived (also below).
+            SaleOpen: if the price would rise while buyers, who see the old one, can buy.
             KeyReused: if the key belongs to another request (also below).
         """
         name = change.fields.get("name")

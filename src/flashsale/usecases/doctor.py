@@ -213,6 +213,14 @@ def judge_answer(check: str, what: str, problem: str | None, todo: str) -> Findi
     return ok(check, what) if problem is None else wrong(check, f"{what}: {problem}", todo)
 
 
+def judge_manual(check: str, automatic: Sequence[int]) -> Finding:
+    """Judge the provider `manual`, which can charge nobody; `automatic`: products that need a charge."""
+    if not automatic:
+        return ok(check, "manual: there is nothing to reach")
+    what = f"manual can charge nobody, and these products are automatic and not paused: {_some([*map(str, automatic)])}"
+    return wrong(check, what, "Pause them with `flashsale product pause`; see docs/how-to/payments.md.")
+
+
 def judge_messages(target: str, waiting: int, dead: int, problem: str | None) -> Finding | None:
     """Judge the messages to a target; None if all arrive."""
     if not dead:

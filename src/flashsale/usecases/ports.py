@@ -266,6 +266,7 @@ class Products(Protocol):
 
         Raises:
             StaleChange: if the product was changed after each of the instants.
+            SaleOpen: if the price of a product on sale would rise.
         """
         ...
 

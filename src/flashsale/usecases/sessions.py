@@ -14,6 +14,7 @@ from flashsale.domain.users import STAFF, Revocation, Role, User
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from flashsale.domain.trail import Author
     from flashsale.domain.users import Principal
     from flashsale.usecases.accounts import Accounts
     from flashsale.usecases.ports import Users
@@ -74,8 +75,10 @@ class Sessions:
         raised = await self._users.raise_generation(principal.user_id, generation=principal.generation)
         self._note(principal.user_id, raised)
 
-    async def change_password(self, principal: Principal, *, old: str, new: str) -> User:
+    async def change_password(self, principal: Principal, *, old: str, new: str, by: Author | None = None) -> User:
         """Replace a password, and end all tokens; returns the account, so that the caller can issue a new token.
+
+        `by`: whom the trail names if the account is one of staff.
 
         Raises:
             Unauthenticated: if this token has ended.
@@ -88,17 +91,17 @@ class Sessions:
             await self._accounts.log_in(email=user.email, password=old, address="", session=user.user_id)
         except BadCredentials:
             raise InvalidInput(field="oldPassword", problem="is wrong") from None
-        return await self._replace(user, new, field="newPassword")
+        return await self._replace(user, new, field="newPassword", by=by)
 
-    async def reset_password(self, principal: Principal, *, password: str) -> None:
-        """Set a password by a reset token, which ends this and every other token of the account.
+    async def reset_password(self, principal: Principal, *, password: str, by: Author | None = None) -> None:
+        """Set a password by a reset token, which ends this and every other token of the account; `by`: as above.
 
         Raises:
             Unauthenticated: if the token was used, or the account's password changed since it was issued.
             InvalidInput: if the password is not valid.
         """
         user = await self._standing(principal)
-        await self._replace(user, password, field="password")
+        await self._replace(user, password, field="password", by=by)
 
     async def request_reset(self, *, email: str, address: str) -> None:
         """Let the buyer's account with this e-mail address get a code for a new password, if there is one.
@@ -136,9 +139,11 @@ class Sessions:
         except InvalidInput as error:
             raise InvalidInput(field=field, problem=error.detail.removeprefix(f"{error.field} ")) from error
 
-    async def _replace(self, user: User, password: str, *, field: str) -> User:
+    async def _replace(self, user: User, password: str, *, field: str, by: Author | None) -> User:
         hashed = await self._hashed(password, user, field=field)
-        raised = await self._users.set_password(user.user_id, hashed, generation=user.generation)
+        # The trail has no row of a buyer's password, so a buyer's change needs no author.
+        author = None if user.role is Role.BUYER else by
+        raised = await self._users.set_password(user.user_id, hashed, generation=user.generation, by=author)
         generation = self._note(user.user_id, raised)
         log.info("account.password_changed", user_id=str(user.user_id))
         return replace(user, generation=generation)

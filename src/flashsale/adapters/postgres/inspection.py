@@ -55,6 +55,15 @@ async def inspect_postgres(database: Database) -> PostgresFacts | Unreached:
         connection.terminate()
 
 
+async def automatic_products(database: Database) -> Sequence[int]:
+    """Read the products that are sold, now or later, and whose orders a payment worker charges.
+
+    Raises:
+        Unavailable: if Postgres is away.
+    """
+    return [row["product_id"] for row in await database.fetch(QUERIES["automatic_products"])]
+
+
 async def _read(connection: asyncpg.Connection[asyncpg.Record]) -> PostgresFacts:
     began_s = time.time()
     server = await connection.fetchrow(QUERIES["read_server"].text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -14,6 +14,7 @@ from flashsale.domain.errors import (
     OutcomeUnknown,
     ProductArchived,
     ProductNotFound,
+    SaleOpen,
     StaleChange,
     Unavailable,
 )
@@ -142,6 +143,7 @@ class PostgresProducts:
             InvalidInput: if the sale would end before it starts, or continue in an unknown currency.
             StaleChange: if the product was changed after each of the instants.
             ProductArchived: if it is archived.
+            SaleOpen: if the price of a product on sale would rise.
         """
         try:
             async with change(self._database, "change_product", request) as changing:
@@ -153,10 +155,12 @@ class PostgresProducts:
                 row = await connection.fetchrow(QUERIES["changeable_fields"].text, product_id, since)
                 if row is None:
                     raise ProductNotFound(product_id)  # noqa: TRY301 - undoes the key
-                stale, *names = row.keys()
+                stale, on_sale, *names = row.keys()
                 if row[stale]:
                     raise StaleChange
-                fields = {**dict(row), **wanted.fields}
+                fields: dict[str, Any] = {**dict(row), **wanted.fields}
+                if row[on_sale] and fields["price_minor"] > row["price_minor"]:
+                    raise SaleOpen
                 await connection.execute(
                     QUERIES["change_product"].text,
                     product_id,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flashsale.domain.errors import FlashSaleError
+from flashsale.domain.trail import Author
 from flashsale.http.addresses import Addresses
 from flashsale.http.bodies import body_of, no_body
 from flashsale.http.messages import empty, rendered
@@ -26,12 +27,13 @@ from flashsale.http.schemas import (
     TokenOut,
     UserOut,
 )
+from flashsale.runtime.logs import REQUEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from uuid import UUID
 
-    from flashsale.domain.users import User
+    from flashsale.domain.users import Principal, User
     from flashsale.http.auth import Tokens
     from flashsale.http.messages import Answer, Request
     from flashsale.usecases.services import Services
@@ -113,12 +115,19 @@ _reset_in = msgspec.json.Decoder(PasswordResetIn)
 _encode = msgspec.json.Encoder().encode
 
 
-async def _reset(sessions: Sessions, tokens: Tokens, wanted: PasswordResetIn) -> None:
+async def _reset(sessions: Sessions, tokens: Tokens, wanted: PasswordResetIn, origin: str) -> None:
     if "." in wanted.token:
-        await sessions.reset_password(tokens.verify_reset(wanted.token), password=wanted.password)
+        principal = tokens.verify_reset(wanted.token)
+        by = _author(principal, RESET_PASSWORD, origin)
+        await sessions.reset_password(principal, password=wanted.password, by=by)
     else:
-        # A code: base64 text without dots, of which a token has two.
+        # A code: base64 text without dots, of which a token has two. Only buyers get codes.
         await sessions.reset_by_code(wanted.token, password=wanted.password)
+
+
+def _author(principal: Principal, operation: Operation, origin: str) -> Author:
+    request_id = REQUEST_ID.get(b"").decode("ascii") or None
+    return Author(user_id=principal.user_id, action=operation.name, origin=origin, request_id=request_id)
 
 
 @asynccontextmanager
@@ -156,7 +165,10 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
     async def change_password(request: Request) -> Answer:
         principal = tokens.sender(request)
         wanted = body_of(request, _change_in, what="a change of the password")
-        user = await services.sessions.change_password(principal, old=wanted.old_password, new=wanted.new_password)
+        by = _author(principal, CHANGE_PASSWORD, str(addresses.whole(request) or "unknown"))
+        user = await services.sessions.change_password(
+            principal, old=wanted.old_password, new=wanted.new_password, by=by
+        )
         return rendered(HTTPStatus.OK, _encode(TokenOut(token=token(user))))
 
     async def request_reset(request: Request) -> Answer:
@@ -167,7 +179,7 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
 
     async def reset_password(request: Request) -> Answer:
         wanted = body_of(request, _reset_in, what="a reset of the password")
-        await _reset(services.sessions, tokens, wanted)
+        await _reset(services.sessions, tokens, wanted, str(addresses.whole(request) or "unknown"))
         return empty(HTTPStatus.NO_CONTENT)
 
     def session(request: Request) -> UUID | None:

@@ -98,14 +98,15 @@ CREATE = Operation(
 CHANGE = Operation(
     name="changeProduct",
     summary="Change a product",
-    description="Change the fields that are sent, and no other field.",
+    description="Change the fields that are sent, and no other field. While the product is on sale, its price can only "
+    "be lowered: pause the sale before you raise it.",
     tag="administration",
     caller="admin",
     limit="administration",
     takes=ProductChangeIn,
     parameters=(KEY, IF_MATCH),
     gives=(_CHANGED,),
-    codes=("product_not_found", "product_archived", "stale", "idempotency_key_reused", *SERVERS),
+    codes=("product_not_found", "product_archived", "sale_open", "stale", "idempotency_key_reused", *SERVERS),
 )
 PAUSE = Operation(
     name="pauseSale",
