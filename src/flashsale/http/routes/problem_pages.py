@@ -110,6 +110,7 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         409,
         "the product's sale, an order or a refund of it is open",
         "do what the detail says, then archive it",
+    ),
     "sale_open": (
         409,
         "the product is on sale, so its price cannot be raised; it can be lowered",
