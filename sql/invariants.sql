@@ -517,7 +517,7 @@ FROM product_terms AS t
 WHERE (t.name, t.price_minor, t.currency, t.allotment, t.payment_mode, t.payment_window_s, t.limit_per, t.paused)
     IS NOT NULL IS FALSE;
 
--- name: I23_references
+-- name: I23_references_whole
 -- A row that another row refers to exists and is older.
 SELECT o.order_id::text AS id, (u.created_at <= o.created_at) IS NOT TRUE AS bad
 FROM orders AS o

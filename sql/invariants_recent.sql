@@ -97,3 +97,23 @@ SELECT
     ) IS NOT TRUE AS bad
 FROM webhook_events AS e
 WHERE e.taken_at IS NULL OR e.due_at IS NOT NULL;
+
+-- name: I23_references
+-- A row that another row refers to exists and is older. Each account is looked up: a join would read every account.
+SELECT o.order_id::text AS id, (u.created_at <= o.created_at) IS NOT TRUE AS bad
+FROM orders AS o
+LEFT JOIN LATERAL (SELECT a.created_at FROM users AS a WHERE a.user_id = o.user_id OFFSET 0) AS u ON true
+UNION ALL
+SELECT
+    b.user_id::text,
+    (
+        CASE p.limit_per
+            WHEN 'account' THEN u.user_id IS NOT NULL AND b.limit_id IS NULL
+            WHEN 'email_root' THEN b.limit_id = limit_id_v1(u.email_key, u.email)
+        END
+    ) IS NOT TRUE
+FROM buyer_units AS b
+LEFT JOIN LATERAL (
+    SELECT a.user_id, a.email, a.email_key FROM users AS a WHERE a.user_id = b.user_id OFFSET 0
+) AS u ON true
+LEFT JOIN products AS p ON b.product_id = p.product_id;

@@ -119,6 +119,7 @@ CLAIMS = (
     "due refunds",
     "revocations",
     "budget of the provider",
+    "change of a product",
 )
 """The regular work that finds rows by their time."""
 
