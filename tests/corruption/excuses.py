@@ -173,8 +173,8 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(
         r"outbox\.\*",
         ("deleted",),
-        "a product may have units again, and nothing else says that it had none",
-        lambda row: row["order_id"] is None,
+        "nothing else says that a product had no units once, or how much money was back at a moment",
+        lambda row: row["order_id"] is None or row["back_minor"] > 0,
     ),
     Excuse(r"outbox_targets\.(url|secret)", ("changed",), "where a shop is, and its secret, have no second record"),
     Excuse(r"outbox_targets\.created_at", ("aged", "swapped"), "the messages that are there may have been wanted then"),
@@ -209,6 +209,12 @@ ONLY_WHOLE: tuple[Excuse, ...] = (
     Excuse(r"timeline\..*", (), "a server process adopts the row"),
     Excuse(
         r"outbox\..*", (), "messages about products are read by `flashsale audit`", lambda row: row["order_id"] is None
+    ),
+    Excuse(
+        r"outbox\.order_id",
+        ("changed", "missing"),
+        "the same as a message that is gone, for an audit that reads the rows of recent orders",
+        lambda row: row["back_minor"] > 0,
     ),
     Excuse(r"(units|unit_pools)\..*", ("changed", "missing"), "rows of units are counted by `flashsale audit`"),
     Excuse(r"order_(mark|totals|stragglers)\..*", (), "compared with every order by `flashsale audit`"),
