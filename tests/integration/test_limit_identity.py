@@ -88,13 +88,12 @@ async def test_accounts_of_one_root_share_the_limit_where_the_product_says_so(se
     await accept_one(services, product, third)
 
 
-@pytest.mark.parametrize("locked", [True, False])
-async def test_accounts_of_one_root_cannot_race_past_the_limit(services, db, locked):
-    """60 accounts of a root and of another at once; the control counts without the lock."""
-    if not locked:
-        text = await db.fetchval("SELECT pg_get_functiondef('hold_email_roots_v2'::regproc)")
-        assert "pg_advisory_xact_lock(7003, l.lock)" in text
-        await db.execute(text.replace("PERFORM pg_advisory_xact_lock(7003, l.lock)", "PERFORM pg_sleep(0.3), l.lock"))
+TRIES = 6
+"""On a busy machine batches may come one after the other, and then the control does nothing wrong."""
+
+
+async def race_of_two_roots(services):
+    """Let 60 accounts of each of two roots press at once; counts the outcomes."""
     product = await add_product(services, allotment=500, limit_per_buyer=3, limit_per=ROOT)
     users = list(itertools.chain(*zip(await tags(services, 60), await tags(services, 60), strict=True)))
     batches = [sorted(users[at : at + 4]) for at in range(0, 120, 4)]
@@ -108,6 +107,20 @@ async def test_accounts_of_one_root_cannot_race_past_the_limit(services, db, loc
             proposals = [one for one, outcome in zip(proposals, outcomes, strict=True) if outcome is Outcome.RETRY]
 
     await asyncio.gather(*map(press, batches))
+    return told
+
+
+@pytest.mark.parametrize("locked", [True, False])
+async def test_accounts_of_one_root_cannot_race_past_the_limit(services, db, locked):
+    """60 accounts of a root and of another at once; the control counts without the lock."""
+    if not locked:
+        text = await db.fetchval("SELECT pg_get_functiondef('hold_email_roots_v2'::regproc)")
+        assert "pg_advisory_xact_lock(7003, l.lock)" in text
+        await db.execute(text.replace("PERFORM pg_advisory_xact_lock(7003, l.lock)", "PERFORM pg_sleep(0.3), l.lock"))
+    for _ in range(1 if locked else TRIES):
+        told = await race_of_two_roots(services)
+        if told[Outcome.ACCEPTED] > 6:
+            break
     if locked:
         assert told[Outcome.ACCEPTED] == 6
         assert told[Outcome.LIMIT_REACHED] == 114
