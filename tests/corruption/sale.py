@@ -21,9 +21,10 @@ from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.settlement import PostgresSettledOrders
 from flashsale.bootstrap import open_services
-from flashsale.domain.errors import FlashSaleError, NotSupported, Unavailable
+from flashsale.domain.errors import FlashSaleError, Unavailable
 from flashsale.domain.messages import MAILED, Event
 from flashsale.domain.orders import OrderStatus
+from flashsale.domain.payment_errors import NotSupported
 from flashsale.domain.payments import ChargeAnswer as Answer
 from flashsale.domain.payments import ChargeOutcome, NoAnswer, NoAnswerKind, Refund, RefundState
 from flashsale.domain.products import LimitPer, PaymentMode, ProductChange

@@ -8,7 +8,7 @@ import pytest
 
 from flashsale.adapters.postgres.refunds import PostgresRefunds
 from flashsale.adapters.postgres.settlement import PostgresSettledOrders
-from flashsale.domain import errors
+from flashsale.domain import errors, payment_errors
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.requests import AdminRequest
@@ -80,9 +80,9 @@ async def test_a_buyer_who_asks_to_pay_again_gets_the_order_until_it_is_confirme
 @pytest.mark.parametrize(
     ("asked", "error"),
     [
-        ({"amount": "999.98"}, errors.PaymentDiffers),
-        ({"amount": "1000.00"}, errors.PaymentDiffers),
-        ({"currency": "EUR"}, errors.PaymentDiffers),
+        ({"amount": "999.98"}, payment_errors.PaymentDiffers),
+        ({"amount": "1000.00"}, payment_errors.PaymentDiffers),
+        ({"currency": "EUR"}, payment_errors.PaymentDiffers),
         ({"amount": "0"}, errors.InvalidInput),
         ({"amount": "999.990"}, errors.InvalidInput),
         ({"currency": "QQQ"}, errors.InvalidInput),
@@ -118,9 +118,9 @@ async def test_only_an_order_that_waits_for_its_buyer_can_be_recorded_as_paid(se
 async def test_one_reference_pays_one_order_and_another_reference_is_told_of_the_first(services):
     (first, _), (second, _) = [await unpaid(services) for _ in range(2)]
     await record(services, first, "t-1")
-    with pytest.raises(errors.ReferenceUsed):
+    with pytest.raises(payment_errors.ReferenceUsed):
         await record(services, second, "t-1")
-    with pytest.raises(errors.RecordedOtherwise, match="t-1"):
+    with pytest.raises(payment_errors.RecordedOtherwise, match="t-1"):
         await record(services, first, "t-2")
     assert await status(services, second) is S.AWAITING_PAYMENT
 
@@ -132,7 +132,7 @@ async def test_an_order_that_another_provider_may_still_be_paid_for_is_refused(s
         " due_at) VALUES ($1, 1, 'stripe', 'pi_1', 'open', 99999, 'USD', '0', clock_timestamp() + interval '1 minute')",
         order_id,
     )
-    with pytest.raises(errors.PaidElsewhere):
+    with pytest.raises(payment_errors.PaidElsewhere):
         await record(services, order_id)
     await db.execute("UPDATE payment_intents SET state = 'cancelled', due_at = NULL")
     await record(services, order_id)
@@ -141,7 +141,7 @@ async def test_an_order_that_another_provider_may_still_be_paid_for_is_refused(s
 async def test_with_another_provider_nothing_can_be_recorded(services, db):
     order_id, _ = await unpaid(services)
     record_money = recording(services, provider="stripe")
-    with pytest.raises(errors.NotSupported, match="stripe"):
+    with pytest.raises(payment_errors.NotSupported, match="stripe"):
         await record_money.payment(
             order_id, reference="t", amount="999.99", currency="USD", recorded_by=OPERATOR, request=None
         )
@@ -189,7 +189,7 @@ async def test_of_a_record_and_a_rival_one_moves_the_order_and_the_other_is_told
     assert await free(db) == (9 if is_paid else 10)
     assert is_paid == (first == "record" or rival is second_operator)
     told = [one for [one] in results if isinstance(one, Exception)]
-    assert all(isinstance(one, errors.StateForbids | errors.RecordedOtherwise) for one in told), told
+    assert all(isinstance(one, errors.StateForbids | payment_errors.RecordedOtherwise) for one in told), told
     assert len(told) == (0 if rival is expire and is_paid else 1)
 
 
@@ -206,7 +206,9 @@ async def test_rivals_at_the_same_instant_leave_one_end(services, db):
         entries = await db.fetchval("SELECT count(*) FROM manual_entries WHERE order_id = $1", order_id)
         assert (end, entries) in {(S.CONFIRMED, 1), (S.CANCELLED, 0)}
         refusals = [one for one in results if isinstance(one, Exception)]
-        assert all(isinstance(one, errors.StateForbids | errors.RecordedOtherwise) for one in refusals), refusals
+        assert all(isinstance(one, errors.StateForbids | payment_errors.RecordedOtherwise) for one in refusals), (
+            refusals
+        )
         assert len(refusals) < len(results), "one of them won"
 
 
@@ -253,9 +255,9 @@ async def test_a_refund_waits_until_an_operator_records_it_and_moves_the_order_o
     )
     assert await differences(services) == []
     record_money = recording(services)
-    with pytest.raises(errors.RefundNotFound):
+    with pytest.raises(payment_errors.RefundNotFound):
         await record_money.refund(order_id, 2, reference="b-1", recorded_by=OPERATOR)
-    with pytest.raises(errors.RefundNotFound):
+    with pytest.raises(payment_errors.RefundNotFound):
         await record_money.refund(order_id, 2**31, reference="b-1", recorded_by=OPERATOR)
     entries = await asyncio.gather(
         *(record_money.refund(order_id, 1, reference="b-1", recorded_by=OPERATOR) for _ in range(4))
@@ -265,7 +267,7 @@ async def test_a_refund_waits_until_an_operator_records_it_and_moves_the_order_o
     await asyncio.gather(*(job(order_id) for _ in range(3)))
     order = await order_of(services, order_id)
     assert (order.status, order.refunded_minor, await free(db)) == (S.REFUNDED, 99_999, 10)
-    with pytest.raises(errors.RecordedOtherwise, match="b-1"):
+    with pytest.raises(payment_errors.RecordedOtherwise, match="b-1"):
         await record_money.refund(order_id, 1, reference="b-2", recorded_by=OPERATOR)
     await job(order_id)
     assert await differences(services) == []
@@ -275,7 +277,7 @@ async def test_a_refund_of_money_that_another_provider_took_cannot_be_recorded(s
     order_id, _ = await waiting_order(services)
     await charging(services, Gateway(ChargeOutcome.CAPTURED))(order_id)
     await requesting(services)(order_id)
-    with pytest.raises(errors.PaidElsewhere):
+    with pytest.raises(payment_errors.PaidElsewhere):
         await recording(services).refund(order_id, 1, reference="b-1", recorded_by=OPERATOR)
     assert await status(services, order_id) is S.REFUND_PENDING
 

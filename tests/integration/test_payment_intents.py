@@ -7,9 +7,10 @@ import json
 
 import pytest
 
-from flashsale.domain.errors import Unavailable, WebhookRefused
+from flashsale.domain.errors import Unavailable
 from flashsale.domain.intents import KnownState
 from flashsale.domain.orders import OrderStatus
+from flashsale.domain.payment_errors import WebhookRefused
 from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, NoAnswerKind
 from flashsale.domain.products import PaymentMode
 from tests.conftest import sweep

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from flashsale.adapters.postgres.refunds import PostgresRefunds
-from flashsale.domain import errors
+from flashsale.domain import errors, payment_errors
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, NoAnswerKind, Refund, RefundState
@@ -122,7 +122,7 @@ async def refused(services, order_id, db, error, **asked):
 @pytest.mark.parametrize(
     ("asked", "error"),
     [
-        ({"amount": "1000.00"}, errors.RefundTooLarge),
+        ({"amount": "1000.00"}, payment_errors.RefundTooLarge),
         ({"amount": "0"}, errors.InvalidInput),
         ({"amount": "-1"}, errors.InvalidInput),
         ({"amount": "1.001"}, errors.InvalidInput),
@@ -145,7 +145,7 @@ async def test_an_order_that_has_nothing_to_give_back_is_refused(services, db):
     await refused(services, ADMIN, db, errors.OrderNotFound, amount="1.00")
     paid, _ = await paid_order(services, name="Case")
     await requesting(services)(paid)
-    await refused(services, paid, db, errors.RefundUnderWay)
+    await refused(services, paid, db, payment_errors.RefundUnderWay)
     await refunding(services, Provider())(paid)
     await refused(services, paid, db, errors.StateForbids)
 
@@ -161,7 +161,7 @@ async def test_a_request_under_a_key_is_carried_out_once(services, db):
     with pytest.raises(errors.KeyReused):
         await ask(order_id, "2.00", key=AdminRequest(user_id=ADMIN, key="k", fingerprint=bytes([1] * 16)))
     refusal = AdminRequest(user_id=ADMIN, key="l", fingerprint=bytes(16))
-    with pytest.raises(errors.RefundTooLarge):
+    with pytest.raises(payment_errors.RefundTooLarge):
         await ask(order_id, "9999.00", key=refusal)
     assert await db.fetchval("SELECT count(*) FROM admin_requests") == 1, "refusals keep no key"
 
@@ -180,7 +180,7 @@ async def test_a_dispute_blocks_a_refund_whether_a_webhook_or_a_look_up_tells(se
     refund = refunding(services, provider)
     # By a webhook, before the refund is asked for.
     await refund.note_intent(order_id, dispute(order_id, disputed=True))
-    await refused(services, order_id, db, errors.OrderDisputed)
+    await refused(services, order_id, db, payment_errors.OrderDisputed)
     await refund.note_intent(order_id, dispute(order_id, disputed=False))
     # By the look-up before the call.
     await requesting(services)(order_id)
@@ -189,7 +189,7 @@ async def test_a_dispute_blocks_a_refund_whether_a_webhook_or_a_look_up_tells(se
     assert provider.asked == []
     assert (await rows(db))[0][2:4] == ("failed", "disputed")
     assert (await order_of(services, order_id)).status is S.CONFIRMED
-    await refused(services, order_id, db, errors.OrderDisputed)
+    await refused(services, order_id, db, payment_errors.OrderDisputed)
 
 
 async def test_a_refund_that_may_have_been_made_is_asked_for_again_although_the_charge_is_disputed(services, db):
@@ -264,7 +264,7 @@ async def test_a_refund_made_at_the_provider_is_written_and_counts(services, db)
         await refund.note(order_id, [elsewhere])
     order = await order_of(services, order_id)
     assert (order.status, order.refunded_minor) == (S.CONFIRMED, 40_000)
-    await refused(services, order_id, db, errors.RefundTooLarge, amount="700.00")
+    await refused(services, order_id, db, payment_errors.RefundTooLarge, amount="700.00")
     await requesting(services)(order_id)
     await refund(order_id)
     assert (await order_of(services, order_id)).status is S.REFUNDED

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from flashsale.adapters.postgres.refunds import PostgresRefunds
-from flashsale.domain import errors
+from flashsale.domain import errors, payment_errors
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeOutcome
 from flashsale.usecases.refund import RequestRefund
@@ -31,16 +31,16 @@ async def test_a_buyer_gets_the_money_of_an_own_order_back_where_the_product_all
         await refund.by_buyer(order_id, SECOND)
     with pytest.raises(errors.OrderNotFound):
         await refund.by_buyer(uuid.uuid4(), buyer.user_id)
-    with pytest.raises(errors.StateForbids if offered else errors.RefundNotOffered):
+    with pytest.raises(errors.StateForbids if offered else payment_errors.RefundNotOffered):
         await refund.by_buyer(order_id, buyer.user_id)
     assert await rows(db) == before
     await charging(services, Gateway(ChargeOutcome.CAPTURED))(order_id)
     if not offered:
-        with pytest.raises(errors.RefundNotOffered):
+        with pytest.raises(payment_errors.RefundNotOffered):
             await refund.by_buyer(order_id, buyer.user_id)
         return
     await db.execute("UPDATE orders SET disputed = true")
-    with pytest.raises(errors.OrderDisputed):
+    with pytest.raises(payment_errors.OrderDisputed):
         await refund.by_buyer(order_id, buyer.user_id)
     await db.execute("UPDATE orders SET disputed = false")
     orders = await asyncio.gather(*(refund.by_buyer(order_id, buyer.user_id) for _ in range(4)))
@@ -57,7 +57,7 @@ async def test_a_buyer_gets_what_is_left_after_a_part_and_nothing_after_an_admin
     order_id, buyer = await waiting_order(services, refundable_by_buyer=True)
     await charging(services, Gateway(ChargeOutcome.CAPTURED))(order_id)
     await requesting(services)(order_id, "300.00")
-    with pytest.raises(errors.RefundUnderWay):
+    with pytest.raises(payment_errors.RefundUnderWay):
         await refund.by_buyer(order_id, buyer.user_id)
     await refunding(services, Provider())(order_id)
     await refund.by_buyer(order_id, buyer.user_id)
@@ -66,7 +66,7 @@ async def test_a_buyer_gets_what_is_left_after_a_part_and_nothing_after_an_admin
     whole, other = await waiting_order(services, refundable_by_buyer=True)
     await charging(services, Gateway(ChargeOutcome.CAPTURED))(whole)
     await requesting(services)(whole)
-    with pytest.raises(errors.RefundUnderWay):
+    with pytest.raises(payment_errors.RefundUnderWay):
         await refund.by_buyer(whole, other.user_id)
     await refunding(services, Provider())(whole)
     with pytest.raises(errors.StateForbids, match="refunded"):

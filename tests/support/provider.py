@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from flashsale.adapters.postgres.intents import PostgresIntents
-from flashsale.domain.errors import WebhookRefused
 from flashsale.domain.money import Money
+from flashsale.domain.payment_errors import WebhookRefused
 from flashsale.domain.payments import (
     ChargeAnswer,
     ChargeOutcome,

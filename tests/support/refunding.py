@@ -4,7 +4,7 @@ import asyncio
 import uuid
 
 from flashsale.adapters.postgres.refunds import PostgresRefunds
-from flashsale.domain.errors import NotSupported
+from flashsale.domain.payment_errors import NotSupported
 from flashsale.domain.payments import ChargeOutcome, NoAnswer, NoAnswerKind, Refund, RefundState
 from flashsale.usecases.refund import MakeRefund, RequestRefund
 from flashsale.usecases.return_units import ReturnUnits

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from flashsale.domain import errors
+from flashsale.domain import errors, payment_errors
 from flashsale.http.problems import STATUS, problem_of
 
 
@@ -11,7 +11,7 @@ def every_error():
     while todo:
         one = todo.pop()
         yield one
-        todo += [sub for sub in one.__subclasses__() if sub.__module__ == errors.__name__]
+        todo += [sub for sub in one.__subclasses__() if sub.__module__ in (errors.__name__, payment_errors.__name__)]
 
 
 def test_codes_tell_errors_apart():

@@ -66,7 +66,7 @@ class Book(Provider):
         self.entries = entries
 
     def intents(self, *, since):
-        from flashsale.domain.errors import NotSupported
+        from flashsale.domain.payment_errors import NotSupported
 
         raise NotSupported(provider="test", call="intents")
 

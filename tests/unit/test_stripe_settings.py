@@ -8,7 +8,7 @@ import time
 import pytest
 
 from flashsale.adapters.payments.stripe_webhooks import read_event
-from flashsale.domain.errors import WebhookRefused
+from flashsale.domain.payment_errors import WebhookRefused
 from flashsale.settings import read_settings
 from flashsale.settings.stripe import StripeSettings
 

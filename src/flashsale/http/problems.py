@@ -10,7 +10,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from flashsale.domain import errors
+from flashsale.domain import errors, payment_errors
 from flashsale.http import limits
 from flashsale.http.bodies import WrongMediaType
 from flashsale.http.messages import NOSNIFF, rendered
@@ -31,20 +31,20 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
     errors.AllotmentTooSmall: HTTPStatus.CONFLICT,
     errors.ProductArchived: HTTPStatus.CONFLICT,
     errors.ProductOpen: HTTPStatus.CONFLICT,
-    errors.RefundTooLarge: HTTPStatus.CONFLICT,
-    errors.RefundUnderWay: HTTPStatus.CONFLICT,
-    errors.OrderDisputed: HTTPStatus.CONFLICT,
-    errors.RefundNotOffered: HTTPStatus.CONFLICT,
-    errors.RefundEnded: HTTPStatus.CONFLICT,
-    errors.PaymentDiffers: HTTPStatus.CONFLICT,
-    errors.RecordedOtherwise: HTTPStatus.CONFLICT,
-    errors.ReferenceUsed: HTTPStatus.CONFLICT,
-    errors.PaidElsewhere: HTTPStatus.CONFLICT,
+    payment_errors.RefundTooLarge: HTTPStatus.CONFLICT,
+    payment_errors.RefundUnderWay: HTTPStatus.CONFLICT,
+    payment_errors.OrderDisputed: HTTPStatus.CONFLICT,
+    payment_errors.RefundNotOffered: HTTPStatus.CONFLICT,
+    payment_errors.RefundEnded: HTTPStatus.CONFLICT,
+    payment_errors.PaymentDiffers: HTTPStatus.CONFLICT,
+    payment_errors.RecordedOtherwise: HTTPStatus.CONFLICT,
+    payment_errors.ReferenceUsed: HTTPStatus.CONFLICT,
+    payment_errors.PaidElsewhere: HTTPStatus.CONFLICT,
     errors.OpenOrders: HTTPStatus.CONFLICT,
     errors.SaleOpen: HTTPStatus.CONFLICT,
     errors.StaleChange: HTTPStatus.PRECONDITION_FAILED,
-    errors.NotSupported: HTTPStatus.CONFLICT,
-    errors.WebhookRefused: HTTPStatus.BAD_REQUEST,
+    payment_errors.NotSupported: HTTPStatus.CONFLICT,
+    payment_errors.WebhookRefused: HTTPStatus.BAD_REQUEST,
     errors.KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooManyLogins: HTTPStatus.TOO_MANY_REQUESTS,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from flashsale.domain.errors import NotSupported
+from flashsale.domain.payment_errors import NotSupported
 from flashsale.domain.requests import BuyRequest
 from flashsale.usecases import gate_audit, ledger_audit
 from flashsale.usecases.findings import Checked, found, skipped

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from flashsale.domain.errors import NotSupported
 from flashsale.domain.orders import FINAL, OrderStatus
+from flashsale.domain.payment_errors import NotSupported
 from flashsale.usecases.findings import Checked, found, skipped
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from flashsale.domain.errors import InvalidInput, NotSupported, RefundNotFound
+from flashsale.domain.errors import InvalidInput
 from flashsale.domain.manual import REFERENCE_CHARS_MAX
 from flashsale.domain.money import parse_money
+from flashsale.domain.payment_errors import NotSupported, RefundNotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

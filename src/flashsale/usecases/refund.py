@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from flashsale.domain.errors import InvalidInput, NotSupported, OrderNotFound, Unavailable
+from flashsale.domain.errors import InvalidInput, OrderNotFound, Unavailable
 from flashsale.domain.money import parse_money
+from flashsale.domain.payment_errors import NotSupported
 from flashsale.domain.payments import NoAnswer, NoAnswerKind, Refund
 from flashsale.domain.refunds import WantedRefund
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from uuid import UUID
 
-from flashsale.domain.errors import NotSupported
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
+from flashsale.domain.payment_errors import NotSupported
 from flashsale.domain.payments import IntentState
 
 if TYPE_CHECKING:

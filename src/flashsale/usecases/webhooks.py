@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flashsale.domain.errors import ProviderNotFound, WebhookRefused
 from flashsale.domain.intents import Effect
 from flashsale.domain.orders import OrderStatus
+from flashsale.domain.payment_errors import ProviderNotFound, WebhookRefused
 from flashsale.domain.payments import NoAnswer, NoAnswerKind
 from flashsale.runtime.shared_metrics import Counter
 

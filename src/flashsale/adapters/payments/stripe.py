@@ -34,7 +34,8 @@ from flashsale.adapters.payments.stripe_outcomes import (
     unless_found,
 )
 from flashsale.adapters.payments.stripe_webhooks import read_event
-from flashsale.domain.errors import InvalidInput, NotSupported, Unavailable
+from flashsale.domain.errors import InvalidInput, Unavailable
+from flashsale.domain.payment_errors import NotSupported
 from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, IntentState, NoAnswer, NoAnswerKind
 
 if TYPE_CHECKING:

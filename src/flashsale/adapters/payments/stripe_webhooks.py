@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import stripe
 
-from flashsale.domain.errors import WebhookRefused
+from flashsale.domain.payment_errors import WebhookRefused
 from flashsale.domain.payments import ProviderEvent
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flashsale.domain.errors import NotSupported
+from flashsale.domain.payment_errors import NotSupported
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

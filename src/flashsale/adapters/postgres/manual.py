@@ -8,7 +8,7 @@ from uuid import UUID
 
 from flashsale.adapters.postgres.administration import change
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain import errors
+from flashsale.domain import errors, payment_errors
 from flashsale.domain.manual import PAYMENT, ManualEntry
 from flashsale.domain.money import Money
 from flashsale.domain.payments import LedgerEntry
@@ -66,16 +66,16 @@ class PostgresManualBook:
                 case "unknown":
                     raise errors.OrderNotFound
                 case "differs":
-                    raise errors.PaymentDiffers(
+                    raise payment_errors.PaymentDiffers(
                         price=str(Money(minor=row["price_minor"], currency=row["price_currency"])),
                         currency=row["price_currency"],
                     )
                 case "other":
-                    raise errors.RecordedOtherwise(row["reference"])
+                    raise payment_errors.RecordedOtherwise(row["reference"])
                 case "used":
-                    raise errors.ReferenceUsed
+                    raise payment_errors.ReferenceUsed
                 case "elsewhere":
-                    raise errors.PaidElsewhere
+                    raise payment_errors.PaidElsewhere
                 case _:
                     raise errors.StateForbids(action="paid", status=row["status"])
 
@@ -103,13 +103,13 @@ class PostgresManualBook:
                         await changing.note(f"order/{order_id}", old={"refund": number, "state": row["state"]}, new=new)
                     return _entry(order_id, number, row, Money(minor=row["amount_minor"], currency=row["currency"]))
                 case "unknown":
-                    raise errors.RefundNotFound
+                    raise payment_errors.RefundNotFound
                 case "other":
-                    raise errors.RecordedOtherwise(row["reference"])
+                    raise payment_errors.RecordedOtherwise(row["reference"])
                 case "elsewhere":
-                    raise errors.PaidElsewhere
+                    raise payment_errors.PaidElsewhere
                 case _:
-                    raise errors.RefundEnded(row["state"])
+                    raise payment_errors.RefundEnded(row["state"])
 
     async def payment_recorded(self, order_id: UUID) -> tuple[str, Money] | None:
         """Read reference and amount of an order's payment; None if nobody recorded it."""

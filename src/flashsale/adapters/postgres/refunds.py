@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.administration import change
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.errors import (
-    InvalidInput,
-    OrderDisputed,
-    RefundNotOffered,
-    RefundTooLarge,
-    RefundUnderWay,
-    StateForbids,
-)
+from flashsale.domain.errors import InvalidInput, StateForbids
 from flashsale.domain.money import Money
+from flashsale.domain.payment_errors import OrderDisputed, RefundNotOffered, RefundTooLarge, RefundUnderWay
 from flashsale.domain.payments import RefundState
 from flashsale.domain.refunds import OrderRefund, RefundTry
 
