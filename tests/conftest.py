@@ -14,7 +14,8 @@ import pytest
 
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.invariants import PostgresInvariants
-from flashsale.bootstrap import open_jobs, open_services
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.jobs import open_jobs
 from flashsale.domain.money import Money
 from flashsale.domain.products import NewProduct, PaymentMode
 from flashsale.local.postgres_server import LocalPostgres

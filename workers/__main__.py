@@ -15,7 +15,8 @@ import structlog
 import uvloop
 from procrastinate.exceptions import ProcrastinateException
 
-from flashsale.bootstrap import open_jobs, require_servers
+from flashsale.bootstrap.jobs import open_jobs
+from flashsale.bootstrap.servers import require_servers
 from flashsale.domain.errors import NotReady
 from flashsale.runtime.logs import configure_logs, tell_ready
 from flashsale.runtime.metrics import measured
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from procrastinate import App
 
-    from flashsale.bootstrap import Jobs
+    from flashsale.bootstrap.jobs import Jobs
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from procrastinate import App, Blueprint
 
-from flashsale.bootstrap import job_queue
+from flashsale.bootstrap.jobs import job_queue
 from flashsale.settings import Settings, read_settings
 from flashsale.settings.groups import WorkerSettings
 from workers import maintenance, orders, payments

@@ -15,7 +15,7 @@ from flashsale.usecases.figures import QUEUES
 from workers.outbox import add_outbox
 
 if TYPE_CHECKING:
-    from flashsale.bootstrap import Jobs
+    from flashsale.bootstrap.jobs import Jobs
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from procrastinate import Blueprint, JobContext
 
 if TYPE_CHECKING:
-    from flashsale.bootstrap import Jobs
+    from flashsale.bootstrap.jobs import Jobs
 
 EVERY_SECOND = "* * * * * *"
 

@@ -9,7 +9,7 @@ from procrastinate import Blueprint, JobContext
 from structlog.contextvars import bind_contextvars
 
 if TYPE_CHECKING:
-    from flashsale.bootstrap import Jobs
+    from flashsale.bootstrap.jobs import Jobs
 
 
 def make_tasks() -> Blueprint:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.http.app import build_app
 from flashsale.http.server import Server
 from flashsale.http.streams.hub import LiveHub

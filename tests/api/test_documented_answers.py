@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 
 from flashsale.adapters.postgres.intents import PostgresIntents
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.users import Principal, Role
 from flashsale.http.app import build_app

@@ -12,7 +12,7 @@ import httpx
 import jwt
 import pytest
 
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.users import Principal, Role
 from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens

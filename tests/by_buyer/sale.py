@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from flashsale.bootstrap import open_jobs, open_services
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.jobs import open_jobs
 from flashsale.domain.errors import FlashSaleError, StateForbids
 from flashsale.domain.orders import FINAL
 from flashsale.domain.products import PaymentMode

@@ -20,7 +20,7 @@ from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.settlement import PostgresSettledOrders
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.errors import FlashSaleError, Unavailable
 from flashsale.domain.messages import MAILED, Event
 from flashsale.domain.orders import OrderStatus

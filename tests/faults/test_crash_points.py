@@ -19,7 +19,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from flashsale.adapters.redis.connection import SCRIPTS
-from flashsale.bootstrap import open_audit
+from flashsale.bootstrap.commands import open_audit
 from flashsale.local.stack import Stack
 from flashsale.usecases.findings import format_findings
 from tests.conftest import TEMPLATE, execute, make_settings, with_database

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
-from flashsale.bootstrap import open_jobs, open_services
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.jobs import open_jobs
 from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.valkey_server import LocalValkey
 from flashsale.runtime.logs import configure_logs

@@ -12,7 +12,8 @@ import pytest
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.queries import Query
-from flashsale.bootstrap import open_audit, open_services
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.commands import open_audit
 from flashsale.domain.payments import ChargeOutcome, LedgerEntry
 from flashsale.domain.products import ProductChange
 from flashsale.usecases.findings import format_findings

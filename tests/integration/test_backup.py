@@ -15,7 +15,7 @@ import asyncpg
 import httpx
 import pytest
 
-from flashsale.bootstrap import schema_revision
+from flashsale.bootstrap.servers import schema_revision
 from flashsale.local.archive import unpack
 from flashsale.local.children import ChildFailed
 from flashsale.local.stack import ROOT, Stack

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.errors import InvalidInput
 from flashsale.domain.money import Money
 from tests.growth.reading import counting

@@ -7,7 +7,7 @@ import itertools
 import asyncpg
 import pytest
 
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.errors import InvalidInput
 from flashsale.domain.money import EXPONENTS
 from flashsale.domain.products import ProductChange

@@ -13,7 +13,10 @@ import asyncpg
 import pytest
 
 from flashsale.adapters.postgres.payments import PostgresPayments
-from flashsale.bootstrap import as_owner, open_accounts, open_audit, open_jobs, open_services
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.commands import open_accounts, open_audit
+from flashsale.bootstrap.jobs import open_jobs
+from flashsale.bootstrap.servers import as_owner
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.trail import Author

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from flashsale.bootstrap import examine
+from flashsale.bootstrap.doctor import examine
 from tests.conftest import execute, of_this_checkout
 from tests.support import gateway
 from tests.support.receiver import receiving

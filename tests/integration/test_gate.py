@@ -61,7 +61,7 @@ async def test_the_limit_per_buyer_is_kept_and_given_back(services):
 
 
 async def test_requests_per_window_and_attempts_per_minute_are_limited(postgres_url, valkey, redis):
-    from flashsale.bootstrap import open_services
+    from flashsale.bootstrap.api import open_services
 
     settings = make_settings(
         postgres_url, valkey.url, gate={"rate_limit": 3, "rate_window_s": 3600, "attempts_per_minute": 2}
@@ -166,7 +166,7 @@ async def test_buys_agree_with_the_gate_and_the_database(services):
 
 
 async def test_without_redis_postgres_alone_decides(postgres_url):
-    from flashsale.bootstrap import open_services
+    from flashsale.bootstrap.api import open_services
     from tests.conftest import assert_invariants
 
     settings = make_settings(postgres_url, "redis://127.0.0.1:1/0", gate={"rate_limit": 5, "rate_window_s": 3600})

@@ -11,7 +11,7 @@ from flashsale.adapters.postgres import job_queue
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.job_queue import JobQueue
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.orders import OrderFilter, OrderStatus
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.requests import order_id_at

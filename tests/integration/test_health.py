@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.http.app import build_app
 from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases import readiness

@@ -8,7 +8,8 @@ import pytest
 
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.redis.gate import RedisGate
-from flashsale.bootstrap import open_jobs, open_services
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.jobs import open_jobs
 from flashsale.domain.errors import FlashSaleError, SalePaused, SoldOut
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import ChargeOutcome, PaymentResult

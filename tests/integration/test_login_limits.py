@@ -14,7 +14,7 @@ import pytest
 
 from flashsale.adapters import passwords
 from flashsale.adapters.redis.logins import RedisLoginLimits
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.users import Role
 from flashsale.http.app import build_app
 from flashsale.http.streams.hub import LiveHub

@@ -77,7 +77,8 @@ async def test_unpaid_orders_expire_and_their_units_are_sold_again(services, job
 
 
 async def test_a_lease_past_its_deadline_is_given_back_only_if_no_order_stands(postgres_url, valkey, redis):
-    from flashsale.bootstrap import open_jobs, open_services
+    from flashsale.bootstrap.api import open_services
+    from flashsale.bootstrap.jobs import open_jobs
 
     settings = make_settings(postgres_url, valkey.url, gate={"lease_s": 0.001})
     async with open_services(settings) as services, open_jobs(settings, name="test") as jobs:

@@ -305,7 +305,7 @@ async def test_an_endpoint_that_hangs_delays_no_other_and_gets_one_message_at_a_
 DIES_AFTER_DELIVERY = """
 import asyncio, os, signal
 from flashsale.adapters.postgres.outbox import PostgresOutbox
-from flashsale.bootstrap import open_jobs
+from flashsale.bootstrap.jobs import open_jobs
 from flashsale.settings import read_settings
 
 async def dies(self, message, outcome, problem):

@@ -10,7 +10,7 @@ import pytest
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.turns import PostgresTurns
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.payments import ChargeAnswer, ChargeOutcome
 from flashsale.settings.stripe import StripeSettings
 from flashsale.usecases.charge import Charge

@@ -3,7 +3,8 @@
 import json
 import re
 
-from flashsale.bootstrap import open_jobs, open_services
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.jobs import open_jobs
 from tests.growth.old_orders import add_old_orders, old_paid_orders
 from tests.growth.reading import EXPLAIN, Read, counting, statements, with_functions
 from tests.growth.regular_work import Shop

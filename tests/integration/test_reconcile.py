@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from flashsale.adapters.postgres.database import Database
-from flashsale.bootstrap import open_jobs, open_services
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.jobs import open_jobs
 from flashsale.http.app import build_app as build_api
 from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases.return_units import ReturnUnits

@@ -13,7 +13,7 @@ import argon2
 import httpx
 import pytest
 
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.errors import Unauthenticated
 from flashsale.domain.users import Role
 from flashsale.http.app import build_app

@@ -20,7 +20,7 @@ from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.failures import AWAY, Misconfigured
 from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.queries import Query
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.errors import FlashSaleError, OtherSchema, Unavailable
 from flashsale.local.access import free_port
 from flashsale.local.postgres_server import LocalPostgres

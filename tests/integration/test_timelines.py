@@ -13,7 +13,7 @@ import pytest
 
 from flashsale.adapters.postgres import feed
 from flashsale.adapters.postgres.timeline import adopt_timeline
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.errors import Unavailable
 from flashsale.http.streams.channel import Stream
 from flashsale.http.streams.hub import LiveHub

@@ -11,7 +11,7 @@ from flashsale.adapters.postgres.figures import PostgresFigures
 from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.queries import sql_root
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.orders import FINAL, OrderStatus
 from flashsale.domain.payments import ChargeOutcome
 from flashsale.domain.products import PaymentMode

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
-from flashsale.bootstrap import open_jobs, open_services
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.jobs import open_jobs
 from flashsale.domain.errors import LimitReached, SalePaused, SoldOut, Unavailable
 from flashsale.domain.gate import GateReturn
 from flashsale.domain.orders import OrderStatus

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.money import Money
 from flashsale.domain.payments import Intent, IntentState
 from flashsale.domain.products import PaymentMode

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.users import Role
 from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from flashsale.settings import Settings
 
+SaleFigures = PostgresSale
+
 
 @asynccontextmanager
 async def open_accounts(settings: Settings, *, name: str) -> AsyncIterator[tuple[Accounts, PostgresUsers]]:

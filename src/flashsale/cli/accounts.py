@@ -94,7 +94,7 @@ def _author(command: str) -> Author:
 
 
 def _as_owner(use: Callable[[Accounts, Users], Coroutine[object, object, str]]) -> None:
-    from flashsale.bootstrap import as_owner
+    from flashsale.bootstrap.servers import as_owner
 
     _with_accounts("admin", as_owner(process_settings("admin")), use)
 
@@ -107,7 +107,8 @@ def _as_owner(use: Callable[[Accounts, Users], Coroutine[object, object, str]]) 
 @click.option("--out", type=click.File("w"), default="-", help="File for one JSON line per buyer: user_id, token.")
 def buyers(count: int, prefix: str, out: IO[str]) -> None:
     """Create buyers without passwords, each with a token, for load tests."""
-    from flashsale.bootstrap import open_accounts, require_servers
+    from flashsale.bootstrap.commands import open_accounts
+    from flashsale.bootstrap.servers import require_servers
     from flashsale.domain.users import Principal, Role
     from flashsale.http.auth import Tokens
 
@@ -181,7 +182,8 @@ def _with_accounts(
     name: str, settings: Settings, use: Callable[[Accounts, Users], Coroutine[object, object, str]]
 ) -> None:
     """Open the accounts for a command, and print its result."""
-    from flashsale.bootstrap import open_accounts, require_servers
+    from flashsale.bootstrap.commands import open_accounts
+    from flashsale.bootstrap.servers import require_servers
 
     require_servers(settings)
 

@@ -24,7 +24,7 @@ data_dir_option = click.option(
 @data_dir_option
 def backup(file: Path, data_dir: Path) -> None:
     """Write the local stack to one file, also during a sale: the database, the simulator's ledger, the secrets."""
-    from flashsale.bootstrap import schema_fingerprint
+    from flashsale.bootstrap.servers import schema_fingerprint
     from flashsale.local.backup import backup as run_backup
 
     configure_logs(LogSettings(level="warning"))
@@ -48,7 +48,7 @@ def restore(file: Path, data_dir: Path, ledger: Path | None, overwrite: str | No
     Orders accepted after the backup are lost, and charges are not undone. Each line names a lost order, the amount to
     refund and the provider's id of the charge. Start the stack with `flashsale up`; it loads the gate from Postgres.
     """
-    from flashsale.bootstrap import schema_fingerprint, schema_revision
+    from flashsale.bootstrap.servers import schema_fingerprint, schema_revision
     from flashsale.domain.money import Money
     from flashsale.local.backup import AFTER
     from flashsale.local.backup import restore as run_restore

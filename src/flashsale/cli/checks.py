@@ -28,7 +28,8 @@ def audit(history: Path | None, overdue_s: float | None, bypass_ok: bool, machin
     The audit reads Postgres, the gate and the payment gateway's ledger, which the environment names. With --history it
     also reads what the clients of a load generator saw.
     """
-    from flashsale.bootstrap import open_audit, require_servers
+    from flashsale.bootstrap.commands import open_audit
+    from flashsale.bootstrap.servers import require_servers
     from flashsale.usecases.findings import as_json, format_findings
     from flashsale.usecases.history import read_history
 
@@ -69,7 +70,8 @@ def payments(since: datetime, file: Path | None, machine: bool) -> None:  # noqa
 
     Orders that move while the list is read are left for the next time.
     """
-    from flashsale.bootstrap import open_settlement, require_servers
+    from flashsale.bootstrap.commands import open_settlement
+    from flashsale.bootstrap.servers import require_servers
     from flashsale.usecases.settle import Difference
 
     settings = process_settings("audit")

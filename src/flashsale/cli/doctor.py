@@ -27,7 +27,7 @@ def doctor(machine: bool) -> None:  # noqa: FBT001 - click passes it by name
 
     The command changes nothing and sends nothing to buyers. It exits with 1 if a check says WRONG.
     """
-    from flashsale.bootstrap import examine
+    from flashsale.bootstrap.doctor import examine
     from flashsale.domain.checkups import Verdict
 
     configure_logs(LogSettings(level="error"))

@@ -23,7 +23,7 @@ def serve(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
     import uvloop
 
     from flashsale.asgi import serve as run_serve
-    from flashsale.bootstrap import require_servers
+    from flashsale.bootstrap.servers import require_servers
     from flashsale.runtime.processes import run_processes
 
     settings = process_settings("api")

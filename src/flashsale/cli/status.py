@@ -67,7 +67,7 @@ async def _watch(looks: AsyncIterator[StatusOut]) -> None:
 
 async def _read() -> AsyncIterator[StatusOut]:
     """Yield the sale as Postgres and the gate show it, every EVERY_S seconds."""
-    from flashsale.bootstrap import open_status
+    from flashsale.bootstrap.commands import open_status
     from flashsale.http.routes.status import status_out
 
     async with open_status(process_settings("status")) as read:

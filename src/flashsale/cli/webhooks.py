@@ -117,7 +117,8 @@ def resend(message: UUID | None, endpoint: str | None) -> None:
 
 def _with_outbox(use: Callable[[Endpoints, Settings], Coroutine[object, object, str]]) -> None:
     """Open the outbox for a command, and print its result."""
-    from flashsale.bootstrap import as_owner, open_outbox, require_servers
+    from flashsale.bootstrap.commands import open_outbox
+    from flashsale.bootstrap.servers import as_owner, require_servers
 
     settings = as_owner(process_settings("admin"))
     require_servers(settings)

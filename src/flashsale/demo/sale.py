@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from flashsale.bootstrap import open_sale_figures
+from flashsale.bootstrap.commands import open_sale_figures
 from flashsale.domain.orders import FINAL, OrderStatus
 from flashsale.local.children import Child, ChildFailed
 from flashsale.local.stack import ROOT, Stack
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
-    from flashsale.bootstrap import PostgresSale
+    from flashsale.bootstrap.commands import SaleFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Seen:
 class SaleRun:
     """A running sale: call `prepare`, `begin`, `watch`, `outcome` in this order. `open_sale` creates it."""
 
-    def __init__(self, stack: Stack, sale: Sale, folder: Path, figures: PostgresSale) -> None:
+    def __init__(self, stack: Stack, sale: Sale, folder: Path, figures: SaleFigures) -> None:
         """Store history, summary and buyers in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.stack = stack

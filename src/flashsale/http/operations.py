@@ -34,6 +34,26 @@ class Parameter:
     required: bool = False
 
 
+def page_of_orders(*, usual: int, most: int) -> tuple[Parameter, Parameter]:
+    """Return the parameters of a list of orders: where its page begins, and its length: `usual`, or up to `most`."""
+    return (
+        Parameter(
+            name="before",
+            place="query",
+            schema={"type": "string", "format": "uuid"},
+            description="The last order id of the previous page.",
+            example=ORDER_ID,
+        ),
+        Parameter(
+            name="limit",
+            place="query",
+            schema={"type": "integer", "minimum": 1, "maximum": most, "default": usual},
+            description="Maximum number of orders in a page.",
+            example=usual,
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """An answer that is no problem."""

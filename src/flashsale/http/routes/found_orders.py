@@ -16,7 +16,7 @@ from litestar.response import Stream
 from flashsale.domain.emails import EMAIL_MAX
 from flashsale.domain.orders import FoundOrder, OrderFilter, OrderStatus
 from flashsale.http.fields import LATER, MOMENT, ORDER_ID, shown
-from flashsale.http.operations import SERVERS, Given, Operation, Parameter, plain_text
+from flashsale.http.operations import SERVERS, Given, Operation, Parameter, page_of_orders, plain_text
 from flashsale.http.schemas import OrderOut, order_fields
 from flashsale.http.services import UseServices
 from flashsale.runtime.csv_rows import csv_rows
@@ -106,23 +106,7 @@ LIST_ORDERS = Operation(
     tag="administration",
     caller="staff",
     limit="administration",
-    parameters=(
-        *FILTERS,
-        Parameter(
-            name="before",
-            place="query",
-            schema={"type": "string", "format": "uuid"},
-            description="The last order id of the previous page.",
-            example=ORDER_ID,
-        ),
-        Parameter(
-            name="limit",
-            place="query",
-            schema={"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
-            description="Maximum number of orders in a page.",
-            example=100,
-        ),
-    ),
+    parameters=(*FILTERS, *page_of_orders(usual=100, most=500)),
     gives=(Given(status=HTTPStatus.OK, description="A page of orders.", model=list[FoundOrderOut]),),
     codes=SERVERS,
 )

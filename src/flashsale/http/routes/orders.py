@@ -15,11 +15,11 @@ from flashsale.domain.errors import FlashSaleError, InvalidInput
 from flashsale.domain.requests import BuyRequest, check_key
 from flashsale.http.auth import UseTokens
 from flashsale.http.bodies import body_of
-from flashsale.http.fields import ORDER_ID, SENT_KEY_SCHEMA
+from flashsale.http.fields import SENT_KEY_SCHEMA
 from flashsale.http.keys import sent_key
 from flashsale.http.limits import limited
 from flashsale.http.messages import rendered
-from flashsale.http.operations import SERVERS, Given, Operation, Parameter
+from flashsale.http.operations import SERVERS, Given, Operation, Parameter, page_of_orders
 from flashsale.http.payment_schemas import PaymentOut, payment_out
 from flashsale.http.routing import Direct
 from flashsale.http.schemas import BuyIn, BuyOut, OrderOut, StreamTokenOut, buy_out, order_out
@@ -94,22 +94,7 @@ LIST = Operation(
     tag="orders",
     caller="buyer",
     limit="orders",
-    parameters=(
-        Parameter(
-            name="before",
-            place="query",
-            schema={"type": "string", "format": "uuid"},
-            description="The last order id of the previous page.",
-            example=ORDER_ID,
-        ),
-        Parameter(
-            name="limit",
-            place="query",
-            schema={"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-            description="Maximum number of orders in a page.",
-            example=20,
-        ),
-    ),
+    parameters=page_of_orders(usual=20, most=100),
     gives=(Given(status=HTTPStatus.OK, description="A page of orders.", model=list[OrderOut]),),
     codes=SERVERS,
 )
