@@ -231,3 +231,12 @@ def lock(session: nox.Session) -> None:
     run, dev = "requirements/run.txt", "requirements/dev.txt"
     session.run(*base, *plain, "pyproject.toml", "-o", run, env=environment, external=True)
     session.run(*base, *plain, "-c", run, "pyproject.toml", "--group", "dev", "-o", dev, env=environment, external=True)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Buy, sell and run a sale in a real chromium on a real stack; `-- --pictures` also writes docs/pictures."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.skip("chromium is not on PATH; Debian and Ubuntu: apt-get install chromium")
+    install(session)
+    session.run("pytest", "tests/browser", *session.posargs)

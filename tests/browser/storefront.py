@@ -1,0 +1,54 @@
+"""The storefront as a buyer uses it: by roles and names, as a screen reader says them."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.async_api import expect
+
+PATIENCE_MS = 40_000
+"""More than the 30 s after which a page sees a pause, of which no stream tells."""
+
+
+class Storefront:
+    """A visit of the storefront."""
+
+    def __init__(self, visit):
+        self.visit = visit
+        self.page = visit.page
+
+    @property
+    def buy(self):
+        return self.page.get_by_role("button", name="Buy", exact=False).first
+
+    @property
+    def stock(self):
+        return self.page.locator("#stock")
+
+    async def sign_in(self, buyer):
+        await self.page.goto("/sign-in")
+        await self.give(buyer)
+
+    async def give(self, buyer):
+        """Fill in the form for signing in, and send it."""
+        await self.page.get_by_label("E-mail").fill(buyer.email)
+        await self.page.get_by_label("Password", exact=False).first.fill(buyer.password)
+        await self.page.get_by_role("button", name="Sign in").click()
+        await expect(self.page).not_to_have_url(re.compile("/sign-in"))
+
+    async def open(self, product_id, state="open"):
+        await self.page.goto(f"/p/{product_id}")
+        await self.shows(state)
+
+    async def shows(self, state):
+        """Wait until the page says that it is in this state."""
+        await expect(self.page.locator("main")).to_have_attribute("data-state", state, timeout=PATIENCE_MS)
+
+    async def order_id(self):
+        """Return the order whose page this is."""
+        await expect(self.page).to_have_url(re.compile(r"/order/[0-9a-f-]{36}"), timeout=PATIENCE_MS)
+        (found,) = re.findall(r"/order/([0-9a-f-]{36})", self.page.url)
+        return found
+
+    async def check(self, state, **more):
+        await self.visit.check(state, **more)

@@ -1,0 +1,183 @@
+"""Staff in a browser: the night of a sale, an order's whole story, and a buyer who watches what they do."""
+
+import csv
+import io
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.checks import tab_to
+from tests.browser.storefront import PATIENCE_MS, Storefront
+
+CONSOLE_BYTES_MAX = 100_000
+PAGES = {
+    "sale": "/console",
+    "products": "/console/products",
+    "new-product": "/console/products/new",
+    "orders": "/console/orders",
+    "books": "/console/books",
+    "trail": "/console/trail",
+    "audit": "/console/audit",
+    "staff": "/console/staff",
+}
+
+
+class Desk:
+    """A window of the console."""
+
+    def __init__(self, visit):
+        self.visit = visit
+        self.page = visit.page
+
+    async def sign_in(self, email, password):
+        await self.page.goto("/console")
+        await self.page.get_by_label("E-mail").fill(email)
+        await self.page.get_by_label("Password").fill(password)
+        await self.page.get_by_role("button", name="Sign in").click()
+        await expect(self.page.get_by_role("heading", level=1)).to_have_text("Sale")
+
+    async def press(self, name, *, confirm):
+        """Press a button and answer the question."""
+        await self.page.get_by_role("button", name=name, exact=True).click()
+        await self.page.get_by_role("button", name=confirm).click()
+
+    async def says(self, text):
+        await expect(self.page.get_by_role("status").filter(has_text=text)).to_be_visible(timeout=PATIENCE_MS)
+
+
+@pytest.fixture
+async def desk(visit, shop):
+    """A window of the administrator."""
+    opened = Desk(await visit(weight_max=CONSOLE_BYTES_MAX))
+    await opened.sign_in(*shop.operator)
+    return opened
+
+
+@pytest.mark.parametrize("name", PAGES)
+async def test_each_page_of_the_console(window, desk, shop, name):
+    product_id, buyer = await shop.product(), await shop.buyer()
+    await shop.buy(product_id, buyer)
+    await desk.page.goto(PAGES[name])
+    await desk.visit.check(
+        f"console {name}", picture=f"console-{name}", dark_picture="console-sale-dark" if name == "sale" else None
+    )
+
+
+async def test_the_page_where_staff_sign_in(window, visit):
+    opened = await visit(weight_max=CONSOLE_BYTES_MAX)
+    await opened.page.goto("/console")
+    await opened.check("console sign-in", picture="console-sign-in")
+
+
+async def test_an_operator_pauses_and_restocks_while_a_buyer_watches(desk, visit, shop):
+    product_id = await shop.product(name="Lumen Watch", stock=1)
+    front, buyer = Storefront(await visit()), await shop.buyer()
+    await front.sign_in(buyer)
+    await front.open(product_id)
+    page = desk.page
+    await page.goto(f"/console/products/{product_id}")
+    await desk.visit.check("console product", picture="console-product")
+    await page.get_by_role("button", name="Pause", exact=True).click()
+    await expect(page.get_by_role("button", name="Confirm pause")).to_be_visible()
+    await desk.visit.check("console question", picture="console-question")
+    await page.get_by_role("button", name="Confirm pause").click()
+    await desk.says("paused")
+    await front.shows("paused")
+    await desk.press("Resume", confirm="Confirm resume")
+    await front.shows("open")
+    await shop.buy(product_id, await shop.buyer())
+    await front.shows("sold_out")
+    await page.get_by_role("button", name="Change stock").click()
+    await page.get_by_label("Units to add").fill("+20")
+    await page.get_by_role("button", name="Show the effect").click()
+    await page.get_by_role("button", name="Confirm 20 units more").click()
+    await front.shows("open")
+    await expect(front.stock).to_have_text("20")
+    await front.buy.click()
+    await front.shows("confirmed")
+    assert len(await shop.orders(buyer)) == 1
+    await shop.audit()
+
+
+async def test_staff_sell_refund_and_export_an_order_in_the_browser(visit, shop):
+    """From an empty shop to a refunded, exported order, with nothing but the pages."""
+    desk = Desk(await visit(weight_max=CONSOLE_BYTES_MAX))
+    await desk.sign_in(*shop.operator)
+    page = desk.page
+    await page.goto("/console/products/new")
+    await page.get_by_label("Name").fill("Vesper Lamp")
+    await page.get_by_label("Price of a unit").fill("120.00")
+    await page.get_by_label("Units", exact=True).fill("5")
+    await page.get_by_role("button", name="Create product").click()
+    await desk.says("")
+    buyer = Storefront(await visit())
+    account = await shop.buyer()
+    await buyer.sign_in(account)
+    await buyer.page.goto("/")
+    await buyer.page.get_by_role("link", name="Vesper Lamp").click()
+    await buyer.shows("open")
+    await buyer.buy.click()
+    await buyer.shows("confirmed")
+    order_id = await buyer.order_id()
+
+    await page.goto("/console/orders")
+    await page.get_by_label("E-mail of the buyer").fill(account.email)
+    await page.get_by_role("button", name="Search").click()
+    await desk.visit.check("console found orders", picture="console-orders-found")
+    await page.locator(f'a[href*="{order_id}"]').first.click()
+    await expect(page.get_by_role("region", name="Story")).to_be_visible()
+    await desk.visit.check("console order", picture="console-order")
+    await desk.press("Refund", confirm="Confirm")
+    await buyer.shows("refunded")
+    await buyer.check("refunded", picture="storefront-refunded")
+
+    await page.goto("/console/orders")
+    await page.get_by_label("E-mail of the buyer").fill(account.email)
+    await page.get_by_role("button", name="Search").click()
+    async with page.expect_download() as downloading:
+        await page.get_by_role("link", name="Export").click()
+    text = (await (await downloading.value).path()).read_text()
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert order_id in row.values()
+    assert "refunded" in row.values()
+    assert await shop.captured(order_id) == (1, 12_000)
+    await shop.audit()
+
+
+async def test_the_sale_page_is_kept_by_keyboard(desk, shop):
+    product_id = await shop.product()
+    page = desk.page
+    await page.goto(f"/console/products/{product_id}")
+    await tab_to(page, page.get_by_role("button", name="Pause", exact=True))
+    await page.keyboard.press("Enter")
+    confirm = page.get_by_role("button", name="Confirm pause")
+    await expect(confirm).to_be_visible()
+    await tab_to(page, confirm)
+    await page.keyboard.press("Enter")
+    await desk.says("paused")
+
+
+async def test_the_console_works_without_javascript(visit, shop):
+    opened = Desk(await visit(weight_max=CONSOLE_BYTES_MAX, java_script_enabled=False))
+    await opened.sign_in(*shop.operator)
+    product_id = await shop.product()
+    await opened.page.goto(f"/console/products/{product_id}")
+    await opened.press("Pause", confirm="Confirm pause")
+    await opened.says("paused")
+
+
+async def test_the_sale_page_stays_sound_while_it_is_renewed(desk, shop):
+    """htmx takes a fragment every 2 s: no shift, no fault, and the focus stays."""
+    product_id, buyer = await shop.product(name="Ticker"), await shop.buyer()
+    page = desk.page
+    await page.goto("/console")
+    await shop.buy(product_id, buyer)
+    async with page.expect_response(
+        lambda answer: answer.url.endswith("/console") and answer.request.resource_type == "xhr"
+    ):
+        pass
+    async with page.expect_response(
+        lambda answer: answer.url.endswith("/console") and answer.request.resource_type == "xhr"
+    ):
+        pass
+    await desk.visit.check("console sale, renewed")

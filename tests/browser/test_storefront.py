@@ -1,0 +1,253 @@
+"""A buyer in a browser: each state of a sale and of an order, and the ways to buy."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.checks import tab_to
+from tests.browser.shop import later
+from tests.browser.storefront import PATIENCE_MS, Storefront
+
+
+@pytest.fixture
+async def front(visit):
+    """A window without a session."""
+    return Storefront(await visit())
+
+
+@pytest.fixture
+async def signed_in(front, shop):
+    """A window of a buyer, and the buyer."""
+    buyer = await shop.buyer()
+    await front.sign_in(buyer)
+    return front, buyer
+
+
+async def bought(front, shop, buyer, *, status="confirmed", charges=1):
+    """See that the order on the page is the buyer's only one, charged as often as this, and that the audit holds."""
+    order_id = await front.order_id()
+    orders = await shop.orders(buyer)
+    assert [(one["orderId"], one["status"]) for one in orders] == [(order_id, status)]
+    assert (await shop.captured(order_id))[0] == charges
+    await shop.audit()
+    return order_id
+
+
+async def test_a_whole_purchase(window, front, shop):
+    product_id = await shop.product(stock=3, refundableByBuyer=True)
+    await front.page.goto("/")
+    await front.check("products", picture="storefront-products")
+    await front.open(product_id)
+    await expect(front.stock).to_have_text("3")
+    await front.check("open", picture="storefront-open", dark_picture="storefront-open-dark")
+    await front.buy.click()
+    # Without a session the press is kept while the buyer signs in.
+    await expect(front.page).to_have_url(re.compile("/sign-in"))
+    await front.check("sign in", picture="storefront-sign-in")
+    buyer = await shop.buyer()
+    await front.give(buyer)
+    await front.shows("confirmed")
+    await front.check("confirmed", picture="storefront-confirmed", dark_picture="storefront-confirmed-dark")
+    await bought(front, shop, buyer)
+    await front.page.goto("/orders")
+    await expect(front.page.get_by_text("Aurora Phone").first).to_be_visible()
+    await front.check("my orders", picture="storefront-orders")
+
+
+async def test_a_purchase_by_keyboard_alone(visit, shop):
+    front, buyer = Storefront(await visit()), await shop.buyer()
+    product_id = await shop.product(paymentMode="by_buyer")
+    page = front.page
+    await page.goto("/sign-in")
+    await tab_to(page, page.get_by_label("E-mail"))
+    await page.keyboard.type(buyer.email)
+    await tab_to(page, page.get_by_label("Password", exact=False).first)
+    await page.keyboard.type(buyer.password)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(lambda url: "/sign-in" not in url)
+    await page.goto("/")
+    await tab_to(page, page.locator(f'a[href*="/p/{product_id}"]').first)
+    await page.keyboard.press("Enter")
+    await front.shows("open")
+    await tab_to(page, front.buy)
+    await page.keyboard.press("Space")
+    await front.shows("pay")
+    await tab_to(page, page.get_by_role("button", name="Pay"))
+    await page.keyboard.press("Enter")
+    await front.shows("confirmed")
+    await bought(front, shop, buyer)
+
+
+async def test_what_a_screen_reader_hears_is_thresholds_and_states_and_not_each_unit(visit, shop):
+    """Live regions are written when something is decided, not with each unit that is sold."""
+    front = Storefront(await visit())
+    product_id = await shop.product(stock=100)
+    await front.open(product_id)
+    await front.page.evaluate(
+        """() => {
+          window.__said = [];
+          const watch = new MutationObserver(() => window.__said.push(1));
+          for (const one of document.querySelectorAll('[aria-live], [role=status], [role=alert]'))
+            watch.observe(one, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    buyers = [await shop.buyer() for _ in range(10)]
+    for buyer in buyers:
+        await shop.buy(product_id, buyer)
+    await expect(front.stock).to_have_text("90", timeout=PATIENCE_MS)
+    assert len(await front.page.evaluate("() => window.__said")) <= 1
+    await shop.audit()
+
+
+async def test_two_tabs_make_one_order(visit, shop):
+    first, buyer = Storefront(await visit()), await shop.buyer()
+    product_id = await shop.product()
+    await first.sign_in(buyer)
+    second = Storefront(await visit(context=first.page.context))
+    await first.open(product_id)
+    await second.open(product_id)
+    await first.buy.click(no_wait_after=True)
+    await second.buy.click(no_wait_after=True)
+    await first.shows("confirmed")
+    await second.shows("confirmed")
+    assert await first.order_id() == await second.order_id()
+    await bought(first, shop, buyer)
+
+
+async def test_a_buyer_pays_in_time(window, signed_in, shop):
+    front, buyer = signed_in
+    product_id = await shop.product(paymentMode="by_buyer", paymentWindowS=600)
+    await front.open(product_id)
+    await front.buy.click()
+    await front.shows("pay")
+    await expect(front.page.get_by_role("timer")).to_contain_text(":")
+    await front.check("pay", picture="storefront-pay")
+    await front.page.get_by_role("button", name="Pay").click()
+    await front.shows("confirmed")
+    await front.check("confirmed after paying")
+    await bought(front, shop, buyer)
+
+
+async def test_an_order_that_nobody_pays_expires_and_is_not_charged(signed_in, shop):
+    front, buyer = signed_in
+    product_id = await shop.product(paymentMode="by_buyer", paymentWindowS=2, stock=1)
+    await front.open(product_id)
+    await front.buy.click()
+    await front.shows("expired")
+    await front.check("expired", picture="storefront-expired")
+    await bought(front, shop, buyer, status="expired", charges=0)
+    assert await shop.stock(product_id) == 1
+
+
+async def test_a_declined_buyer_tries_again(signed_in, shop):
+    front, buyer = signed_in
+    product_id = await shop.product(stock=1)
+    await shop.provider(declineRate=1)
+    try:
+        await front.open(product_id)
+        await front.buy.click()
+        await front.shows("declined")
+        await front.check("declined", picture="storefront-declined")
+    finally:
+        await shop.provider(declineRate=0)
+    await front.page.get_by_role("link", name="Try again").click()
+    await front.shows("open")
+    await front.buy.click()
+    await front.shows("confirmed")
+    orders = await shop.orders(buyer)
+    assert sorted(one["status"] for one in orders) == ["confirmed", "payment_failed"]
+    assert sum([(await shop.captured(one["orderId"]))[0] for one in orders]) == 1
+    await shop.audit()
+
+
+async def test_the_last_unit_goes_while_a_buyer_watches(signed_in, shop):
+    front, buyer = signed_in
+    product_id = await shop.product(stock=1)
+    await front.open(product_id)
+    await expect(front.stock).to_have_text("1")
+    await shop.buy(product_id, await shop.buyer())
+    await front.shows("sold_out")
+    await front.check("sold out", picture="storefront-sold-out")
+    assert await shop.orders(buyer) == []
+    await shop.audit()
+
+
+async def test_a_buyer_who_presses_too_late_is_told_that_all_are_sold(signed_in, shop):
+    front, buyer = signed_in
+    product_id = await shop.product(stock=1)
+    await front.page.route("**/sse/stock/**", lambda route: route.abort())
+    front.visit.allow(409, "net::ERR_FAILED")
+    await front.open(product_id)
+    await shop.buy(product_id, await shop.buyer())
+    if await front.buy.is_enabled():
+        await front.buy.click()
+    await front.shows("sold_out")
+    assert await shop.orders(buyer) == []
+
+
+async def test_a_pause_and_its_end_reach_the_page(signed_in, shop):
+    front, _ = signed_in
+    product_id = await shop.product()
+    await front.open(product_id)
+    await shop.manage("POST", f"/products/{product_id}/pause")
+    await front.shows("paused")
+    await front.check("paused", picture="storefront-paused")
+    await expect(front.buy).to_be_disabled()
+    await shop.manage("POST", f"/products/{product_id}/resume")
+    await front.shows("open")
+    await expect(front.buy).to_be_enabled()
+
+
+@pytest.mark.parametrize("wrong", [timedelta(minutes=-10), timedelta(0), timedelta(minutes=10)], ids=str)
+async def test_the_sale_begins_by_the_shops_clock_whatever_the_device_says(visit, shop, wrong):
+    front = Storefront(await visit())
+    await front.sign_in(await shop.buyer())
+    product_id = await shop.product(startsAt=later(8))
+    await front.page.clock.install(time=datetime.now(UTC) + wrong)
+    await front.open(product_id, "before")
+    said = await front.page.get_by_role("timer").inner_text()
+    minutes, seconds = map(int, said.strip().split(":")[-2:])
+    assert (minutes, seconds) <= (0, 8), said
+    await expect(front.buy).to_be_disabled()
+    if not wrong:
+        await front.check("before the start", picture="storefront-before")
+    await front.shows("open")
+    await expect(front.buy).to_be_enabled()
+    await front.buy.click()
+    await front.shows("confirmed")
+
+
+async def test_a_sale_ends_while_a_buyer_watches(signed_in, shop):
+    front, _ = signed_in
+    product_id = await shop.product(endsAt=later(4))
+    await front.open(product_id)
+    await front.shows("ended")
+    await front.check("ended", picture="storefront-ended")
+
+
+async def test_the_pages_speak_german(visit, shop):
+    front = Storefront(await visit(window="phone", locale="de-DE"))
+    product_id = await shop.product()
+    for path in ("/", f"/p/{product_id}", "/sign-in"):
+        await front.page.goto(path)
+        await expect(front.page.locator("html")).to_have_attribute("lang", "de")
+        await front.check(f"German {path.rstrip('0123456789')}", picture="storefront-german" if "/p/" in path else None)
+
+
+async def test_a_purchase_without_javascript(visit, shop):
+    front, buyer = Storefront(await visit(java_script_enabled=False)), await shop.buyer()
+    product_id = await shop.product()
+    page = front.page
+    await front.sign_in(buyer)
+    await page.goto(f"/p/{product_id}")
+    await page.get_by_role("link", name="Buy", exact=False).first.click()
+    await page.wait_for_url("**/buy")
+    await front.check("form without JavaScript", picture="storefront-form")
+    await page.get_by_role("button", name="Buy", exact=False).first.click()
+    await front.order_id()
+    # The page loads itself again.
+    await expect(page.locator("main")).to_have_attribute("data-state", "confirmed", timeout=PATIENCE_MS)
+    await front.check("confirmed without JavaScript")
+    await bought(front, shop, buyer)

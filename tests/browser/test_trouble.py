@@ -1,0 +1,137 @@
+"""A purchase while parts of the shop die: the page says so, and the end is one order that was charged once."""
+
+import asyncio
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.checks import CUT
+from tests.browser.storefront import Storefront
+
+BUY = "**/api/order/buy-flash"
+
+
+@pytest.fixture
+async def buying(visit, shop):
+    """A window of a buyer who is about to buy, and may find the shop away."""
+    front, buyer = Storefront(await visit()), await shop.buyer()
+    front.visit.allow(503, *CUT)
+    await front.sign_in(buyer)
+    await front.open(await shop.product())
+    return front, buyer
+
+
+async def one_order(front, shop, buyer):
+    """See that there is one order, that it was charged once, and that the audit holds."""
+    await front.shows("confirmed")
+    order_id = await front.order_id()
+    assert [(one["orderId"], one["status"]) for one in await shop.orders(buyer)] == [(order_id, "confirmed")]
+    assert (await shop.captured(order_id))[0] == 1
+    await shop.audit()
+
+
+@pytest.mark.parametrize("accepted", [False, True], ids=["before it has the buy", "after it has accepted"])
+async def test_every_process_of_the_api_dies_in_the_middle_of_a_buy(buying, shop, accepted):
+    front, buyer = buying
+    keys = []
+
+    async def die_at_first(route):
+        keys.append(await route.request.header_value("idempotency-key"))
+        if len(keys) > 1:
+            await route.continue_()
+            return
+        if accepted:
+            await route.fetch()
+        await shop.kill_api()
+        await route.abort("connectionreset")
+
+    await front.page.route(BUY, die_at_first)
+    await front.buy.click()
+    try:
+        await front.shows("unreachable")
+        await front.check(
+            f"unreachable, {'accepted' if accepted else 'not accepted'}",
+            picture=None if accepted else "storefront-unreachable",
+        )
+    finally:
+        await shop.start_api()
+    await one_order(front, shop, buyer)
+    assert len(keys) > 1
+    assert len(set(keys)) == 1
+
+
+async def test_the_api_dies_while_the_order_is_paid(buying, shop):
+    front, buyer = buying
+    await shop.provider(latencyMeanS=4)
+    try:
+        await front.buy.click()
+        await front.order_id()
+        await front.page.wait_for_selector("main[data-state=accepted], main[data-state=paying]")
+        await front.check("paying", picture="storefront-paying")
+        await shop.kill_api()
+        await shop.start_api()
+        await one_order(front, shop, buyer)
+    finally:
+        await shop.provider(latencyMeanS=0.05)
+
+
+async def test_a_page_that_is_loaded_again_in_the_middle_of_a_buy_buys_once(buying, shop):
+    front, buyer = buying
+    held, keys = asyncio.Event(), []
+
+    async def hold(route):
+        keys.append(await route.request.header_value("idempotency-key"))
+        if len(keys) == 1:
+            await route.fetch()
+            held.set()
+        else:
+            await route.continue_()
+
+    await front.page.route(BUY, hold)
+    await front.buy.click(no_wait_after=True)
+    await held.wait()
+    await front.shows("asking")
+    await front.check("asking", picture="storefront-asking")
+    await expect(front.buy).to_be_disabled()
+    await front.page.reload()
+    # The script either goes on by itself or offers the button; both send the same key.
+    await front.page.wait_for_function(
+        "() => location.pathname.startsWith('/order/') || document.querySelector('main').dataset.state === 'open'"
+    )
+    if "/order/" not in front.page.url:
+        await front.buy.click()
+    await one_order(front, shop, buyer)
+    assert len(set(keys)) == 1
+
+
+async def test_a_buyer_who_reloads_the_page_of_the_order_finds_it(buying, shop):
+    front, buyer = buying
+    await front.buy.click()
+    order_id = await front.order_id()
+    await front.page.reload()
+    assert await front.order_id() == order_id
+    await one_order(front, shop, buyer)
+
+
+async def test_the_gate_dies_and_comes_back_during_the_sale(buying, shop):
+    front, buyer = buying
+    await shop.stack.valkey.kill()
+    try:
+        await front.buy.click()
+        await one_order(front, shop, buyer)
+    finally:
+        await shop.stack.valkey.start()
+
+
+async def test_a_stream_that_is_lost_is_said_and_found_again(buying, shop):
+    """What the page shows may be old: it says so until it has a stream again, and then it shows the present stock."""
+    front, _ = buying
+    (product_id,) = [int(part) for part in front.page.url.split("/") if part.isdigit()]
+    await shop.kill_api()
+    try:
+        await front.shows("unreachable")
+    finally:
+        await shop.start_api()
+    await shop.buy(product_id, await shop.buyer())
+    await front.shows("open")
+    await expect(front.stock).to_have_text("9")

@@ -1,0 +1,114 @@
+"""nginx as it is shipped, before the pages: what it keeps, what it compresses, and what it leaves alone."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_nginx import Edge, get, needs_nginx, upstream
+from tests.support.processes import wait_for
+
+pytestmark = needs_nginx
+
+HTML = b"<!doctype html><title>A phone</title>" + b"<p>A phone that is sold at ten.</p>" * 60
+GZIP = "Accept-Encoding: gzip"
+STALE_S = 1.5
+"""More than the age at which the copy of the test is too old."""
+
+
+@pytest.fixture(scope="module")
+def edge():
+    with tempfile.TemporaryDirectory() as folder:
+        # The workers write below it; where root runs the tests they are another user.
+        Path(folder).chmod(0o755)
+        made = Edge(Path(folder), HOSTS="")
+        wait_for(lambda: listening(made), timeout_s=10)
+        yield made
+        made.close()
+
+
+def listening(edge):
+    assert edge.process.poll() is None, edge.process.stderr.read()
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", edge.port)).close()
+        return True
+    return False
+
+
+def answer(body=HTML, *headers, kind="text/html; charset=utf-8"):
+    lines = ["HTTP/1.1 200 OK", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close"]
+    return "\r\n".join([*lines, "X-Request-ID: of-the-api", *headers, "", ""]).encode() + body
+
+
+def ask(edge, path, *headers):
+    """Return status, headers and the whole body, whatever its coding."""
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as sock:
+        sock.sendall(get(path, *headers))
+        with sock.makefile("rb") as file:
+            head, _, body = file.read().partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    fields: dict[str, str] = {}
+    for name, value in (line.lower().split(": ", 1) for line in lines):
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    if fields.get("transfer-encoding") == "chunked":
+        size, _, rest = body.partition(b"\r\n")
+        body = rest[: int(size, 16)]
+    return int(status.split()[1]), fields, body
+
+
+@pytest.mark.parametrize("path", ["/", "/p/7", "/assets/0a1b/shop.css"])
+def test_a_page_of_the_storefront_is_asked_of_the_api_once(edge, path):
+    with upstream(edge, answer(HTML, "Cache-Control: public, max-age=60", "Vary: Accept-Language")):
+        first = ask(edge, path, GZIP)
+    second = ask(edge, path, GZIP)
+    for status, headers, body in (first, second):
+        assert (status, headers["content-encoding"], gzip.decompress(body)) == (200, "gzip", HTML)
+        assert "accept-encoding" in headers["vary"]
+    assert first[1]["x-request-id"] != second[1]["x-request-id"]
+    assert "of-the-api" not in second[1]["x-request-id"]
+    assert ask(edge, path, "Accept-Language: de")[0] == 503, "another language is another copy"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/p/7/buy", "/orders", "/order/1", "/sign-in", "/register", "/password", "/session", "/console", "/console/x"],
+)
+def test_a_page_of_one_visitor_is_never_kept(edge, path):
+    with upstream(edge, answer(HTML, "Cache-Control: public, max-age=60")):
+        assert ask(edge, path)[0] == 200
+    assert ask(edge, path)[0] == 503
+
+
+def test_an_answer_that_the_api_forbids_to_store_is_not_kept(edge):
+    with upstream(edge, answer(HTML, "Cache-Control: no-store")):
+        assert ask(edge, "/p/8")[0] == 200
+    assert ask(edge, "/p/8")[0] == 503
+
+
+def test_a_page_opens_while_no_process_of_the_api_answers(edge):
+    with upstream(edge, answer(HTML, "Cache-Control: public, max-age=1")):
+        assert ask(edge, "/p/9")[0] == 200
+    until_s = time.monotonic() + STALE_S
+    while time.monotonic() < until_s:
+        status, _, body = ask(edge, "/p/9")
+        assert (status, body) == (200, HTML)
+        time.sleep(0.1)  # each second has a second's worth of answers
+
+
+def test_a_tag_of_the_administration_stays_strong_and_others_may_become_weak(edge):
+    document = json.dumps({"name": "N" * 2000}).encode()
+    said = answer(document, 'ETag: "a1"', kind="application/json")
+    with upstream(edge, said):
+        _, headers, body = ask(edge, "/api/admin/products/7", GZIP)
+    assert (headers["etag"], body) == ('"a1"', document)
+    with upstream(edge, said):
+        _, headers, body = ask(edge, "/api/products", GZIP)
+    assert headers["etag"] == 'w/"a1"'
+    assert gzip.decompress(body) == document
