@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flashsale import pages
 from flashsale.bootstrap.api import open_services
 from flashsale.http.app import build_app
 from flashsale.http.server import Server
@@ -42,7 +43,7 @@ async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None
     loop.add_signal_handler(signal.SIGINT, stop, 0.0)
     async with open_services(settings) as services, measured("api", services.database, services.feed):
         hub = LiveHub(services)
-        edge = build_app(services, hub)
+        edge = build_app(services, hub, pages.routes)
         server = Server(edge, settings.http)
         async with edge.lifespan():
             settle_collector()

@@ -20,6 +20,8 @@ from flashsale.http.cors import Cors
 from flashsale.http.edge import Edge
 from flashsale.http.limits import Limits
 from flashsale.http.metrics import Meter, MetricsFlusher
+from flashsale.http.pages import PageParts, no_pages
+from flashsale.http.recent import Recent
 from flashsale.http.routes import (
     accounts,
     admin,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler, ExceptionHandlersMap
 
     from flashsale.http.openapi import Described
+    from flashsale.http.pages import PageRoutes
     from flashsale.usecases.services import Services
 
 
@@ -82,14 +85,19 @@ HANDLERS: ExceptionHandlersMap = {
 }
 
 
-def build_app(services: Services, hub: LiveHub) -> Edge:
-    """Make the ASGI app that serves from `services`; its lifespan runs the live hub and the metrics' flusher."""
+def build_app(services: Services, hub: LiveHub, pages: PageRoutes = no_pages) -> Edge:
+    """Make the ASGI app that serves from `services`; its lifespan runs the live hub and the metrics' flusher.
+
+    `pages`: makes the routes of the HTML pages.
+    """
     settings = services.settings
     tokens = Tokens(settings.auth, services.revocations)
     held = Streams(services, tokens, hub)
     meter = Meter()
     limits = Limits(settings.limits, settings.gate)
     flusher = MetricsFlusher(services, meter)
+    addresses = Addresses(settings.http.trusted_proxies)
+    recent = Recent(services.catalog)
 
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
@@ -97,6 +105,7 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
             asyncio.create_task(hub.run()),
             asyncio.create_task(flusher.run()),
             asyncio.create_task(held.end_revoked()),
+            asyncio.create_task(recent.run()),
         ]
         try:
             yield
@@ -121,7 +130,7 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
                 "tokens": tokens,
                 "sessions": services.sessions,
                 "limits": limits,
-                "addresses": Addresses(settings.http.trusted_proxies),
+                "addresses": addresses,
             }
         ),
         lifespan=[running],
@@ -138,8 +147,10 @@ def build_app(services: Services, hub: LiveHub) -> Edge:
         *problem_pages.ROUTES,
     ]
     direct += reference.direct_routes(
-        [*operations(app), *((one.template, one.method, one.operation) for one in direct)]
+        [*operations(app), *((one.template, one.method, one.operation) for one in direct if one.operation is not None)]
     )
+    parts = PageParts(services=services, tokens=tokens, limits=limits, meter=meter, addresses=addresses, recent=recent)
+    direct += pages(parts)
     return Edge(StreamsOutlast(app), app, direct, meter, cors=cors)
 
 

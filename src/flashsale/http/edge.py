@@ -52,6 +52,8 @@ CACHING = {
 
 CACHING_LINES = {name: b"cache-control: %b\r\n" % value for name, value in CACHING.items()}
 NO_STORE_LINE = b"cache-control: %b\r\n" % NO_STORE
+CACHING_FIELD = b"\r\ncache-control: "
+"""How the answer of a page names its own caching; one that names none has NO_STORE."""
 
 
 class Edge:
@@ -70,6 +72,8 @@ class Edge:
         self._app = app
         self._litestar = litestar
         self._routes = Routes(litestar, direct)
+        self._pages = self._routes.pages
+        self._caching = CACHING_LINES | dict.fromkeys(self._pages, b"")
         self._count = meter.count
         self._request_ids = RequestIds()
         self._cors = cors
@@ -92,7 +96,7 @@ class Edge:
         if direct is _NOBODY:
             answer = self._options(route, request) if method == "OPTIONS" else method_not_allowed(route.allowed)
             return self._named(route.name, request, _always(answer))
-        if request.query:
+        if request.query and not route.is_page:
             try:
                 route.queries["GET" if method == "HEAD" else method].check(request.query)
             except FlashSaleError as error:
@@ -121,15 +125,16 @@ class Edge:
         if answer.status == HTTPStatus.OK and request.method in LOOKS and name.startswith(TAGGED):
             answer = _tagged(answer, request)
         self._count(name, answer.status, time.perf_counter() - began_s)
-        cors = self._cors.fields(fields.get(b"origin")) if self._cors.on else b""
+        cors = self._cors.fields(fields.get(b"origin")) if self._cors.on and name not in self._pages else b""
         status, head, body = answer
-        caching = CACHING_LINES.get(name, NO_STORE_LINE)
+        caching = self._caching.get(name, NO_STORE_LINE) or (b"" if CACHING_FIELD in head else NO_STORE_LINE)
         return Answer(
             status, b"".join((head, caching, request.extra, b"x-request-id: ", request_id, b"\r\n", cors)), body
         )
 
     def _options(self, route: Route, request: Request) -> Answer:
-        return empty(204, (b"allow", route.allowed), *self._cors.preflight(request, route.allowed))
+        preflight = [] if route.is_page else self._cors.preflight(request, route.allowed)
+        return empty(204, (b"allow", route.allowed), *preflight)
 
     async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what `direct` leaves to the framework, as an ASGI app."""

@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from flashsale.domain.gate import Admission
-from flashsale.runtime.metrics import page
+from flashsale.runtime.metrics import counted, page
 from flashsale.runtime.shared_metrics import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
@@ -157,3 +157,11 @@ async def scrape(flusher: MetricsFlusher, accept: str) -> tuple[bytes, str]:
     """Render the metrics of this machine's API processes; returns the page and its content type."""
     flusher()
     return await page(accept)
+
+
+async def buys_so_far() -> dict[str, int]:
+    """Return the buys that the API processes of this machine answered since they started, by outcome.
+
+    The counts of other processes, and of this one, may be as old as their last flush.
+    """
+    return {labels["outcome"]: int(value) for labels, value in await counted(BUYS)}

@@ -33,8 +33,9 @@ class Direct:
     """Its path, with a name and a kind in braces for each segment that is an id: `{order_id:uuid}`."""
     method: str
     serve: Callable[[Request], Awaitable[Answer]]
-    operation: Operation
-    """What the OpenAPI document says of it."""
+    operation: Operation | None
+    """What the OpenAPI document says of it. None: it is an HTML page, which the document leaves out. A page ignores
+    what it does not know of its query, names its own caching, and no page of another origin may read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Route:
     template: str
     methods: dict[str, Direct | None] = field(default_factory=dict)
     queries: dict[str, Query] = field(default_factory=dict)
-    """The query of each method."""
+    """The query of each method of the API."""
 
     @property
     def name(self) -> str:
@@ -52,15 +53,21 @@ class Route:
         return _PARAMETER.sub(r"{\1}", self.template)
 
     @property
+    def is_page(self) -> bool:
+        """Whether it is an HTML page."""
+        return not self.queries
+
+    @property
     def allowed(self) -> bytes:
         """Return the value of `Allow`: every method that the path takes."""
         looks = {"HEAD"} if "GET" in self.methods else set()
         return ", ".join(sorted({*self.methods, *looks, "OPTIONS"})).encode("ascii")
 
-    def add(self, method: str, direct: Direct | None, operation: Operation) -> None:
+    def add(self, method: str, direct: Direct | None, operation: Operation | None) -> None:
         """Add a method with what its operation declares."""
         self.methods[method] = direct
-        self.queries[method] = Query.of(operation.parameters)
+        if operation is not None:
+            self.queries[method] = Query.of(operation.parameters)
 
 
 class Routes:
@@ -77,6 +84,8 @@ class Routes:
                     route.add(method, None, handler.opt["operation"])
         for one in direct:
             routes.setdefault(one.template, Route(one.template)).add(one.method, one, one.operation)
+        self.pages = frozenset(route.name for route in routes.values() if route.is_page)
+        """The names of the HTML pages."""
         self._exact: dict[str, Route] = {}
         patterns: list[str] = []
         self._of_patterns: list[Route] = []

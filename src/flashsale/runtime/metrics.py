@@ -160,6 +160,31 @@ async def page(accept: str, families: Sequence[Metric] = ()) -> tuple[bytes, str
     return await asyncio.to_thread(render), content_type
 
 
+async def counted(counter: Counter) -> list[tuple[dict[str, str], float]]:
+    """Return the values of one counter, with their labels: of this process, or of all that share its directory.
+
+    It reads the files of counters alone, not those of histograms and gauges.
+    """
+
+    def read() -> Iterable[Metric]:
+        if MULTIPROCESS in os.environ and not unshared_series():
+            try:
+                files = [str(path) for path in Path(os.environ[MULTIPROCESS]).glob("counter_*.db")]
+                return MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call, no-any-return]
+            except Exception as error:  # noqa: BLE001 - another process may have left anything in the directory
+                log.warning("metrics.unreadable", directory=os.environ.get(MULTIPROCESS), error=type(error).__name__)
+        return counter.collect()
+
+    (name,) = {family.name for family in counter.describe()}
+    return [
+        (sample.labels, sample.value)
+        for family in await asyncio.to_thread(read)
+        if family.name == name
+        for sample in family.samples
+        if sample.name == f"{name}_total"
+    ]
+
+
 def _registry(families: Sequence[Metric], *, shared: bool) -> CollectorRegistry:
     """Return the metrics of all processes of the directory, or of this process if the directory cannot be read."""
     registry = CollectorRegistry()

@@ -6,12 +6,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated
 
 from litestar import get
-from prometheus_client.parser import text_string_to_metric_families
 
 from flashsale.http.auth import permitted
 from flashsale.http.fields import ProductId, ProductName, shown
 from flashsale.http.limits import limited
-from flashsale.http.metrics import UseFlusher, scrape
+from flashsale.http.metrics import UseFlusher, buys_so_far
 from flashsale.http.operations import SERVERS, Given, Operation
 from flashsale.http.schemas import Out, ProblemOut
 from flashsale.http.services import UseServices
@@ -89,8 +88,8 @@ STATUS = Operation(
 async def status(services: UseServices, flusher: UseFlusher) -> StatusOut:
     """Return the present state of the sale."""
     now = await services.status()
-    text, _ = await scrape(flusher, "")
-    return status_out(now, _buys(text.decode()))
+    flusher()
+    return status_out(now, await buys_so_far())
 
 
 def status_out(now: SaleStatus, buys: dict[str, int] | None) -> StatusOut:
@@ -130,14 +129,3 @@ def _product_out(product: ProductStatus) -> ProductStatusOut:
         gate_leases=product.gate_leases,
         gate_drift=product.gate_drift,
     )
-
-
-def _buys(text: str) -> dict[str, int]:
-    """Read the counts of buys from the page of metrics."""
-    return {
-        sample.labels["outcome"]: int(sample.value)
-        for family in text_string_to_metric_families(text)
-        if family.name == "flashsale_buys"
-        for sample in family.samples
-        if sample.name.endswith("_total")
-    }

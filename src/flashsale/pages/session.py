@@ -1,0 +1,119 @@
+"""What a browser sends to a page: the cookie of its session, forms, and the proof that a form is the page's own.
+
+The cookie carries the login token that the API issues, so it ends with it: a sign-out, a new password or another role
+ends the session in every browser.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from flashsale.domain.errors import Forbidden, InvalidInput
+from flashsale.http.auth import TOKEN_BYTES_MAX, TOKEN_CHARS
+from flashsale.http.bodies import WrongMediaType
+
+if TYPE_CHECKING:
+    from flashsale.http.messages import Request
+
+NAME = b"flashsale"
+"""One session for all pages: staff who sign in at one page are signed in at the others."""
+
+FIELDS_MAX = 64
+"""Fields of a form or a query."""
+
+_FORM = re.compile(rb'application/x-www-form-urlencoded(?:\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
+
+
+def came_by_tls(request: Request) -> bool:
+    """Return whether the browser uses TLS, as the proxy says.
+
+    A client that forges the header only makes its own cookie one that it sends over TLS alone.
+    """
+    return request.fields.get(b"x-forwarded-proto", b"").strip().lower() == b"https"
+
+
+def _name(request: Request) -> bytes:
+    # A browser takes a cookie with this prefix only over TLS, from this host alone: no neighbour can plant one.
+    return b"__Host-" + NAME if came_by_tls(request) else NAME
+
+
+def session_token(request: Request) -> bytes | None:
+    """Return the login token in the cookie of a request; None if there is none, or if two claim to be it."""
+    name = _name(request)
+    found = [
+        value.strip(b" \t")
+        for line in request.all(b"cookie")
+        for key, _, value in (part.partition(b"=") for part in line.split(b";"))
+        if key.strip(b" \t") == name
+    ]
+    if len(found) != 1 or not 0 < len(found[0]) <= TOKEN_BYTES_MAX or not TOKEN_CHARS.issuperset(found[0]):
+        return None
+    return found[0]
+
+
+def begin_session(request: Request, token: str) -> tuple[bytes, bytes]:
+    """Return the header that gives the browser a session. It lasts until the token or the browser ends."""
+    return _cookie(request, token.encode("ascii"))
+
+
+def end_session(request: Request) -> tuple[bytes, bytes]:
+    """Return the header that takes the session from the browser; the token itself still holds."""
+    return _cookie(request, b"", b"; Max-Age=0")
+
+
+def _cookie(request: Request, value: bytes, more: bytes = b"") -> tuple[bytes, bytes]:
+    secure = b"; Secure" if came_by_tls(request) else b""
+    # No script reads it, and no page of another site makes the browser send it.
+    return b"set-cookie", b"%b=%b; Path=/; HttpOnly; SameSite=Strict%b%b" % (_name(request), value, secure, more)
+
+
+def require_same_origin(request: Request) -> None:
+    """Refuse a request that a page of another origin may have sent; every page that changes something calls this first.
+
+    Raises:
+        Forbidden: unless `Sec-Fetch-Site` says that the page is ours; if the browser does not send it (an old one, or
+            any without TLS), `Origin` must name this host.
+    """
+    site = request.fields.get(b"sec-fetch-site")
+    if site is None:
+        origin, host = (request.fields.get(name, b"").lower() for name in (b"origin", b"host"))
+        own = host != b"" and origin in {b"http://" + host, b"https://" + host}
+    else:
+        own = site == b"same-origin"
+    if not own:
+        raise Forbidden("A page of another site sent this form, so nothing was changed; open the page here again.")
+
+
+def form_of(request: Request) -> dict[str, str]:
+    """Return the fields of a form.
+
+    Raises:
+        WrongMediaType: if the body has another type.
+        InvalidInput: if it cannot be read, or a field was sent twice.
+    """
+    if not request.body:
+        return {}
+    types = request.all(b"content-type")
+    if len(types) != 1 or _FORM.fullmatch(types[0]) is None:
+        raise WrongMediaType("Send a form: Content-Type: application/x-www-form-urlencoded.")
+    return _fields(request.body, "form")
+
+
+def query_of(request: Request) -> dict[str, str]:
+    """Return the fields of a query; raises like `form_of`."""
+    return _fields(request.query, "query") if request.query else {}
+
+
+def _fields(sent: bytes, what: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            sent.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=FIELDS_MAX
+        )
+    except (UnicodeDecodeError, ValueError):
+        raise InvalidInput(field=what, problem="cannot be read") from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise InvalidInput(field=what, problem="has a field twice")
+    return fields
