@@ -39,9 +39,10 @@ class Tokens:
         self._settings = settings
         self._verified: dict[bytes, tuple[Principal, int]] = {}
 
-    def issue(self, principal: Principal) -> str:
-        """Make a login token."""
-        return self._sign(principal, int(time.time()) + self._settings.jwt_ttl_s, use="login")
+    def issue(self, principal: Principal, *, ttl_s: int | None = None) -> str:
+        """Make a login token; `ttl_s`: its lifetime, if it is another than that of the settings."""
+        lasts_s = self._settings.jwt_ttl_s if ttl_s is None else ttl_s
+        return self._sign(principal, int(time.time()) + lasts_s, use="login")
 
     def issue_stream(self, principal: Principal, order_id: UUID) -> tuple[str, int]:
         """Make a token that opens the stream of one order; returns it and when it expires, in Unix seconds."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flashsale.pages.assets import Assets
+from flashsale.pages.storefront import routes as storefront
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
     from flashsale.http.routing import Direct
 
 
-def routes(parts: PageParts) -> Sequence[Direct]:  # noqa: ARG001
+def routes(parts: PageParts) -> Sequence[Direct]:
     """Make the routes of all pages."""
-    return []
+    assets = Assets([storefront.ASSETS])
+    return [*assets.routes(), *storefront.routes(parts, assets)]

@@ -13,5 +13,9 @@ if TYPE_CHECKING:
 def environment(*folders: Path) -> Environment:
     """Return an environment that escapes every value, and fails at a name that it does not know."""
     return Environment(
-        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )

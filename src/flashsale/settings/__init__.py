@@ -38,6 +38,7 @@ from flashsale.settings.groups import (
     WorkerSettings,
 )
 from flashsale.settings.outbox import MailSettings, OutboxSettings
+from flashsale.settings.pages import PageSettings
 from flashsale.settings.simulator import SimulatorSettings
 from flashsale.settings.stripe import StripeSettings
 
@@ -147,6 +148,7 @@ class Settings(BaseSettings):
     live: LiveSettings = LiveSettings()
     http: HttpSettings = HttpSettings()
     outbox: OutboxSettings = OutboxSettings()
+    pages: PageSettings = PageSettings()
     mail: MailSettings = Field(default_factory=MailSettings)
     simulator: SimulatorSettings = SimulatorSettings()
     log: LogSettings = LogSettings()

@@ -1,0 +1,137 @@
+"""Accounts: sign in, register, set a new password, sign out; and the script's token."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from flashsale.domain.errors import BadCredentials, FlashSaleError
+from flashsale.http.messages import rendered
+from flashsale.http.routes.accounts import ANSWER_S, lasting
+from flashsale.pages.assets import NO_STORE
+from flashsale.pages.session import begin_session, end_session, form_of, query_of, require_same_origin
+from flashsale.pages.storefront.shop import SIGN_IN, next_path
+from flashsale.pages.storefront.texts import texts_of
+
+if TYPE_CHECKING:
+    from flashsale.domain.users import User
+    from flashsale.http.messages import Answer, Request
+    from flashsale.http.routing import Direct
+    from flashsale.pages.storefront.shop import Page, Shop
+
+REGISTER, PASSWORD, SIGN_OUT, SESSION = "/register", "/password", "/sign-out", "/session"
+PASSWORD_MAX, EMAIL_MAX, CODE_MAX = 128, 254, 2048
+FORGET = (b"clear-site-data", b'"storage"')
+"""Takes what scripts keep of orders from a browser that the next person may use."""
+
+
+class AccountPages:
+    """The pages of accounts."""
+
+    def __init__(self, shop: Shop) -> None:
+        """Keep the shop."""
+        self._shop = shop
+        self._accounts, self._sessions = shop.services.accounts, shop.services.sessions
+        self._tokens, self._addresses = shop.parts.tokens, shop.parts.addresses
+
+    def routes(self) -> list[Direct]:
+        """Make the routes."""
+        return self._shop.routes(
+            [
+                ("GET", SIGN_IN, self._form("sign_in.html")),
+                ("POST", SIGN_IN, self.sign_in),
+                ("GET", REGISTER, self._form("register.html")),
+                ("POST", REGISTER, self.register),
+                ("GET", PASSWORD, self._form("password.html")),
+                ("POST", PASSWORD, self.password),
+                ("POST", SIGN_OUT, self.sign_out),
+                ("POST", SESSION, self.session),
+            ]
+        )
+
+    def _form(self, template: str) -> Page:
+        async def serve(request: Request) -> Answer:
+            return self._shop.page(request, template, told="", **_kept(query_of(request)))
+
+        return serve
+
+    async def sign_in(self, request: Request) -> Answer:
+        """Begin a session by e-mail address and password."""
+        require_same_origin(request)
+        sent = form_of(request)
+        try:
+            user = await self._accounts.log_in(
+                email=sent.get("email", "")[:EMAIL_MAX],
+                password=sent.get("password", "")[: PASSWORD_MAX + 1],
+                address=self._addresses.of(request),
+            )
+        except BadCredentials:
+            told = texts_of(request)("sign_in.wrong")
+            status = HTTPStatus.UNPROCESSABLE_ENTITY
+            return self._shop.page(request, "sign_in.html", status=status, told=told, **_kept(sent))
+        except FlashSaleError as error:
+            return self._shop.refusal(request, error, "sign_in.html", **_kept(sent))
+        return self._signed_in(request, user, sent.get("next"))
+
+    async def register(self, request: Request) -> Answer:
+        """Make an account, and begin a session."""
+        require_same_origin(request)
+        sent = form_of(request)
+        try:
+            user = await self._accounts.register(
+                name=sent.get("name", ""), email=sent.get("email", ""), password=sent.get("password", "")
+            )
+        except FlashSaleError as error:
+            return self._shop.refusal(request, error, "register.html", **_kept(sent))
+        return self._signed_in(request, user, sent.get("next"))
+
+    async def password(self, request: Request) -> Answer:
+        """Send a code for a new password, or set the password by a code."""
+        require_same_origin(request)
+        sent = form_of(request)
+        try:
+            if "code" in sent:
+                code = sent["code"].strip()[:CODE_MAX]
+                await self._sessions.reset_by_code(code, password=sent.get("password", ""))
+                return self._shop.redirect(request, f"{SIGN_IN}?done=password")
+            async with lasting(ANSWER_S):
+                email, address = sent.get("email", "")[:EMAIL_MAX], self._addresses.of(request)
+                await self._sessions.request_reset(email=email, address=address)
+        except FlashSaleError as error:
+            return self._shop.refusal(request, error, "password.html", **_kept(sent))
+        return self._shop.page(request, "password.html", told=texts_of(request)("password.sent"), **_kept(sent))
+
+    async def sign_out(self, request: Request) -> Answer:
+        """End the session in this browser, or all sessions and tokens of the account."""
+        require_same_origin(request)
+        principal = self._shop.visitor(request)
+        if principal is not None and "all" in form_of(request):
+            await self._sessions.sign_out(principal)
+        return self._shop.redirect(request, "/", end_session(request), FORGET)
+
+    async def session(self, request: Request) -> Answer:
+        """Give the script of a page a token for the API that soon expires, and prolong the session."""
+        require_same_origin(request)
+        principal = self._shop.visitor(request)
+        caching = (b"cache-control", NO_STORE)
+        if principal is None:
+            return rendered(HTTPStatus.OK, b'{"token":null}', caching)
+        ttl_s = self._shop.settings.pages.token_ttl_s
+        body = msgspec.json.encode({"token": self._tokens.issue(principal, ttl_s=ttl_s), "expiresIn": ttl_s})
+        return rendered(HTTPStatus.OK, body, caching, begin_session(request, self._tokens.issue(principal)))
+
+    def _signed_in(self, request: Request, user: User, path: str | None) -> Answer:
+        session = begin_session(request, self._tokens.issue(user.principal))
+        return self._shop.redirect(request, next_path(path), session)
+
+
+def _kept(sent: dict[str, str]) -> dict[str, object]:
+    """Return what a form shows again, which is never a password or a code."""
+    return {
+        "next": next_path(sent.get("next"), ""),
+        "email": sent.get("email", ""),
+        "name": sent.get("name", ""),
+        "done": sent.get("done", ""),
+    }

@@ -1,0 +1,71 @@
+// Values that the shop sends, and the shop's clock. Storefront and console use this module.
+
+const STALE_MS = 3000;     // a stream that is away for less has only reconnected
+const ANSWER_MS = 10_000;
+const PAUSE_MAX_MS = 15_000;
+
+// The device's clock may be wrong, so only its monotonic clock is used, from a time that the shop told.
+let base = null, spent = Infinity;
+export const clock = {
+  // `text`: the shop's time; `sent` and `came`: this page's time of question and answer.
+  take(text, sent, came = performance.now()) {
+    const told = Date.parse(text);
+    if (Number.isNaN(told) || came - sent > spent) return;
+    spent = came - sent;
+    base = told + spent / 2 - came;
+  },
+  get known() { return base !== null; },
+  now: () => base + performance.now(),
+};
+// The monotonic clock may stand still while the device sleeps.
+document.addEventListener("visibilitychange", () => { spent = Infinity; });
+
+export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+// How long to wait before another try: longer each time, and spread, because many pages wait for the same shop.
+export const pause = (tries) => Math.min(PAUSE_MAX_MS, 500 * 2 ** Math.min(tries, 10)) * (0.5 + Math.random() / 2);
+
+// Send a request. Status 0: there was no answer, so what was asked for may have happened or not. `url`: of a redirect.
+export async function call(path, options = {}) {
+  const sent = performance.now();
+  try {
+    const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS), ...options });
+    const text = await answer.text();
+    let body = {};
+    try { body = JSON.parse(text); } catch { /* no JSON */ }
+    if (body?.now) clock.take(body.now, sent);
+    const wait = 1000 * (Number(answer.headers.get("Retry-After")) || 0);
+    return { status: answer.status, url: answer.redirected ? answer.url : null, wait, body, text };
+  } catch {
+    return { status: 0, url: null, wait: 0, body: {}, text: "" };
+  }
+}
+
+// Follow a stream while the page is visible. `url`: a function that returns its address.
+// Calls onValue(data) and onState("live" | "stale"); returns a function that stops it.
+export function watch(url, onValue, onState, events = {}) {
+  let source = null, tries = 0, again = 0, late = 0;
+  const close = () => { clearTimeout(again); source?.close(); source = null; };
+  const stale = () => { late ||= setTimeout(() => onState("stale"), STALE_MS); };
+  const live = () => { clearTimeout(late); late = 0; tries = 0; onState("live"); };
+  function open() {
+    close();
+    source = new EventSource(url());
+    source.onopen = live;
+    source.onmessage = (event) => onValue(JSON.parse(event.data));
+    for (const [name, act] of Object.entries(events)) source.addEventListener(name, act);
+    source.onerror = () => {
+      stale();
+      // CLOSED: the answer was no stream. Otherwise the browser reconnects by itself.
+      if (source?.readyState === EventSource.CLOSED) again = setTimeout(open, pause(tries++));
+    };
+  }
+  // A hidden page needs no values, and browsers have few connections to a host.
+  const turn = () => (document.hidden ? close() : open());
+  document.addEventListener("visibilitychange", turn);
+  if (!document.hidden) open();
+  return () => { document.removeEventListener("visibilitychange", turn); clearTimeout(late); close(); };
+}
+
+export const watchStock = (product, onStock, onState = () => {}) =>
+  watch(() => `/sse/stock/${product}`, ({ stock, version }) => onStock(stock, version), onState);

@@ -1,0 +1,117 @@
+// The page of an order: shows each state as soon as the shop has it. The server renders the states.
+import { call, clock, pause, sleep, watch } from "./live.js";
+import { countDown, localTimes, main, of, say, text } from "./page.js";
+
+const ENDED = new Set(["declined", "expired", "cancelled", "failed", "refunded"]);
+
+const isFinal = () => "final" in main.dataset;
+
+let stop = () => {}, reading = false, again = false, stale = false;
+
+// Forget an order that ended without a unit: the next press on the product's page is a first one.
+function tidy() {
+  const name = `order ${main.dataset.product}`;
+  if (ENDED.has(main.dataset.state) && localStorage.getItem(name) === JSON.stringify(main.dataset.order)) localStorage.removeItem(name);
+}
+
+// Take over the page that the server has rendered.
+function take(answer, sent) {
+  const page = new DOMParser().parseFromString(answer.text, "text/html");
+  const fresh = page.getElementById("main");
+  if (fresh?.dataset.page !== "order") return location.assign(answer.url ?? location.href);
+  clock.take(fresh.dataset.now, sent);
+  if (Date.parse(fresh.dataset.now) < Date.parse(main.dataset.now)) return;
+  Object.assign(main.dataset, fresh.dataset);
+  const focused = document.activeElement?.closest("#details") !== null;
+  const open = of("details").querySelector("details[open]") !== null;
+  const changed = of("details").innerHTML !== fresh.querySelector("#details").innerHTML;
+  say("state", fresh.querySelector("#state").textContent);
+  of("state").className = fresh.querySelector("#state").className;
+  if (changed && !(open && main.dataset.shown === fresh.dataset.version)) {
+    of("details").replaceWith(document.importNode(fresh.querySelector("#details"), true));
+    localTimes();
+    // Focus must not be lost with the element that had it.
+    if (focused) { of("state").tabIndex = -1; of("state").focus(); }
+  }
+  main.dataset.shown = fresh.dataset.version;
+  tidy();
+  if ("final" in fresh.dataset) { stop(); say("old", ""); }
+}
+
+// Read the page again until the shop answers; one reading at a time, and one more if it was asked for meanwhile.
+async function read() {
+  if (reading) { again = true; return; }
+  reading = true;
+  for (let tries = 0; ; tries += 1) {
+    again = false;
+    const sent = performance.now();
+    const answer = await call(location.pathname + location.search, { headers: { Accept: "text/html" } });
+    if (answer.status === 200 || answer.status === 404) { take(answer, sent); if (!again) break; continue; }
+    say("old", text("js.unreachable"));
+    await sleep(Math.max(answer.wait, pause(tries)));
+  }
+  reading = false;
+  say("old", stale && !isFinal() ? text("js.old") : "");
+}
+
+// Send a form until the shop answers. Each of these forms may be sent twice: a repetition changes nothing.
+async function send(event) {
+  const form = event.target;
+  if (!("kept" in form.dataset)) return;
+  event.preventDefault();
+  const button = form.querySelector("button");
+  const body = new URLSearchParams(new FormData(form));
+  button.disabled = true;
+  for (let tries = 0; ; tries += 1) {
+    const sent = performance.now();
+    const answer = await call(form.action, { method: "POST", body });
+    if (answer.status !== 0 && answer.status < 500 && answer.status !== 429) { take(answer, sent); break; }
+    say("old", text("js.unreachable"));
+    await sleep(Math.max(answer.wait, pause(tries)));
+  }
+  button.disabled = false;
+  say("old", "");
+}
+
+// Without a stream, ask.
+async function poll() {
+  while (!isFinal()) {
+    await sleep(5000 + 5000 * Math.random());
+    if (stale && !document.hidden) await read();
+  }
+}
+
+function follow() {
+  stop = watch(() => main.dataset.stream, (order) => {
+    if (order.version > Number(main.dataset.shown ?? main.dataset.version)) read();
+  }, (state) => {
+    stale = state === "stale";
+    if (stale) read();
+    else if (!reading) say("old", "");
+  }, { "token-expired": async () => { stop(); await read(); if (!isFinal()) follow(); } });
+}
+
+function start() {
+  localTimes();
+  const [navigation] = performance.getEntriesByType("navigation");
+  clock.take(main.dataset.now, navigation?.requestStart ?? 0, navigation?.responseStart ?? performance.now());
+  main.dataset.shown = main.dataset.version;
+  tidy();
+  document.addEventListener("submit", send);
+  addEventListener("pageshow", (event) => { if (event.persisted) read(); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && !isFinal()) read(); });
+  let over = false;
+  setInterval(() => {
+    const until = of("countdown")?.dataset.until;
+    if (!until || !clock.known) return;
+    const left = countDown(Date.parse(until));
+    if (left === 0 && !over) read();
+    over = left === 0;
+  }, 250);
+  if (!isFinal()) {
+    follow();
+    poll();
+  }
+}
+
+start();

@@ -1,0 +1,234 @@
+// The page of a product: the countdown, the stock, and one button that makes one order at most.
+import { call, clock, pause, sleep, watchStock } from "./live.js";
+import { amount, countDown, has, localTimes, main, number, of, say, text } from "./page.js";
+
+const LOOK_MS = 20_000;          // a pause or a new price comes with no stock event
+const ASK_AGAIN_MS = 600_000;    // an older request without an answer waits for the buyer to press again
+const ARMED_MS = 1500;           // a button with another label can be pressed after this time
+const EARLY_TRIES = 4;
+const UNDECIDED = new Set([0, 401, 408, 425, 429]);
+const UNREACHED = new Set([0, 502, 504]);
+
+const product = main.dataset.product;
+const names = { asked: `asked ${product}`, mine: `order ${product}` };
+const button = of("buy"), label = button.textContent;
+
+let known = null;                // the product as the shop described it last
+let stock = null, version = -1, stale = false, reached = true;
+let asking = null;               // the key of what is said while a request is not decided
+let refusal = null;              // what was said of the last request, while the sale stays as it was then
+let seen = null, seenAt = -ARMED_MS;  // the order that this page has shown
+let token = null;
+
+// What a tab knows of its own request, all tabs know: two tabs that press send one request, and so does a tab that was
+// closed and opened again. The key stays until the shop has decided.
+function kept(name) {
+  try { return JSON.parse(localStorage.getItem(name)); } catch { return null; }
+}
+
+function keep(name, value) {
+  try {
+    if (value === null) localStorage.removeItem(name);
+    else localStorage.setItem(name, JSON.stringify(value));
+  } catch { /* the browser keeps nothing: this page still sends one key */ }
+}
+
+function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// One tab at a time makes a key.
+const alone = (act) => (navigator.locks ? navigator.locks.request(names.asked, act) : act());
+
+function phase() {
+  const starts = known.startsAt && Date.parse(known.startsAt), ends = known.endsAt && Date.parse(known.endsAt);
+  if (ends && clock.now() >= ends) return "ended";
+  if (known.paused) return "paused";
+  if (starts && clock.now() < starts) return "before";
+  return stock > 0 ? "open" : "sold_out";
+}
+
+function stateNow() {
+  if (asking) return { "js.unsure": "unreachable", "js.accepted": "accepted" }[asking] ?? "asking";
+  if (!reached && (stale || known === null)) return "unreachable";
+  return known === null ? "loading" : phase();
+}
+
+function show() {
+  const state = stateNow(), own = kept(names.mine);
+  main.dataset.state = state;
+  if (refusal && known && refusal.phase !== phase()) refusal = null;
+  if (own !== seen) [seen, seenAt] = [own, performance.now()];
+  of("mine").hidden = !own;
+  if (own) of("mine").firstElementChild.href = main.dataset.order.replace("ID", own);
+  button.textContent = own ? text("js.again") : label;
+  // A press that was meant for the former label does nothing.
+  button.disabled = state !== "open" || performance.now() - seenAt < ARMED_MS;
+  if (asking) say("state", text(asking));
+  else if (refusal) say("state", refusal.text);
+  else if (state === "open" && kept(names.asked)) say("state", text("js.unasked"));
+  else if (state !== "loading") say("state", text(`js.${state}`));
+  say("old", known !== null && stale && !asking && state !== "unreachable" ? text("js.old") : "");
+  if (known === null) return;
+  of("soon").hidden = phase() !== "before";
+  if (phase() === "before") countDown(Date.parse(known.startsAt));
+  say("stock", state === "unreachable" && !asking ? "–" : number(stock));
+  const bar = of("bar");
+  bar.max = Math.max(bar.max, stock);
+  bar.value = stock;
+}
+
+// Tell of the stock at thresholds, not at each unit.
+function announce(before, now) {
+  if (before === null || before === now) return;
+  const half = of("bar").max / 2, tenth = of("bar").max / 10;
+  const passed = (bound) => before > bound && now <= bound;
+  if (now === 0) say("heard", text("js.left_none"));
+  else if (now > before && (before === 0 || now - before > tenth)) say("heard", text("js.more", { left: number(now) }));
+  else if (passed(5)) say("heard", text("js.left_few", { left: number(now) }));
+  else if (passed(tenth)) say("heard", text("js.left_tenth"));
+  else if (passed(half)) say("heard", text("js.left_half"));
+}
+
+function take(units, at) {
+  announce(stock, units);
+  [stock, version] = [units, at];
+  show();
+}
+
+async function look() {
+  const answer = await call(`/api/products/${product}`);
+  reached = answer.status === 200 || answer.status === 404;
+  if (answer.status === 404) location.reload();
+  if (answer.status === 200) {
+    const units = stale || answer.body.stockVersion > version ? answer.body.stock : stock;
+    known = answer.body;
+    say("name", known.name);
+    say("price", amount(known.price, known.currency));
+    take(units, known.stockVersion);
+  }
+  show();
+}
+
+// Get a token for the API, which soon expires and stays in this page's memory: null without a session, or no answer.
+async function login() {
+  if (token && performance.now() < token.until) return { token: token.token };
+  const answer = await call("/session", { method: "POST" });
+  if (answer.status !== 200) return answer;
+  const { token: made, expiresIn } = answer.body;
+  token = made && { token: made, until: performance.now() + 500 * expiresIn };
+  return { token: made };
+}
+
+const send = (key, access) => call("/api/order/buy-flash", {
+  method: "POST",
+  headers: { Authorization: `Bearer ${access}`, "Content-Type": "application/json", "Idempotency-Key": key },
+  body: JSON.stringify({ productId: Number(product), quantity: 1 }),
+});
+
+// Ask for the unit until the shop has decided, with one key.
+async function ask(request) {
+  asking = "js.asking";
+  show();
+  for (let tries = 0; ; tries += 1) {
+    const access = await login();
+    if (access.token === null) return signIn(request);
+    if (access.token) keep(names.asked, Object.assign(request, { sent: true }));
+    const answer = access.token ? await send(request.key, access.token) : access;
+    if (answer.status === 202) return accepted(answer.body.orderId);
+    // The button may be a moment ahead of the clock that opens the sale.
+    const early = answer.body.code === "sale_not_started" && tries < EARLY_TRIES && known && phase() === "open";
+    if (answer.status === 401) token = null;
+    else if (!early && answer.status < 500 && !UNDECIDED.has(answer.status)) return refused(answer.body.code);
+    if (!early) asking = UNREACHED.has(answer.status) ? "js.unsure" : "js.busy";
+    show();
+    await sleep(Math.max(answer.wait * (1 + Math.random()), pause(tries)));
+  }
+}
+
+// The request goes on after the sign-in, in this tab. One that was never sent is kept nowhere else.
+function signIn(request) {
+  if (!request.sent) keep(names.asked, null);
+  sessionStorage.setItem(names.asked, JSON.stringify(request));
+  location.assign(main.dataset.signIn);
+}
+
+function accepted(order) {
+  keep(names.mine, order);
+  keep(names.asked, null);
+  asking = "js.accepted";
+  show();
+  location.assign(main.dataset.order.replace("ID", order));
+}
+
+async function refused(code) {
+  keep(names.asked, null);
+  await look();
+  asking = null;
+  const key = `js.refused.${code}`;
+  refusal = { text: text(has(key) ? key : "js.refused.other"), phase: known && phase() };
+  show();
+}
+
+async function press() {
+  if (asking) return;
+  const shown = seen;
+  refusal = null;
+  asking = "js.asking";
+  show();
+  const request = await alone(() => {
+    const pending = kept(names.asked);
+    if (pending) return pending;
+    // Another tab has an order that this page has not shown, so this press meant the first order.
+    if (kept(names.mine) !== shown) return null;
+    const made = { key: newKey(), at: Date.now() };
+    keep(names.asked, made);
+    return made;
+  });
+  if (request === null) return location.assign(main.dataset.order.replace("ID", kept(names.mine)));
+  await ask(request);
+}
+
+// After a reload, ask for the decision of a request that this browser has sent, or that waited for the sign-in.
+async function resume() {
+  const waited = sessionStorage.getItem(names.asked);
+  sessionStorage.removeItem(names.asked);
+  const pending = kept(names.asked) ?? JSON.parse(waited);
+  if (!pending || (!waited && Date.now() - pending.at > ASK_AGAIN_MS)) return login();
+  // Somebody who came back without signing in presses again.
+  if ((await login()).token === null || asking) return show();
+  keep(names.asked, pending);
+  await ask(pending);
+}
+
+function start() {
+  localTimes();
+  button.addEventListener("click", press);
+  addEventListener("storage", show);
+  addEventListener("online", look);
+  addEventListener("pageshow", (event) => {
+    if (!event.persisted) return;
+    asking = null;
+    look();
+    resume();
+  });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
+  watchStock(product, (units, at) => { reached = true; take(units, at); }, (state) => {
+    stale = state === "stale";
+    if (stale) look();
+    show();
+  });
+  setInterval(show, 250);
+  poll();
+}
+
+async function poll() {
+  await look();
+  resume();
+  for (let tries = 0; ; tries = stale || known === null ? tries + 1 : 0) {
+    await sleep(tries ? pause(tries) : LOOK_MS * (0.5 + Math.random()));
+    if (!document.hidden) await look();
+  }
+}
+
+start();

@@ -1,0 +1,154 @@
+"""Products: the list, a product's page, and the form that buys without a script.
+
+The list and the product's page are the same for every visitor, so that caches can serve them. The script asks the API
+for everything that changes.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from flashsale.domain.errors import (
+    FlashSaleError,
+    ProductNotFound,
+    Refused,
+    SaleEnded,
+    SaleNotStarted,
+    SalePaused,
+    Unauthenticated,
+)
+from flashsale.domain.products import PaymentMode
+from flashsale.domain.requests import BuyRequest, check_key
+from flashsale.pages.session import form_of, require_same_origin
+from flashsale.pages.storefront.texts import texts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flashsale.domain.products import Product
+    from flashsale.http.messages import Answer, Request
+    from flashsale.http.routing import Direct
+    from flashsale.pages.storefront.shop import Shop
+    from flashsale.pages.storefront.texts import Texts
+    from flashsale.usecases.catalog import Catalog
+
+PRODUCT, BUY = "/p/{product_id:int}", "/p/{product_id:int}/buy"
+KEPT_S = 1.0
+"""How long a rendered list of products is used again."""
+MINUTE_S = 60
+KEY_BYTES = 16
+"""Randomness of an idempotency key."""
+CLOSED = {SalePaused: "paused", SaleNotStarted: "before", SaleEnded: "ended"}
+
+
+class ProductPages:
+    """The pages of products."""
+
+    def __init__(self, shop: Shop) -> None:
+        """Keep the shop."""
+        self._shop = shop
+        self._catalog = shop.services.catalog
+        self._lists: dict[Texts, tuple[float, str]] = {}
+        """The list as it was rendered last, and when."""
+
+    def routes(self) -> list[Direct]:
+        """Make the routes."""
+        return self._shop.routes(
+            [
+                ("GET", "/", self.products),
+                ("GET", PRODUCT, self.product),
+                ("GET", BUY, self.form),
+                ("POST", BUY, self.buy),
+            ]
+        )
+
+    async def products(self, request: Request) -> Answer:
+        """List the products."""
+        texts = texts_of(request)
+        kept = self._lists.get(texts)
+        if kept is None or time.monotonic() - kept[0] > KEPT_S:
+            shown = [(one, sale_of(self._catalog, one)) for one in self._catalog.all() if one.archived_at is None]
+            body = self._shop.render(request, "products.html", {"products": shown})
+            kept = self._lists[texts] = (time.monotonic(), body)
+        return self._shop.public(request, kept[1])
+
+    async def product(self, request: Request) -> Answer:
+        """Show a product."""
+        shown = await self._product(request)
+        body = self._shop.render(request, "product.html", {"product": shown, "terms": _terms(shown)})
+        return self._shop.public(request, body)
+
+    async def form(self, request: Request) -> Answer:
+        """Show the form that buys, with a key of its own."""
+        shown = await self._product(request)
+        if self._shop.visitor(request) is None:
+            return self._shop.to_sign_in(request, request.path)
+        return self._shop.page(request, "buy.html", told="", **self._values(shown))
+
+    async def buy(self, request: Request) -> Answer:
+        """Buy one unit under the key of the form."""
+        require_same_origin(request)
+        shown = await self._product(request)
+        principal = self._shop.visitor(request)
+        if principal is None:
+            return self._shop.to_sign_in(request, request.path)
+        key = check_key(form_of(request).get("key", ""))
+        parts = self._shop.parts
+        try:
+            request.extra = parts.limits.buys.take((principal.user_id.int, shown.product_id))
+            accepted = await parts.services.buy(BuyRequest(principal.user_id, shown.product_id, 1, key))
+        except FlashSaleError as error:
+            parts.meter.count_buy(error.code)
+            if isinstance(error, Unauthenticated):
+                return self._shop.to_sign_in(request, request.path)
+            # A refusal is final for its key. After any other error the same key must be sent again.
+            kept = None if isinstance(error, Refused) else key
+            return self._shop.refusal(request, error, "buy.html", **self._values(shown, kept))
+        parts.meter.count_buy("accepted")
+        return self._shop.redirect(request, f"/order/{accepted.order_id}")
+
+    async def _product(self, request: Request) -> Product:
+        """Return the product of a path, if buyers may see it.
+
+        Raises:
+            ProductNotFound: if there is none.
+            Unavailable: if it is unknown here, and Postgres is away.
+        """
+        product = await self._catalog.get(int(request.path.split("/")[2]))
+        if product.archived_at is not None:
+            raise ProductNotFound(product.product_id)
+        return product
+
+    def _values(self, product: Product, key: str | None = None) -> dict[str, object]:
+        """Return what the form shows; `key`: that of a request which was not decided."""
+        return {
+            "product": product,
+            "terms": _terms(product),
+            "state": sale_of(self._catalog, product),
+            "stock": self._catalog.stock(product.product_id).free,
+            "key": key or secrets.token_urlsafe(KEY_BYTES),
+        }
+
+
+def sale_of(catalog: Catalog, product: Product) -> str:
+    """Return how a sale stands, as far as this process knows: before, open, sold_out, paused or ended."""
+    closed = catalog.closed(product.product_id)
+    if closed is not None:
+        return CLOSED[type(closed)]
+    return "open" if catalog.stock(product.product_id).free else "sold_out"
+
+
+def _terms(product: Product) -> Iterator[tuple[str, dict[str, int | None]]]:
+    """Return the texts of a product's terms, as keys and values."""
+    if product.limit_per_buyer is not None:
+        yield "product.each", {"limit": product.limit_per_buyer}
+    if product.payment_mode is PaymentMode.AUTOMATIC:
+        yield "product.at_once", {}
+    elif product.payment_window_s % MINUTE_S:
+        yield "product.window_s", {"seconds": product.payment_window_s}
+    else:
+        yield "product.window", {"minutes": product.payment_window_s // MINUTE_S}
+    if product.refundable_by_buyer:
+        yield "product.refundable", {}
