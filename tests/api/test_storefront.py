@@ -1,0 +1,324 @@
+"""The storefront without a script: what each page answers, and a purchase by forms alone."""
+
+import asyncio
+import re
+import uuid
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from flashsale.http.pages import PageParts
+from flashsale.pages.assets import POLICY, Assets
+from flashsale.pages.storefront.routes import ASSETS, routes
+from tests.conftest import make_settings
+from tests.support.api import BUY, final, waiting_order
+
+PASSWORD = "a long password of a buyer"
+WEIGHT_MAX = 60_000
+FIELDS = {
+    "content-security-policy": POLICY.decode(),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "content-type": "text/html; charset=utf-8",
+}
+
+
+def page_routes():
+    """Return method and template of every page of the storefront."""
+    services = SimpleNamespace(
+        settings=make_settings("postgresql://x@127.0.0.1:9/x", "redis://127.0.0.1:9"),
+        **dict.fromkeys(("catalog", "accounts", "sessions", "refunds")),
+        orders=SimpleNamespace(cancel=None),
+    )
+    parts = PageParts(
+        services=services, **dict.fromkeys(name for name in PageParts.__annotations__ if name != "services")
+    )
+    found = [(one.method, one.template) for one in routes(parts, Assets([ASSETS]))]
+    assert len(found) >= 15
+    return found
+
+
+ROUTES = page_routes()
+
+
+@pytest.fixture
+async def visitor(stack):
+    """A browser without scripts: it keeps cookies and sends its origin with forms."""
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30, headers={"Origin": stack.base_url}) as client:
+        yield client
+
+
+def signed_in(visitor, headers):
+    visitor.cookies.set("flashsale", headers["Authorization"].removeprefix("Bearer "))
+    return visitor
+
+
+def path_of(template, product_id, order_id):
+    return template.replace("{product_id:int}", str(product_id)).replace("{order_id:uuid}", order_id)
+
+
+@pytest.fixture
+async def order(api, product, buyer):
+    """A product, and an order of it that waits for its buyer."""
+    product_id = await product(paymentMode="by_buyer", refundableByBuyer=True, limitPerBuyer=2)
+    return product_id, await waiting_order(api, product_id, buyer)
+
+
+async def test_every_page_is_safe_and_only_public_pages_may_be_kept(visitor, order, buyer):
+    signed_in(visitor, buyer)
+    for method, template in ROUTES:
+        path = path_of(template, *order)
+        if method == "GET":
+            got, head = await visitor.get(path), await visitor.head(path)
+            assert (got.status_code, head.status_code, head.content) == (200, 200, b""), path
+            assert FIELDS.items() <= dict(got.headers).items(), path
+            volatile = {"date", "x-request-id", "content-length"}
+            assert {*got.headers} - volatile == {*head.headers} - volatile
+            public = template in {"/", "/p/{product_id:int}"}
+            assert got.headers["cache-control"].startswith("public, max-age=" if public else "no-store"), path
+            assert ("etag" in got.headers) == public
+            assert "set-cookie" not in got.headers
+            assert not re.search(r"\bstyle=|<style|\bon\w+=|<script(?![^>]*\b(src|type)=)", got.text), path
+        allowed = set((await visitor.options(path)).headers["allow"].split(", "))
+        assert method in allowed
+        refused = await visitor.request("DELETE", path)
+        assert (refused.status_code, refused.headers["cache-control"]) == (405, "no-store")
+
+
+async def test_no_page_of_another_origin_can_read_or_send_anything(visitor, order, buyer, database):
+    signed_in(visitor, buyer)
+    generation = "SELECT sum(generation) FROM users"
+    before = await database.fetchval("SELECT count(*) FROM orders"), await database.fetchval(generation)
+    tried = 0
+    for method, template in ROUTES:
+        path = path_of(template, *order)
+        for fields in (
+            {"Origin": "https://shop.example"}, {"Origin": "null"}, {"Origin": ""},
+            {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "none"},
+        ):  # fmt: skip
+            answer = await visitor.request(
+                method, path, headers=fields, data={"key": "k"} if method == "POST" else None
+            )
+            assert not [name for name in answer.headers if name.startswith("access-control-")], (method, path)
+            if method == "POST":
+                assert (answer.status_code, "set-cookie" in answer.headers) == (403, False), (path, fields)
+                tried += 1
+    assert tried > 40
+    assert before == (await database.fetchval("SELECT count(*) FROM orders"), await database.fetchval(generation))
+    assert (await visitor.get(f"/order/{order[1]}")).text.count('data-state="pay"') == 1
+
+
+async def test_a_public_page_is_the_same_for_all_visitors_and_revalidates(visitor, order, buyer):
+    for path in ("/", f"/p/{order[0]}"):
+        stranger = await visitor.get(path)
+        assert stranger.headers["vary"] == "accept-language"
+        for _ in range(2):
+            again = await visitor.get(path, headers={"If-None-Match": stranger.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+            for name in ("etag", "cache-control", "vary"):
+                assert again.headers[name] == stranger.headers[name]
+            signed_in(visitor, buyer)
+        assert (await visitor.get(path)).text == stranger.text
+        german = await visitor.get(path, headers={"Accept-Language": "de-AT, en;q=0.5"})
+        assert '<html lang="de">' in german.text
+        assert german.headers["etag"] != stranger.headers["etag"]
+        chosen = await visitor.get(path, params={"lang": "de", "utm_source": "mail", "fbclid": "%00"})
+        assert (chosen.status_code, '<html lang="de">' in chosen.text) == (200, True)
+        assert 'href="/orders?lang=de"' in chosen.text
+        visitor.cookies.clear()
+
+
+async def test_files_are_kept_for_ever_and_a_page_of_another_release_gets_them_too(visitor):
+    page = (await visitor.get("/")).text
+    (sheet,) = re.findall(r'href="(/assets/[^"]+\.css)"', page)
+    got = await visitor.get(sheet)
+    assert (got.status_code, got.headers["content-type"]) == (200, "text/css; charset=utf-8")
+    assert got.headers["cache-control"] == "public, max-age=31536000, immutable"
+    other = await visitor.get("/assets/0123456789abcdef/shop.css")
+    assert (other.content, other.headers["cache-control"]) == (got.content, "no-cache")
+    again = await visitor.get(sheet, headers={"If-None-Match": got.headers["etag"]})
+    assert (again.status_code, again.headers["cache-control"]) == (304, got.headers["cache-control"])
+    for missing in ("nothing.js", "routes.py", "..%2Froutes.py", "%2e%2e", "shop.css%00"):
+        answer = await visitor.get(f"/assets/{sheet.split('/')[2]}/{missing}")
+        assert (answer.status_code, answer.json()["code"], answer.headers["cache-control"]) == (
+            404,
+            "no_such_path",
+            "no-store",
+        )
+
+
+async def test_pages_are_light(visitor, order, buyer):
+    signed_in(visitor, buyer)
+    for method, template in ROUTES:
+        if method == "GET":
+            page = await visitor.get(path_of(template, *order))
+            todo, seen = re.findall(r'(?:src|href)="(/assets/[^"]+)"', page.text), {}
+            while todo:
+                path = todo.pop()
+                if path not in seen:
+                    seen[path] = (await visitor.get(path)).text
+                    todo += [
+                        f"{path.rpartition('/')[0]}/{name}" for name in re.findall(r'from "\./([^"]+)"', seen[path])
+                    ]
+            weight = len(page.content) + sum(len(text.encode()) for text in seen.values())
+            assert weight < WEIGHT_MAX, (template, weight)
+
+
+async def enter(visitor, email=None):
+    form = {"name": "Ann", "email": email or f"{uuid.uuid4().hex}@example.com", "password": PASSWORD, "next": "/orders"}
+    answer = await visitor.post("/register", data=form)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/orders"), answer.text
+    return form
+
+
+def key_of(page):
+    (key,) = re.findall(r'name="key" value="([^"]+)"', page.text)
+    return key
+
+
+async def test_a_buyer_without_scripts_registers_buys_once_pays_and_gets_the_money_back(visitor, product, api, stack):
+    product_id = await product(stock=3, paymentMode="by_buyer", refundableByBuyer=True)
+    page = await visitor.get(f"/p/{product_id}")
+    assert (
+        f'<noscript><p>Without JavaScript this page cannot show live values. <a href="/p/{product_id}/buy">'
+        in page.text
+    )
+    away = await visitor.get(f"/p/{product_id}/buy")
+    assert (away.status_code, away.headers["location"]) == (303, f"/sign-in?next=/p/{product_id}/buy")
+    account = await enter(visitor)
+    form = await visitor.get(f"/p/{product_id}/buy")
+    keys = {key_of(form), key_of(await visitor.get(f"/p/{product_id}/buy"))}
+    assert len(keys) == 2
+    pressed = await asyncio.gather(
+        *(visitor.post(f"/p/{product_id}/buy", data={"key": key_of(form)}) for _ in range(3))
+    )
+    assert {answer.status_code for answer in pressed} == {303}
+    (path,) = {answer.headers["location"] for answer in pressed}
+    assert (await api.get(f"/api/products/{product_id}")).json()["stock"] == 2
+    await until(visitor, path, 'data-state="pay"')
+    waiting = await visitor.get(path)
+    assert '<noscript><meta http-equiv="refresh" content="5"></noscript>' in waiting.text
+    assert (await visitor.post(f"{path}/refund")).status_code == 409
+    paid = await visitor.post(f"{path}/pay")
+    assert (paid.status_code, paid.headers["location"]) == (303, path)
+    await until(visitor, path, 'data-state="confirmed"')
+    late = await visitor.post(f"{path}/cancel")
+    assert (late.status_code, 'role="alert"' in late.text, 'data-state="confirmed"' in late.text) == (409, True, True)
+    assert (await visitor.post(f"{path}/refund")).status_code == 303
+    await until(visitor, path, 'data-state="refunded"')
+    assert "http-equiv" not in (await visitor.get(path)).text
+    assert "Refunded" in (await visitor.get("/orders")).text
+    out = await visitor.post("/sign-out")
+    assert (out.status_code, out.headers["clear-site-data"]) == (303, '"storage"')
+    assert (await visitor.get("/orders")).headers["location"] == "/sign-in?next=/orders"
+    wrong = await visitor.post("/sign-in", data={**account, "password": "another one"})
+    assert (wrong.status_code, "set-cookie" in wrong.headers, account["email"] in wrong.text) == (422, False, True)
+    assert PASSWORD not in wrong.text
+    assert (await visitor.post("/sign-in", data={**account, "next": "//evil.example"})).headers["location"] == "/"
+    assert "Refunded" in (await visitor.get("/orders")).text
+
+
+async def until(visitor, path, text):
+    for _ in range(200):
+        page = await visitor.get(path)
+        if text in page.text:
+            return page
+        await asyncio.sleep(0.05)
+    raise AssertionError(page.text)
+
+
+async def test_a_form_says_why_it_did_not_buy_and_keeps_the_key_only_if_nothing_is_decided(
+    visitor, product, buyer, api, admin
+):
+    signed_in(visitor, buyer)
+    cases = {
+        "sold_out": ({"stock": 0}, "Sold out. You have not been charged."),
+        "before": ({"startsAt": "2099-01-01T00:00:00Z"}, "The sale has not started yet. You have not been charged."),
+        "ended": ({"startsAt": "2020-01-01T00:00:00Z", "endsAt": "2021-01-01T00:00:00Z"}, "The sale has ended."),
+        "paused": ({}, "The sale is paused."),
+    }
+    for state, (changes, told) in cases.items():
+        product_id = await product(**changes)
+        if state == "paused":
+            assert (await api.post(f"/api/admin/products/{product_id}/pause", headers=admin)).status_code == 200
+            await until(visitor, f"/p/{product_id}/buy", 'data-state="paused"')
+        form = await visitor.get(f"/p/{product_id}/buy")
+        assert f'data-state="{state}"' in form.text
+        refused = await visitor.post(f"/p/{product_id}/buy", data={"key": key_of(form)})
+        assert (refused.status_code, told in refused.text) == (409, True), refused.text
+        assert key_of(refused) != key_of(form)
+    for key in ("", "x" * 256, "ä", "a\nb"):
+        assert (await visitor.post(f"/p/{product_id}/buy", data={"key": key})).status_code == 400
+
+
+async def test_pages_of_what_is_not_there_say_so(visitor, order, buyers, product, api, admin):
+    signed_in(visitor, next(buyers))
+    archived = await product(startsAt="2099-01-01T00:00:00Z")
+    assert (await api.post(f"/api/admin/products/{archived}/archive", headers=admin)).status_code == 200
+    await until(visitor, f"/p/{archived}", "There is no such product.")
+    for path in ("/p/2000000000", f"/p/{archived}", f"/order/{order[1]}", f"/order/{uuid.uuid4()}"):
+        answer = await visitor.get(path)
+        assert (answer.status_code, answer.headers["cache-control"]) == (404, "no-store"), path
+        assert FIELDS.items() <= dict(answer.headers).items()
+        assert 'role="alert"' in answer.text
+    for action in ("pay", "cancel", "refund"):
+        assert (await visitor.post(f"/order/{order[1]}/{action}")).status_code == 404
+    for path in ("/p/x", "/p/01", "/order/1", "/nothing"):
+        assert (await visitor.get(path)).json()["code"] == "no_such_path"
+
+
+async def test_the_script_gets_a_token_that_soon_expires_and_ends_with_the_account(visitor, buyer, api, product):
+    assert (await visitor.post("/session")).json() == {"token": None}
+    signed_in(visitor, buyer)
+    answer = await visitor.post("/session")
+    assert answer.headers["cache-control"] == "no-store"
+    (cookie,) = answer.headers.get_list("set-cookie")
+    assert re.fullmatch(r"flashsale=[\w.-]+; Path=/; HttpOnly; SameSite=Strict", cookie)
+    token = {"Authorization": f"Bearer {answer.json()['token']}"}
+    assert answer.json()["expiresIn"] == 300
+    assert answer.json()["token"] not in cookie
+    bought = await api.post(BUY, json={"productId": await product()}, headers=token)
+    assert await final(api, bought.json()["orderId"], token) == "confirmed"
+    assert (await visitor.post("/sign-out", data={"all": "1"})).status_code == 303
+    for _ in range(100):
+        if (await api.get("/api/orders", headers=token)).status_code == 401:
+            break
+        await asyncio.sleep(0.05)
+    assert (await api.get("/api/orders", headers=token)).status_code == 401
+    signed_in(visitor, buyer)
+    assert (await visitor.post("/session")).json() == {"token": None}
+
+
+async def test_a_browser_that_comes_from_another_site_keeps_its_session(visitor, order, buyer):
+    """A strict cookie is not sent from the provider's page: the page loads itself again, and then it is."""
+    path = f"/order/{order[1]}"
+    first = await visitor.get(path, headers={"Sec-Fetch-Site": "cross-site"})
+    assert (first.status_code, f'content="0; url={path}"' in first.text) == (200, True)
+    signed_in(visitor, buyer)
+    assert 'data-state="pay"' in (await visitor.get(path, headers={"Sec-Fetch-Site": "same-origin"})).text
+
+
+async def test_a_forgotten_password_is_set_by_a_code(visitor):
+    sent = await visitor.post("/password", data={"email": f"{uuid.uuid4().hex}@example.com"})
+    assert (sent.status_code, "its code is on the way" in sent.text) == (200, True)
+    wrong = await visitor.post("/password", data={"code": "nonsense", "password": PASSWORD})
+    assert (wrong.status_code, "The code is wrong" in wrong.text) == (422, True)
+    weak = await visitor.post("/register", data={"name": "A", "email": "a@b.example", "password": "password"})
+    assert (weak.status_code, "Please choose another password" in weak.text) == (400, True)
+    assert urlsplit(str(weak.url)).path == "/register"
+
+
+async def test_bodies_that_are_no_forms_are_refused(visitor):
+    for method, template in ROUTES:
+        if method == "POST" and "{" not in template and template not in {"/session", "/sign-out"}:
+            answer = await visitor.post(template, json={"email": "a@b.example", "password": PASSWORD})
+            assert answer.status_code == 415, template
+            twice = await visitor.post(
+                template,
+                content="email=a&email=b",
+                headers={"Content-Type": "application/x-www-form-urlencoded"},
+            )
+            assert twice.status_code == 400, template

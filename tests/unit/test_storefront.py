@@ -1,0 +1,170 @@
+"""The storefront's texts and templates: every language has every text, and no text is anywhere else."""
+
+import json
+import re
+import string
+from html.parser import HTMLParser
+
+import pytest
+
+from flashsale.http.messages import Request
+from flashsale.pages.assets import Assets, policy
+from flashsale.pages.storefront.account_pages import next_path
+from flashsale.pages.storefront.order_pages import STATES, WITH_STRIPE
+from flashsale.pages.storefront.routes import ASSETS
+from flashsale.pages.storefront.shop import TEMPLATES
+from flashsale.pages.storefront.texts import LANGUAGES, texts_of
+
+FOLDER = TEMPLATES.parent
+SOURCES = {path.name: path.read_text() for path in FOLDER.rglob("*") if path.suffix in {".py", ".html", ".js"}}
+BEGUN = ("state.", "told.", "products.", "error.", "error.invalid.", "js.refused.", "js.")
+"""Beginnings of keys whose ends are states, fields and codes."""
+SHOWN = ("alt", "aria-label", "content", "placeholder", "title", "value")
+
+
+def test_every_language_has_the_same_texts_with_the_same_values():
+    english = LANGUAGES["en"]
+    assert set(LANGUAGES) == {"en", "de"}
+    for texts in LANGUAGES.values():
+        assert list(texts) == list(english)
+        for key, text in texts.items():
+            values = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+            assert values == {name for _, name, _, _ in string.Formatter().parse(english[key]) if name is not None}, key
+            assert text.strip() == text != ""
+
+
+def ends():
+    """Return the ends of keys that the code puts together."""
+    from flashsale.domain import errors
+    from flashsale.domain.orders import OrderStatus
+    from flashsale.pages.storefront.product_pages import CLOSED
+
+    todo, codes = [errors.FlashSaleError], {"other"}
+    while todo:
+        todo += (one := todo.pop()).__subclasses__()
+        codes.add(one.code)
+    return (
+        codes
+        | {one.value for one in OrderStatus}
+        | set(CLOSED.values())
+        | {"open", "sold_out", "pay"}
+        | set(STATES.values())
+        | {"email", "password", "name", "unreachable"}
+    )
+
+
+def test_every_text_is_used_and_every_text_that_is_used_exists():
+    everything = "".join(SOURCES.values())
+    named = set(re.findall(r"[\"'`]((?:[a-z_]+\.)+[a-z_]+)[\"'`]", everything))
+    made = {begun + end for begun in BEGUN for end in ends()}
+    keys = set(LANGUAGES["en"])
+    assert keys - named - made == set()
+    begun = {key.split(".")[0] for key in keys}
+    files = {name for name in named if name.endswith((".html", ".js", ".css"))}
+    assert {name for name in named - files if name.split(".")[0] in begun} - keys == set()
+
+
+class Visible(HTMLParser):
+    """Collects what a visitor reads or hears."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.style = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if name in SHOWN and tag != "meta"]
+        self.style += [name for name, _ in attrs if name == "style" or name.startswith("on")]
+        self.style += [tag] if tag == "style" or (tag == "script" and not dict(attrs).keys() & {"src", "type"}) else []
+
+    def handle_data(self, data):
+        self.found.append(data)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in SOURCES if name.endswith(".html")))
+def test_no_template_has_a_text_style_or_script_of_its_own(name):
+    parser = Visible()
+    parser.feed(re.sub(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", "", SOURCES[name], flags=re.DOTALL))
+    assert [text for text in parser.found if re.search("[A-Za-z]{2}", text or "")] == []
+    assert parser.style == []
+
+
+@pytest.mark.parametrize("name", sorted(name for name in SOURCES if name.endswith(".js")))
+def test_no_script_has_a_text_of_its_own_or_makes_code_of_text(name):
+    code = re.sub(r"^\s*//.*$|\s//.*$|/\*.*?\*/", "", SOURCES[name], flags=re.MULTILINE)
+    texts = re.findall(r'"([^"\n]*)"|`([^`]*)`', code)
+    said = [text for pair in texts for text in pair if re.search(r"[A-Za-z]{2,} [A-Za-z]{2,} ?[A-Za-z]*", text)]
+    assert said == []
+    assert not re.search(r"\beval\(|new Function|setTimeout\(\"|\.style\b|insertAdjacentHTML|document\.write", code)
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("", "en"), ("de", "de"), ("DE-ch", "de"), ("fr, de;q=0.5, en;q=0.4", "de"), ("en, de;q=0.9", "en"),
+        ("de;q=0, en;q=0.1", "en"), ("*", "en"), ("de;q=x", "en"), ("x" * 9000, "en"), ("\xe9, de", "de"),
+    ],
+)  # fmt: skip
+def test_the_browsers_languages_choose_the_language(header, language):
+    request = Request(method="GET", path="/", query=b"", headers=[(b"accept-language", header.encode("latin-1"))])
+    texts = texts_of(request)
+    assert (texts.language, texts.url("/orders")) == (language, "/orders")
+
+
+@pytest.mark.parametrize(("query", "language"), [(b"lang=de", "de"), (b"a=1&lang=en", "en"), (b"lang=../x", None)])
+def test_a_visitor_may_choose_the_language_and_links_keep_it(query, language):
+    texts = texts_of(Request(method="GET", path="/", query=query, headers=[]))
+    assert texts.url("/orders") == ("/orders" if language is None else f"/orders?lang={language}")
+    assert texts.url("/sign-in?next=/p/7") == "/sign-in?next=/p/7" + ("" if language is None else f"&lang={language}")
+
+
+def test_a_text_shows_values_as_text():
+    texts = texts_of(Request(method="GET", path="/", query=b"", headers=[]))
+    assert texts("buy.title", product="<b>&") == "Buy &lt;b&gt;&amp;"
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["//evil.example", "/\\evil.example", "https://evil.example", "javascript:alert(1)", "", "orders", "/a\nb", "/\t/evil",
+     "\\\\evil.example", " /orders", "/a b", "/\u2028", "/%0d\r\n"],
+)  # fmt: skip
+def test_a_sign_in_leads_to_no_other_site(elsewhere):
+    assert next_path(elsewhere) == "/"
+
+
+@pytest.mark.parametrize("own", ["/", "/orders", "/p/7?lang=de", "/order/1?x=%2F%2F"])
+def test_a_sign_in_leads_to_where_the_visitor_came_from(own):
+    assert next_path(own) == own
+
+
+def test_only_the_page_with_stripes_element_lets_stripe_in():
+    assert b"stripe" not in policy()
+    for directive in WITH_STRIPE.decode().split("; "):
+        name, *sources = directive.split()
+        assert ("stripe" in directive) == (name in {"script-src", "frame-src", "connect-src", "img-src"})
+        assert not {"'unsafe-inline'", "'unsafe-eval'", "*", "https:"} & set(sources)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.css").write_text("a{}")
+    with pytest.raises(ValueError, match=r"x\.css"):
+        Assets([tmp_path / "a", tmp_path / "b"])
+
+
+def test_another_content_has_another_digest(tmp_path):
+    (tmp_path / "x.css").write_text("a{}")
+    before = Assets([tmp_path]).digest
+    (tmp_path / "x.css").write_text("b{}")
+    assert before != Assets([tmp_path]).digest == Assets([tmp_path]).digest
+
+
+def test_every_script_that_a_script_or_template_names_is_there():
+    assets = Assets([ASSETS])
+    for source in SOURCES.values():
+        for name in re.findall(r"""from "\./([\w.]+)"|asset\('([\w.]+)'\)""", source):
+            assert assets.url(name[0] or name[1])
+
+
+def test_texts_of_scripts_are_json_that_no_page_can_end():
+    assert "</" not in json.dumps([text for texts in LANGUAGES.values() for text in texts.values()])
