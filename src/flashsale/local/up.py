@@ -78,6 +78,7 @@ async def _reload(stack: Stack, console: Console) -> None:
 def addresses(stack: Stack) -> Table:
     """Render the table of addresses, without passwords."""
     table = Table("what", "where", title="flashsale is up", title_justify="left")
+    table.add_row("shop", f"{stack.base_url}/")
     table.add_row("API", stack.base_url)
     table.add_row("OpenAPI document", f"{stack.base_url}/schema")
     for role in ("api", "orders", "payments", "maintenance"):

@@ -91,7 +91,12 @@ class OrderPages:
             order, intent = await self._services.orders.pay(order_id(request), principal)
         except FlashSaleError as error:
             return await self._refused(request, principal, error)
-        return self._shop.redirect(request, _path(request)) if intent is None else self._payment(request, order, intent)
+        if intent is None:
+            return self._shop.redirect(request, _path(request))
+        if intent.page_url is None and not (intent.client_secret and self._shop.settings.stripe.publishable_key):
+            error = NotSupported(provider=self._shop.settings.payments.provider, call="payments in a page")
+            return await self._refused(request, principal, error)
+        return self._payment(request, order, intent)
 
     def _changed_by(self, change: Change) -> OwnPage:
         async def serve(request: Request, principal: Principal) -> Answer:
@@ -143,9 +148,6 @@ class OrderPages:
 
     def _payment(self, request: Request, order: Order, intent: KnownIntent) -> Answer:
         """Show how to pay at the provider: on its page, or in its element."""
-        key = self._shop.settings.stripe.publishable_key
-        if intent.page_url is None and not (intent.client_secret and key):
-            raise NotSupported(provider=self._shop.settings.payments.provider, call="payments in a page")
         return self._shop.page(
             request,
             "pay.html",
@@ -153,7 +155,7 @@ class OrderPages:
             order=order,
             page_url=intent.page_url,
             client_secret=intent.client_secret,
-            publishable_key=key,
+            publishable_key=self._shop.settings.stripe.publishable_key,
             stripe_js=STRIPE_JS,
             path=_path(request),
         )

@@ -21,7 +21,7 @@ from flashsale.domain.errors import (
 )
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.requests import BuyRequest, check_key
-from flashsale.pages.session import form_of, require_same_origin
+from flashsale.pages.session import form_of
 from flashsale.pages.storefront.texts import texts_of
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ class ProductPages:
 
     async def buy(self, request: Request) -> Answer:
         """Buy one unit under the key of the form."""
-        require_same_origin(request)
         shown = await self._product(request)
         principal = self._shop.visitor(request)
         if principal is None:

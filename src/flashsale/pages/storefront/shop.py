@@ -105,8 +105,6 @@ class Shop:
         """Return a page of orders that asks for a session, and counts under the account's limit."""
 
         async def serve(request: Request) -> Answer:
-            if request.method == "POST":
-                require_same_origin(request)
             principal = self.visitor(request)
             if principal is None:
                 return self.to_sign_in(request, _ACTION.sub("", request.path))
@@ -116,7 +114,7 @@ class Shop:
         return serve
 
     def routes(self, pages: Iterable[tuple[str, str, Page]]) -> list[Direct]:
-        """Make routes of methods, paths and pages."""
+        """Make routes of methods, paths and pages. A form must come from a page of this origin."""
         return [
             Direct(template=path, method=method, serve=self._served(page), operation=None)
             for method, path, page in pages
@@ -127,6 +125,8 @@ class Shop:
 
         async def serve(request: Request) -> Answer:
             try:
+                if request.method == "POST":
+                    require_same_origin(request)
                 return await page(request)
             except FlashSaleError as error:
                 return self.refusal(request, error)
