@@ -52,7 +52,9 @@ async def visitor(stack):
 
 
 def signed_in(visitor, headers):
-    visitor.cookies.set("flashsale", headers["Authorization"].removeprefix("Bearer "))
+    visitor.cookies.clear()
+    token = headers["Authorization"].removeprefix("Bearer ")
+    visitor.cookies.set("flashsale", token, domain=visitor.base_url.host, path="/")
     return visitor
 
 

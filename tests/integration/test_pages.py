@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from flashsale import pages
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.errors import Unavailable
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.requests import BuyRequest
@@ -71,15 +71,12 @@ async def test_a_payment_that_the_pages_cannot_take_is_no_dead_end(postgres_url,
 
 
 async def test_the_page_of_the_provider_is_a_link(postgres_url, valkey, redis):
-    provider = Provider()
-    opened = provider.open_intent
+    class WithPage(Provider):
+        async def open_intent(self, **asked):
+            intent = await super().open_intent(**asked)
+            return replace(intent, client_secret=None, page_url="https://pay.example/c/1?a=1&b=2")
 
-    async def with_page(**asked):
-        intent = await opened(**asked)
-        return replace(intent, client_secret=None, page_url="https://pay.example/c/1?a=1&b=2")
-
-    provider.open_intent = with_page
-    async with shop(postgres_url, valkey, provider=provider, payments={"provider": "stripe"}) as (browser, *rest):
+    async with shop(postgres_url, valkey, provider=WithPage(), payments={"provider": "stripe"}) as (browser, *rest):
         paying = await browser.post(f"/order/{await waiting(*rest)}/pay")
         assert 'href="https://pay.example/c/1?a=1&amp;b=2"' in paying.text
         assert paying.headers["content-security-policy"] == POLICY.decode()

@@ -9,10 +9,9 @@ import pytest
 
 from flashsale.http.messages import Request
 from flashsale.pages.assets import Assets, policy
-from flashsale.pages.storefront.account_pages import next_path
 from flashsale.pages.storefront.order_pages import STATES, WITH_STRIPE
 from flashsale.pages.storefront.routes import ASSETS
-from flashsale.pages.storefront.shop import TEMPLATES
+from flashsale.pages.storefront.shop import TEMPLATES, next_path
 from flashsale.pages.storefront.texts import LANGUAGES, texts_of
 
 FOLDER = TEMPLATES.parent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -124,7 +124,7 @@ class AccountPages:
         return self._shop.redirect(request, next_path(path), session)
 
 
-def _kept(sent: dict[str, str]) -> dict[str, object]:
+def _kept(sent: dict[str, str]) -> dict[str, Any]:
     """Return what a form shows again, which is never a password or a code."""
     return {
         "next": next_path(sent.get("next"), ""),

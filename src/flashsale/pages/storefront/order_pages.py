@@ -7,8 +7,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from flashsale.domain.errors import FlashSaleError, NotSupported
+from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.orders import FINAL, OrderStatus
+from flashsale.domain.payment_errors import NotSupported
 from flashsale.http.problems import problem_of
 from flashsale.pages.assets import POLICY, policy
 from flashsale.pages.session import query_of
@@ -94,8 +95,8 @@ class OrderPages:
         if intent is None:
             return self._shop.redirect(request, _path(request))
         if intent.page_url is None and not (intent.client_secret and self._shop.settings.stripe.publishable_key):
-            error = NotSupported(provider=self._shop.settings.payments.provider, call="payments in a page")
-            return await self._refused(request, principal, error)
+            cannot = NotSupported(provider=self._shop.settings.payments.provider, call="payments in a page")
+            return await self._refused(request, principal, cannot)
         return self._payment(request, order, intent)
 
     def _changed_by(self, change: Change) -> OwnPage:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flashsale.domain.errors import (
     FlashSaleError,
@@ -120,7 +120,7 @@ class ProductPages:
             raise ProductNotFound(product.product_id)
         return product
 
-    def _values(self, product: Product, key: str | None = None) -> dict[str, object]:
+    def _values(self, product: Product, key: str | None = None) -> dict[str, Any]:
         """Return what the form shows; `key`: that of a request which was not decided."""
         return {
             "product": product,
