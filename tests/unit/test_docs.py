@@ -133,6 +133,19 @@ def test_each_test_that_a_document_names_exists():
         assert not unknown, f"{path.name} names {unknown}"
 
 
+def test_a_document_that_names_a_function_of_the_database_names_its_newest_version():
+    newest: dict[str, int] = {}
+    for path in (ROOT / "sql" / "functions").glob("*.sql"):
+        name, _, version = path.stem.rpartition("_v")
+        newest[name] = max(newest.get(name, 0), int(version))
+    # A decision speaks of its own day.
+    for path in [*ROOT.glob("*.md"), *set((ROOT / "docs").rglob("*.md")) - set((ROOT / "docs" / "adr").iterdir())]:
+        for line in path.read_text().splitlines():
+            named = {(name, int(version)) for name, version in re.findall(r"\b([a-z_]+)_v(\d+)\b", line)}
+            old = {(name, version) for name, version in named if version < newest.get(name, version)}
+            assert all((name, newest[name]) in named for name, _ in old), f"{path.name} names {old}"
+
+
 def test_each_decision_has_a_date_and_a_status_and_its_title_is_in_the_index():
     index = (ROOT / "docs/adr/README.md").read_text()
     rows = re.findall(r"^\| (\d+) \| \[(.*?)\]\((.*?)\) \| ([\d-]+) \| (.*?) \|$", index, re.MULTILINE)
