@@ -28,6 +28,7 @@ def make_tasks() -> Blueprint:
         """Look up an order's intent at the provider; cancel or refund it if the order ended unpaid."""
         bind_contextvars(job_id=context.job.id, order_id=order_id)
         jobs: Jobs = context.additional_context["jobs"]
+        await jobs.name_request(UUID(order_id))
         await jobs.settle_intent(UUID(order_id), number)
 
     @tasks.task(name="event", queue="payments", pass_context=True)
@@ -42,6 +43,7 @@ def make_tasks() -> Blueprint:
         """Make the pending refund of one order."""
         bind_contextvars(job_id=context.job.id, order_id=order_id)
         jobs: Jobs = context.additional_context["jobs"]
+        await jobs.name_request(UUID(order_id))
         await jobs.refund(UUID(order_id))
 
     return tasks

@@ -1,7 +1,7 @@
 -- name: accept
 -- Makes orders of a batch of proposals in one transaction; see the function for the arrays.
 SELECT outcome, order_id, product_id, product_name, quantity, unit_price_minor, currency, visible, held, cools_until
-FROM accept_orders_v4($1, $2, $3, $4, $5, $6, $7, $8);
+FROM accept_orders_v5($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: void
 -- Gives proposals up, waiting up to $2 for inserts in flight; gives each id that is decided with `order` or `void`.

@@ -11,7 +11,9 @@ SELECT number, state, reference, client_secret, page_url, problem FROM open_inte
 
 -- name: merge
 -- Writes what a provider says of an intent, and moves its order.
-SELECT number, state, state_before, effect, order_status
+SELECT
+    number, state, state_before, effect, order_status,
+    (SELECT r.request_id FROM requests AS r WHERE r.order_id = $1) AS request_id
 FROM merge_intent_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: lose

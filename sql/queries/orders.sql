@@ -14,6 +14,10 @@ WHERE order_id = ANY($1::uuid []);
 -- Moves queued orders to awaiting_payment and defers their payment jobs.
 SELECT order_id, status FROM process_orders_v2($1, $2);
 
+-- name: request_ids
+-- Reads the ids of the HTTP requests that made orders.
+SELECT order_id, request_id FROM requests WHERE order_id = ANY($1::uuid []) AND request_id IS NOT NULL;
+
 -- name: end_orders
 -- Ends orders before any payment; gives those that ended.
 SELECT order_id FROM end_orders_v2($1, $2) AS order_id;

@@ -1,8 +1,9 @@
 -- name: begin
 -- Opens an attempt for each order that may be charged now.
 SELECT
-    order_id, product_id, attempt, tries, status, gateway_key, amount_minor, currency, reference, first_begun_at
-FROM begin_payments_v4($1, $2);
+    b.order_id, b.product_id, b.attempt, b.tries, b.status, b.gateway_key, b.amount_minor, b.currency, b.reference,
+    b.first_begun_at, (SELECT r.request_id FROM requests AS r WHERE r.order_id = b.order_id) AS request_id
+FROM begin_payments_v4($1, $2) AS b;
 
 -- name: announce
 -- Notes of open attempts ($1 order, $2 attempt) that their call is about to be made; gives their orders. An attempt that

@@ -2,7 +2,7 @@
 -- Reads an order with its buyer, its units, and when and as what it is due.
 SELECT
     o.order_id, o.user_id, u.email, u.name AS buyer_name, o.product_id, o.product_name, o.quantity, o.unit_price_minor,
-    o.currency, o.status, o.payment_mode, o.due_at, r.key,
+    o.currency, o.status, o.payment_mode, o.due_at, r.key, r.request_id,
     ARRAY(SELECT n.unit_no FROM units AS n WHERE n.order_id = o.order_id ORDER BY n.unit_no) AS units
 FROM orders AS o
 INNER JOIN users AS u ON o.user_id = u.user_id

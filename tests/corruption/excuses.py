@@ -56,6 +56,7 @@ EXCUSES: tuple[Excuse, ...] = (
     ),
     Excuse(r"manual_entries\.(recorded_by|recorded_at)", (), "who saw the money come, and when, has no second record"),
     Excuse(r"product_terms\.\*", ("deleted",), "the same: terms that are over, under which nothing was sold"),
+    Excuse(r"requests\.request_id", (), "only log lines and the story of an order show it"),
     Excuse(r"requests\..*", (), "of a void proposal only the id has a meaning", lambda row: row["kind"] == "void"),
     Excuse(r"orders\.job_id", ("missing",), "the sweep makes a new job when the order is due"),
     Excuse(r"orders\.job_id", ("changed",), "a job that is done is deleted, so its number may name nothing"),

@@ -25,6 +25,7 @@ from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.adapters.webhooks.sender import WebhookSender
 from flashsale.bootstrap.servers import open_gateway, open_servers, turns_of
+from flashsale.runtime.logs import bind_request_id
 from flashsale.usecases.charge import Charge
 from flashsale.usecases.deliver import Deliver
 from flashsale.usecases.halving import Postpone
@@ -43,6 +44,7 @@ from flashsale.usecases.webhooks import TakeEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from uuid import UUID
 
     from flashsale.settings import Settings
 
@@ -57,6 +59,7 @@ class Jobs:
     gate: RedisGate
     acceptance: PostgresAcceptance
     invariants: PostgresInvariants
+    orders: PostgresOrders
     process_orders: ProcessOrders
     charge: Charge
     refund: MakeRefund
@@ -73,6 +76,10 @@ class Jobs:
     async def check_schema(self) -> None:
         """Look whether the database has this release's schema; `NotReady` if not."""
         await check_schema(self.database)
+
+    async def name_request(self, order_id: UUID) -> None:
+        """Let the log lines of this job carry the id of the request that made its order."""
+        bind_request_id((await self.orders.request_ids([order_id])).get(order_id))
 
 
 def job_queue(settings: Settings, *, name: str, slots: int) -> JobQueue:
@@ -135,6 +142,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
             gate=gate,
             acceptance=acceptance,
             invariants=PostgresInvariants(database, timeout_s=settings.audit.timeout_s),
+            orders=orders,
             process_orders=ProcessOrders(orders, postpone, payment_due_s=settings.orders.payment_due_s),
             charge=Charge(
                 PostgresPayments(database),

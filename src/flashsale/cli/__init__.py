@@ -13,6 +13,7 @@ from flashsale.cli import (
     stack,
     status,
     support,
+    trace,
     trail,
     webhooks,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "stack",
     "status",
     "support",
+    "trace",
     "trail",
     "webhooks",
 ]

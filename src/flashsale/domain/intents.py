@@ -90,3 +90,5 @@ class Merged:
     state: KnownState | None
     status: OrderStatus | None
     """The order's, None if no order of ours is named."""
+    request_id: str | None = None
+    """The id of the HTTP request that made the order, for log lines."""

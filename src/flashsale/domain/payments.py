@@ -28,6 +28,8 @@ class PaymentAttempt:
     amount: Money
     reference: str | None = None
     """The provider's id of the order's intent, if it is known."""
+    request_id: str | None = None
+    """The id of the HTTP request that made the order, for log lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,7 @@ class KeptAnswer(NamedTuple):
 
 
 class AcceptOutcome(enum.StrEnum):
-    """What Postgres made of a proposed order. The values are those of `accept_orders_v4`."""
+    """What Postgres made of a proposed order. The values are those of `accept_orders_v5`."""
 
     ACCEPTED = "accepted"
     # The user's key, or the very order id, belongs to an order already: it is answered with that order.
@@ -125,6 +125,8 @@ class Proposal(NamedTuple):
     """The lease's epoch; None without a lease (bypass)."""
     send_by_s: float = float("inf")
     """When, by this process' monotonic clock, it is too late to send it."""
+    request_id: str | None = None
+    """The id of the HTTP request, for log lines; nothing is decided by it."""
 
 
 class Verdict(NamedTuple):

@@ -25,6 +25,7 @@ from flashsale.domain.errors import (
 from flashsale.domain.gate import Admission
 from flashsale.domain.products import QUANTITY_MAX
 from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, Proposal, Verdict, order_id_at
+from flashsale.runtime.logs import current_request_id
 from flashsale.usecases.batching import QUEUES_MAX
 from flashsale.usecases.confirm import Confirm
 from flashsale.usecases.limit_ids import LimitIds
@@ -145,7 +146,7 @@ class Buy:
             return await self.confirm.refuse(request, Unavailable("Too many orders wait; try again.", retry_after_s=2))
         # Reserved before the gate is asked, so that every lease has a place in the queue to Postgres.
         with self.propose.lanes.place(product_id) as queue:
-            # The id of every proposal of this request says when it began (see accept_orders_v4).
+            # The id of every proposal of this request says when it began (see accept_orders_v5).
             began_ms = time.time_ns() // 1_000_000
             for _ in range(2):
                 proposal = await self._admit(request, product, order_id_at(began_ms, os.urandom(10)))
@@ -188,7 +189,7 @@ class Buy:
         ):
             return await self.confirm.refuse(request, refusal)
         # Postgres did not confirm the gate's refusal, so Postgres decides without a lease.
-        return Proposal(order_id=admitted.order_id, request=request, epoch=admitted.epoch, send_by_s=send_by_s)
+        return Proposal(admitted.order_id, request, admitted.epoch, send_by_s, current_request_id())
 
 
 def _conclude(verdict: Verdict, product: Product) -> Accepted:

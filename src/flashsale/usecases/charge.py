@@ -11,6 +11,7 @@ import structlog
 
 from flashsale.domain.orders import RELEASING
 from flashsale.domain.payments import ChargeOutcome, PaymentResult
+from flashsale.runtime.logs import bind_request_id
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.halving import halve
 
@@ -94,6 +95,7 @@ class Charge:
         if attempt is None:
             log.debug("payment.skipped", order_id=str(order_id))
             return
+        bind_request_id(attempt.request_id)
         # From here on the attempt counts as a try, because a worker that dies may have made the call. First attempts
         # are not marked: that may cost one more call, but saves a transaction for each payment.
         if attempt.attempt > 1 and not await self._announcing.submit(attempt):
@@ -131,7 +133,7 @@ class Charge:
         elif charge.outcome is ChargeOutcome.UNSENT:
             log.warning("payment.unsent", order_id=str(order_id), attempt=attempt.attempt, reason=charge.reference)
         else:
-            log.debug("payment.finished", order_id=str(order_id), attempt=attempt.attempt, status=status)
+            log.info("payment.finished", order_id=str(order_id), attempt=attempt.attempt, status=status)
 
     def _retry_after_s(self, attempt: PaymentAttempt, charge: ChargeAnswer) -> float:
         if charge.outcome is ChargeOutcome.UNSENT and charge.retry_after_s is not None:

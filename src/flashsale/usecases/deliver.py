@@ -148,6 +148,8 @@ class Deliver:
         failure = await self._send(target, message, addresses)
         name = target.target_id
         said = {"target": name, "message_id": str(message.message_id), "message_event": message.event}
+        if message.order_id is not None:
+            said["order_id"] = str(message.order_id)
         if failure is None:
             self._failures.pop(name, None)
             await self._rows.end(message, "delivered", None)
@@ -189,5 +191,8 @@ class Deliver:
             return Failure(problem=f"No answer within {self._settings.timeout_s:g} s.")
         except Exception as error:
             # An unexpected error in one message must not delay the others.
-            log.exception("outbox.broken", target=target.target_id, message_id=str(message.message_id))
+            order_id = str(message.order_id) if message.order_id else None
+            log.exception(
+                "outbox.broken", target=target.target_id, message_id=str(message.message_id), order_id=order_id
+            )
             return Failure(problem=f"It could not be sent ({type(error).__name__}).")

@@ -160,6 +160,10 @@ class Orders(Protocol):
         """
         ...
 
+    async def request_ids(self, order_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Read the ids of the HTTP requests that made orders; orders without one are left out."""
+        ...
+
     async def end(self, order_ids: Sequence[UUID], status: OrderStatus) -> Sequence[UUID]:
         """End orders before any payment as expired, cancelled or failed. Returns the orders that ended."""
         ...

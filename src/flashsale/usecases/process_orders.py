@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.orders import OrderStatus
+from flashsale.runtime.logs import lines_of_orders
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.halving import halve
 
@@ -65,12 +67,22 @@ class ProcessOrders:
 
     async def _process(self, order_ids: Sequence[UUID]) -> dict[UUID, OrderStatus]:
         moved = await self._orders.process(order_ids, payment_due_s=self._payment_due_s)
-        log.info("orders.processed", asked=len(order_ids), moved=len(moved))
+        await self._tell(list(moved))
         return moved
+
+    async def _tell(self, order_ids: Sequence[UUID]) -> None:
+        try:
+            request_ids = await self._orders.request_ids(order_ids)
+        except FlashSaleError:
+            # The orders have moved; only their lines lack the ids.
+            request_ids = {}
+        for orders in lines_of_orders([(order_id, request_ids.get(order_id)) for order_id in order_ids]):
+            log.info("orders.processed", orders=orders)
 
     async def _fail(self, order_ids: Sequence[UUID]) -> None:
         ended = await self._orders.end(order_ids, OrderStatus.FAILED)
-        log.error("orders.failed", order_ids=[str(order_id) for order_id in ended])
+        for orders in lines_of_orders([(order_id, None) for order_id in ended]):
+            log.error("orders.failed", orders=orders)
 
     async def _not_failed(self, order_id: UUID, poison: PoisonBatch) -> None:
         await self._postpone(order_id, poison, job="fail")

@@ -10,6 +10,7 @@ import structlog
 
 from flashsale.domain.errors import Unavailable
 from flashsale.domain.requests import AcceptOutcome, Proposal, Verdict
+from flashsale.runtime.logs import lines_of_orders
 from flashsale.usecases.batching import Batcher, Lanes
 from flashsale.usecases.give_up import GiveUp
 from flashsale.usecases.ports import CommitUnknown, PoisonBatch
@@ -115,8 +116,13 @@ class Propose:
                 if not places:
                     return answers
                 verdicts = await self._accept_sorted([proposals[i] for i in places])
+            accepted = []
             for place, verdict in zip(places, verdicts, strict=True):
                 answers[place] = verdict
+                if verdict.outcome is AcceptOutcome.ACCEPTED:
+                    accepted.append((proposals[place].order_id, proposals[place].request_id))
+            for orders in lines_of_orders(accepted):
+                log.info("orders.accepted", orders=orders)
             # Only later proposals of the same product wait during this time.
             places = [place for place in places if answers[place].outcome is AcceptOutcome.BUSY]
             if not places or now_s > until_s:

@@ -44,6 +44,8 @@ class Story:
     """When the sweep looks at the order again; None: it is final."""
     key: str | None
     """The idempotency key of its request."""
+    request_id: str | None
+    """The id of the HTTP request that made it, which log lines carry; None: the order is from before revision 0033."""
     units: Sequence[int]
     """Numbers of the units that it holds."""
     entries: Sequence[Entry]

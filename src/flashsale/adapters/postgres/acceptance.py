@@ -46,6 +46,7 @@ class PostgresAcceptance:
             [None if request.key is None else request.fingerprint() for request in requests],
             [proposal.epoch for proposal in proposals],
             self._due,
+            [proposal.request_id for proposal in proposals],
         )
         for left in reversed(range(SERIALIZATION_TRIES)):
             async with self._database.connection() as connection:

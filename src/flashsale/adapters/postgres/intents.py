@@ -86,6 +86,7 @@ class PostgresIntents:
             number=row["number"],
             state=None if row["state"] is None else KnownState(row["state"]),
             status=None if row["order_status"] is None else OrderStatus(row["order_status"]),
+            request_id=row["request_id"],
         )
 
     async def note(self, order_id: UUID, provider: str, reference: str, *, due_s: float) -> None:

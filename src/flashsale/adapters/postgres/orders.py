@@ -40,6 +40,11 @@ class PostgresOrders:
         rows = await self._database.fetch(QUERIES["process"], order_ids, timedelta(seconds=payment_due_s))
         return {row["order_id"]: OrderStatus(row["status"]) for row in rows}
 
+    async def request_ids(self, order_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Read the ids of the HTTP requests that made orders; orders without one are left out."""
+        rows = await self._database.fetch(QUERIES["request_ids"], order_ids)
+        return {row["order_id"]: row["request_id"] for row in rows}
+
     async def end(self, order_ids: Sequence[UUID], status: OrderStatus) -> Sequence[UUID]:
         """End orders before any payment. Returns the orders that ended."""
         rows = await self._database.fetch(QUERIES["end_orders"], order_ids, status.value)

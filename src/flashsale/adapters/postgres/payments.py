@@ -42,6 +42,7 @@ class PostgresPayments:
                 gateway_key=row["gateway_key"],
                 amount=Money(minor=row["amount_minor"], currency=row["currency"]),
                 reference=row["reference"],
+                request_id=row["request_id"],
             )
             for row in rows
         ]

@@ -50,6 +50,10 @@ class StoryOut(Out):
         datetime | None, shown("When the sweep looks at the order again; null: the order is final.", MOMENT)
     ]
     key: Annotated[str | None, shown("The idempotency key of the buy; null: it had none.", "press-1")]
+    request_id: Annotated[
+        str | None,
+        shown("The id of the request that made the order, which log lines carry; null: unknown.", "5f2c9a01be44-2a"),
+    ]
     units: Annotated[list[int], shown("Numbers of the units that the order holds.", [17])]
     entries: Annotated[list[EntryOut], shown("What happened, in the order of time.")]
 
@@ -89,6 +93,7 @@ def _story_out(one: Story) -> StoryOut:
         payment_mode=PaymentMode(one.payment_mode),
         due_at=one.due_at,
         key=one.key,
+        request_id=one.request_id,
         units=list(one.units),
         entries=[EntryOut(at=entry.at, kind=entry.kind, facts=dict(entry.facts)) for entry in one.entries],
     )

@@ -1,0 +1,80 @@
+"""Lines of the logs of nginx, the API and the workers that are about one order."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+LINES_MAX = 10_000
+"""Maximum number of lines that are kept."""
+
+TIMES = ("timestamp", "time")
+"""Fields that hold the time of a line: of our processes, and of nginx."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """What one line says about the order."""
+
+    at: datetime
+    source: str
+    """The process: what stands before the JSON in the output of `docker compose logs`, or the name of the file."""
+    event: str
+    facts: dict[str, Any]
+
+
+def lines_about(order_id: str, request_id: str | None, texts: Iterable[tuple[str, str]]) -> Iterator[LogLine]:
+    """Yield at most LINES_MAX lines that name the order or its request; `texts`: the source and text of each line.
+
+    Text that is not a JSON object is left out.
+    """
+    kept = 0
+    for source, text in texts:
+        if order_id not in text and (request_id is None or request_id not in text):
+            continue
+        line = _read(source, text, order_id, request_id)
+        if line is not None:
+            yield line
+            kept += 1
+            if kept == LINES_MAX:
+                return
+
+
+def _read(source: str, text: str, order_id: str, request_id: str | None) -> LogLine | None:
+    before, brace, rest = text.partition("{")
+    try:
+        fields = json.loads(brace + rest)
+        at = datetime.fromisoformat(next(fields.pop(name) for name in TIMES if name in fields))
+    except (ValueError, TypeError, StopIteration):
+        return None
+    if not _names(fields, order_id, request_id):
+        return None
+    fields.pop("order_id", None)
+    if orders := _batch(fields):
+        del fields["orders"]
+        fields["batch"] = len(orders)
+    if request_id is not None and fields.get("request_id") == request_id:
+        del fields["request_id"]
+    event = fields.pop("event", None) or f"{fields.pop('method', '')} {fields.pop('path', '')}".strip()
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return LogLine(at=at, source=before.strip(" |[]") or source, event=str(event), facts=fields)
+
+
+def _names(fields: dict[str, Any], order_id: str, request_id: str | None) -> bool:
+    """Return whether a field is one of the ids, or a path or an entry of a batch names the order."""
+    if fields.get("order_id") == order_id or order_id in str(fields.get("path", "")):
+        return True
+    if request_id is not None and fields.get("request_id") == request_id:
+        return True
+    return any(one.get("order_id") == order_id for one in _batch(fields))
+
+
+def _batch(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of a line about a batch of orders."""
+    orders = fields.get("orders")
+    return [one for one in orders if isinstance(one, dict)] if isinstance(orders, list) else []
