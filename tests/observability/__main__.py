@@ -59,13 +59,19 @@ async def sse_process(stack: Stack, folder: Path):
             await child.stop()
 
 
+OF_EXPORTERS = "servers"
+"""The dashboard of what exporters of other servers show; none of them runs here."""
+
+
 def local_config(addresses: dict[str, str]) -> str:
-    """The committed configuration, with addresses in the place of service names."""
+    """The committed configuration, with addresses in the place of service names, for our own processes."""
     config = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
     config["global"].update(
         scrape_interval=f"{STEP_S:g}s", scrape_timeout=f"{STEP_S:g}s", evaluation_interval=f"{STEP_S:g}s"
     )
     config["rule_files"] = [str(ROOT / "docker/prometheus" / pattern) for pattern in config["rule_files"]]
+    del config["alerting"]
+    config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] in addresses]
     for job in config["scrape_configs"]:
         del job["dns_sd_configs"]
         job["static_configs"] = [{"targets": [addresses[job["job_name"]].removeprefix("http://")]}]
@@ -135,6 +141,8 @@ class Prometheus:
 def dashboards():
     """Each dashboard's title and panels."""
     for path in sorted((ROOT / "docker/grafana/dashboards").glob("*.json")):
+        if path.stem == OF_EXPORTERS:
+            continue
         board = json.loads(path.read_text())
         yield board["title"], board["panels"]
 

@@ -18,7 +18,7 @@ from flashsale.settings.values import EXAMPLE
 DOCKER = Path(__file__).parents[2] / "docker"
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 OURS = [name for name, service in COMPOSE["services"].items() if "build" in service]
-THEIR_OWN_USER = {"prometheus": "nobody", "grafana": "grafana"}
+THEIR_OWN_USER = {"prometheus": "nobody", "grafana": "grafana", "alertmanager": "nobody"}
 """Images whose own user is none of root."""
 
 COMMENTED = {
@@ -157,7 +157,7 @@ def test_every_setting_that_the_containers_are_given_exists():
 def test_every_long_running_service_is_bounded_and_starts_again():
     for name, service in COMPOSE["services"].items():
         assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
-        assert service["restart"] == ("no" if name == "migrate" else "unless-stopped")
+        assert service["restart"] == ("no" if name in {"migrate", "postgres-monitor"} else "unless-stopped")
 
 
 def test_the_edge_takes_what_the_api_takes():
