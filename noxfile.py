@@ -240,3 +240,11 @@ def browser(session: nox.Session) -> None:
         session.skip("chromium is not on PATH; Debian and Ubuntu: apt-get install chromium")
     install(session)
     session.run("pytest", "tests/browser", *session.posargs)
+
+
+@nox.session
+def charts(session: nox.Session) -> None:
+    """Render the Kubernetes manifests with kubectl, if there is one, and validate them against the schemas."""
+    install(session)
+    session.install("kubernetes-validate==1.37.0")
+    session.run("python", "-m", "tests.kubernetes", *session.posargs)
