@@ -19,6 +19,7 @@ REVOKE ALL ON FUNCTION
     accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v3(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v4(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
+    accept_orders_v5(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval, _request_ids text[]),
     adopt_timeline_v1(),
     archive_product_v1(_product_id integer),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
@@ -203,7 +204,7 @@ GRANT INSERT (order_id, number, refund_key, amount_minor, currency, restock, rea
 GRANT SELECT ON refunds TO flashsale_api;
 GRANT UPDATE (due_at, job_id) ON refunds TO flashsale_api;
 GRANT DELETE ON requests TO flashsale_api;
-GRANT INSERT (order_id, kind, user_id, key, fingerprint) ON requests TO flashsale_api;
+GRANT INSERT (order_id, kind, user_id, key, fingerprint, request_id) ON requests TO flashsale_api;
 GRANT SELECT ON requests TO flashsale_api;
 GRANT UPDATE (kind) ON requests TO flashsale_api;
 GRANT INSERT ON revocations TO flashsale_api;
@@ -231,6 +232,7 @@ GRANT EXECUTE ON FUNCTION
     accept_orders_v2(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v3(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v4(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
+    accept_orders_v5(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval, _request_ids text[]),
     adopt_timeline_v1(),
     archive_product_v1(_product_id integer),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
@@ -372,7 +374,7 @@ GRANT UPDATE (state, attempt, sent, reference, problem, due_at, job_id, finished
 GRANT DELETE ON requests TO flashsale_worker;
 GRANT INSERT (order_id, kind) ON requests TO flashsale_worker;
 GRANT SELECT ON requests TO flashsale_worker;
-GRANT UPDATE (created_at) ON requests TO flashsale_worker;
+GRANT UPDATE (request_id) ON requests TO flashsale_worker;
 GRANT DELETE ON revocations TO flashsale_worker;
 GRANT SELECT ON revocations TO flashsale_worker;
 GRANT UPDATE (revoked_at) ON revocations TO flashsale_worker;

@@ -61,7 +61,9 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("accept", "replays", "end_orders", "request_payment"), (API,)),
     **dict.fromkeys(("create_product", "change_product", "set_allotment", "change_allotment"), (API,)),
     **dict.fromkeys(("close_sale", "archive_product", "product_page", "claimed_units"), (API,)),
-    **dict.fromkeys(("process", "request_ids", "sweep", "due", "postpone", "forget_postponed", "count_postponed"), (WORKER,)),
+    **dict.fromkeys(
+        ("process", "request_ids", "sweep", "due", "postpone", "forget_postponed", "count_postponed"), (WORKER,)
+    ),
     **dict.fromkeys(("begin_intent", "lose", "wait", "receive"), (API,)),
     "open_intent": ROLES,
     **dict.fromkeys(("add_endpoint", "list_targets", "remove_endpoint", "dead_messages", "resend_messages"), ()),

@@ -282,5 +282,7 @@ def test_the_example_renders_with_everything_in_its_namespace():
     assert {one["metadata"].get("namespace") for one in objects} == {"shop"}
     deployments = of_kind(objects, "Deployment")
     assert {name for name, one in deployments.items() if "replicas" not in one["spec"]} == set(SCALED)
-    assert {container_of(one)["image"] for one in deployments.values()} == {f"registry.shop.example/flashsale:{__version__}"}
+    assert {container_of(one)["image"] for one in deployments.values()} == {
+        f"registry.shop.example/flashsale:{__version__}"
+    }
     assert of_kind(objects, "Ingress").keys() == {"api", "sse"}
