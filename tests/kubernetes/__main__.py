@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 import jsonschema_rs
-import kubernetes_validate  # type: ignore[import-not-found] # only the session `charts` installs it
+import kubernetes_validate
 import yaml
 from rich.console import Console
 from rich.table import Table
