@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from flashsale.domain.errors import (
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 PRODUCT, BUY = "/p/{product_id:int}", "/p/{product_id:int}/buy"
 KEPT_S = 1.0
 """How long a rendered list of products is used again."""
+STARTED = timedelta(minutes=5)
+"""How long after the start of a sale its page keeps the place of the countdown."""
 MINUTE_S = 60
 KEY_BYTES = 16
 """Randomness of an idempotency key."""
@@ -77,7 +80,11 @@ class ProductPages:
     async def product(self, request: Request) -> Answer:
         """Show a product."""
         shown = await self._product(request)
-        body = self._shop.render(request, "product.html", {"product": shown, "terms": _terms(shown)})
+        starts, now = shown.starts_at, self._catalog.now
+        # A button that the start of the sale moves would slip away under a finger.
+        waits = starts is not None and now < starts + STARTED
+        values = {"product": shown, "terms": _terms(shown), "waits": waits}
+        body = self._shop.render(request, "product.html", values)
         return self._shop.public(request, body)
 
     async def form(self, request: Request) -> Answer:

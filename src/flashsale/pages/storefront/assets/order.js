@@ -6,7 +6,7 @@ const ENDED = new Set(["declined", "expired", "cancelled", "failed", "refunded"]
 
 const isFinal = () => "final" in main.dataset;
 
-let stop = () => {}, reading = false, again = false, stale = false;
+let stop = null, reading = false, again = false, stale = false;
 
 // Forget an order that ended without a unit: the next press on the product's page is a first one.
 function tidy() {
@@ -14,20 +14,21 @@ function tidy() {
   if (ENDED.has(main.dataset.state) && localStorage.getItem(name) === JSON.stringify(main.dataset.order)) localStorage.removeItem(name);
 }
 
-// Take over the page that the server has rendered.
-function take(answer, sent) {
+// Take over the page that the server has rendered; `sentForm`: it answers a form.
+function take(answer, sent, sentForm = false) {
   const page = new DOMParser().parseFromString(answer.text, "text/html");
   const fresh = page.getElementById("main");
   if (fresh?.dataset.page !== "order") return location.assign(answer.url ?? location.href);
   clock.take(fresh.dataset.now, sent);
   if (Date.parse(fresh.dataset.now) < Date.parse(main.dataset.now)) return;
+  delete main.dataset.final;
   Object.assign(main.dataset, fresh.dataset);
   const focused = document.activeElement?.closest("#details") !== null;
+  // What the buyer has opened stays open while the order stays as it is.
   const open = of("details").querySelector("details[open]") !== null;
-  const changed = of("details").innerHTML !== fresh.querySelector("#details").innerHTML;
   say("state", fresh.querySelector("#state").textContent);
   of("state").className = fresh.querySelector("#state").className;
-  if (changed && !(open && main.dataset.shown === fresh.dataset.version)) {
+  if (sentForm || !open || main.dataset.shown !== fresh.dataset.version) {
     of("details").replaceWith(document.importNode(fresh.querySelector("#details"), true));
     localTimes();
     // Focus must not be lost with the element that had it.
@@ -35,7 +36,7 @@ function take(answer, sent) {
   }
   main.dataset.shown = fresh.dataset.version;
   tidy();
-  if ("final" in fresh.dataset) { stop(); say("old", ""); }
+  turn();
 }
 
 // Read the page again until the shop answers; one reading at a time, and one more if it was asked for meanwhile.
@@ -51,7 +52,7 @@ async function read() {
     await sleep(Math.max(answer.wait, pause(tries)));
   }
   reading = false;
-  say("old", stale && !isFinal() ? text("js.old") : "");
+  say("old", stale ? text("js.old") : "");
 }
 
 // Send a form until the shop answers. Each of these forms may be sent twice: a repetition changes nothing.
@@ -65,7 +66,7 @@ async function send(event) {
   for (let tries = 0; ; tries += 1) {
     const sent = performance.now();
     const answer = await call(form.action, { method: "POST", body });
-    if (answer.status !== 0 && answer.status < 500 && answer.status !== 429) { take(answer, sent); break; }
+    if (answer.status !== 0 && answer.status < 500 && answer.status !== 429) { take(answer, sent, true); break; }
     say("old", text("js.unreachable"));
     await sleep(Math.max(answer.wait, pause(tries)));
   }
@@ -73,22 +74,36 @@ async function send(event) {
   say("old", "");
 }
 
-// Without a stream, ask.
-async function poll() {
-  while (!isFinal()) {
-    await sleep(5000 + 5000 * Math.random());
-    if (stale && !document.hidden) await read();
-  }
+// Follow the order while it can change: a refund begins after the end.
+function turn() {
+  if (isFinal()) {
+    stop?.();
+    [stop, stale] = [null, false];
+    say("old", "");
+  } else if (stop === null) follow();
 }
 
 function follow() {
+  const expired = async () => {
+    stop?.();
+    stop = null;
+    await read();
+  };
   stop = watch(() => main.dataset.stream, (order) => {
-    if (order.version > Number(main.dataset.shown ?? main.dataset.version)) read();
+    if (order.version > Number(main.dataset.shown)) read();
   }, (state) => {
     stale = state === "stale";
     if (stale) read();
     else if (!reading) say("old", "");
-  }, { "token-expired": async () => { stop(); await read(); if (!isFinal()) follow(); } });
+  }, { "token-expired": expired });
+}
+
+// Without a stream, ask.
+async function poll() {
+  for (;;) {
+    await sleep(5000 + 5000 * Math.random());
+    if (stale && !document.hidden) await read();
+  }
 }
 
 function start() {
@@ -108,10 +123,8 @@ function start() {
     if (left === 0 && !over) read();
     over = left === 0;
   }, 250);
-  if (!isFinal()) {
-    follow();
-    poll();
-  }
+  turn();
+  poll();
 }
 
 start();

@@ -61,7 +61,7 @@ function show() {
   if (own !== seen) [seen, seenAt] = [own, performance.now()];
   of("mine").hidden = !own;
   if (own) of("mine").firstElementChild.href = main.dataset.order.replace("ID", own);
-  button.textContent = own ? text("js.again") : label;
+  say("buy", own ? text("js.again") : label);
   // A press that was meant for the former label does nothing.
   button.disabled = state !== "open" || performance.now() - seenAt < ARMED_MS;
   if (asking) say("state", text(asking));
