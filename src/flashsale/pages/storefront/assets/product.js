@@ -14,7 +14,8 @@ const names = { asked: `asked ${product}`, mine: `order ${product}` };
 const button = of("buy"), label = button.textContent;
 
 let known = null;                // the product as the shop described it last
-let stock = null, version = -1, stale = false, reached = true;
+let stock = null, version = -1, stale = false;
+let misses = 0;                  // looks without an answer, one after the other
 let asking = null;               // the key of what is said while a request is not decided
 let refusal = null;              // what was said of the last request, while the sale stays as it was then
 let seen = null, seenAt = -ARMED_MS;  // the order that this page has shown
@@ -50,7 +51,7 @@ function phase() {
 
 function stateNow() {
   if (asking) return { "js.unsure": "unreachable", "js.accepted": "accepted" }[asking] ?? "asking";
-  if (!reached && (stale || known === null)) return "unreachable";
+  if (misses > 1 || (misses && (stale || known === null))) return "unreachable";
   return known === null ? "loading" : phase();
 }
 
@@ -98,7 +99,7 @@ function take(units, at) {
 
 async function look() {
   const answer = await call(`/api/products/${product}`);
-  reached = answer.status === 200 || answer.status === 404;
+  misses = answer.status === 200 || answer.status === 404 ? 0 : misses + 1;
   if (answer.status === 404) location.reload();
   if (answer.status === 200) {
     const units = stale || answer.body.stockVersion > version ? answer.body.stock : stock;
@@ -206,6 +207,7 @@ function start() {
   button.addEventListener("click", press);
   addEventListener("storage", show);
   addEventListener("online", look);
+  addEventListener("offline", () => { misses = 2; show(); });
   addEventListener("pageshow", (event) => {
     if (!event.persisted) return;
     asking = null;
@@ -213,9 +215,10 @@ function start() {
     resume();
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
-  watchStock(product, (units, at) => { reached = true; take(units, at); }, (state) => {
+  watchStock(product, take, (state) => {
+    const before = stale;
     stale = state === "stale";
-    if (stale) look();
+    if (stale || before) look();
     show();
   });
   setInterval(show, 250);
@@ -225,7 +228,7 @@ function start() {
 async function poll() {
   await look();
   resume();
-  for (let tries = 0; ; tries = stale || known === null ? tries + 1 : 0) {
+  for (let tries = 0; ; tries = stale || misses ? tries + 1 : 0) {
     await sleep(tries ? pause(tries) : LOOK_MS * (0.5 + Math.random()));
     if (!document.hidden) await look();
   }
