@@ -43,6 +43,7 @@ FILES = {
     "queries/payments.sql": (WORKER,),
     "queries/products.sql": ROLES,
     "queries/refunds.sql": (WORKER,),
+    "queries/replication.sql": ROLES,
     "queries/resets.sql": (API,),
     "queries/schema.sql": ROLES,
     "queries/story.sql": (API,),

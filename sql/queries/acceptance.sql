@@ -1,18 +1,35 @@
 -- name: accept
--- Makes orders of a batch of proposals in one transaction; see the function for the arrays.
-SELECT outcome, order_id, product_id, product_name, quantity, unit_price_minor, currency, visible, held, cools_until
+-- Makes orders of a batch of proposals in one transaction; see the function for the arrays. What is answered again is
+-- written to the log, so that the COMMIT waits for the synchronous standby; see `replicate` in replication.sql.
+SELECT
+    outcome, order_id, product_id, product_name, quantity, unit_price_minor, currency, visible, held, cools_until,
+    CASE
+        WHEN outcome = 'replayed' AND current_setting('synchronous_standby_names') <> ''
+            THEN pg_logical_emit_message(true, 'flashsale', '')
+    END AS logged
 FROM accept_orders_v5($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: void
--- Gives proposals up, waiting up to $2 for inserts in flight; gives each id that is decided with `order` or `void`.
-SELECT order_id, kind FROM void_requests_v3($1, $2);
+-- Gives proposals up, waiting up to $2 for inserts in flight; gives each id that is decided with `order` or `void`. An order
+-- is told of only after the synchronous standby has it.
+SELECT
+    order_id, kind,
+    CASE
+        WHEN kind = 'order' AND current_setting('synchronous_standby_names') <> ''
+            THEN pg_logical_emit_message(true, 'flashsale', '')
+    END AS logged
+FROM void_requests_v3($1, $2);
 
 -- name: replays
 -- Looks up the orders that stand under ($1 user, $2 key), with their fingerprints, and at the same instant the free units
--- of $3 product.
+-- of $3 product. An order is told of only after the synchronous standby has it.
 SELECT
     i.place, l.free, r.fingerprint, o.order_id, o.product_id, o.product_name, o.quantity, o.unit_price_minor,
-    o.currency
+    o.currency,
+    CASE
+        WHEN o.order_id IS NOT NULL AND current_setting('synchronous_standby_names') <> ''
+            THEN pg_logical_emit_message(true, 'flashsale', '')
+    END AS logged
 FROM unnest($1::uuid [], $2::text [], $3::integer []) WITH ORDINALITY AS i (user_id, key, product_id, place)
 INNER JOIN product_live AS l ON i.product_id = l.product_id
 LEFT JOIN requests AS r ON r.kind = 'order' AND i.user_id = r.user_id AND i.key = r.key

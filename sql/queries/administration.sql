@@ -10,8 +10,14 @@ RETURNING key;
 UPDATE admin_requests SET product_id = $3 WHERE user_id = $1 AND key = $2;
 
 -- name: kept
--- Reads the request of a key, and its answer.
-SELECT fingerprint, product_id, status, tag, body FROM admin_requests WHERE user_id = $1 AND key = $2;
+-- Reads the request of a key, and its answer, which is repeated only after the synchronous standby has it.
+SELECT
+    fingerprint, product_id, status, tag, body,
+    CASE
+        WHEN current_setting('synchronous_standby_names') <> '' THEN pg_logical_emit_message(true, 'flashsale', '')
+    END AS logged
+FROM admin_requests
+WHERE user_id = $1 AND key = $2;
 
 -- name: keep
 -- Keeps an answer unless one is there; gives the one that is kept.

@@ -11,7 +11,8 @@ SELECT
     (SELECT count(*) FROM pg_stat_activity AS a WHERE a.backend_type = 'client backend') AS connections,
     current_setting('fsync')::boolean AS fsync,
     current_setting('full_page_writes')::boolean AS full_page_writes,
-    current_setting('synchronous_commit') AS synchronous_commit;
+    current_setting('synchronous_commit') AS synchronous_commit,
+    current_setting('synchronous_standby_names') AS standby_names;
 
 -- name: read_roles
 -- The roles of the processes ($1) that exist, and whether one is a superuser, may make roles, or owns a table.

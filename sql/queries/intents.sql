@@ -78,8 +78,14 @@ SET problem = 'refund', due_at = clock_timestamp() + $3::interval, looks = looks
 WHERE order_id = $1 AND number = $2 AND due_at IS NOT NULL;
 
 -- name: receive
--- Writes a webhook down; gives whether it is new.
-SELECT take_webhook_v1($1, $2, $3, $4, $5) AS fresh;
+-- Writes a webhook down; gives whether it is new. The provider hears of one that came before only after the synchronous
+-- standby has it.
+SELECT
+    fresh,
+    CASE
+        WHEN NOT fresh AND current_setting('synchronous_standby_names') <> '' THEN pg_logical_emit_message(true, 'flashsale', '')
+    END AS logged
+FROM take_webhook_v1($1, $2, $3, $4, $5) AS fresh;
 
 -- name: waiting
 -- Reads the webhooks that wait and speak of the intent of which one ($1 provider, $2 event) speaks: none if it was taken.

@@ -123,7 +123,7 @@ class OneSession(Database):
         self._session = connection
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Any]:
+    async def connection(self, *, reads: bool = False) -> AsyncIterator[Any]:
         yield self._session
 
 

@@ -25,10 +25,10 @@ class Losing(Database):
     stays_away = False
 
     @asynccontextmanager
-    async def connection(self):
+    async def connection(self, **more):
         if self.stays_away and not self.losses:
             raise Unavailable
-        async with super().connection() as connection:
+        async with super().connection(**more) as connection:
             yield connection
         if self.losses:
             self.losses -= 1

@@ -235,8 +235,8 @@ async def test_a_schema_that_is_another_is_told_as_such(postgres_url, valkey, dr
 # --- a server that is there but slow, or reads only -----------------------------------------------------------------
 
 
-SLEEP = Query(name="sleep", description="", text="SELECT pg_sleep($1::float8)")
-LOCK = Query(name="lock", description="", text="SELECT pg_advisory_xact_lock(1)")
+SLEEP = Query(name="sleep", description="", text="SELECT pg_sleep($1::float8)", reads=True)
+LOCK = Query(name="lock", description="", text="SELECT pg_advisory_xact_lock(1)", reads=True)
 
 
 async def test_time_outs_are_told_apart_from_an_outage(postgres_url, db):
@@ -328,7 +328,7 @@ async def test_a_pool_that_meets_a_read_only_server_keeps_no_connection_to_it(po
         while database.size[0] > 2:
             # One of the old ones is being closed.
             await asyncio.sleep(0.01)
-    write = Query(name="write", description="", text="CREATE TABLE written_here ()")
+    write = Query(name="write", description="", text="CREATE TABLE written_here ()", reads=False)
     async with database.connection() as one, database.connection() as other:
         for connection in (one, other):
             await connection.execute("SET default_transaction_read_only = on")

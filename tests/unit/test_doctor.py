@@ -22,6 +22,7 @@ POSTGRES = PostgresFacts(
     fsync=True,
     full_page_writes=True,
     synchronous_commit="on",
+    standby_names="",
     schema_problem=None,
     roles=[API, WORKER],
     missing_rights=[],
@@ -68,7 +69,7 @@ REDIS_FAULTS = [
     ("writes_log", True, "persistence", "WARN"),
     ("writes_snapshots", True, "persistence", "WARN"),
 ]
-SHOWN_ONLY = {"version", "used_memory"}
+SHOWN_ONLY = {"version", "used_memory", "standby_names"}
 """Facts without a fault of their own."""
 
 
@@ -78,6 +79,13 @@ def not_ok(findings):
 
 def test_healthy_servers_have_nothing_wrong():
     assert not_ok([*doctor.judge_postgres(POSTGRES, SETTINGS), *doctor.judge_redis(REDIS)]) == []
+
+
+@pytest.mark.parametrize("level", ["on", "remote_apply", "off", "local", "remote_write"])
+def test_a_standby_counts_only_if_a_commit_waits_until_it_has_stored_the_transaction(level):
+    facts = replace(POSTGRES, standby_names="ANY 1 (a, b)", synchronous_commit=level)
+    found = {one.check: one.verdict for one in doctor.judge_postgres(facts, SETTINGS)}
+    assert found["standby"] is (Verdict.OK if level in {"on", "remote_apply"} else Verdict.WRONG)
 
 
 @pytest.mark.parametrize(("field", "value", "check", "verdict"), POSTGRES_FAULTS)

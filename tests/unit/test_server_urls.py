@@ -11,6 +11,7 @@ from asyncpg import connect_utils
 from redis.asyncio.connection import parse_url
 from yarl import URL
 
+from flashsale.adapters.postgres.hosts import urls_of_hosts
 from flashsale.settings.server_urls import check_gateway_url, check_postgres_url, check_redis_url
 
 PASSWORDS = ["plain", *(f"pa{sign}ss" for sign in "@/#?%:&=+ ,[]'\"\\;$é"), "%41", "a@b/c#d%e", "12/34@x", "://"]
@@ -97,6 +98,9 @@ def test_every_form_of_a_postgres_url_is_read_alike_by_every_client_or_refused()
         if good:
             accepted += 1
             assert read_by_asyncpg(url) == (POSTGRES_HOSTS[hosts], "user", "s3cret/word", "shop"), url
+            alone = [read_by_asyncpg(one) for one in urls_of_hosts(url)]
+            assert [address for addresses, *_ in alone for address in addresses] == POSTGRES_HOSTS[hosts], url
+            assert {one[1:] for one in alone} == {("user", "s3cret/word", "shop")}, url
             said = psycopg.conninfo.conninfo_to_dict(url)
             assert (said["user"], said["password"], said["dbname"]) == ("user", "s3cret/word", "shop"), url
     assert (tried, accepted) == (7 * 15 * 8 * 4, 2 * 8 * 4)

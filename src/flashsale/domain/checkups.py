@@ -64,6 +64,8 @@ class PostgresFacts:
     fsync: bool
     full_page_writes: bool
     synchronous_commit: str
+    standby_names: str
+    """`synchronous_standby_names`: empty if COMMIT waits for no standby."""
     schema_problem: str | None
     """How the schema differs from this release's."""
     roles: Sequence[RoleFacts]

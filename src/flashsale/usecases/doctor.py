@@ -24,6 +24,9 @@ FILES_BESIDE = 200
 """Open files of an API process other than its clients' connections."""
 
 NEARLY_FULL = 0.9
+UNCONFIRMED = frozenset({"off", "local", "remote_write"})
+"""Values of `synchronous_commit` with which COMMIT does not wait until the standby has stored the transaction."""
+
 
 LISTED_MAX = 3
 """Names in one finding."""
@@ -139,6 +142,11 @@ def _durability(facts: PostgresFacts) -> Iterator[Finding]:
         yield wrong("durability", f"{', '.join(off)} is off", todo)
     else:
         yield ok("durability", f"fsync, full_page_writes, synchronous_commit = {facts.synchronous_commit}")
+    if facts.standby_names and facts.synchronous_commit in UNCONFIRMED:
+        what = f"synchronous_commit = {facts.synchronous_commit}, which does not wait until the standby has stored it"
+        yield wrong("standby", what, "Set it to on: an accepted order must survive the loss of the primary.")
+    elif facts.standby_names:
+        yield ok("standby", f"COMMIT waits for {facts.standby_names}")
 
 
 def _rights(facts: PostgresFacts) -> Iterator[Finding]:

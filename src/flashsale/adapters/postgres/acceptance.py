@@ -49,35 +49,33 @@ class PostgresAcceptance:
             [proposal.request_id for proposal in proposals],
         )
         for left in reversed(range(SERIALIZATION_TRIES)):
-            async with self._database.connection() as connection:
-                try:
+            try:
+                async with self._database.connection() as connection:
                     rows = await connection.fetch(QUERIES["accept"].text, *arguments)
-                except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
-                    if not left:
-                        raise Unavailable from error
-                    log.info("accept.conflict_retried", proposals=len(proposals))
-                except (*SLOW, *READ_ONLY, *OTHER_SCHEMA) as error:
-                    # By these errors the server says that it rolled back.
-                    raise self._database.away("accept", error) from error
-                except AWAY as error:
-                    # A terminated backend may have committed just before.
-                    log.warning("accept.commit_unknown", error=type(error).__name__)
-                    raise CommitUnknown from error
-                except asyncpg.PostgresError as error:
-                    raise PoisonBatch(
-                        str(error), unknown_user="users" in (getattr(error, "detail", None) or "")
-                    ) from error
-                else:
-                    return [
-                        Verdict(
-                            outcome=AcceptOutcome(row["outcome"]),
-                            accepted=None if row["order_id"] is None else _accepted(row),
-                            visible=row["visible"] or 0,
-                            held=row["held"] or 0,
-                            cools_until=row["cools_until"],
-                        )
-                        for row in rows
-                    ]
+            except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
+                if not left:
+                    raise Unavailable from error
+                log.info("accept.conflict_retried", proposals=len(proposals))
+            except (*SLOW, *READ_ONLY, *OTHER_SCHEMA) as error:
+                # By these errors the server says that it rolled back.
+                raise self._database.away("accept", error) from error
+            except AWAY as error:
+                # A terminated backend may have committed just before, or the standby may lack what was committed.
+                log.warning("accept.commit_unknown", error=type(error).__name__)
+                raise CommitUnknown from error
+            except asyncpg.PostgresError as error:
+                raise PoisonBatch(str(error), unknown_user="users" in (getattr(error, "detail", None) or "")) from error
+            else:
+                return [
+                    Verdict(
+                        outcome=AcceptOutcome(row["outcome"]),
+                        accepted=None if row["order_id"] is None else _accepted(row),
+                        visible=row["visible"] or 0,
+                        held=row["held"] or 0,
+                        cools_until=row["cools_until"],
+                    )
+                    for row in rows
+                ]
         raise AssertionError
 
     async def void(self, order_ids: Sequence[UUID], *, patience_s: float | None = None) -> dict[UUID, bool]:

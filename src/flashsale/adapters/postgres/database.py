@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import structlog
 
+from flashsale.adapters.postgres.connection import Connection, NotReplicated
 from flashsale.adapters.postgres.failures import (
     AWAY,
     OTHER_SCHEMA,
@@ -21,6 +23,8 @@ from flashsale.adapters.postgres.failures import (
     caused_by,
     reason_of,
 )
+from flashsale.adapters.postgres.hosts import Hosts
+from flashsale.adapters.postgres.queries import load
 from flashsale.adapters.postgres.timeline import adopt_timeline, takes_writes
 from flashsale.domain.errors import OtherSchema, Unavailable
 from flashsale.usecases.ports import PoisonBatch
@@ -31,7 +35,21 @@ if TYPE_CHECKING:
     from flashsale.adapters.postgres.queries import Query
     from flashsale.settings.groups import PostgresSettings
 
+QUERIES = load("queries/replication.sql")
+
 log = structlog.get_logger(__name__)
+
+GRACE_S = 1.0
+"""How long a statement may take beyond its time-out, by which the server ends it; then its caller gives it up."""
+
+UNCONFIRMED_S = 0.5
+"""Age at which a statement that was given up counts as one that waits for the standby; most are answered in less."""
+
+LOOK_S = 2.0
+"""How often to look whether the server of given up statements still has their sessions."""
+
+ANSWERED_WITHIN_S = 86_400.0
+"""Maximum wait for the answer to a statement that was given up, while its server has the session."""
 
 SAY_S = 1.0
 """Minimum time between two log lines about an outage, which under load every request would write."""
@@ -68,6 +86,10 @@ class Database:
         self._plans = BY_INDEX if by_index else {}
         self._init = init
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._hosts = Hosts(settings.url.get_secret_value())
+        self._unanswered: dict[asyncio.Task[None], tuple[asyncpg.pool.PoolConnectionProxy[asyncpg.Record], float]] = {}
+        """Statements that were given up, each by the task that waits for its answer: connection, and since when."""
+        self._looking: asyncio.Task[None] | None = None
         self._said_s: dict[str, float] = {}
 
     def connect_arguments(self, *, suffix: str = "") -> dict[str, Any]:
@@ -76,7 +98,7 @@ class Database:
         return {
             "dsn": settings.url.get_secret_value(),
             "timeout": settings.acquire_timeout_s,
-            "command_timeout": settings.statement_timeout_s + 1,
+            "command_timeout": settings.statement_timeout_s + GRACE_S,
             # Of several hosts, connect to the one that takes writes; fail if all are standbys or read-only.
             "target_session_attrs": "read-write",
             "server_settings": {
@@ -91,6 +113,12 @@ class Database:
             },
         }
 
+    async def connect(self, *, suffix: str) -> Connection:
+        """Open a connection like the pool's, outside the pool, to the host that takes writes."""
+        arguments = self.connect_arguments(suffix=suffix)
+        del arguments["dsn"]
+        return await self._hosts.connect(Connection, within_s=arguments.pop("timeout"), **arguments)
+
     async def check(self) -> None:
         """Connect once, as a process does before it begins.
 
@@ -99,7 +127,7 @@ class Database:
                 want, an encoding other than UTF-8. A server that is away is no error here.
         """
         try:
-            connection = await asyncpg.connect(**self.connect_arguments(suffix="-check"))
+            connection = await self.connect(suffix="-check")
         except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
             reason = reason_of(error)
             if reason is not None:
@@ -120,18 +148,27 @@ class Database:
 
     async def _make_pool(self, min_size: int) -> asyncpg.Pool[asyncpg.Record]:
         return await asyncpg.create_pool(
-            **self.connect_arguments(),
             min_size=min_size,
             max_size=self._settings.pool_max,
+            connection_class=Connection,
+            connect=self._connect_for_pool,
             init=self._prepare,
             reset=_keep_session,
         )
 
+    async def _connect_for_pool(self, *_: object, **__: object) -> Connection:
+        return await self.connect(suffix="")
+
     async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        # First of all: values that are read under an old time line would carry versions that look older.
-        await adopt_timeline(connection)
-        if self._init is not None:
-            await self._init(connection)
+        try:
+            # First of all: values that are read under an old time line would carry versions that look older.
+            await adopt_timeline(connection)
+            if self._init is not None:
+                await self._init(connection)
+        except BaseException:
+            # asyncpg closes it next, which would wait for an answer.
+            connection.terminate()
+            raise
 
     async def close(self) -> None:
         """Close every connection, those in use after at most 5 s."""
@@ -140,6 +177,9 @@ class Database:
                 await asyncio.wait_for(self._pool.close(), 5)
             except TimeoutError:
                 self._pool.terminate()
+            await asyncio.gather(*self._unanswered, return_exceptions=True)
+            if self._looking is not None:
+                self._looking.cancel()
             self._pool = None
 
     @property
@@ -147,17 +187,51 @@ class Database:
         """Return the number of open connections, and the number of idle ones."""
         return (0, 0) if self._pool is None else (self._pool.get_size(), self._pool.get_idle_size())
 
+    @property
+    def waits_for_standby(self) -> bool:
+        """Whether half of the pool waits for answers that are overdue, as when the synchronous standby is away."""
+        if not self._unanswered:
+            return False
+        before = asyncio.get_running_loop().time() - UNCONFIRMED_S
+        return 2 * sum(since < before for _, since in self._unanswered.values()) >= self._settings.pool_max
+
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
-        """Lend a connection.
+    async def connection(
+        self, *, reads: bool = False
+    ) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
+        """Lend a connection; `reads`: for statements that write nothing.
 
         Raises:
-            Unavailable: if no connection is free in time. Failures inside the block are raised as they are.
+            Unavailable: if no connection is free in time, or a write would wait like those before it.
+            NotReplicated: if the standby may lack what was committed in the block.
+            Failures inside the block are raised as they are.
         """
+        if not reads and self.waits_for_standby:
+            raise Unavailable("The database does not confirm changes; send the same request again.")
+        pool, connection = await self._acquire()
+        try:
+            _take(connection, "take_cut_short")
+            yield connection
+        except BaseException as error:
+            if caused_by(error, READ_ONLY):
+                await self._leave_server(connection)
+            raise
+        else:
+            if _take(connection, "take_cut_short"):
+                raise NotReplicated
+        finally:
+            if _take(connection, "take_unanswered"):
+                self._await_answer(pool, connection)
+            else:
+                await self._release(pool, connection)
+
+    async def _acquire(
+        self,
+    ) -> tuple[asyncpg.Pool[asyncpg.Record], asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
         if self._pool is None:
             raise Unavailable("The database is not open.")
         try:
-            connection = await self._pool.acquire(timeout=self._settings.acquire_timeout_s)
+            return self._pool, await self._pool.acquire(timeout=self._settings.acquire_timeout_s)
         except TimeoutError as error:
             if self._pool.get_size() == self._pool.get_max_size() and not self._pool.get_idle_size():
                 self._say("postgres.busy", "connect", error)
@@ -165,18 +239,59 @@ class Database:
             raise self.away("connect", error) from error
         except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
             raise self.away("connect", error) from error
+
+    async def _release(
+        self,
+        pool: asyncpg.Pool[asyncpg.Record],
+        connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record],
+        timeout_s: float | None = None,
+    ) -> None:
         try:
-            yield connection
-        except BaseException as error:
-            if caused_by(error, READ_ONLY):
-                await self._leave_server(connection)
-            raise
-        finally:
+            await pool.release(connection, timeout=timeout_s)
+        except (*AWAY, asyncpg.PostgresError) as error:
+            # The connection was lost while the pool reset it. The caller's work is done, and the pool dropped it.
+            log.info("postgres.lost_at_release", error=type(error).__name__)
+
+    def _await_answer(
+        self, pool: asyncpg.Pool[asyncpg.Record], connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    ) -> None:
+        """Keep a connection until the server has answered; the caller goes on without the answer."""
+        task = asyncio.create_task(self._release(pool, connection, ANSWERED_WITHIN_S))
+        self._unanswered[task] = connection, asyncio.get_running_loop().time()
+        task.add_done_callback(self._unanswered.pop)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._drop_what_nobody_answers())
+
+    async def _drop_what_nobody_answers(self) -> None:
+        """Drop unanswered connections to a server that is gone: no packet may ever say so."""
+        while self._unanswered:
+            await asyncio.wait(self._unanswered, timeout=LOOK_S)
             try:
-                await self._pool.release(connection)
-            except (*AWAY, asyncpg.PostgresError) as error:
-                # The connection was lost while the pool reset it. The caller's work is done, and the pool dropped it.
-                log.info("postgres.lost_at_release", error=type(error).__name__)
+                waiting = {connection.get_server_pid(): task for task, (connection, _) in self._unanswered.items()}
+            except asyncpg.InterfaceError:
+                # One was answered just now.
+                continue
+            alive: set[int] = set()
+            try:
+                looking = await self.connect(suffix="-look")
+            except asyncpg.TooManyConnectionsError:
+                # The server is there and full.
+                continue
+            except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
+                self.away("look", error)
+            else:
+                try:
+                    rows = await looking.fetch(QUERIES["backends"].text, [*waiting])
+                    alive = {row["pid"] for row in rows}
+                except (*AWAY, asyncpg.PostgresError) as error:
+                    self.away("look", error)
+                finally:
+                    looking.terminate()
+            for pid, task in waiting.items():
+                if pid not in alive and task in self._unanswered:
+                    # One that is answered by now belongs to nobody, and refuses this.
+                    with contextlib.suppress(asyncpg.InterfaceError):
+                        self._unanswered[task][0].terminate()
 
     async def _leave_server(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
         """Drop every connection to a server that stopped accepting writes; new connections look for another."""
@@ -193,7 +308,7 @@ class Database:
         """
         for left in reversed(range(SERIALIZATION_TRIES)):
             try:
-                async with self.connection() as connection:
+                async with self.connection(reads=query.reads) as connection:
                     return await connection.fetch(query.text, *arguments)
             except REPEATED as error:
                 if not left:
@@ -210,6 +325,16 @@ class Database:
         rows = await self.fetch(query, *arguments)
         return rows[0] if rows else None
 
+    async def replicate(self) -> None:
+        """Wait until the synchronous standby has all that this process has read.
+
+        For answers that tell what an earlier transaction did: its COMMIT may be on the primary only.
+
+        Raises:
+            Unavailable: if the standby does not confirm it in time.
+        """
+        await self.fetch(QUERIES["replicate"])
+
     def away(self, what: str, error: Exception) -> Unavailable:
         """Log why the server does not serve (down, too slow, read-only, refuses the process) and return the error."""
         if isinstance(error, OTHER_SCHEMA):
@@ -218,6 +343,9 @@ class Database:
         if isinstance(error, SLOW):
             self._say("postgres.slow", what, error)
             return Unavailable("The database took too long; send the same request again.")
+        if isinstance(error, NotReplicated):
+            self._say("postgres.not_replicated", what, error)
+            return Unavailable("The database did not confirm the change; send the same request again.")
         if isinstance(error, READ_ONLY):
             self._say("postgres.read_only", what, error)
             return Unavailable("The database takes no writes just now; send the same request again.")
@@ -242,13 +370,19 @@ class Database:
             Unavailable: if no server that takes writes can be reached.
         """
         try:
-            async with self.connection() as connection:
+            async with self.connection(reads=True) as connection:
                 writes = await takes_writes(connection)
                 if not writes:
                     await self._leave_server(connection)
         except (*AWAY, *OTHER_SCHEMA) as error:
             raise self.away("look", error) from error
         return writes
+
+
+def _take(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], what: str) -> bool:
+    """Ask `Connection` something through the pool's proxy, which is empty once the connection is dropped."""
+    take: Callable[[], bool] | None = getattr(connection, what, None)
+    return take is not None and take()
 
 
 async def _keep_session(_: object) -> None:

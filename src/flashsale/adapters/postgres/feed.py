@@ -30,6 +30,9 @@ CHANNELS = ("flashsale_stock", "flashsale_orders", "flashsale_products", "flashs
 HEARTBEAT_S = 5.0
 """How often to check that the listening connection works, that its server takes writes, and its time line."""
 
+ANSWER_S = 5.0
+"""Maximum wait for the answer to this check."""
+
 RECONNECT_S = 0.5
 
 QUEUE_MAX = 10_000
@@ -53,7 +56,7 @@ class PostgresFeed:
         """Yield changes; a `Connected` comes first, after every loss, and after the start of each new time line."""
         while True:
             try:
-                connection = await asyncpg.connect(**self._database.connect_arguments(suffix="-feed"))
+                connection = await self._database.connect(suffix="-feed")
             except (*AWAY, asyncpg.PostgresError) as error:
                 log.warning("feed.away", error=type(error).__name__)
                 await asyncio.sleep(RECONNECT_S)
@@ -73,9 +76,11 @@ class PostgresFeed:
                         async with asyncio.timeout_at(look_at):
                             notification = await heard.next()
                     except TimeoutError:
-                        if not await takes_writes(connection):
-                            raise OSError("the server takes no writes any more") from None
-                        before, base = base, await adopt_timeline(connection)
+                        # A server that is cut off answers nothing at all.
+                        async with asyncio.timeout(ANSWER_S):
+                            if not await takes_writes(connection):
+                                raise OSError("the server takes no writes any more") from None
+                            before, base = base, await adopt_timeline(connection)
                         if base != before:
                             yield Connected()
                         look_at = loop.time() + HEARTBEAT_S

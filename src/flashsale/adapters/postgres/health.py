@@ -31,27 +31,35 @@ class PostgresHealth:
     async def problem(self) -> tuple[bool, Problem | None]:
         """Say whether Postgres answers, and why it cannot take orders, if it cannot."""
         try:
-            if not await self._database.takes_writes():
-                return True, Problem(
-                    what="The database is read-only, or a standby.",
-                    todo="Name the server that takes writes in FLASHSALE_POSTGRES__URL, or let this one take them.",
-                )
-            if (wrong := difference(expected(), await read_schema(self._database.fetch))) is not None:
-                what, _, todo = wrong.partition(": ")
-                return True, Problem(what=f"{what}.", todo=todo)
-            if await self._is_full():
-                return True, Problem(what="The database's disk is full.", todo="Make room on it; nothing else helps.")
+            return True, await self._why_not()
         except Unavailable as error:
             what = f"{error.detail.partition(';')[0].removesuffix('.')}."
             return False, Problem(what=what, todo="See the log for the reason; is FLASHSALE_POSTGRES__URL right?")
         except PoisonBatch as error:
             return True, Problem(what=f"Postgres refuses: {error}", todo="See the log.")
-        return True, None
+
+    async def _why_not(self) -> Problem | None:
+        if not await self._database.takes_writes():
+            return Problem(
+                what="The database is read-only, or a standby.",
+                todo="Name the server that takes writes in FLASHSALE_POSTGRES__URL, or let this one take them.",
+            )
+        if (wrong := difference(expected(), await read_schema(self._database.fetch))) is not None:
+            what, _, todo = wrong.partition(": ")
+            return Problem(what=f"{what}.", todo=todo)
+        if self._database.waits_for_standby:
+            return Problem(
+                what="Changes wait for the synchronous standby.",
+                todo="Start the standby, or take it out of the primary's synchronous_standby_names.",
+            )
+        if await self._is_full():
+            return Problem(what="The database's disk is full.", todo="Make room on it; nothing else helps.")
+        return None
 
     async def _is_full(self) -> bool:
         """Test for room: let a sort spill half a megabyte to Postgres' disk, without a row or WAL."""
         try:
-            async with self._database.connection() as connection, connection.transaction(readonly=True):
+            async with self._database.connection(reads=True) as connection, connection.transaction(readonly=True):
                 await connection.execute(f"SET LOCAL work_mem = '{SORT_MEMORY}'")
                 await connection.fetch(QUERIES["need_room"].text)
         except asyncpg.DiskFullError:

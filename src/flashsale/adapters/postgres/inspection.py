@@ -38,12 +38,13 @@ def granted(text: str) -> set[Right]:
 
 async def inspect_postgres(database: Database) -> PostgresFacts | Unreached:
     """Read the facts over one connection of its own."""
-    arguments = database.connect_arguments(suffix="-doctor")
+    connection: asyncpg.Connection[asyncpg.Record]
     try:
         try:
-            connection = await asyncpg.connect(**arguments)
+            connection = await database.connect(suffix="-doctor")
         except asyncpg.TargetServerAttributeNotMatched:
             # No server takes writes; any of them can tell the rest.
+            arguments = database.connect_arguments(suffix="-doctor")
             connection = await asyncpg.connect(**{**arguments, "target_session_attrs": "any"})
     except (*AWAY, asyncpg.PostgresError) as error:
         return Unreached(problem=reason_of(error) or f"{type(error).__name__}: {error}".partition("\n")[0])

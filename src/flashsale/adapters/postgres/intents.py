@@ -36,6 +36,9 @@ class PostgresIntents:
         row = await self._database.fetch_row(QUERIES["begin_intent"], order_id, provider, timedelta(seconds=due_s))
         if row is None:
             return None
+        if row["reference"] is not None:
+            # The caller tells of an intent that was opened by an earlier COMMIT, which the standby may lack.
+            await self._database.replicate()
         amount = Money(minor=row["amount_minor"], currency=row["currency"])
         return BegunIntent(intent=_known(row), amount=amount, terms=_terms(row))
 

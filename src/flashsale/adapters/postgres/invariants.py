@@ -88,7 +88,7 @@ class PostgresInvariants:
     async def _snapshot(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
         try:
             async with (
-                self._database.connection() as connection,
+                self._database.connection(reads=True) as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 await connection.execute(f"SET LOCAL statement_timeout = {round(self._timeout_s * 1000)}")

@@ -25,6 +25,7 @@ from procrastinate.jobs import Status
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
+from flashsale.adapters.postgres.timeline import takes_writes
 from flashsale.domain.errors import Unavailable
 from flashsale.runtime.shared_metrics import Counter
 from flashsale.usecases.batching import Batcher
@@ -53,7 +54,10 @@ FAILED_KEPT = 100
 """The number of jobs that ended without success and are kept, per queue; the newest stay."""
 
 HEARTBEAT_S = 5.0
-"""How often to check that an idle listening connection works."""
+"""How often to check that an idle listening connection works, and that its server takes writes."""
+
+ANSWER_S = 5.0
+"""Maximum wait for the answer to this check."""
 
 RECONNECT_S = 1.0
 
@@ -207,7 +211,7 @@ class JobQueue(BaseAsyncConnector):
             heard[channel if '"job_inserted"' in str(payload) else str(payload)] = channel, str(payload)
             something.set()
 
-        connection = await asyncpg.connect(**self._database.connect_arguments(suffix="-listen"))
+        connection = await self._database.connect(suffix="-listen")
         try:
             connection.add_termination_listener(lambda _connection: something.set())
             for channel in channels:
@@ -217,7 +221,10 @@ class JobQueue(BaseAsyncConnector):
                     async with asyncio.timeout(HEARTBEAT_S):
                         await something.wait()
                 except TimeoutError:
-                    await connection.execute("SELECT 1")
+                    # A server that is cut off answers nothing at all.
+                    async with asyncio.timeout(ANSWER_S):
+                        if not await takes_writes(connection):
+                            raise OSError("the server takes no writes any more") from None
                 # A worker ignores notifications during a fetch, which may have begun before the job existed.
                 async with self._fetching:
                     something.clear()

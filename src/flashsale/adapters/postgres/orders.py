@@ -48,6 +48,9 @@ class PostgresOrders:
     async def end(self, order_ids: Sequence[UUID], status: OrderStatus) -> Sequence[UUID]:
         """End orders before any payment. Returns the orders that ended."""
         rows = await self._database.fetch(QUERIES["end_orders"], order_ids, status.value)
+        if not rows:
+            # They may have ended so by a COMMIT that the standby lacks, and the caller tells of it.
+            await self._database.replicate()
         return [row["order_id"] for row in rows]
 
     async def cancel(self, order_id: UUID, request: AdminRequest | None) -> bool:
@@ -62,7 +65,11 @@ class PostgresOrders:
     async def request_payment(self, order_id: UUID, *, due_s: float) -> bool:
         """Defer the payment of an order that waits for its buyer; False if it does not wait."""
         row = await self._database.fetch_row(QUERIES["request_payment"], order_id, timedelta(seconds=due_s))
-        return row is not None and bool(row[0])
+        if row is not None and row[0]:
+            return True
+        # It may have been deferred by a COMMIT that the standby lacks, and the caller tells of it.
+        await self._database.replicate()
+        return False
 
     async def due(self, *, limit: int) -> Sequence[tuple[UUID, int]]:
         """Read due orders with their products, the earliest due time first; postponed orders are left out."""

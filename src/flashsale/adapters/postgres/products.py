@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from flashsale.domain.requests import AdminRequest
 
 QUERIES = load("queries/products.sql")
+REPLICATE = load("queries/replication.sql")["replicate"]
 
 
 MADE = ("changed", "unchanged")
@@ -104,6 +105,7 @@ class PostgresProducts:
                     await changing.concerns(product_id)
                 # Held until the transaction ends: `_look_for` waits for this lock, and then sees whether it committed.
                 await connection.execute(QUERIES["lock_product"].text, product_id)
+                await connection.execute(REPLICATE.text)
                 [row] = await connection.fetch(QUERIES["all_products"].text, [product_id])
                 created = _product(row)
         except asyncpg.CheckViolationError as error:
@@ -121,6 +123,8 @@ class PostgresProducts:
             async with self._database.connection() as connection, connection.transaction():
                 await connection.execute(QUERIES["lock_product"].text, product_id)
                 rows = await connection.fetch(QUERIES["all_products"].text, [product_id])
+                # That COMMIT may be on the primary only.
+                await connection.execute(REPLICATE.text)
         except (Unavailable, *AWAY) as error:
             raise OutcomeUnknown(
                 f"Product {product_id} may have been created: look at the list of products before you send this again."

@@ -9,6 +9,9 @@ from pathlib import Path
 
 _NAME = re.compile(r"^-- name: ([A-Za-z0-9_]+)$")
 
+_MAY_WRITE = re.compile(r"\b(INSERT|UPDATE|DELETE)\b|_v\d+\(|\bpg_logical_emit_message\(")
+"""What a statement holds that may write. A function of ours that only reads counts too, which does no harm."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
@@ -17,6 +20,8 @@ class Query:
     name: str
     description: str
     text: str
+    reads: bool
+    """Whether the statement only reads, so that its COMMIT waits for nothing."""
 
 
 @cache
@@ -42,5 +47,6 @@ def load(file: str) -> dict[str, Query]:
         if match is None or not described or not text.endswith(";") or match[1] in queries:
             raise ValueError(f"{file}: malformed or repeated statement at {first!r}")
         description = " ".join(line.removeprefix("--").strip() for line in rest[:described])
-        queries[match[1]] = Query(name=match[1], description=description, text=text.removesuffix(";"))
+        reads = _MAY_WRITE.search(text) is None
+        queries[match[1]] = Query(name=match[1], description=description, text=text.removesuffix(";"), reads=reads)
     return queries

@@ -84,6 +84,8 @@ class PostgresRefunds:
     async def request_own(self, order_id: UUID, user_id: UUID, *, due_s: float) -> bool:
         """Write the refund that a buyer asks for and defer its job, once; False if the order is not the buyer's."""
         row = await self._database.fetch_row(QUERIES["request_own"], order_id, user_id, timedelta(seconds=due_s))
+        # It may have been requested by an earlier COMMIT, which the standby may lack.
+        await self._database.replicate()
         return _number(row) is not None
 
     async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from flashsale.adapters.postgres.failures import AWAY
+from flashsale.adapters.postgres.hosts import Hosts
 from flashsale.adapters.postgres.queries import load
 
 if TYPE_CHECKING:
@@ -16,12 +17,22 @@ FIGURES = load("queries/figures.sql")
 DOWN = (*AWAY, asyncpg.PostgresError)
 """Failures while the database may be killed."""
 
+LOOK_S = 10.0
+"""Maximum duration of a connect and of a statement: a server that was stopped answers neither."""
+
 OUTCOME = load("queries/audit.sql")["outcome_of_sale"]
 
 
 def open_sale_pool(url: str) -> asyncpg.Pool[asyncpg.Record]:
     """Make the pool of two connections; it connects when it is entered."""
-    return asyncpg.create_pool(url, min_size=1, max_size=2)
+    hosts = Hosts(url)
+
+    async def connect(*_: object, **__: object) -> asyncpg.Connection[asyncpg.Record]:
+        return await hosts.connect(
+            asyncpg.Connection, within_s=LOOK_S, command_timeout=LOOK_S, target_session_attrs="read-write"
+        )
+
+    return asyncpg.create_pool(connect=connect, min_size=1, max_size=2)
 
 
 class SaleLook(NamedTuple):

@@ -88,7 +88,7 @@ async def check_schema(database: Database) -> None:
         NotReady: if the schema does not fit; says which object differs, and what to do.
     """
     try:
-        connection = await asyncpg.connect(**database.connect_arguments(suffix="-schema"))
+        connection = await database.connect(suffix="-schema")
         try:
             found = await read_schema(lambda query: connection.fetch(query.text))
         finally:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flashsale.domain.trail import Author
 
 QUERIES = load("queries/trail.sql")
+REPLICATE = load("queries/replication.sql")["replicate"]
 
 
 @asynccontextmanager
@@ -38,6 +39,8 @@ async def authored(
             if author is not None:
                 await set_author(connection, author)
             yield connection
+            # A change that finds itself made tells what an earlier COMMIT did, which the standby may lack.
+            await connection.execute(REPLICATE.text)
     except REPEATED as error:
         raise Unavailable from error
     except (*AWAY, *OTHER_SCHEMA) as error:
