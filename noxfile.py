@@ -14,7 +14,17 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "arch", "sql", "tests"]
 
 TEXTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
-PYTHON = ["src", "workers", "migrations", "loadtest", "examples", "tests", "docker/deploy", "noxfile.py"]
+PYTHON = [
+    "src",
+    "workers",
+    "migrations",
+    "loadtest",
+    "examples",
+    "tests",
+    "docker/deploy",
+    "docker/env_file.py",
+    "noxfile.py",
+]
 
 
 def install(session: nox.Session) -> None:
@@ -248,3 +258,24 @@ def charts(session: nox.Session) -> None:
     install(session)
     session.install("kubernetes-validate==1.37.0")
     session.run("python", "-m", "tests.kubernetes", *session.posargs)
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """Write the image's bill of materials (sbom.json); with a Docker engine also measure the image and look into it."""
+    install(session)
+    # The tool has dependencies of its own: it stays in an environment of its own.
+    own = session.create_tmp() + "/bill"
+    session.run("python", "-m", "venv", own)
+    session.run(f"{own}/bin/python", "-m", "pip", "install", "--quiet", "cyclonedx-bom==7.5.0", external=True)
+    session.run("python", "-m", "tests.docker.image", "--tool", f"{own}/bin/cyclonedx-py", *session.posargs)
+
+
+@nox.session
+def guide(session: nox.Session) -> None:
+    """Follow docs/how-to/deploy.md literally in a fresh clone, with a Docker engine (5 minutes)."""
+    command = ["docker", "version"]
+    if shutil.which("docker") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        session.skip("needs a Docker engine with Compose v2")
+    install(session)
+    session.run("python", "-m", "tests.documents.guide", *session.posargs)

@@ -60,6 +60,7 @@ def written() -> str:
             f"error_page {' '.join(map(str, statuses))} ={answer.status} {place};",
             f"location {'= ' if code in PATHLESS else ''}{place} {{",
             *(["    internal;"] if code in PATHLESS else []),
+            *(["    include /run/flashsale/count.conf;"] if code == "rate_limited" else []),
             "    default_type application/problem+json;",
             "    add_header X-Request-ID $sane_request_id always;",
             *(f'    add_header {name.title()} "{value}" always;' for name, value in headers),

@@ -28,19 +28,20 @@ log = structlog.get_logger(__name__)
 async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None = None) -> None:
     """Serve until told to stop: then streams end, spread over seconds, and open requests finish.
 
-    SIGTERM also lets clients leave by themselves, each with its next answer, so that none loses a request; connections
-    that stay idle are closed after half of `http.drain_s`. SIGINT closes them at once.
+    After SIGTERM the process is not ready and serves on for `http.unready_s`, so that load balancers leave it before it
+    stops listening. Then clients leave by themselves, each with its next answer, so that none loses a request;
+    connections that stay idle are closed after half of `http.drain_s`. SIGINT closes them at once.
     """
-    stopping: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    stopping: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     half_s = settings.http.drain_s / 2
 
-    def stop(leave_s: float) -> None:
+    def stop(number: signal.Signals) -> None:
         if not stopping.done():
-            stopping.set_result(leave_s)
+            stopping.set_result(number)
 
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop, half_s)
-    loop.add_signal_handler(signal.SIGINT, stop, 0.0)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
     async with open_services(settings) as services, measured("api", services.database, services.feed):
         hub = LiveHub(services)
         edge = build_app(services, hub, pages.routes)
@@ -49,8 +50,11 @@ async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None
             settle_collector()
             await server.listen(sock)
             tell_ready(ready_fd)
-            leave_s = await stopping
+            patient = await stopping == signal.SIGTERM
             log.info("api.draining")
+            if patient:
+                services.readiness.end()
+                await asyncio.sleep(settings.http.unready_s)
             hub.close()
-            await server.stop(leave_s=leave_s, finish_s=half_s)
+            await server.stop(leave_s=half_s if patient else 0.0, finish_s=half_s)
     log.info("api.stopped")

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from tests.browser.edge import edge
-from tests.fuzz.target import NGINX
+from tests.support.shipped_nginx import BINARIES
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx; on Debian: apt-get install nginx")
+pytestmark = pytest.mark.skipif(not BINARIES, reason="no nginx; on Debian: apt-get install nginx")
 
 STREAMS = 12
 HTTP_1_STREAMS = 6

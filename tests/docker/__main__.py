@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.docker import crowds, sales
+from tests.docker import crowds, releases, sales
 from tests.docker.exercise import Exercise, Failed
 
 if TYPE_CHECKING:
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 PARTS: dict[str, list[Callable[[Exercise], None]]] = {
     "sales": [sales.begin, sales.break_things, sales.leave_no_token, sales.replace, sales.deploy_again],
+    "releases": [
+        releases.begin,
+        releases.hold_streams,
+        releases.take_back,
+        releases.go_back,
+        releases.refuse,
+    ],
     "crowds": [crowds.begin, crowds.stampedes, crowds.journey, crowds.crowded_journey],
 }
 """Each on a stack of its own."""
@@ -35,7 +42,8 @@ PARTS: dict[str, list[Callable[[Exercise], None]]] = {
     type=click.Choice(list(PARTS)),
     default="sales",
     show_default=True,
-    help="sales: three, each disturbed (5 minutes); crowds: journeys and stampedes (10 minutes).",
+    help="sales: three, each disturbed (5 minutes); releases: streams, rollout and rollback (5 minutes); "
+    "crowds: journeys and stampedes (10 minutes).",
 )
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep histories and logs here.")
 def main(only: str, keep: Path | None) -> None:

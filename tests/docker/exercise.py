@@ -43,7 +43,6 @@ class Exercise:
             **os.environ,
             "COMPOSE_PROJECT_NAME": "flashsale-exercise",
             "COMPOSE_ENV_FILES": str(folder / "env"),
-            "TAG": "exercise",
             "LISTEN": f"127.0.0.1:{self.port}",
             # All buyers come from one address.
             "ACCOUNT_REQUESTS_PER_S": "100000",
@@ -51,6 +50,9 @@ class Exercise:
             "ADDRESS_CONNECTIONS": "10000",
             "FLASHSALE_LOG__LEVEL": "warning",
         }
+        here = self.run("docker", "images", "--format", "{{.Tag}}", "nginx").split()
+        if here and "1.30" not in here:
+            self.environment["NGINX_VERSION"] = here[0]
 
     def say(self, step: str) -> None:
         """Print a step."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flashsale.local.access import free_port
 from flashsale.settings.values import EXAMPLE
 from tests.docker.exercise import Failed
 
@@ -118,9 +119,7 @@ def begin(exercise: Exercise) -> None:
     exercise.deploy("--product", "first", "--stock", "600", PAYMENT_CONTAINERS="1", COMMIT="first")
     exercise.say(
         "image "
-        + exercise.run(
-            "docker", "images", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}", "flashsale:exercise"
-        ).strip()
+        + exercise.run("docker", "images", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}", "flashsale:latest").strip()
     )
     for path in ("/metrics", "//metrics", "/api/../metrics", "/api/%2e%2e/metrics", "/metrics/"):
         if exercise.request(path)[0] != http.client.NOT_FOUND:
@@ -149,17 +148,21 @@ def begin(exercise: Exercise) -> None:
 
 
 def tls(exercise: Exercise) -> None:
-    """Let nginx check the TLS example, with a certificate made now."""
-    script = """
-        set -e; cd /run; cp -r /etc/nginx/flashsale tls; mkdir -p /etc/nginx/certificate
-        printf '%s' "$CERTIFICATE" | tee /etc/nginx/certificate/fullchain.pem > /etc/nginx/certificate/privkey.pem
-        mv tls/tls.conf.example tls/tls.conf; sed -i 's/listen 8080 .*/listen 8082;/; s/^    include locations.conf;//' tls/nginx.conf
-        sed -i 's|^}$|include tls.conf; }|' tls/nginx.conf; nginx -t -c /run/tls/nginx.conf
-    """
-    made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost")
-    pair = exercise.run(*made, "-keyout", "-", "-out", "-")
-    exercise.compose("exec", "-T", "-e", f"CERTIFICATE={pair}", "nginx", "sh", "-c", script)
-    exercise.say("nginx takes the TLS example")
+    """Take the documented step to TLS, with a certificate made now, and back."""
+    folder, file = exercise.folder / "certificate", exercise.folder / "env"
+    folder.mkdir()
+    made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=shop.example")
+    pair = [str(folder / name) for name in ("privkey.pem", "fullchain.pem")]
+    exercise.run(*made, "-keyout", pair[0], "-out", pair[1])
+    (folder / "privkey.pem").chmod(0o644)  # of a throw-away pair
+    before = file.read_text()
+    file.write_text(f"{before}CERTIFICATES={folder}\nLISTEN_TLS=[::1]:{free_port()}\nHOSTS=shop.example\n")
+    exercise.deploy("--product", "first", "--stock", "600")
+    if exercise.request("/api/products")[0] != http.client.PERMANENT_REDIRECT:
+        raise Failed("Without TLS nginx does not redirect.")
+    file.write_text(before + "".join(re.findall(r"(?m)^TAG.*\n", file.read_text())))
+    exercise.deploy("--product", "first")
+    exercise.say("deployed with TLS, at an IPv6 address, and back")
 
 
 def break_things(exercise: Exercise) -> None:

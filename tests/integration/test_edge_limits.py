@@ -3,77 +3,37 @@
 import asyncio
 import json
 import re
-import socket
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
+from urllib.request import urlopen
 
 import pytest
-import yaml
 
-from tests.conftest import ROOT
-from tests.fuzz.target import NGINX, serving
+from flashsale.local.access import free_port
+from tests.fuzz.target import serving
+from tests.support.shipped_nginx import BINARIES, SHIPPED, shipped_nginx
+from tests.support.upstream_server import upstream_server
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+pytestmark = pytest.mark.skipif(not BINARIES, reason="needs nginx")
 
-SHIPPED = ROOT / "docker/nginx"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
+CURRENT = BINARIES.get("current") or next(iter(BINARIES.values()), None)
+LOGIN, BUY = "POST /api/auth/login", "POST /api/order/buy-flash"
 
 
-def match(pattern: str, text: str, flags: int = 0) -> str:
+def match(pattern: str, text: str) -> str:
     """Return what the pattern's group finds."""
-    found = re.search(pattern, text, flags)
+    found = re.search(pattern, text)
     assert found is not None, pattern
     return found[1]
 
 
 @asynccontextmanager
-async def edge(folder, files=None, **limits):
-    """Run the shipped configuration, with the limits of Compose or these, before an app that takes everything; returns its port."""
-    environment = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]["nginx"]["environment"]
-    values = {name: match(r":-(.*)\}", text) for name, text in environment.items()} | limits
-    port = free_port()
+async def before_an_app(folder, **options):
+    """Run the shipped nginx before an app that takes everything."""
     async with serving() as (_, app):
-        made = folder / "made"
-        made.mkdir()
-        heredoc = match(r"cat > \$made/limits\.conf <<END\n(.*?)END\n", (SHIPPED / "run").read_text(), re.DOTALL)
-        expanded = re.sub(r"\$\{(\w+)\}", lambda name: values[name[1]], heredoc).replace("\\$", "$")
-        (made / "limits.conf").write_text(expanded)
-        (made / "hosts.conf").write_text("map $host $foreign_host { default ''; }")
-        (made / "main.conf").write_text("events { worker_connections 4096; } daemon off;")
-        for upstream in ("api", "sse"):
-            (made / upstream).write_text(f"server 127.0.0.1:{app};")
-        for path in SHIPPED.glob("*.conf"):
-            text = (
-                (files or {})
-                .get(path.name, path.read_text())
-                .replace("/run/flashsale", str(made))
-                .replace("/run/nginx.pid", str(folder / "pid"))
-            )
-            text = text.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(
-                "127.0.0.1:8081", f"127.0.0.1:{free_port()}"
-            )
-            (folder / path.name).write_text(text.replace("/dev/stdout", str(folder / "access")))
-        process = await asyncio.create_subprocess_exec(
-            str(NGINX), "-c", folder / "nginx.conf", stderr=asyncio.subprocess.DEVNULL
-        )
-        try:
-            async with asyncio.timeout(30):
-                while True:
-                    try:
-                        (await asyncio.open_connection("127.0.0.1", port))[1].close()
-                        break
-                    except OSError:
-                        assert process.returncode is None, "nginx ended"
-                        await asyncio.sleep(0.02)
-            yield port
-        finally:
-            process.terminate()
-            await process.wait()
+        with shipped_nginx(folder, CURRENT, upstream=app, **options) as (edge, _):
+            yield edge
 
 
 async def send(port, *calls):
@@ -94,42 +54,97 @@ async def send(port, *calls):
         await writer.wait_closed()
 
 
-LOGIN, BUY = "POST /api/auth/login", "POST /api/order/buy-flash"
-
-
 def account(number):
     return f"Authorization: Bearer {number}\r\n"
 
 
-async def crowd(port, buyers):
-    """Buyers at one address, all at once: each logs in, buys and looks at the order. Gives the statuses."""
+async def crowd(port, buyers, calls=(LOGIN, BUY)):
+    """Buyers at one address, all at once: each does these calls and looks at the order. Gives the statuses."""
     looks = [f"GET /api/order/{number}/status" for number in range(buyers)]
     told = await asyncio.gather(
-        *(send(port, (LOGIN, ""), (BUY, account(look)), (look, account(look))) for look in looks)
+        *(send(port, *((call, account(look)) for call in calls), (look, account(look))) for look in looks)
     )
     return Counter(status for statuses, _, _ in told for status in statuses)
 
 
 async def test_200_buyers_behind_one_address_at_once_are_refused_nothing(tmp_path):
-    async with edge(tmp_path) as port:
+    async with before_an_app(tmp_path) as edge:
+        assert await crowd(edge.port, 200) == {200: 600}
+
+
+async def test_2000_buyers_behind_one_address_in_a_second_are_refused_nothing(tmp_path):
+    async with before_an_app(tmp_path) as edge:
         began_s = time.monotonic()
-        assert await crowd(port, 200) == {200: 600}
-        print(f"200 buyers, 600 requests in {time.monotonic() - began_s:.2f} s")  # noqa: T201
+        assert await crowd(edge.port, 2000, [BUY]) == {200: 4000}
+        print(f"2,000 buyers, 4,000 requests in {time.monotonic() - began_s:.2f} s")  # noqa: T201
 
 
 async def test_a_limit_by_address_that_was_meant_to_be_fair_would_refuse_them(tmp_path):
     """The control: the same crowd where an address may do what a buyer may."""
     shipped = (SHIPPED / "locations.conf").read_text()
     fair = {"locations.conf": shipped.replace("burst=400", "burst=50")}
-    async with edge(tmp_path, fair, ADDRESS_LOGINS_PER_S="5") as port:
-        assert (await crowd(port, 200))[429] > 50
+    async with before_an_app(tmp_path, files=fair, ADDRESS_LOGINS_PER_S="5") as edge:
+        assert (await crowd(edge.port, 200))[429] > 50
 
 
-@pytest.mark.parametrize(("call", "fields", "count"), [(BUY, account(1), 300), (LOGIN, "", 900)])
-async def test_a_flood_of_one_account_and_one_of_logins_are_refused(tmp_path, call, fields, count):
-    async with edge(tmp_path) as port:
-        answers = await asyncio.gather(*(send(port, *[(call, fields)] * (count // 10)) for _ in range(10)))
-    assert sum(statuses.count(429) for statuses, _, _ in answers) > 50
-    refused = next(answer for answer in answers if answer[0][-1] == 429)
-    assert "retry-after: 1" in refused[1]
-    assert json.loads(refused[2])["code"] == "rate_limited"
+FLOODS = {
+    "one account, 300 requests": ([(BUY, account(1))] * 30, 300 - 40 - 60),
+    "logins, 900 requests": ([(LOGIN, "")] * 90, 900 - 400 - 200),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_a_flood_is_refused_logged_once_and_counted(tmp_path, name):
+    calls, refused_min = FLOODS[name]
+    async with before_an_app(tmp_path) as edge:
+        answers = await asyncio.gather(*(send(edge.port, *calls) for _ in range(10)))
+        refused = sum(statuses.count(429) for statuses, _, _ in answers)
+        assert refused >= refused_min
+        _, head, body = next(answer for answer in answers if answer[0][-1] == 429)
+        assert "retry-after: 1" in head
+        assert json.loads(body)["code"] == "rate_limited"
+        if CURRENT is BINARIES.get("current"):
+            assert await counted(edge, "requests") == refused
+        async with asyncio.timeout(10):
+            while edge.log.read_text().count('"status":429') < refused:
+                await asyncio.sleep(0.1)
+        assert edge.log.read_text().count('"status":429') == refused
+        assert "limiting" not in edge.errors.read_text()
+
+
+async def counted(edge, limit):
+    """Return how many refusals by a limit nginx says that it counted."""
+    text = await asyncio.to_thread(lambda: urlopen(f"http://127.0.0.1:{edge.inner}/metrics").read().decode())
+    assert "# TYPE flashsale_edge_refusals_total counter" in text
+    lines = re.findall(rf'(?m)^flashsale_edge_refusals_total\{{limit="{limit}",place="\w+"\}} (\d+)$', text)
+    return sum(map(int, lines))
+
+
+async def held(port, count):
+    """Open streams."""
+    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+    for _, writer in connections:
+        writer.write(b"GET /sse/stock/1 HTTP/1.1\r\nHost: a\r\n\r\n")
+    return connections
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["as shipped", "control: streams count as requests"])
+async def test_streams_that_fill_their_limit_lock_nobody_out_of_the_api(tmp_path, own):
+    """More people than the limit have a stream behind one address; the next one still looks at products."""
+    shipped = (SHIPPED / "locations.conf").read_text()
+    files = {} if own else {"locations.conf": shipped.replace("include /run/flashsale/streams.conf;", "")}
+    port = free_port()
+    with (
+        upstream_server("127.0.0.1", port),
+        shipped_nginx(tmp_path, CURRENT, upstream=port, files=files, ADDRESS_CONNECTIONS="200") as (edge, _),
+    ):
+        streams = await held(edge.port, 200)
+        for reader, _ in streams:
+            assert b" 200 " in await reader.readline()
+        refused, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write(b"GET /sse/stock/1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 429 " in await refused.readline()
+        (status,), _, _ = await send(edge.port, ("GET /api/products", ""))
+        assert status == (200 if own else 429)
+        for _, one in [*streams, (None, writer)]:
+            one.close()

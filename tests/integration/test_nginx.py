@@ -3,97 +3,49 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import socket
-import subprocess
 import threading
-import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from flashsale.http.routes.problem_pages import MEANINGS
-from flashsale.local.access import free_port
 from tests.nginx_problems import FILE, written
-
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-SHIPPED = FILE.parent
-ZONES = {"ACCOUNT_REQUESTS_PER_S": "20", "ADDRESS_REQUESTS_PER_S": "5000", "ADDRESS_LOGINS_PER_S": "5"}
-
-needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+from tests.support.shipped_nginx import BINARIES, SHIPPED, shipped_nginx
 
 
 def test_the_documents_are_those_of_the_api():
     assert FILE.read_text() == written(), "run `python -m tests.nginx_problems`"
 
 
-class Edge:
-    """The shipped configuration on ports of this machine, before upstreams that are told how to behave."""
-
-    def __init__(self, folder: Path, **environment: str) -> None:
-        """Make the files as `run` does, which finds its folders elsewhere here."""
-        self.port, self.health, self.upstream = free_port(), free_port(), free_port()
-        made = folder / "made"
-        shutil.copytree(SHIPPED, folder / "nginx")
-        for path in (folder / "nginx").iterdir():
-            text = (
-                path.read_text().replace("/run/flashsale", str(made)).replace("/etc/nginx/flashsale", str(path.parent))
-            )
-            text = text.replace("8080 backlog=8192", f"127.0.0.1:{self.port}").replace(
-                "127.0.0.1:8081", f"127.0.0.1:{self.health}"
-            )
-            text = text.replace("/run/flashsale", str(made)).replace("worker_processes auto", "worker_processes 1")
-            text = text.replace("/dev/stderr", str(folder / "error.log")).replace(
-                "/dev/stdout", str(folder / "access.log")
-            )
-            text = re.sub(r"proxy_read_timeout \d+s", "proxy_read_timeout 1s", text)
-            path.write_text(text)
-        run = (folder / "nginx" / "run").read_text()
-        # All that `run` makes; who follows the upstreams' names is not tried here.
-        script = (
-            run.partition("sh $here/refresh")[0]
-            .replace(":8000;", f":{self.upstream};")
-            .replace("server $upstream", "server 127.0.0.1")
-        )
-        variables = {**ZONES, "ADDRESS_CONNECTIONS": "5000", **environment}
-        subprocess.run(["sh", "-c", script], env={"PATH": os.environ["PATH"], **variables}, check=True)
-        self.log = folder / "access.log"
-        command = [str(NGINX), "-c", str(folder / "nginx" / "nginx.conf"), "-g", "daemon off;"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-    def close(self) -> None:
-        """Stop it."""
-        self.process.terminate()
-        self.process.communicate(timeout=10)
-
-    def send(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Send bytes; give status, headers and body of the first answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as sock:
-            sock.sendall(data)
-            with sock.makefile("rb") as file:
-                status = int(file.readline().split()[1])
-                headers = {}
-                while line := file.readline().strip():
-                    name, _, value = line.decode().partition(": ")
-                    headers[name.lower()] = value
-                return status, headers, file.read(int(headers.get("content-length", 0)))
+def send(edge, data: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send bytes; give status, headers and body of the first answer."""
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as sock:
+        sock.sendall(data)
+        with sock.makefile("rb") as file:
+            status = int(file.readline().split()[1])
+            headers = {}
+            while line := file.readline().strip():
+                name, _, value = line.decode().partition(": ")
+                headers[name.lower()] = value
+            return status, headers, file.read(int(headers.get("content-length", 0)))
 
 
-@pytest.fixture(scope="module")
-def edge(tmp_path_factory):
-    made = Edge(tmp_path_factory.mktemp("edge"), HOSTS="shop.example")
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", made.port)).close()
-            break
-        except OSError:
-            assert made.process.poll() is None, made.process.stderr.read()
-            time.sleep(0.05)
-    yield made
-    made.close()
+IMPATIENT = {
+    name: re.sub(r"proxy_read_timeout \d+s", "proxy_read_timeout 1s", (SHIPPED / name).read_text())
+    for name in ("nginx.conf", "locations.conf")
+}
+
+
+@pytest.fixture(scope="module", params=list(BINARIES.values()), ids=list(BINARIES))
+def edge(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("edge")
+    with shipped_nginx(folder, request.param, files=IMPATIENT, HOSTS="shop.example", ADDRESS_LOGINS_PER_S="5") as (
+        made,
+        _,
+    ):
+        yield made
 
 
 def get(target: str, *headers: str, host: str = "localhost", method: str = "GET") -> bytes:
@@ -129,11 +81,10 @@ OWN = {
 }
 
 
-@needs_nginx
 @pytest.mark.parametrize("name", OWN)
 def test_what_nginx_says_itself_is_a_problem_document(edge, name):
     sent, status, code = OWN[name]
-    answer = edge.send(sent)
+    answer = send(edge, sent)
     assert_problem(answer, status, code)
 
 
@@ -150,13 +101,12 @@ def assert_problem(answer, status, code):
     assert ("allow" in headers) is (status == 405)
 
 
-@needs_nginx
 def test_a_flood_of_one_account_or_of_logins_is_told_when_to_come_back(edge):
     flood = get("/api/products", "Authorization: Bearer one")
-    answers = [edge.send(flood) for _ in range(80)]
+    answers = [send(edge, flood) for _ in range(80)]
     assert {status for status, _, _ in answers} == {429, 503}
     assert_problem(next(one for one in answers if one[0] == 429), 429, "rate_limited")
-    logins = [edge.send(get("/api/auth/login", method="POST")) for _ in range(600)]
+    logins = [send(edge, get("/api/auth/login", method="POST")) for _ in range(600)]
     assert_problem(next(one for one in logins if one[0] == 429), 429, "rate_limited")
 
 
@@ -188,18 +138,16 @@ BUY = get("/api/order/buy-flash", "Content-Length: 0", method="POST", host="shop
 """A POST: nginx sends it once."""
 
 
-@needs_nginx
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", None], ids=["dies", "talks nonsense", "is silent"]
 )
 def test_an_api_that_gives_no_answer_is_unavailable(edge, answer):
     with upstream(edge, answer):
-        assert_problem(edge.send(BUY), 503, "unavailable")
+        assert_problem(send(edge, BUY), 503, "unavailable")
 
 
-@needs_nginx
 def test_what_the_api_says_passes_as_it_is(edge):
     own = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nown"
     with upstream(edge, own):
-        status, headers, body = edge.send(BUY)
+        status, headers, body = send(edge, BUY)
     assert (status, headers["content-type"], body) == (404, "text/x", b"own")

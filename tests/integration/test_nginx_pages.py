@@ -5,17 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import socket
-import tempfile
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
-from tests.integration.test_nginx import Edge, get, needs_nginx, upstream
-from tests.support.processes import wait_for
-
-pytestmark = needs_nginx
+from tests.integration.test_nginx import IMPATIENT, get, upstream
+from tests.support.shipped_nginx import BINARIES, shipped_nginx
 
 HTML = b"<!doctype html><title>A phone</title>" + b"<p>A phone that is sold at ten.</p>" * 60
 GZIP = "Accept-Encoding: gzip"
@@ -23,23 +18,10 @@ STALE_S = 1.5
 """More than the age at which the copy of the test is too old."""
 
 
-@pytest.fixture(scope="module")
-def edge():
-    with tempfile.TemporaryDirectory() as folder:
-        # The workers write below it; where root runs the tests they are another user.
-        Path(folder).chmod(0o755)
-        made = Edge(Path(folder), HOSTS="")
-        wait_for(lambda: listening(made), timeout_s=10)
+@pytest.fixture(scope="module", params=list(BINARIES.values()), ids=list(BINARIES))
+def edge(request, tmp_path_factory):
+    with shipped_nginx(tmp_path_factory.mktemp("pages"), request.param, files=IMPATIENT) as (made, _):
         yield made
-        made.close()
-
-
-def listening(edge):
-    assert edge.process.poll() is None, edge.process.stderr.read()
-    with suppress(OSError):
-        socket.create_connection(("127.0.0.1", edge.port)).close()
-        return True
-    return False
 
 
 def answer(body=HTML, *headers, kind="text/html; charset=utf-8"):

@@ -25,6 +25,7 @@ def served(postgres_url, valkey, redis, tmp_path):
             "FLASHSALE_REDIS__URL": valkey.url,
             "FLASHSALE_AUTH__JWT_SECRET": "only-for-tests: 0123456789 abcdefgh",
             "FLASHSALE_HTTP__PROCESSES": "2",
+            "FLASHSALE_HTTP__UNREADY_S": "3",
             "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
         }
         parent = subprocess.Popen(command, env=environment, pass_fds=[sock.fileno()], stderr=log, cwd=ROOT)
@@ -67,7 +68,12 @@ def test_several_processes_share_a_socket_start_again_and_stop_together(served):
     wait_for(lambda: len(see()) == 3, timeout_s=60)
     assert len(children(parent)) == 2
     assert killed not in children(parent)
-    parent.send_signal(signal.SIGTERM)
+    with httpx.Client(base_url=address, timeout=60, headers={"Connection": "close"}) as client:
+        assert client.get("/health/ready").status_code == 200
+        parent.send_signal(signal.SIGTERM)
+        # A load balancer is told first: the process is not ready and still accepts connections.
+        wait_for(lambda: client.get("/health/ready").status_code == 503, timeout_s=2)
+        assert client.get("/api/products").status_code == 200
     assert parent.wait(30) == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/health/live")

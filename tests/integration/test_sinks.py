@@ -32,7 +32,7 @@ def launch(kind, sink, urls):
     other_end, writing = sink()
     process = subprocess.Popen(
         [*command, "--fd", str(listener.fileno()), "--ready-fd", str(telling)],
-        env=environment(urls[0], urls[1], kind, FLASHSALE_LOG__LEVEL="debug"),
+        env=environment(urls[0], urls[1], kind, FLASHSALE_LOG__LEVEL="debug", FLASHSALE_HTTP__UNREADY_S="0"),
         pass_fds=[listener.fileno(), telling],
         stderr=writing,
         cwd=ROOT,

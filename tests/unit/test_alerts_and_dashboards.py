@@ -176,7 +176,7 @@ def test_every_service_is_scraped_and_every_queue_has_its_workers():
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     scraped = {name: job["dns_sd_configs"][0]["names"] for name, job in jobs.items() if "dns_sd_configs" in job}
     exporters = {name: [f"{name}-exporter"] for name in EXPORTED_BY if name != "https"}
-    assert scraped == {name: [name] for name in ("api", "sse", *ROLES)} | exporters
+    assert scraped == {name: [name] for name in ("api", "sse", *ROLES)} | exporters | {"edge": ["nginx"]}
     assert jobs.keys() == scraped.keys() | {"https"}
     assert list(QUEUES) == [queue for role in ROLES for queue in slots(role, WorkerSettings())]
     services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]

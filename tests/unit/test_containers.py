@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from env_file import read_environment, write
 
 from flashsale import __version__
 from flashsale.settings import DELIMITER, PREFIX, SECRETS, Settings, read_settings, secret_names, variable
@@ -17,7 +18,7 @@ from flashsale.settings.values import EXAMPLE
 
 DOCKER = Path(__file__).parents[2] / "docker"
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
-OURS = [name for name, service in COMPOSE["services"].items() if "build" in service]
+OURS = [name for name, service in COMPOSE["services"].items() if service["image"].startswith("flashsale:")]
 THEIR_OWN_USER = {"prometheus": "nobody", "grafana": "grafana", "alertmanager": "nobody"}
 """Images whose own user is none of root."""
 
@@ -49,6 +50,11 @@ def secrets_given(service):
     return {name for name in secret_names() if variable(name) in given}
 
 
+def needed(service):
+    """Return the secrets that stand in the example: the URLs of Compose have no password in them."""
+    return {name for name in SECRETS[kind(service)] - COMMENTED if not name.endswith("url")}
+
+
 def kind(service):
     return {"sse": "api"}.get(service, service)
 
@@ -60,7 +66,7 @@ def test_a_container_gets_the_secrets_of_its_kind_and_no_others(service):
     given = COMPOSE["services"][service]["environment"]
     secret = {name for name, value in EXAMPLES.items() if EXAMPLE in value}
     holding = {name for name, text in given.items() if secret & set(re.findall(r"\$\{(\w+)", str(text)))}
-    assert holding == {variable(name) for name in SECRETS[kind(service)] - COMMENTED}
+    assert holding == {variable(name) for name in needed(service)}
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -69,7 +75,7 @@ def test_a_container_refuses_every_secret_of_the_example(monkeypatch, service):
     with pytest.raises(SystemExit) as refused:
         read_settings(kind(service))
     *lines, _ = str(refused.value).splitlines()
-    assert {line.split(":")[0] for line in lines} == {variable(name) for name in SECRETS[kind(service)] - COMMENTED}
+    assert {line.split(":")[0] for line in lines} == {variable(name) for name in needed(service)}
     assert all(EXAMPLE in line for line in lines)
 
 
@@ -77,7 +83,7 @@ def test_a_container_refuses_every_secret_of_the_example(monkeypatch, service):
 def test_a_container_takes_secrets_that_were_replaced(monkeypatch, service):
     set_environment(monkeypatch, service, dict.fromkeys(EXAMPLES, "own-own-0123456789-abcdefghijklmnop"))
     settings = read_settings(kind(service))
-    for name in SECRETS[kind(service)] - COMMENTED:
+    for name in needed(service):
         group, _, field = name.partition(".")
         assert "own-own-" in getattr(getattr(settings, group), field).get_secret_value()
 
@@ -89,8 +95,9 @@ def test_every_container_is_without_privileges():
         assert service["read_only"] is True, name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert "privileged" not in service, name
-        if "build" not in service and name not in THEIR_OWN_USER:
+        if name not in OURS and name not in THEIR_OWN_USER:
             assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]), name
+    assert COMPOSE["services"]["postgres"]["environment"]["POSTGRES_USER"] not in {"flashsale_api", "flashsale_worker"}
     assert re.findall(r"(?m)^USER (.*)$", (DOCKER / "Dockerfile").read_text()) == ["10001:10001"]
 
 
@@ -120,20 +127,110 @@ def deploy():
     return module
 
 
+def read(path, *files):
+    return read_environment(path, DOCKER / ".env.example", [DOCKER / "compose.yaml", *files], lambda _: None)
+
+
+def good_file(tmp_path, *lines):
+    """Write a file without faults, and these lines more."""
+    file = tmp_path / ".env"
+    kept = [f"{name}=own" for name in EXAMPLES if not any(line.startswith(f"{name}=") for line in lines)]
+    file.write_text("\n".join([line.replace("EMAIL=own", "EMAIL=a@b") for line in kept] + list(lines)) + "\n")
+    return file
+
+
+WRONG = {
+    "LISTEN=everywhere": "is everywhere; expected an address and a port",
+    "LISTEN=:::80": "is :::80; expected an address and a port",
+    "LISTEN_TLS=443s": "is 443s; expected an address and a port",
+    "API_CONTAINERS=two": "is two; expected a whole number",
+    "PAYMENT_CONTAINERS=0": "is 0; expected a whole number",
+    "API_CPUS=many": "is many; expected a number of cores",
+    "ADDRESS_REQUESTS_PER_S=5000r/s": "is 5000r/s; expected a whole number",
+    "NOFILE=unlimited": "is unlimited; expected a whole number",
+    "ADMIN_EMAIL=admin": "is admin; expected an e-mail address",
+    "PAYMENTS_CONTAINERS=3": "is used by nothing; did you mean PAYMENT_CONTAINERS?",
+    "FLASHSALE_GATE__RATELIMIT=3": "is used by nothing; did you mean FLASHSALE_GATE__RATE_LIMIT?",
+    "CERTIFICATES=/none": "is /none; expected a folder that holds fullchain.pem",
+    "JWT_SECRET=change-me-please": "still holds the example's value",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_line_of_the_file_is_one_line_that_names_it(tmp_path, line):
+    file = good_file(tmp_path, line)
+    with pytest.raises(SystemExit) as refused:
+        read(file)
+    assert str(refused.value).startswith(f"{file}: {line.partition('=')[0]} {WRONG[line]}")
+    assert "\n" not in str(refused.value)
+
+
+GOOD = {
+    "POSTGRES_PASSWORD='p@ss/w#rd% $x'": "p@ss/w#rd% $x",
+    'REDIS_PASSWORD="a b#c"  # of the gate': "a b#c",
+    "API_POSTGRES_PASSWORD=a@b/c%d#e": "a@b/c%d#e",
+    "LISTEN=[::1]:8000": "[::1]:8000",
+    "LISTEN=0.0.0.0:80": "0.0.0.0:80",
+    "LISTEN=8000": "8000",
+    "API_CPUS=0.5": "0.5",
+    "COMPOSE_PROJECT_NAME=shop": "shop",
+    "OF_MY_OWN=x": "x",
+}
+
+
+@pytest.mark.parametrize("line", GOOD)
+def test_a_line_of_the_file_is_read_as_compose_reads_it(tmp_path, line):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("services: {api: {environment: {X: '${OF_MY_OWN}'}}}")
+    assert read(good_file(tmp_path, line), mine)[line.partition("=")[0]] == GOOD[line]
+
+
+def test_deploy_notes_the_release_in_the_file(tmp_path):
+    file = good_file(tmp_path, "TAG=1", "LISTEN=8000")
+    write(file, TAG="2", TAG_BEFORE="1")
+    values = read(file)
+    assert (values["TAG"], values["TAG_BEFORE"], values["LISTEN"]) == ("2", "1", "8000")
+    assert file.read_text().count("TAG=") == 1
+
+
+def test_a_setting_that_a_process_refuses_is_named_as_in_the_file():
+    said = deploy().with_origins("FLASHSALE_POSTGRES__OWNER_URL: Postgres refused")
+    assert said == "FLASHSALE_POSTGRES__OWNER_URL (POSTGRES_PASSWORD in docker/.env): Postgres refused"
+
+
+def test_the_image_is_built_once():
+    builders = [name for name, service in COMPOSE["services"].items() if "build" in service]
+    assert builders == ["migrate"]
+    for name in OURS:
+        assert COMPOSE["services"][name]["pull_policy"] == ("missing" if name == "migrate" else "never"), name
+
+
+LEFT_OUT = re.findall(r"uninstall --yes ([\w ]+)", (DOCKER / "Dockerfile").read_text())[0].split()
+
+
+def test_the_program_needs_nothing_that_the_image_leaves_out():
+    """The API here; the build of the image imports the whole program without them."""
+    assert LEFT_OUT == ["faker", "polyfactory"]
+    program = f"import sys; sys.modules.update(dict.fromkeys({LEFT_OUT})); import flashsale.asgi"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=DOCKER.parent)
+    assert done.returncode == 0, done.stderr
+
+
 def test_deploy_labels_the_image_with_the_version():
     assert deploy().build_info()["VERSION"] == __version__
 
 
 def test_deploy_adds_the_passwords_that_a_file_of_an_earlier_release_lacks(tmp_path):
     old = tmp_path / ".env"
-    lines = [f"{name}=own" for name in EXAMPLES if "_POSTGRES_" not in name]
+    lines = [f"{name}=a@b" for name in EXAMPLES if "_POSTGRES_" not in name]
     old.write_text("\n".join(lines))
-    values = deploy().read_environment(old)
+    values = read(old)
     assert values.keys() == EXAMPLES.keys()
     assert len(values["API_POSTGRES_PASSWORD"]) > 30
     before = old.read_text()
     assert before.startswith("\n".join(lines) + "\n")
-    deploy().read_environment(old)
+    read(old)
     assert old.read_text() == before
 
 

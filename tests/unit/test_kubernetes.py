@@ -232,7 +232,7 @@ def passed_on(path):
     body = (exact or patterns or [prefixes[-1][1]])[0]
     if "return 404" in body:
         return None
-    return "sse" if "http://sse" in body else "api"
+    return "sse" if "http://$sse" in body else "api"
 
 
 def routed(path):

@@ -2,10 +2,11 @@
 
 import secrets
 import string
+from urllib.parse import quote
 
 import pytest
 
-from flashsale.settings import read_settings
+from flashsale.settings import FILE, SECRETS, read_settings, secret_names, variable
 
 SECOND, FIRST = "FLASHSALE_AUTH__JWT_SECOND_SECRET", "FLASHSALE_AUTH__JWT_SECRET"
 GOOD = "only-for-tests: 0123456789 abcdefgh"
@@ -68,3 +69,41 @@ def test_random_keys_of_every_usual_recipe_are_taken(environment, make):
 def test_an_empty_second_key_is_none(environment):
     environment.setenv(SECOND, "")
     assert not read_settings("api").auth.jwt_second_secret.get_secret_value()
+
+
+VALUES = {
+    "postgres.url": "postgresql://u@127.0.0.1:9/x",
+    "postgres.owner_url": "postgresql://owner@127.0.0.1:9/x",
+    "redis.url": "redis://127.0.0.1:9/0",
+    "mail.url": "smtp://127.0.0.1:9",
+    "stripe.secret_key": "sk_test_0123456789abcdef",
+    "stripe.webhook_secret": "whsec_0123456789abcdef",
+    "stripe.webhook_second_secret": "whsec_abcdef0123456789",
+}
+"""Values of secrets that are no plain text."""
+
+
+@pytest.mark.parametrize("process", SECRETS)
+def test_every_secret_of_every_process_may_be_in_a_file(monkeypatch, tmp_path, process):
+    for name in SECRETS[process]:
+        file = tmp_path / name
+        file.write_text(VALUES.get(name, GOOD.replace("only", name)) + "\n")
+        monkeypatch.setenv(variable(name) + FILE, str(file))
+    settings = read_settings(process)
+    for name in SECRETS[process]:
+        group, _, field = name.partition(".")
+        value = getattr(getattr(settings, group), field).get_secret_value()
+        password = quote(GOOD.replace("only", f"{group}.{'owner_' * ('owner' in field)}password"), safe="")
+        expected = VALUES.get(name, GOOD.replace("only", name))
+        if group in {"postgres", "redis"} and field.endswith("url"):
+            user, _, server = expected.partition("://")[2].rpartition("@")
+            expected = f"{expected.partition('://')[0]}://{user}:{password}@{server}"
+        assert value == expected, name
+
+
+@pytest.mark.parametrize("name", sorted(secret_names()))
+def test_a_file_of_a_secret_that_is_not_there_is_one_line(environment, tmp_path, name):
+    environment.setenv(variable(name) + FILE, str(tmp_path / "none"))
+    with pytest.raises(SystemExit) as refused:
+        read_settings("api")
+    assert str(refused.value).splitlines()[0].startswith(f"{tmp_path / 'none'}: No such file or directory")

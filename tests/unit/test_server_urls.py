@@ -12,6 +12,7 @@ from redis.asyncio.connection import parse_url
 from yarl import URL
 
 from flashsale.adapters.postgres.hosts import urls_of_hosts
+from flashsale.settings import read_settings
 from flashsale.settings.server_urls import check_gateway_url, check_postgres_url, check_redis_url
 
 PASSWORDS = ["plain", *(f"pa{sign}ss" for sign in "@/#?%:&=+ ,[]'\"\\;$é"), "%41", "a@b/c#d%e", "12/34@x", "://"]
@@ -207,3 +208,33 @@ def test_a_gateway_url_is_read_or_refused(url, good):
     assert refused(check_gateway_url, url, ["s3cret"]) is not good
     if good:
         assert URL(url).host
+
+
+@pytest.mark.parametrize("password", [*PASSWORDS, "100%", "%40", "ü"])
+def test_a_password_in_a_variable_of_its_own_is_taken_as_it_is(monkeypatch, password):
+    """By every client that reads the URL, and in every form of the URL."""
+    monkeypatch.setenv("FLASHSALE_POSTGRES__PASSWORD", password)
+    monkeypatch.setenv("FLASHSALE_REDIS__PASSWORD", password)
+    for postgres, redis in [
+        ("postgresql://u@h:5432/d", "redis://h:6379/0"),
+        ("postgresql://u@a:5432,[::1]:5433/d?sslmode=require", "rediss://u@h/0"),
+        ("postgresql://u@%2Fvar%2Frun/d", "unix:///run/valkey.sock?db=2"),
+    ]:
+        monkeypatch.setenv("FLASHSALE_POSTGRES__URL", postgres)
+        monkeypatch.setenv("FLASHSALE_REDIS__URL", redis)
+        settings = read_settings("orders")
+        read = settings.postgres.url.get_secret_value()
+        assert psycopg.conninfo.conninfo_to_dict(read)["password"] == password
+        assert read_by_asyncpg(read)[2] == password
+        assert parse_url(settings.redis.url.get_secret_value())["password"] == password
+        assert read.partition("@")[2] == postgres.partition("@")[2]
+
+
+def test_a_password_in_two_places_is_refused(monkeypatch):
+    monkeypatch.setenv("FLASHSALE_POSTGRES__PASSWORD", "s3cret")
+    monkeypatch.setenv("FLASHSALE_POSTGRES__URL", "postgresql://u:0ther@h:5432/d")
+    monkeypatch.setenv("FLASHSALE_REDIS__URL", "redis://h:6379/0")
+    with pytest.raises(SystemExit, match=r"^FLASHSALE_POSTGRES__URL: holds a password, and ") as refused:
+        read_settings("orders")
+    assert "s3cret" not in str(refused.value)
+    assert "0ther" not in str(refused.value)

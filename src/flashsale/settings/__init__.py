@@ -53,7 +53,9 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "api": frozenset(
         {
             "postgres.url",
+            "postgres.password",
             "redis.url",
+            "redis.password",
             "auth.jwt_secret",
             "auth.jwt_second_secret",
             "stripe.secret_key",
@@ -61,24 +63,57 @@ SECRETS: Mapping[str, frozenset[str]] = {
             "stripe.webhook_second_secret",
         }
     ),
-    "orders": frozenset({"postgres.url", "redis.url"}),
-    "payments": frozenset({"postgres.url", "redis.url", "payments.gateway_secret", "stripe.secret_key"}),
-    "maintenance": frozenset({"postgres.url", "redis.url", "mail.url"}),
+    "orders": frozenset({"postgres.url", "postgres.password", "redis.url", "redis.password"}),
+    "payments": frozenset(
+        {
+            "postgres.url",
+            "postgres.password",
+            "redis.url",
+            "redis.password",
+            "payments.gateway_secret",
+            "stripe.secret_key",
+        }
+    ),
+    "maintenance": frozenset({"postgres.url", "postgres.password", "redis.url", "redis.password", "mail.url"}),
     "simulator": frozenset({"payments.gateway_secret"}),
-    "migrate": frozenset({"postgres.owner_url", "postgres.api_password", "postgres.worker_password"}),
-    "admin": frozenset({"postgres.owner_url"}),
-    "accounts": frozenset({"postgres.url", "auth.jwt_secret", "auth.jwt_second_secret"}),
-    "audit": frozenset({"postgres.url", "redis.url", "payments.gateway_secret", "stripe.secret_key"}),
-    "status": frozenset({"postgres.url", "redis.url"}),
-    "doctor": frozenset({"postgres.url", "redis.url", "payments.gateway_secret", "stripe.secret_key", "mail.url"}),
+    "migrate": frozenset(
+        {"postgres.owner_url", "postgres.owner_password", "postgres.api_password", "postgres.worker_password"}
+    ),
+    "admin": frozenset({"postgres.owner_url", "postgres.owner_password"}),
+    "accounts": frozenset({"postgres.url", "postgres.password", "auth.jwt_secret", "auth.jwt_second_secret"}),
+    "audit": frozenset(
+        {
+            "postgres.url",
+            "postgres.password",
+            "redis.url",
+            "redis.password",
+            "payments.gateway_secret",
+            "stripe.secret_key",
+        }
+    ),
+    "status": frozenset({"postgres.url", "postgres.password", "redis.url", "redis.password"}),
+    "doctor": frozenset(
+        {
+            "postgres.url",
+            "postgres.password",
+            "redis.url",
+            "redis.password",
+            "payments.gateway_secret",
+            "stripe.secret_key",
+            "mail.url",
+        }
+    ),
 }
 """The secrets of each kind of process, which gets no others; a kind that is not named gets
 none. `accounts`: `flashsale buyers`, `token` and the like."""
 
 OPTIONAL = frozenset(
     {
+        "postgres.password",
+        "postgres.owner_password",
         "postgres.api_password",
         "postgres.worker_password",
+        "redis.password",
         "payments.gateway_secret",
         "auth.jwt_second_secret",
         "stripe.secret_key",
@@ -99,6 +134,18 @@ OF_PROVIDER: Mapping[str, Mapping[str, frozenset[str]]] = {
     },
 }
 """The secrets that a kind of process needs because of the payment provider."""
+
+
+class Variables(EnvSettingsSource):
+    """The environment, less the variables that name files of secrets."""
+
+    def __call__(self) -> dict[str, Any]:
+        """Read the variables."""
+        found = super().__call__()
+        for name in secret_names():
+            group, _, field = name.partition(".")
+            found.get(group, {}).pop(field + FILE.lower(), None)
+        return found
 
 
 class SecretFiles(PydanticBaseSettingsSource):
@@ -158,12 +205,12 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the environment, then the files that it names."""
-        return init_settings, env_settings, SecretFiles(settings_cls)
+        return init_settings, Variables(settings_cls), SecretFiles(settings_cls)
 
 
 def secret_names() -> Iterator[str]:
@@ -202,7 +249,7 @@ def check_settings(process: str) -> tuple[Settings, list[str]]:
     settings = Settings.model_construct()
     given: set[str] = set()
     try:
-        for source in (EnvSettingsSource(Settings)(), SecretFiles(Settings)()):
+        for source in (Variables(Settings)(), SecretFiles(Settings)()):
             given |= {f"{group}.{name}" for group, names in source.items() for name in names}
         settings = Settings()
     except OSError as error:

@@ -14,6 +14,7 @@ from flashsale.settings.values import (
     Secret,
     checked_gateway_url,
     long_or_empty,
+    password_from,
     url_checked_by,
     varied,
 )
@@ -22,12 +23,18 @@ from flashsale.settings.values import (
 class PostgresSettings(Group):
     """Connections to Postgres, per process."""
 
-    url: Annotated[Secret, url_checked_by(check_postgres_url)] = Field(
+    # Before the URLs, which take them in.
+    password: Secret = Field(
+        SecretStr(""),
+        description="Password of the user in `url`, as it is; if empty, `url` holds it in percent-encoding.",
+    )
+    owner_password: Secret = Field(SecretStr(""), description="The same for `owner_url`.")
+    url: Annotated[Secret, url_checked_by(check_postgres_url), password_from("password")] = Field(
         SecretStr(""),
         description="URL of Postgres: postgresql://user:password@host:port/database. "
         "Of several hosts a process uses the one that accepts writes.",
     )
-    owner_url: Annotated[Secret, url_checked_by(check_postgres_url)] = Field(
+    owner_url: Annotated[Secret, url_checked_by(check_postgres_url), password_from("owner_password")] = Field(
         SecretStr(""),
         description="The same URL with the user that owns the tables, for migrations and `flashsale admin`; "
         "if empty, `FLASHSALE_POSTGRES__URL`.",
@@ -57,7 +64,11 @@ class PostgresSettings(Group):
 class RedisSettings(Group):
     """The gate's server."""
 
-    url: Annotated[Secret, url_checked_by(check_redis_url)] = Field(
+    password: Secret = Field(
+        SecretStr(""),
+        description="Password of the user in `url`, as it is; if empty, `url` holds it in percent-encoding.",
+    )
+    url: Annotated[Secret, url_checked_by(check_redis_url), password_from("password")] = Field(
         SecretStr(""),
         description="URL of Redis or Valkey: redis://:password@host:port/0, rediss:// for TLS, unix:///path?db=0.",
     )
@@ -360,7 +371,14 @@ class HttpSettings(Group):
         ge=1,
         description="Maximum number of open connections of one process, streams included; then 503.",
     )
-    drain_s: int = Field(15, ge=1, description="Maximum time in which a process finishes its requests after SIGTERM.")
+    unready_s: float = Field(
+        2.0,
+        ge=0,
+        le=300,
+        description="Time after SIGTERM in which a process still accepts connections, while `/health/ready` answers "
+        "503; a load balancer must notice within this time.",
+    )
+    drain_s: int = Field(15, ge=1, description="Maximum time in which a process finishes its requests after that.")
     trusted_proxies: list[Network] = Field(
         [],
         description='Networks of the proxies whose `X-Forwarded-For` is trusted: `["172.16.0.0/12"]`.',

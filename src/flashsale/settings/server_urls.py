@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 POSTGRES_PARAMETERS = frozenset(
     {
@@ -101,6 +101,20 @@ def check_redis_url(url: str) -> None:
         raise ValueError("has TLS parameters without TLS; write rediss://")
     if parameters.get("ssl_cert_reqs", "required") not in {"none", "optional", "required"}:
         raise ValueError("its ssl_cert_reqs is none of none, optional, required")
+
+
+def with_password(url: str, password: str) -> str:
+    """Return a checked URL with the password of its user, which may hold any character.
+
+    Raises:
+        ValueError: if it has a password already.
+    """
+    scheme, _, rest = url.partition("://")
+    authority, rest = re.split(r"(?=[/?]|$)", rest, maxsplit=1)
+    user, _, hosts = authority.rpartition("@")
+    if ":" in user or re.search("[?&]password=", rest):
+        raise ValueError("holds a password, and a variable of its own holds another; take one of them away")
+    return f"{scheme}://{user}:{quote(password, safe='')}@{hosts}{rest}"
 
 
 def check_gateway_url(url: str) -> None:

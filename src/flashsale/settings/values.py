@@ -6,9 +6,9 @@ from ipaddress import ip_network
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo
 
-from flashsale.settings.server_urls import check_gateway_url
+from flashsale.settings.server_urls import check_gateway_url, with_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,18 @@ def url_checked_by(check: Callable[[str], None]) -> AfterValidator:
         return url
 
     return AfterValidator(checked)
+
+
+def password_from(field: str) -> AfterValidator:
+    """Put the password that another field of the group holds into a URL."""
+
+    def merged(url: SecretStr, info: ValidationInfo) -> SecretStr:
+        password: SecretStr = info.data.get(field, SecretStr(""))
+        if not (url.get_secret_value() and password.get_secret_value()):
+            return url
+        return SecretStr(with_password(url.get_secret_value(), password.get_secret_value()))
+
+    return AfterValidator(merged)
 
 
 def _network(text: str) -> str:

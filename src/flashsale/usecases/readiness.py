@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import structlog
@@ -73,6 +73,8 @@ class GateLook(Protocol):
         ...
 
 
+ENDING = Problem(what="This process was told to stop.", todo="Send requests to another one.")
+
 PROVIDER_AWAY = Problem(
     what="The payment provider is away: orders are accepted, and wait for their payment.",
     todo="Look at the provider's status page; see PaymentsAway in the runbook.",
@@ -96,18 +98,28 @@ class Readiness:
         self._gate = gate
         self._catalog = catalog
         self._feed = feed
+        self._ending = False
         self._known: Condition | None = None
         self._read_at = -math.inf
         self._reading: asyncio.Task[Condition] | None = None
 
     async def __call__(self) -> Condition:
-        """Return the condition; concurrent callers share one check."""
+        """Return the condition."""
+        condition = await self._condition()
+        return replace(condition, problems=[*condition.problems, ENDING]) if self._ending else condition
+
+    async def _condition(self) -> Condition:
+        """Return what is known of the servers; concurrent callers share one check."""
         if self._known is not None and time.monotonic() - self._read_at < KEPT_S:
             return self._known
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
         # A cancelled caller does not cancel the check for the others.
         return await asyncio.shield(self._reading)
+
+    def end(self) -> None:
+        """Be ready no more, whatever the servers say: the process will soon accept no connections."""
+        self._ending = True
 
     async def _read(self) -> Condition:
         began_s = time.monotonic()
