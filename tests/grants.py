@@ -53,8 +53,8 @@ FILES = {
     "queries/turns.sql": ROLES,
     "queries/upkeep.sql": (WORKER,),
     "queries/users.sql": (API,),
-    "invariants.sql": (WORKER,),
-    "invariants_recent.sql": (WORKER,),
+    "invariants.sql": ROLES,
+    "invariants_recent.sql": ROLES,
 }
 """Who runs the statements of a file."""
 
@@ -72,6 +72,7 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("request", "request_own", "refunds_of", "set_refund", "refund_made"), (API,)),
     **dict.fromkeys(("open_pools", "tend_units", "put_off"), (WORKER,)),
     **dict.fromkeys(("claim_resets", "keep_code", "end_reset", "forget_resets"), (WORKER,)),
+    "mark": ROLES,
     "create_staff": (),
     "set_role": (),
 }

@@ -24,6 +24,10 @@ LIMIT 1;
 -- Reads the emails of everybody who is no buyer.
 SELECT email FROM users WHERE role <> 'buyer' LIMIT 1000;
 
+-- name: staff
+-- Reads the accounts of everybody who is no buyer, by email.
+SELECT user_id, name, email, role, created_at, generation FROM users WHERE role <> 'buyer' ORDER BY email LIMIT 1000;
+
 -- name: account
 -- Reads an account by id.
 SELECT user_id, name, email, role, created_at, generation FROM users WHERE user_id = $1;

@@ -17,6 +17,7 @@ from flashsale.adapters.postgres.found_orders import PostgresFoundOrders
 from flashsale.adapters.postgres.gate_books import PostgresGateBooks
 from flashsale.adapters.postgres.health import PostgresHealth
 from flashsale.adapters.postgres.intents import PostgresIntents
+from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.manual import PostgresManualBook
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.products import PostgresProducts
@@ -30,6 +31,7 @@ from flashsale.bootstrap.servers import open_gateway, open_servers, provider_awa
 from flashsale.domain.errors import FlashSaleError
 from flashsale.usecases.accounts import Accounts
 from flashsale.usecases.administer import Administer
+from flashsale.usecases.audit_now import AuditNow
 from flashsale.usecases.books import ReadBooks
 from flashsale.usecases.buy import Buy
 from flashsale.usecases.catalog import Catalog, CatalogFeed
@@ -167,4 +169,5 @@ async def open_services(
             find_orders=FindOrders(PostgresFoundOrders(database)),
             read_books=ReadBooks(PostgresLedgerDays(database)),
             buyers=PostgresBuyers(database),
+            audit_now=AuditNow(PostgresInvariants(database, timeout_s=settings.audit.timeout_s), settings.audit),
         )

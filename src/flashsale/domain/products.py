@@ -106,3 +106,7 @@ class ProductChange:
 
     fields: dict[str, object]
     """Among name, limit_per_buyer, limit_per, cooldown_s, starts_at, ends_at, paused, payment_window_s."""
+
+
+PAUSED, RESUMED = ProductChange(fields={"paused": True}), ProductChange(fields={"paused": False})
+"""An operator's changes."""

@@ -10,8 +10,9 @@ import msgspec
 from msgspec import Meta
 
 from flashsale.domain.manual import REFERENCE_CHARS_MAX, ManualEntry
+from flashsale.domain.money import parse_money
 from flashsale.domain.payments import RefundState
-from flashsale.domain.products import LimitPer, LiveStock, PaymentMode, Product
+from flashsale.domain.products import LimitPer, LiveStock, NewProduct, PaymentMode, Product, ProductChange
 from flashsale.domain.refunds import REASON_CHARS_MAX, OrderRefund
 from flashsale.http.fields import (
     LATER,
@@ -93,6 +94,27 @@ class NewProductIn(In, kw_only=True):
     ends_at: EndsAt = None
 
 
+def new_product(data: NewProductIn) -> NewProduct:
+    """Return the product that a body asks for.
+
+    Raises:
+        InvalidInput: if price or currency cannot be read.
+    """
+    return NewProduct(
+        name=data.name,
+        price=parse_money(data.price, data.currency),
+        allotment=data.stock,
+        payment_mode=PaymentMode(data.payment_mode),
+        payment_window_s=data.payment_window_s,
+        limit_per_buyer=data.limit_per_buyer,
+        limit_per=data.limit_per,
+        cooldown_s=data.cooldown_s,
+        refundable_by_buyer=data.refundable_by_buyer,
+        starts_at=data.starts_at,
+        ends_at=data.ends_at,
+    )
+
+
 class ProductChangeIn(In):
     """Changes of a product. A missing field stays as it is; null removes an end of the window or the limit."""
 
@@ -110,6 +132,12 @@ class ProductChangeIn(In):
     cooldown_s: Cooldown | msgspec.UnsetType = msgspec.UNSET
     starts_at: StartsAt | msgspec.UnsetType = msgspec.UNSET
     ends_at: EndsAt | msgspec.UnsetType = msgspec.UNSET
+
+
+def product_change(data: ProductChangeIn) -> ProductChange:
+    """Return the change that a body asks for."""
+    fields = {name: value for name in data.__struct_fields__ if (value := getattr(data, name)) is not msgspec.UNSET}
+    return ProductChange(fields=fields)
 
 
 class StockIn(In):

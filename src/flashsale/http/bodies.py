@@ -46,12 +46,18 @@ def body_of(request: Request, decoder: msgspec.json.Decoder[T], *, what: str) ->
     try:
         return decoder.decode(request.body)
     except msgspec.ValidationError as error:
-        said = str(error)
-        named = _FIELD.search(said)
-        problem = f"is not what {what} takes: {_PLACE.sub('', said)}"
-        raise InvalidInput(field="body" if named is None else named[1], problem=problem) from error
+        raise invalid(error, what=what) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(field="body", problem="is not JSON") from error
+
+
+def invalid(error: msgspec.ValidationError, *, what: str) -> InvalidInput:
+    """Return the refusal of values that do not fit the type of `what`, with the field."""
+    said = str(error)
+    named = _FIELD.search(said)
+    return InvalidInput(
+        field="body" if named is None else named[1], problem=f"is not what {what} takes: {_PLACE.sub('', said)}"
+    )
 
 
 def no_body(request: Request) -> None:

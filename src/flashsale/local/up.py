@@ -80,6 +80,7 @@ def addresses(stack: Stack) -> Table:
     table = Table("what", "where", title="flashsale is up", title_justify="left")
     table.add_row("shop", f"{stack.base_url}/")
     table.add_row("API", stack.base_url)
+    table.add_row("console for staff", f"{stack.base_url}/console")
     table.add_row("OpenAPI document", f"{stack.base_url}/schema")
     for role in ("api", "orders", "payments", "maintenance"):
         table.add_row(f"metrics: {role}", f"{stack.url(role)}/metrics")

@@ -357,6 +357,10 @@ class Users(Protocol):
         """Read the emails of everybody who is no buyer, the first thousand."""
         ...
 
+    async def staff(self) -> Sequence[User]:
+        """Read the accounts of everybody who is no buyer, by email, the first thousand."""
+        ...
+
     async def account(self, user_id: UUID) -> User | None:
         """Read an account by id."""
         ...

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flashsale.settings import Settings
     from flashsale.usecases.accounts import Accounts
     from flashsale.usecases.administer import Administer
+    from flashsale.usecases.audit_now import AuditNow
     from flashsale.usecases.books import ReadBooks
     from flashsale.usecases.buy import Buy
     from flashsale.usecases.buyers import Buyers
@@ -84,3 +85,4 @@ class Services:
     find_orders: FindOrders
     read_books: ReadBooks
     buyers: Buyers
+    audit_now: AuditNow

@@ -75,6 +75,17 @@ class Sessions:
         raised = await self._users.raise_generation(principal.user_id, generation=principal.generation)
         self._note(principal.user_id, raised)
 
+    async def end_all(self, user_id: UUID, by: Author) -> None:
+        """End all tokens of another account, as an administrator does; the trail names who did it.
+
+        Raises:
+            InvalidInput: if there is no such account.
+        """
+        raised = await self._users.raise_generation(user_id, by=by)
+        if raised is None:
+            raise InvalidInput(field="account", problem="does not exist")
+        self._note(user_id, raised)
+
     async def change_password(self, principal: Principal, *, old: str, new: str, by: Author | None = None) -> User:
         """Replace a password, and end all tokens; returns the account, so that the caller can issue a new token.
 

@@ -52,6 +52,10 @@ class PostgresUsers:
         """Read the emails of everybody who is no buyer, the first thousand."""
         return [row["email"] for row in await self._database.fetch(QUERIES["administrators"])]
 
+    async def staff(self) -> Sequence[User]:
+        """Read the accounts of everybody who is no buyer, by email, the first thousand."""
+        return [user_of(row) for row in await self._database.fetch(QUERIES["staff"])]
+
     async def account(self, user_id: UUID) -> User | None:
         """Read an account by id."""
         row = await self._database.fetch_row(QUERIES["account"], user_id)

@@ -10,8 +10,7 @@ from litestar import Request, Response, Router, patch, post
 from litestar.params import FromPath, JSONBody
 
 from flashsale.domain.errors import InvalidInput
-from flashsale.domain.money import parse_money
-from flashsale.domain.products import NewProduct, PaymentMode, ProductChange
+from flashsale.domain.products import PAUSED, RESUMED, ProductChange
 from flashsale.http import problems
 from flashsale.http.admin_schemas import (
     AdminProductOut,
@@ -22,6 +21,8 @@ from flashsale.http.admin_schemas import (
     RefundIn,
     StockChangeIn,
     StockIn,
+    new_product,
+    product_change,
 )
 from flashsale.http.auth import UseTokens, permitted
 from flashsale.http.bodies import body_of
@@ -184,19 +185,7 @@ async def create_product(
     request: Asked, data: JSONBody[NewProductIn], services: UseServices, tokens: UseTokens
 ) -> Response[bytes]:
     """Create a product with its units; `stock` is the allotment."""
-    product = NewProduct(
-        name=data.name,
-        price=parse_money(data.price, data.currency),
-        allotment=data.stock,
-        payment_mode=PaymentMode(data.payment_mode),
-        payment_window_s=data.payment_window_s,
-        limit_per_buyer=data.limit_per_buyer,
-        limit_per=data.limit_per,
-        cooldown_s=data.cooldown_s,
-        refundable_by_buyer=data.refundable_by_buyer,
-        starts_at=data.starts_at,
-        ends_at=data.ends_at,
-    )
+    product = new_product(data)
     administer = services.administer
     return await answered(
         request, data, services, tokens, lambda key: administer.create(product, key), status=HTTPStatus.CREATED
@@ -208,14 +197,13 @@ async def change_product(
     request: Asked, product_id: FromPath[int], data: JSONBody[ProductChangeIn], services: UseServices, tokens: UseTokens
 ) -> Response[bytes]:
     """Change the fields that are sent, and no other field."""
-    fields = {name: value for name in data.__struct_fields__ if (value := getattr(data, name)) is not msgspec.UNSET}
-    return await _change(request, product_id, fields, services, tokens, data)
+    return await _change(request, product_id, product_change(data), services, tokens, data)
 
 
 @post("/products/{product_id:int}/pause", status_code=200, opt={"operation": PAUSE})
 async def pause(request: Asked, product_id: FromPath[int], services: UseServices, tokens: UseTokens) -> Response[bytes]:
     """Refuse every order until the sale is resumed."""
-    return await _change(request, product_id, {"paused": True}, services, tokens)
+    return await _change(request, product_id, PAUSED, services, tokens)
 
 
 @post("/products/{product_id:int}/resume", status_code=200, opt={"operation": RESUME})
@@ -223,7 +211,7 @@ async def resume(
     request: Asked, product_id: FromPath[int], services: UseServices, tokens: UseTokens
 ) -> Response[bytes]:
     """Accept orders again."""
-    return await _change(request, product_id, {"paused": False}, services, tokens)
+    return await _change(request, product_id, RESUMED, services, tokens)
 
 
 @post("/products/{product_id:int}/close", status_code=200, opt={"operation": CLOSE})
@@ -247,13 +235,12 @@ async def archive_product(
 async def _change(
     request: Asked,
     product_id: int,
-    fields: dict[str, object],
+    change: ProductChange,
     services: UseServices,
     tokens: UseTokens,
     data: object = None,
 ) -> Response[bytes]:
     since = terms_seen(request)
-    change = ProductChange(fields=fields)
     return await answered(
         request,
         data,

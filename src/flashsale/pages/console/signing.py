@@ -1,0 +1,109 @@
+"""Sign in to the console, and out."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from flashsale.domain.errors import FlashSaleError, Forbidden
+from flashsale.domain.trail import Author
+from flashsale.domain.users import STAFF
+from flashsale.http.routes.accounts import RESET_PASSWORD
+from flashsale.http.routing import Direct
+from flashsale.pages.console.frame import HOME, SIGN_IN, see
+from flashsale.pages.session import begin_session, end_session, form_of, query_of, require_same_origin, session_token
+from flashsale.runtime.logs import REQUEST_ID
+
+if TYPE_CHECKING:
+    from flashsale.http.messages import Answer, Request
+    from flashsale.pages.console.frame import Frame
+
+PASSWORD = "/console/password"  # noqa: S105 - a path
+
+_NEXT = re.compile(r"/console(?:/[0-9a-z/-]*)?")
+"""Pages to which a sign-in may lead: those of the console, never another site."""
+
+
+class Signing:
+    """The pages of people who are not signed in yet, or no longer."""
+
+    def __init__(self, frame: Frame) -> None:
+        """Use the parts of a frame."""
+        self._frame = frame
+        self._parts = frame.parts
+
+    def routes(self) -> list[Direct]:
+        """Make the routes."""
+        return [
+            Direct(template=SIGN_IN, method="GET", serve=self.form, operation=None),
+            Direct(template=SIGN_IN, method="POST", serve=self.sign_in, operation=None),
+            Direct(template=PASSWORD, method="GET", serve=self.password_form, operation=None),
+            Direct(template=PASSWORD, method="POST", serve=self.set_password, operation=None),
+            Direct(template="/console/sign-out", method="POST", serve=self.sign_out, operation=None),
+        ]
+
+    async def form(self, request: Request) -> Answer:
+        """Show the form."""
+        try:
+            wanted = query_of(request)
+        except FlashSaleError as error:
+            return self._frame.public("refused.html", error)
+        return self._frame.public("sign-in.html", next=_next(wanted.get("next", "")), email="")
+
+    async def sign_in(self, request: Request) -> Answer:
+        """Begin a session of a member of staff."""
+        sent: dict[str, str] = {}
+        try:
+            require_same_origin(request)
+            sent = form_of(request)
+            user = await self._parts.services.accounts.log_in(
+                email=sent.get("email", "").strip(),
+                password=sent.get("password", ""),
+                address=self._parts.addresses.of(request),
+            )
+            if user.role not in STAFF:
+                raise Forbidden("The console is for staff; this is the account of a buyer.")
+        except FlashSaleError as error:
+            values = {"next": _next(sent.get("next", "")), "email": sent.get("email", "")}
+            return self._frame.public("sign-in.html", error, **values)
+        return see(_next(sent.get("next", "")), begin_session(request, self._parts.tokens.issue(user.principal)))
+
+    async def password_form(self, _: Request) -> Answer:
+        """Show the form that sets a password by a token, which an administrator gave."""
+        return self._frame.public("password.html")
+
+    async def set_password(self, request: Request) -> Answer:
+        """Set a password by a token, which ends this token and every session of the account."""
+        try:
+            require_same_origin(request)
+            sent = form_of(request)
+            principal = self._parts.tokens.verify_reset(sent.get("token", "").strip())
+            by = Author(
+                user_id=principal.user_id,
+                action=RESET_PASSWORD.name,
+                origin=self._frame.origin(request),
+                request_id=REQUEST_ID.get(b"").decode("ascii") or None,
+            )
+            await self._parts.services.sessions.reset_password(principal, password=sent.get("password", ""), by=by)
+        except FlashSaleError as error:
+            return self._frame.public("password.html", error)
+        return see(SIGN_IN, end_session(request))
+
+    async def sign_out(self, request: Request) -> Answer:
+        """End the session of this browser; with `everywhere`, every session and token of the account."""
+        try:
+            require_same_origin(request)
+            everywhere = "everywhere" in form_of(request)
+            token = session_token(request)
+            if everywhere and token is not None:
+                await self._parts.services.sessions.sign_out(self._parts.tokens.verify(token))
+        except FlashSaleError as error:
+            answer = self._frame.public("refused.html", error)
+            ended = answer.status == HTTPStatus.UNAUTHORIZED
+            return answer.with_headers(end_session(request)) if ended else answer
+        return see(SIGN_IN, end_session(request))
+
+
+def _next(wanted: str) -> str:
+    return wanted if _NEXT.fullmatch(wanted) else HOME
