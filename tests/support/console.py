@@ -59,7 +59,7 @@ class Browser:
 def refusal(answer):
     """What a page says of a refusal."""
     found = re.search(r'role="alert">(.*?)</div>', answer.text, re.DOTALL)
-    return "" if found is None else re.sub(r"<[^>]*>|\s+", " ", found[1]).strip()
+    return "" if found is None else " ".join(re.sub(r"<[^>]*>", " ", found[1]).split())
 
 
 class Console:
@@ -77,7 +77,7 @@ class Console:
     async def trail(self):
         """The rows of the trail that name a person, the oldest first: action, object, who, from where."""
         rows = await self.db.fetch(
-            "SELECT action, object, user_id, origin FROM trail WHERE user_id IS NOT NULL ORDER BY trail_id"
+            "SELECT action, object, user_id, origin FROM admin_trail WHERE user_id IS NOT NULL ORDER BY trail_id"
         )
         return [tuple(row) for row in rows]
 

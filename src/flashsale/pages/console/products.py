@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flashsale.domain.errors import InvalidInput
@@ -109,7 +109,7 @@ class Products:
         return self._frame.render(
             visit,
             "product.html",
-            at=self._services.catalog.now,
+            at=datetime.now(UTC),
             one=found,
             row={"product": product, "style": style},
             state=state,

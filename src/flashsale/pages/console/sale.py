@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flashsale.domain.money import Money
@@ -99,7 +100,7 @@ class Sale:
         return self._frame.render(
             visit,
             "sale.html",
-            at=self._services.catalog.now,
+            at=datetime.now(UTC),
             problems=_problems(now, await self._services.readiness()),
             rows=rows,
             funnel=_funnel(buys, now.figures),

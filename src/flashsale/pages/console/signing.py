@@ -49,7 +49,7 @@ class Signing:
             wanted = query_of(request)
         except FlashSaleError as error:
             return self._frame.public("refused.html", error)
-        return self._frame.public("sign-in.html", next=_next(wanted.get("next", "")), email="")
+        return self._frame.public("sign-in.html", next=after_sign_in(wanted.get("next", "")), email="")
 
     async def sign_in(self, request: Request) -> Answer:
         """Begin a session of a member of staff."""
@@ -65,9 +65,11 @@ class Signing:
             if user.role not in STAFF:
                 raise Forbidden("The console is for staff; this is the account of a buyer.")
         except FlashSaleError as error:
-            values = {"next": _next(sent.get("next", "")), "email": sent.get("email", "")}
+            values = {"next": after_sign_in(sent.get("next", "")), "email": sent.get("email", "")}
             return self._frame.public("sign-in.html", error, **values)
-        return see(_next(sent.get("next", "")), begin_session(request, self._parts.tokens.issue(user.principal)))
+        return see(
+            after_sign_in(sent.get("next", "")), begin_session(request, self._parts.tokens.issue(user.principal))
+        )
 
     async def password_form(self, _: Request) -> Answer:
         """Show the form that sets a password by a token, which an administrator gave."""
@@ -105,5 +107,6 @@ class Signing:
         return see(SIGN_IN, end_session(request))
 
 
-def _next(wanted: str) -> str:
+def after_sign_in(wanted: str) -> str:
+    """Return where a sign-in leads: the wanted page, if it is one of the console."""
     return wanted if _NEXT.fullmatch(wanted) else HOME
