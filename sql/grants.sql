@@ -168,7 +168,7 @@ GRANT SELECT ON orders TO flashsale_api;
 GRANT UPDATE (status, pay_requested_at, due_at, job_id, refunded_minor, restocked) ON orders TO flashsale_api;
 GRANT INSERT (target_id, event, order_id, order_version, product_id, facts, back_minor) ON outbox TO flashsale_api;
 GRANT SELECT ON outbox TO flashsale_api;
-GRANT SELECT ON outbox_targets TO flashsale_api;
+GRANT SELECT (target_id, events, created_at) ON outbox_targets TO flashsale_api;
 GRANT DELETE ON password_resets TO flashsale_api;
 GRANT INSERT (user_id, generation) ON password_resets TO flashsale_api;
 GRANT SELECT ON password_resets TO flashsale_api;

@@ -73,6 +73,7 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("open_pools", "tend_units", "put_off"), (WORKER,)),
     **dict.fromkeys(("claim_resets", "keep_code", "end_reset", "forget_resets"), (WORKER,)),
     "mark": ROLES,
+    "I26_targets": (WORKER,),
     "create_staff": (),
     "set_role": (),
 }

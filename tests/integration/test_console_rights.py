@@ -13,7 +13,7 @@ from flashsale.local.stack import ROOT
 from flashsale.pages.console.signing import after_sign_in
 from tests.conftest import add_product, make_settings
 from tests.support.charging import waiting_order
-from tests.support.console import SAME_ORIGIN, Browser, every_page_and_action, open_console, refusal
+from tests.support.console import SAME_ORIGIN, Browser, every_page_and_action, found, open_console, refusal
 
 PAGES, ACTIONS = every_page_and_action()
 PUBLIC_FORMS = ("/console/sign-in", "/console/password", "/console/sign-out")
@@ -247,7 +247,7 @@ async def test_the_role_in_the_token_does_not_count(console):
 async def test_a_member_of_staff_sets_a_password_by_the_token_of_an_administrator(console):
     browser = await console.browser()
     made = await browser.post("/console/staff", email="new@example.com", role="support")
-    token = re.search(r'<textarea id="token"[^>]*>([\w.-]+)<', made.text)[1]
+    token = found(r'<textarea id="token"[^>]*>([\w.-]+)<', made.text)
     sent = {"token": token, "password": PASSWORD}
     set_by = await console.client.post("/console/password", data=sent, headers=SAME_ORIGIN)
     assert (set_by.status_code, set_by.headers["location"]) == (303, "/console/sign-in")

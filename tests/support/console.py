@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import httpx
 
 from flashsale import pages
-from flashsale.bootstrap import open_services
+from flashsale.bootstrap.api import open_services
 from flashsale.domain.users import Role
 from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens
@@ -54,6 +54,13 @@ class Browser:
         answer = await self.post(path, **fields)
         assert answer.status_code == 303, (path, answer.status_code, refusal(answer))
         return answer.headers["location"]
+
+
+def found(pattern, text):
+    """The first group of a pattern that a text must hold."""
+    match = re.search(pattern, text)
+    assert match is not None, pattern
+    return match[1]
 
 
 def refusal(answer):

@@ -13,7 +13,7 @@ from flashsale.adapters.postgres.failures import AWAY
 from flashsale.adapters.postgres.queries import load
 from flashsale.adapters.postgres.recent_invariants import RECENT, limited_to_recent
 from flashsale.domain.requests import BuyRequest
-from flashsale.usecases.findings import Checked
+from flashsale.usecases.findings import Checked, skipped
 from flashsale.usecases.history import OrderRow
 from flashsale.usecases.ledger_audit import Ends
 from flashsale.usecases.ports import PoisonBatch
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 INVARIANTS = load("invariants.sql")
 QUERIES = load("queries/audit.sql")
+
+OF_SECRETS = frozenset({"I26_targets"})
+"""Statements that read secrets: those of the endpoints, which the database user of the API may not read."""
 
 COUNTED = """
 SELECT
@@ -70,8 +73,10 @@ class PostgresInvariants:
                 if query.name.partition("_")[0] not in but
             ]
 
-    async def check_recent(self, *, overdue_s: float, stuck_s: float) -> Sequence[Checked]:
+    async def check_recent(self, *, overdue_s: float, stuck_s: float, secrets: bool = True) -> Sequence[Checked]:
         """Check every invariant on one snapshot, for the orders that may have changed lately.
+
+        Without `secrets`: except those whose statements read secrets, for a process that may not.
 
         Raises:
             Unavailable: if Postgres is away, or a statement takes too long.
@@ -81,6 +86,8 @@ class PostgresInvariants:
             recent = limited_to_recent(await connection.fetchval(QUERIES["mark"].text) or UUID(int=0))
             return [
                 await self._judge(connection, query, recent + COUNTED.format(query.text), overdue_s, stuck_s)
+                if secrets or query.name not in OF_SECRETS
+                else skipped(query.name.partition("_")[0], query.description, "a worker alone may read the secrets")
                 for query in RECENT
             ]
 

@@ -15,7 +15,7 @@ from flashsale.http.bodies import invalid
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 _LOCAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?")
 """What a field of the type `datetime-local` sends; the console's times are in UTC."""

@@ -137,7 +137,8 @@ class Frame:
 
     def routes(self, pages: Sequence[Page], actions: Sequence[Action]) -> list[Direct]:
         """Make the routes."""
-        self._rights |= {one.right.name: one.right.roles for one in (*pages, *actions)}
+        rights = [*(one.right for one in pages), *(one.right for one in actions)]
+        self._rights |= {right.name: right.roles for right in rights}
         return [
             *(Direct(template=one.path, method="GET", serve=self._page(one), operation=None) for one in pages),
             *(Direct(template=one.path, method="POST", serve=self._action(one), operation=None) for one in actions),
