@@ -224,6 +224,7 @@ async def test_a_whole_sale_works_under_the_roles_alone(logins, postgres_url, va
         await jobs.tend_units()
         await jobs.tidy()
         assert not [one for one in await jobs.invariants.check_recent(overdue_s=60, stuck_s=60) if one.violations]
+        assert not [one for one in await services.audit_now() if one.violations], "an administrator may run the audit"
         shown = {one: order.status for one, order in (await services.order_rows.get_many(orders)).items()}
         assert shown[orders[3]] is OrderStatus.CANCELLED
         assert shown[orders[0]] is OrderStatus.PROCESSING_PAYMENT
