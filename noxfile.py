@@ -279,3 +279,17 @@ def guide(session: nox.Session) -> None:
         session.skip("needs a Docker engine with Compose v2")
     install(session)
     session.run("python", "-m", "tests.documents.guide", *session.posargs)
+
+
+@nox.session
+def export(session: nox.Session) -> None:
+    """Export 100,000 orders and a tenth of them, and compare time and memory (1 minute)."""
+    install(session)
+    session.run("python", "-m", "tests.growth.export", *session.posargs)
+
+
+@nox.session
+def desk(session: nox.Session) -> None:
+    """Run and print what a merchant and support do, from an empty folder to a restored shop (1 minute)."""
+    install(session)
+    session.run("python", "-m", "tests.desk", *session.posargs)

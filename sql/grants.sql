@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, buyer_units, gate_returns, manual_entries, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, password_resets, payment_attempts, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, buyer_units, gate_returns, manual_entries, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, password_resets, payment_attempts, payment_fees, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -20,6 +20,7 @@ REVOKE ALL ON FUNCTION
     accept_orders_v3(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v4(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v5(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval, _request_ids text[]),
+    accept_orders_v6(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval, _request_ids text[], _expected bigint[]),
     adopt_timeline_v1(),
     archive_product_v1(_product_id integer),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
@@ -75,13 +76,16 @@ REVOKE ALL ON FUNCTION
     note_action_v1(_action text, _object text, _old jsonb, _new jsonb),
     note_cooldown_v1(),
     note_ended_order_v1(),
+    note_failed_refund_v1(),
     note_late_refund_v1(),
+    note_late_refund_v2(),
     note_order_event_v1(),
     note_order_event_v2(),
     note_product_v1(),
     note_raised_stock_v1(),
     note_raised_stock_v2(),
     note_refund_v1(_order_id uuid, _key text, _reference text, _state text, _amount_minor bigint, _currency text, _problem text, _retry_after interval),
+    note_refund_v2(_order_id uuid, _key text, _reference text, _state text, _amount_minor bigint, _currency text, _problem text, _retry_after interval),
     note_released_buyer_v1(),
     note_reopened_order_v1(),
     note_restocked_order_v1(),
@@ -139,7 +143,8 @@ REVOKE ALL ON FUNCTION
     wake_payments_v1(_intents_max integer, _events_max integer, _due interval),
     wake_payments_v2(_intents_max integer, _events_max integer, _due interval),
     wake_refunds_v1(_limit integer, _due interval),
-    wake_refunds_v2(_limit integer, _due interval)
+    wake_refunds_v2(_limit integer, _due interval),
+    withdraw_refund_v1(_order_id uuid, _number integer)
 FROM PUBLIC, flashsale_api, flashsale_worker;
 
 GRANT INSERT (user_id, key, fingerprint) ON admin_requests TO flashsale_api;
@@ -166,14 +171,15 @@ GRANT SELECT ON order_totals TO flashsale_api;
 GRANT INSERT (order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, payment_mode, status, due_at, job_id, created_at, updated_at) ON orders TO flashsale_api;
 GRANT SELECT ON orders TO flashsale_api;
 GRANT UPDATE (status, pay_requested_at, due_at, job_id, refunded_minor, restocked) ON orders TO flashsale_api;
-GRANT INSERT (target_id, event, order_id, order_version, product_id, facts, back_minor) ON outbox TO flashsale_api;
+GRANT INSERT (target_id, event, order_id, order_version, product_id, facts, back_minor, failed) ON outbox TO flashsale_api;
 GRANT SELECT ON outbox TO flashsale_api;
-GRANT SELECT (target_id, events, created_at) ON outbox_targets TO flashsale_api;
+GRANT SELECT (target_id, events, wanted_since) ON outbox_targets TO flashsale_api;
 GRANT DELETE ON password_resets TO flashsale_api;
 GRANT INSERT (user_id, generation) ON password_resets TO flashsale_api;
 GRANT SELECT ON password_resets TO flashsale_api;
 GRANT UPDATE (generation, requested_at, due_at) ON password_resets TO flashsale_api;
 GRANT SELECT ON payment_attempts TO flashsale_api;
+GRANT SELECT ON payment_fees TO flashsale_api;
 GRANT INSERT (order_id, number, provider, amount_minor, currency, window_left, due_at) ON payment_intents TO flashsale_api;
 GRANT SELECT ON payment_intents TO flashsale_api;
 GRANT UPDATE (reference, state, client_secret, page_url, problem, looks, due_at, updated_at) ON payment_intents TO flashsale_api;
@@ -203,7 +209,7 @@ GRANT SELECT ON provider_turns TO flashsale_api;
 GRANT UPDATE (next_at) ON provider_turns TO flashsale_api;
 GRANT INSERT (order_id, number, refund_key, amount_minor, currency, restock, reason, requested_by, due_at, job_id) ON refunds TO flashsale_api;
 GRANT SELECT ON refunds TO flashsale_api;
-GRANT UPDATE (due_at, job_id) ON refunds TO flashsale_api;
+GRANT UPDATE (state, problem, due_at, job_id, finished_at) ON refunds TO flashsale_api;
 GRANT DELETE ON requests TO flashsale_api;
 GRANT INSERT (order_id, kind, user_id, key, fingerprint, request_id) ON requests TO flashsale_api;
 GRANT SELECT ON requests TO flashsale_api;
@@ -234,6 +240,7 @@ GRANT EXECUTE ON FUNCTION
     accept_orders_v3(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v4(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
     accept_orders_v5(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval, _request_ids text[]),
+    accept_orders_v6(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval, _request_ids text[], _expected bigint[]),
     adopt_timeline_v1(),
     archive_product_v1(_product_id integer),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
@@ -290,7 +297,8 @@ GRANT EXECUTE ON FUNCTION
     tend_units_v1(_product_id integer, _most integer),
     void_requests_v1(_order_ids uuid[]),
     void_requests_v2(_order_ids uuid[]),
-    void_requests_v3(_order_ids uuid[], _patience interval)
+    void_requests_v3(_order_ids uuid[], _patience interval),
+    withdraw_refund_v1(_order_id uuid, _number integer)
 TO flashsale_api;
 
 GRANT DELETE ON admin_requests TO flashsale_worker;
@@ -318,13 +326,13 @@ GRANT UPDATE (orders, units, value_minor) ON order_totals TO flashsale_worker;
 GRANT SELECT ON orders TO flashsale_worker;
 GRANT UPDATE (status, attempt, pay_requested_at, due_at, job_id, refunded_minor, restocked, disputed) ON orders TO flashsale_worker;
 GRANT DELETE ON outbox TO flashsale_worker;
-GRANT INSERT (target_id, event, order_id, order_version, product_id, facts, back_minor) ON outbox TO flashsale_worker;
+GRANT INSERT (target_id, event, order_id, order_version, product_id, facts, back_minor, failed) ON outbox TO flashsale_worker;
 GRANT SELECT ON outbox TO flashsale_worker;
 GRANT UPDATE (due_at, attempts, outcome, ended_at, problem) ON outbox TO flashsale_worker;
 GRANT DELETE ON outbox_targets TO flashsale_worker;
 GRANT INSERT (target_id, events) ON outbox_targets TO flashsale_worker;
 GRANT SELECT ON outbox_targets TO flashsale_worker;
-GRANT UPDATE (events) ON outbox_targets TO flashsale_worker;
+GRANT UPDATE (events, wanted_since) ON outbox_targets TO flashsale_worker;
 GRANT DELETE ON password_resets TO flashsale_worker;
 GRANT SELECT ON password_resets TO flashsale_worker;
 GRANT UPDATE (due_at, digest, expires_at) ON password_resets TO flashsale_worker;
@@ -332,6 +340,9 @@ GRANT DELETE ON payment_attempts TO flashsale_worker;
 GRANT INSERT (order_id, attempt, gateway_key, amount_minor, currency) ON payment_attempts TO flashsale_worker;
 GRANT SELECT ON payment_attempts TO flashsale_worker;
 GRANT UPDATE (outcome, reference, finished_at, sent) ON payment_attempts TO flashsale_worker;
+GRANT INSERT (order_id, fee_minor, currency) ON payment_fees TO flashsale_worker;
+GRANT SELECT ON payment_fees TO flashsale_worker;
+GRANT UPDATE (fee_minor, currency, noted_at) ON payment_fees TO flashsale_worker;
 GRANT INSERT (order_id, number, provider, reference, state, amount_minor, currency, window_left, due_at) ON payment_intents TO flashsale_worker;
 GRANT SELECT ON payment_intents TO flashsale_worker;
 GRANT UPDATE (reference, state, client_secret, page_url, problem, looks, due_at, job_id, updated_at) ON payment_intents TO flashsale_worker;
@@ -371,7 +382,7 @@ GRANT SELECT ON provider_turns TO flashsale_worker;
 GRANT UPDATE (next_at) ON provider_turns TO flashsale_worker;
 GRANT INSERT (order_id, number, amount_minor, currency, restock, reason, state, reference, created_at, finished_at) ON refunds TO flashsale_worker;
 GRANT SELECT ON refunds TO flashsale_worker;
-GRANT UPDATE (state, attempt, sent, reference, problem, due_at, job_id, finished_at) ON refunds TO flashsale_worker;
+GRANT UPDATE (state, attempt, sent, reference, problem, due_at, job_id, finished_at, bounced_at) ON refunds TO flashsale_worker;
 GRANT DELETE ON requests TO flashsale_worker;
 GRANT INSERT (order_id, kind) ON requests TO flashsale_worker;
 GRANT SELECT ON requests TO flashsale_worker;
@@ -393,7 +404,7 @@ GRANT UPDATE (order_id) ON units TO flashsale_worker;
 GRANT SELECT (user_id, email, created_at, email_key) ON users TO flashsale_worker;
 GRANT DELETE ON webhook_events TO flashsale_worker;
 GRANT SELECT ON webhook_events TO flashsale_worker;
-GRANT UPDATE (due_at, taken_at, job_id) ON webhook_events TO flashsale_worker;
+GRANT UPDATE (due_at, taken_at, job_id, order_id) ON webhook_events TO flashsale_worker;
 GRANT EXECUTE ON FUNCTION
     adopt_timeline_v1(),
     begin_gate_load_v1(_product_id integer, _seen_epoch bigint),
@@ -429,6 +440,7 @@ GRANT EXECUTE ON FUNCTION
     miss_refund_v1(_order_id uuid, _number integer, _attempt integer, _outcome text, _sent boolean, _problem text, _retry_after interval),
     note_action_v1(_action text, _object text, _old jsonb, _new jsonb),
     note_refund_v1(_order_id uuid, _key text, _reference text, _state text, _amount_minor bigint, _currency text, _problem text, _retry_after interval),
+    note_refund_v2(_order_id uuid, _key text, _reference text, _state text, _amount_minor bigint, _currency text, _problem text, _retry_after interval),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),
     notify_rows_v1(_channel text, _rows text[]),

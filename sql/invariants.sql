@@ -163,6 +163,7 @@ WITH given AS (
             AND r.attempt >= 0 AND length(r.reason) > 0
             AND r.created_at > o.created_at AND r.created_at <= coalesce(r.finished_at, clock_timestamp())
             AND coalesce(r.finished_at <= clock_timestamp(), true)
+            AND (r.bounced_at IS NULL OR (r.state = 'succeeded' AND r.bounced_at BETWEEN r.finished_at AND clock_timestamp()))
         ) IS TRUE) AS sound
     FROM refunds AS r
     INNER JOIN orders AS o ON r.order_id = o.order_id
@@ -621,8 +622,8 @@ FULL JOIN (
 ) AS o ON s.product_id = o.product_id;
 
 -- name: I26_told
--- Each change of an order in the last day that a target wants to be told of has its message, unless the target was added
--- within ten seconds before it. An order that a failed refund leaves confirmed is told of once. A delivered message is
+-- Each change of an order in the last day that a target wants to be told of has its message, unless the target wants it
+-- only since ten seconds before it. An order that a failed refund leaves confirmed is told of once. A delivered message is
 -- kept for two days at least; the e-mails of an erased buyer are deleted.
 SELECT
     e.order_id::text AS id,
@@ -630,9 +631,9 @@ SELECT
 FROM order_events AS e
 INNER JOIN outbox_targets AS t ON 'order.' || e.status = ANY(t.events)
 LEFT JOIN outbox AS m
-    ON e.order_id = m.order_id AND e.version = m.order_version AND m.back_minor = 0 AND t.target_id = m.target_id
+    ON e.order_id = m.order_id AND e.version = m.order_version AND m.back_minor = 0 AND m.failed = '' AND t.target_id = m.target_id
 WHERE
-    e.at > clock_timestamp() - interval '1 day' AND e.at > t.created_at + interval '10 seconds'
+    e.at > clock_timestamp() - interval '1 day' AND e.at > t.wanted_since + interval '10 seconds'
     AND NOT (
         t.target_id = 'mail' AND EXISTS (
             SELECT 1
@@ -649,6 +650,50 @@ WHERE
         )
     );
 
+-- name: I26_told_of_money
+-- Each part of the price that was given back in the last day, each payment that was given back because it did not pay its
+-- order, and each refund that failed has its message, for the same targets.
+WITH told AS (
+    SELECT r.order_id, r.finished_at AS at, 'order.refunded' AS event, '' AS failed, r.back_minor
+    FROM (
+        SELECT
+            n.order_id, n.finished_at,
+            sum(n.amount_minor) OVER (PARTITION BY n.order_id ORDER BY n.finished_at, n.number) AS back_minor
+        FROM refunds AS n
+        WHERE n.state = 'succeeded'
+    ) AS r
+    INNER JOIN orders AS o ON r.order_id = o.order_id
+    WHERE r.back_minor < o.unit_price_minor * o.quantity
+    UNION ALL
+    SELECT
+        i.order_id, i.updated_at, 'order.refunded', '',
+        sum(i.amount_minor) OVER (PARTITION BY i.order_id ORDER BY i.updated_at, i.number)
+    FROM payment_intents AS i
+    WHERE i.state = 'refunded'
+    UNION ALL
+    SELECT r.order_id, coalesce(r.bounced_at, r.finished_at), 'order.refund_failed', 'refund:' || r.number, 0
+    FROM refunds AS r
+    WHERE (r.state = 'failed' AND r.problem IS DISTINCT FROM 'withdrawn') OR r.bounced_at IS NOT NULL
+)
+SELECT
+    s.order_id::text AS id,
+    m.message_id IS NULL AS bad
+FROM told AS s
+INNER JOIN outbox_targets AS t ON s.event = ANY(t.events)
+LEFT JOIN outbox AS m
+    ON s.order_id = m.order_id AND s.event = m.event AND s.failed = m.failed AND s.back_minor = m.back_minor
+    AND t.target_id = m.target_id
+WHERE
+    s.at > clock_timestamp() - interval '1 day' AND s.at > t.wanted_since + interval '10 seconds'
+    AND NOT (
+        t.target_id = 'mail' AND EXISTS (
+            SELECT 1
+            FROM orders AS o
+            INNER JOIN users AS u ON o.user_id = u.user_id
+            WHERE o.order_id = s.order_id AND u.email = 'erased-' || u.user_id || '@erased.invalid'
+        )
+    );
+
 -- name: I26_messages
 -- Each message about an order says what the order is and was written when the order changed, or, of money given back,
 -- later; a message that waits is due within two days.
@@ -656,11 +701,15 @@ SELECT
     m.message_id::text AS id,
     (
         m.message_id IS NOT NULL
-        AND m.event = CASE WHEN m.back_minor > 0 THEN 'order.refunded' ELSE 'order.' || e.status END
-        AND m.back_minor = coalesce((m.facts ->> 'back_minor')::bigint, 0)
+        AND m.event = CASE
+            WHEN m.failed <> '' THEN 'order.refund_failed'
+            WHEN m.back_minor > 0 THEN 'order.refunded'
+            ELSE 'order.' || e.status
+        END
+        AND m.back_minor = coalesce((m.facts ->> 'back_minor')::bigint, 0) AND m.failed = coalesce(m.facts ->> 'failed', '')
         AND m.product_id = o.product_id
         AND m.created_at > e.at - interval '1 hour'
-        AND (m.back_minor > 0 OR m.created_at < e.at + interval '1 hour')
+        AND (m.back_minor > 0 OR m.failed <> '' OR m.created_at < e.at + interval '1 hour')
         AND m.facts @> jsonb_build_object(
             'order_id', o.order_id, 'user_id', o.user_id, 'product_id', o.product_id, 'product_name', o.product_name,
             'quantity', o.quantity, 'unit_price_minor', o.unit_price_minor, 'currency', o.currency,
@@ -696,11 +745,36 @@ SELECT
         AND count(*) OVER (PARTITION BY m.message_id) = 1
         AND (
             m.order_id IS NULL
-            OR count(*) OVER (PARTITION BY m.order_id, m.order_version, m.back_minor, m.target_id) = 1
+            OR count(*) OVER (PARTITION BY m.order_id, m.order_version, m.back_minor, m.failed, m.target_id) = 1
         )
     ) IS NOT TRUE AS bad
 FROM outbox AS m
 LEFT JOIN products AS p ON m.product_id = p.product_id;
+
+-- name: I26_sold_out_whole
+-- Each product that sold out in the last day, as its orders and the instant at which units came free again show, has its
+-- message to each target that wants to be told, unless the target was told of another one in that time. What is asked for:
+-- one that had not ended when the last unit was taken.
+WITH sold AS (
+    SELECT
+        o.product_id, max(o.created_at) AS at, CASE WHEN l.free > 0 THEN l.above_zero_at ELSE 'infinity' END AS until
+    FROM orders AS o
+    INNER JOIN product_live AS l ON o.product_id = l.product_id
+    WHERE o.order_id > first_order_id_v1(statement_timestamp() - interval '1 day')
+        AND (l.free = 0 OR o.created_at < l.above_zero_at)
+    GROUP BY o.product_id, l.free, l.above_zero_at
+)
+SELECT
+    s.product_id || ' ' || t.target_id AS id,
+    NOT EXISTS (
+        SELECT 1
+        FROM outbox AS m
+        WHERE m.product_id = s.product_id AND m.target_id = t.target_id AND m.order_id IS NULL
+            AND m.created_at < s.until AND coalesce(m.ended_at, 'infinity') >= s.at
+    ) AS bad
+FROM sold AS s
+INNER JOIN outbox_targets AS t ON 'stock.sold_out' = ANY(t.events)
+WHERE s.at > t.wanted_since + interval '10 seconds';
 
 -- name: I26_targets
 -- Each target is the buyers or an endpoint with its secret, wants events that there are, and was added in the past.
@@ -708,10 +782,10 @@ SELECT
     t.target_id AS id,
     (
         (t.url IS NULL) = (t.target_id = 'mail') AND (t.secret IS NULL) = (t.url IS NULL)
-        AND t.created_at <= clock_timestamp()
+        AND t.created_at <= clock_timestamp() AND t.wanted_since BETWEEN t.created_at AND clock_timestamp()
         AND t.events <@ ARRAY[
             'order.confirmed', 'order.payment_failed', 'order.expired', 'order.cancelled', 'order.refunded',
-            'stock.sold_out'
+            'order.refund_failed', 'stock.sold_out'
         ]
         AND cardinality(t.events) > 0
         AND count(*) OVER (PARTITION BY t.target_id) = 1

@@ -117,3 +117,45 @@ LEFT JOIN LATERAL (
     SELECT a.user_id, a.email, a.email_key FROM users AS a WHERE a.user_id = b.user_id OFFSET 0
 ) AS u ON true
 LEFT JOIN products AS p ON b.product_id = p.product_id;
+
+-- name: I26_product_messages
+-- Each message about a product is about one that there is, says so, and a message that waits is due within two days.
+SELECT
+    m.message_id::text AS id,
+    (
+        p.product_id IS NOT NULL AND m.order_version IS NULL AND m.event = 'stock.sold_out'
+        AND m.back_minor = 0 AND m.failed = '' AND m.facts ->> 'product_id' = m.product_id::text
+        AND m.created_at <= clock_timestamp() AND m.attempts >= 0
+        AND (m.due_at IS NULL) = (m.outcome IS NOT NULL) AND (m.due_at IS NULL) = (m.ended_at IS NOT NULL)
+        AND (m.outcome IS NULL OR m.outcome IN ('delivered', 'dead'))
+        AND coalesce(m.due_at, m.created_at) < clock_timestamp() + interval '2 days'
+        AND coalesce(m.ended_at, m.created_at) BETWEEN m.created_at AND clock_timestamp()
+        AND coalesce(m.resent_at, m.created_at) BETWEEN m.created_at AND clock_timestamp()
+    ) IS NOT TRUE AS bad
+FROM product_messages AS m
+LEFT JOIN products AS p ON m.product_id = p.product_id;
+
+-- name: I26_sold_out
+-- Each product that sold out in the last day, as its orders and the instant at which units came free again show, has its
+-- message to each target that wants to be told, unless the target was told of another one in that time. What is asked for:
+-- one that had not ended when the last unit was taken.
+WITH sold AS (
+    SELECT
+        o.product_id, max(o.created_at) AS at, CASE WHEN l.free > 0 THEN l.above_zero_at ELSE 'infinity' END AS until
+    FROM orders AS o
+    INNER JOIN product_live AS l ON o.product_id = l.product_id
+    WHERE o.order_id > first_order_id_v1(statement_timestamp() - interval '1 day')
+        AND (l.free = 0 OR o.created_at < l.above_zero_at)
+    GROUP BY o.product_id, l.free, l.above_zero_at
+)
+SELECT
+    s.product_id || ' ' || t.target_id AS id,
+    NOT EXISTS (
+        SELECT 1
+        FROM product_messages AS m
+        WHERE m.product_id = s.product_id AND m.target_id = t.target_id AND m.order_id IS NULL
+            AND m.created_at < s.until AND coalesce(m.ended_at, 'infinity') >= s.at
+    ) AS bad
+FROM sold AS s
+INNER JOIN outbox_targets AS t ON 'stock.sold_out' = ANY(t.events)
+WHERE s.at > t.wanted_since + interval '10 seconds';

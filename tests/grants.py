@@ -69,7 +69,7 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     "open_intent": ROLES,
     **dict.fromkeys(("add_endpoint", "list_targets", "remove_endpoint", "dead_messages", "resend_messages"), ()),
     **dict.fromkeys(("payment_recorded", "refund_recorded", "payments_recorded"), (WORKER,)),
-    **dict.fromkeys(("request", "request_own", "refunds_of", "set_refund", "refund_made"), (API,)),
+    **dict.fromkeys(("request", "withdraw", "request_own", "refunds_of", "set_refund", "refund_made"), (API,)),
     **dict.fromkeys(("open_pools", "tend_units", "put_off"), (WORKER,)),
     **dict.fromkeys(("claim_resets", "keep_code", "end_reset", "forget_resets"), (WORKER,)),
     "mark": ROLES,

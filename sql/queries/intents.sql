@@ -96,9 +96,9 @@ WHERE e.provider = $1 AND e.taken_at IS NULL AND e.reference = (
 );
 
 -- name: taken
--- Notes that webhooks were taken.
+-- Notes that webhooks were taken, and of which order they are, if of one.
 UPDATE webhook_events
-SET taken_at = clock_timestamp(), due_at = NULL, job_id = NULL
+SET taken_at = clock_timestamp(), due_at = NULL, job_id = NULL, order_id = $3
 WHERE provider = $1 AND event_id = ANY($2::text []) AND taken_at IS NULL;
 
 -- name: events_again
@@ -108,14 +108,16 @@ SET due_at = clock_timestamp() + $3::interval, job_id = NULL
 WHERE provider = $1 AND event_id = ANY($2::text []) AND taken_at IS NULL;
 
 -- name: settled
--- Reads whether nothing more can come of an intent ($1 provider, $2 reference) but refunds and disputes: an order was paid
--- by it, or it is cancelled or given back.
-SELECT
-    EXISTS (
-        SELECT 1 FROM payment_intents AS i WHERE i.provider = $1 AND i.reference = $2 AND i.due_at IS NULL
-    ) OR EXISTS (
-        SELECT 1 FROM payment_attempts AS a WHERE a.reference = $2 AND a.outcome = 'captured'
-    ) AS settled;
+-- Gives the order of an intent ($1 provider, $2 reference) of which nothing more can come but refunds and disputes: the
+-- order was paid by it, or it is cancelled or given back.
+SELECT coalesce(
+    (
+        SELECT i.order_id FROM payment_intents AS i
+        WHERE i.provider = $1 AND i.reference = $2 AND i.due_at IS NULL
+        LIMIT 1
+    ),
+    (SELECT a.order_id FROM payment_attempts AS a WHERE a.reference = $2 AND a.outcome = 'captured' LIMIT 1)
+) AS order_id;
 
 -- name: wake
 -- Makes jobs for due intents and webhooks.

@@ -19,7 +19,7 @@ WHERE o.message_id IN (
             FROM outbox AS e
             WHERE
                 e.order_id = c.order_id AND e.target_id = c.target_id
-                AND (e.order_version, e.back_minor) < (c.order_version, c.back_minor)
+                AND (e.order_version, e.back_minor, e.failed) < (c.order_version, c.back_minor, c.failed)
                 AND e.due_at IS NOT NULL
         )
     ORDER BY c.due_at
@@ -55,7 +55,7 @@ RETURNING outcome;
 -- name: tell_buyers
 -- Lets the buyers be told of events $1 by e-mail.
 INSERT INTO outbox_targets (target_id, events) VALUES ('mail', $1)
-ON CONFLICT (target_id) DO UPDATE SET events = excluded.events
+ON CONFLICT (target_id) DO UPDATE SET events = excluded.events, wanted_since = excluded.wanted_since
 WHERE outbox_targets.events <> excluded.events;
 
 -- name: tell_no_buyer

@@ -23,13 +23,17 @@ UPDATE admin_requests SET refund_number = $3 WHERE user_id = $1 AND key = $2;
 -- Reads which refund the request of a key made.
 SELECT refund_number FROM admin_requests WHERE user_id = $1 AND key = $2;
 
+-- name: withdraw
+-- Takes back a pending refund that nobody began to make; gives what came of it.
+SELECT result, state FROM withdraw_refund_v1($1, $2);
+
 -- name: begin
 -- Opens a try of an order's pending refund.
 SELECT number, attempt, sent, refund_key, charge_reference, amount_minor, currency FROM begin_refund_v1($1, $2);
 
 -- name: note
 -- Merges what the provider says of a refund; gives what came of it.
-SELECT note_refund_v1($1, $2, $3, $4, $5, $6, $7, $8);
+SELECT note_refund_v2($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: miss
 -- Writes that a try brought no refund home; gives the state of the refund.

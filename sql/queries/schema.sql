@@ -30,10 +30,10 @@ objects AS (
     INNER JOIN pg_attribute AS a ON t.oid = a.attrelid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_attrdef AS d ON a.attrelid = d.adrelid AND a.attnum = d.adnum
     UNION ALL
-    -- NOT NULL is a constraint from Postgres 18 on; it is told with the column.
+    -- NOT NULL is a constraint from Postgres 18 on; it is told with the column, and a constraint trigger with the triggers.
     SELECT 'constraint', t.relname || '.' || k.conname, pg_get_constraintdef(k.oid)
     FROM tables AS t
-    INNER JOIN pg_constraint AS k ON t.oid = k.conrelid AND k.contype <> 'n'
+    INNER JOIN pg_constraint AS k ON t.oid = k.conrelid AND k.contype NOT IN ('n', 't')
     UNION ALL
     SELECT 'index', i.indexrelid::regclass::text, concat_ws(' ', pg_get_indexdef(i.indexrelid), i.indisvalid)
     FROM tables AS t

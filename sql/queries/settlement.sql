@@ -12,3 +12,13 @@ FROM (
 LEFT JOIN refunds AS r ON o.order_id = r.order_id
 GROUP BY o.order_id, o.status, o.unit_price_minor, o.quantity, o.currency, o.refunded_minor, o.updated_at, o.created_at
 ORDER BY o.order_id;
+
+-- name: keep_fees
+-- Writes what the provider kept ($2 minor units, $3 currency) of the payments of orders ($1), of those that there are.
+INSERT INTO payment_fees AS f (order_id, fee_minor, currency)
+SELECT i.order_id, i.fee_minor, i.currency
+FROM unnest($1::uuid [], $2::bigint [], $3::text []) AS i (order_id, fee_minor, currency)
+WHERE EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = i.order_id)
+ON CONFLICT (order_id) DO UPDATE
+SET fee_minor = excluded.fee_minor, currency = excluded.currency, noted_at = clock_timestamp()
+WHERE (f.fee_minor, f.currency) <> (excluded.fee_minor, excluded.currency);

@@ -53,10 +53,19 @@ FROM (
     UNION ALL
     SELECT
         w.received_at, 'webhook',
-        jsonb_build_object('provider', w.provider, 'type', w.type, 'event', w.event_id, 'handledAt', w.taken_at)
-    FROM payment_intents AS i
-    INNER JOIN webhook_events AS w ON i.provider = w.provider AND i.reference = w.reference
-    WHERE i.order_id = $1
+        jsonb_build_object(
+            'provider', w.provider, 'type', w.type, 'event', w.event_id, 'reference', w.reference,
+            'handledAt', w.taken_at
+        )
+    FROM (
+        SELECT n.* FROM webhook_events AS n WHERE n.order_id = $1
+        UNION ALL
+        -- One that was not handled yet names only the provider's id.
+        SELECT n.*
+        FROM payment_intents AS i
+        INNER JOIN webhook_events AS n ON i.provider = n.provider AND i.reference = n.reference
+        WHERE i.order_id = $1 AND n.order_id IS NULL
+    ) AS w
     UNION ALL
     SELECT
         m.recorded_at, CASE WHEN m.number = 0 THEN 'payment_recorded' ELSE 'refund_recorded' END,

@@ -301,7 +301,11 @@ async def manual(call, services, order_id, buyer, admin):
     await call("recordPayment", admin, expect=200)
     await charging(services, gateway(services))(uuid.UUID(order_id))
     await call("requestRefund", buyer, expect=202)
+    await call("withdrawRefund", admin, expect=200)
+    await call("requestRefund", buyer, expect=202)
+    call.ids["number"] = 2
     await call("recordRefund", admin, expect=200)
+    await call("withdrawRefund", admin, expect=409)
     await call("recordRefund", admin, json={"reference": "b-2"}, expect=409)
 
 

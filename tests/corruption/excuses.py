@@ -98,7 +98,7 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(r"payment_intents\.(created_at|updated_at)", (), "the same"),
     Excuse(r"payment_intents\.\*", ("deleted",), "what a provider holds is listed there; the settlement compares it"),
     Excuse(
-        r"webhook_events\.(provider|event_id|type|reference|job_id|received_at|taken_at|\*)",
+        r"webhook_events\.(provider|event_id|type|reference|order_id|job_id|received_at|taken_at|\*)",
         (),
         "what a provider sent only the provider knows; a job finds the same by looking at what is open",
     ),
@@ -171,14 +171,15 @@ EXCUSES: tuple[Excuse, ...] = (
     Excuse(r"outbox\.message_id", ("changed", "swapped"), "a name that receivers compare with nothing but itself"),
     Excuse(r"outbox\.(created_at|due_at)", ("aged", "swapped"), "a target may be away for long"),
     Excuse(r"outbox\.ended_at", ("swapped",), "two messages may end in either order"),
-    Excuse(
-        r"outbox\.\*",
-        ("deleted",),
-        "nothing else says that a product had no units once, or how much money was back at a moment",
-        lambda row: row["order_id"] is None or row["back_minor"] != 0,
-    ),
     Excuse(r"outbox_targets\.(url|secret)", ("changed",), "where a shop is, and its secret, have no second record"),
-    Excuse(r"outbox_targets\.created_at", ("aged", "swapped"), "the messages that are there may have been wanted then"),
+    Excuse(
+        r"outbox_targets\.(created_at|wanted_since)",
+        ("aged", "swapped"),
+        "the messages that are there may have been wanted then",
+    ),
+    Excuse(
+        r"payment_fees\..*", (), "what a provider kept of a payment only the provider knows; the settlement reads it"
+    ),
     Excuse(r"outbox_targets\.\*", ("deleted",), "an operator may have removed it"),
     Excuse(r"gate:keys", (), "a repeat that misses its lease takes another: Postgres decides by the key"),
 )
@@ -208,15 +209,6 @@ ONLY_WHOLE: tuple[Excuse, ...] = (
     ),
     Excuse(r"payment_intents\.order_id", ("missing",), "the same", lambda row: row["state"] != "captured"),
     Excuse(r"timeline\..*", (), "a server process adopts the row"),
-    Excuse(
-        r"outbox\..*", (), "messages about products are read by `flashsale audit`", lambda row: row["order_id"] is None
-    ),
-    Excuse(
-        r"outbox\.order_id",
-        ("changed", "missing"),
-        "the same as a message that is gone, for an audit that reads the rows of recent orders",
-        lambda row: row["back_minor"] != 0,
-    ),
     Excuse(r"(units|unit_pools)\..*", ("changed", "missing"), "rows of units are counted by `flashsale audit`"),
     Excuse(r"order_(mark|totals|stragglers)\..*", (), "compared with every order by `flashsale audit`"),
 )

@@ -211,7 +211,10 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     )
     await outbox.tell_buyers(MAILED)
     await cast("Database", services.database).fetch(
-        _Statement("UPDATE outbox_targets SET created_at = created_at - interval '1 minute'")
+        _Statement(
+            "UPDATE outbox_targets SET created_at = created_at - i.age, wanted_since = wanted_since - i.age "
+            "FROM (VALUES (interval '1 minute')) AS i (age)"
+        )
     )
     await cast("Database", services.database).fetch(
         _Statement("SELECT granted FROM take_turns_v1('simulator', 'charge', 1, interval '40 ms', interval '1 second')")

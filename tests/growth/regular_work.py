@@ -214,7 +214,7 @@ class Shop:
         waiting = [one.event_id for one in await self.intents.waiting(PROVIDER, event.event_id)]
         await self.intents.events_again(PROVIDER, waiting, after_s=0)
         await self.jobs.wake_payments()
-        await self.intents.taken(PROVIDER, waiting)
+        await self.intents.taken(PROVIDER, waiting, None)
 
     async def refund(self, order_id):
         """Give the money of an order back, by the key of a request, at the second try."""

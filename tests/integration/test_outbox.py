@@ -156,7 +156,9 @@ async def test_a_refund_that_fails_is_not_told(services, outbox, receiver, db):
     assert [(one["type"], one["data"].get("refund")) for one in told] == [
         ("order.confirmed", None), ("order.refunded", "100.00"), ("order.refunded", "899.99"),
     ]  # fmt: skip
-    await db.execute("UPDATE outbox_targets SET created_at = created_at - interval '1 hour'")
+    await db.execute(
+        "UPDATE outbox_targets SET wanted_since = wanted_since - interval '1 hour', created_at = created_at - interval '1 hour'"
+    )
     await assert_invariants(services.database)
 
 

@@ -20,6 +20,7 @@ from flashsale.domain.payments import Intent, IntentState, ProviderEvent
 from flashsale.domain.products import PaymentMode
 from flashsale.settings.stripe import StripeSettings
 from flashsale.simulator.stripe import checkout
+from flashsale.usecases.story import story_of
 from tests.conftest import sweep
 from tests.support.charging import charging, free, status, waiting_order
 from tests.support.gateway import SECRET, running
@@ -109,6 +110,12 @@ async def test_an_order_paid_on_the_page_is_confirmed_however_the_payment_is_tol
         rows = await db.fetch("SELECT number, reference, state, due_at FROM payment_intents")
         assert [tuple(row) for row in rows] == [(1, opened.reference, "captured", None)]
         assert await money(service) == (PRICE, 0)
+        story = await story_of(services.stories, order_id)
+        webhooks = {(one.facts["type"], one.facts["reference"]) for one in story.entries if one.kind == "webhook"}
+        assert webhooks == {
+            ("checkout.session.completed", opened.reference),
+            ("payment_intent.amount_capturable_updated", paid["payment_intent"]),
+        }
 
 
 @pytest.mark.parametrize("paid", [None, "before the end", "after the end"])

@@ -81,6 +81,7 @@ CALLS: dict[str, tuple[Any, Any, Any, Any]] = {
                       {"status": "awaiting_payment"}, {"payment": "t-1", "amount_minor": 99_999}),
     "recordRefund": (refunding_order, {"reference": "b-1"}, {"refund": 1, "state": "pending"},
                      {"refund": 1, "state": "recorded", "reference": "b-1"}),
+    "withdrawRefund": (refunding_order, None, {"refund": 1, "state": "pending"}, {"refund": 1, "state": "withdrawn"}),
     "cancelOrderForBuyer": (held, None, {"status": "awaiting_payment"}, {"status": "cancelled"}),
     "eraseBuyer": (buyer_of, None, None, {"erased": True}),
     "refundOrder": (paid, {"reason": "Arrived broken"}, {"status": "confirmed", "left_minor": 99_999},
@@ -367,3 +368,22 @@ async def test_a_price_is_raised_only_while_nobody_can_buy(desk, db, state):
         assert (await desk.call("POST", f"{path}/pause")).status_code == 200
         answer = await desk.call("PATCH", path, raised, {"Idempotency-Key": "raise"})
     assert (answer.status_code, answer.json()["price"]) == (200, "1000.00")
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_a_sign_out_by_staff_leaves_a_row_and_one_by_a_buyer_none(desk, role):
+    user = await desk.services.users.create(name="Hedy", email="hedy@example.com", password_hash=None, role=role)
+    headers = {"Authorization": f"Bearer {Tokens(desk.services.settings.auth).issue(user.principal)}"}
+    before = await desk.db.fetchval("SELECT max(trail_id) FROM admin_trail")
+    codes = [(await desk.client.post("/api/auth/logout", headers=headers)).status_code for _ in range(2)]
+    assert codes == [204, 401]
+    rows = await desk.db.fetch("SELECT * FROM admin_trail WHERE trail_id > $1", before)
+    named = [(row["actor"], row["action"], row["object"], row["origin"], json.loads(row["new"])) for row in rows]
+    expected = (
+        "hedy@example.com",
+        "logOut",
+        f"account/{user.user_id}",
+        "192.0.2.7",
+        {"generation": user.generation + 1},
+    )
+    assert named == ([] if role is Role.BUYER else [expected])

@@ -37,7 +37,7 @@ class Provider:
         self.keys: dict[str, str] = {}
         self.refunds: dict[str, Refund] = {}
         self.asked: list[str] = []
-        self.silent: list[NoAnswerKind] = []
+        self.silent: list[NoAnswerKind | None] = []
         """What the next calls come to instead of an answer; they are carried out if it is UNKNOWN."""
 
     def _absent(self):

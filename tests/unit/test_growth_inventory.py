@@ -24,7 +24,7 @@ NO_HISTORY = {
         "procrastinate_periodic_defers",
         "procrastinate_workers",
     },
-    "no periodic work reads them": {"admin_trail", "manual_entries"},
+    "no periodic work reads them": {"admin_trail", "manual_entries", "payment_fees"},
 }
 """Tables that old orders do not fill (`tests/growth/old_orders.py`), by the reason why they have no history to read."""
 

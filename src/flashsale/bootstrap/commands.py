@@ -14,7 +14,7 @@ from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.sale import PostgresSale, open_sale_pool
-from flashsale.adapters.postgres.settlement import PostgresSettledOrders
+from flashsale.adapters.postgres.settlement import PostgresFees, PostgresSettledOrders
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.bootstrap.servers import open_gateway, open_servers, provider_away
@@ -120,7 +120,7 @@ async def open_settlement(settings: Settings) -> AsyncIterator[Settle]:
     await database.open()
     try:
         async with open_gateway(settings, database, connections_max=1) as gateway:
-            yield Settle(PostgresSettledOrders(database), gateway)
+            yield Settle(PostgresSettledOrders(database), gateway, PostgresFees(database))
     finally:
         await database.close()
 

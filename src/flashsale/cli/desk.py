@@ -1,4 +1,4 @@
-"""The desk: products and orders, through the API."""
+"""The desk: orders, through the API."""
 
 from __future__ import annotations
 
@@ -17,164 +17,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 json_option = click.option("--json", "machine", is_flag=True, help="Print JSON instead of a table.")
-product_argument = click.argument("product_id", type=click.IntRange(1, 2**31 - 1))
-
-
-@main.group()
-def product() -> None:
-    """Create, show, change, close and archive products."""
 
 
 @main.group()
 def orders() -> None:
     """Find, show, export, cancel and refund orders, and record payments and refunds of the provider manual."""
-
-
-LISTED = ("id", "name", "paused", "endsAt", "allotment", "claimed", "stock", "sold", "revenue", "refunded", "currency")
-
-
-@product.command("list", epilog="Example: flashsale product list")
-@click.option("--archived", is_flag=True, help="List the products that are archived; otherwise those that are not.")
-@click.option("--before", type=click.IntRange(1, 2**31 - 1), help="Only those older than this product.")
-@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="At most so many.")
-@url_option
-@json_option
-def list_products(
-    archived: bool,  # noqa: FBT001 - click passes it by name
-    before: int | None,
-    limit: int,
-    url: str,
-    machine: bool,  # noqa: FBT001
-) -> None:
-    """List the newest products with their units, revenue and refunds."""
-
-    async def run() -> None:
-        query = {"archived": str(archived).lower(), "limit": str(limit)}
-        async with open_api(url) as api:
-            found = await api(
-                "GET", "/api/admin/products", query={**query, **({} if before is None else {"before": str(before)})}
-            )
-        show_rows(found if machine else [{name: one[name] for name in LISTED} for one in found], machine=machine)
-
-    run_command(run())
-
-
-@product.command("show", epilog="Example: flashsale product show 1")
-@product_argument
-@url_option
-def show_product(product_id: int, url: str) -> None:
-    """Show a product with every field that can be set, and what was sold of it, as JSON."""
-    _print_answer(url, "GET", f"/api/admin/products/{product_id}")
-
-
-@product.command("create", epilog='Example: flashsale product create "Phone X" --price 999.99 --stock 1000 --limit 1')
-@click.argument("name")
-@click.option("--price", required=True, help="Price of a unit, a decimal number.")
-@click.option("--currency", default="USD", show_default=True, help="ISO 4217 code.")
-@click.option("--stock", type=int, required=True, help="Number of units for sale.")
-@click.option("--limit", type=int, help="Maximum number of units per buyer; without it there is no limit.")
-@click.option(
-    "--cool-down",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Seconds for which units that a buyer held and did not pay for still count toward that buyer's limit.",
-)
-@click.option("--by-buyer", is_flag=True, help="The buyer starts the payment; otherwise a worker charges.")
-@click.option("--refundable", is_flag=True, help="The buyer of a paid order may ask for the money back.")
-@click.option("--starts-at", help="When the sale opens: 2026-11-27T09:00:00Z.")
-@click.option("--ends-at", help="When the sale closes.")
-@url_option
-def create_product(
-    name: str,
-    price: str,
-    currency: str,
-    stock: int,
-    limit: int | None,
-    cool_down: int,
-    by_buyer: bool,  # noqa: FBT001 - click passes it by name
-    refundable: bool,  # noqa: FBT001
-    starts_at: str | None,
-    ends_at: str | None,
-    url: str,
-) -> None:
-    """Put a product on sale."""
-    body = {
-        "name": name,
-        "price": price,
-        "currency": currency,
-        "stock": stock,
-        "limitPerBuyer": limit,
-        "cooldownS": cool_down,
-        "paymentMode": "by_buyer" if by_buyer else "automatic",
-        "refundableByBuyer": refundable,
-        "startsAt": starts_at,
-        "endsAt": ends_at,
-    }
-    _print_answer(url, "POST", "/api/admin/products", body)
-
-
-@product.command("pause", epilog="Example: flashsale product pause 1")
-@product_argument
-@url_option
-def pause_product(product_id: int, url: str) -> None:
-    """Refuse every order until the sale is resumed."""
-    _print_answer(url, "POST", f"/api/admin/products/{product_id}/pause")
-
-
-@product.command("resume", epilog="Example: flashsale product resume 1")
-@product_argument
-@url_option
-def resume_product(product_id: int, url: str) -> None:
-    """Accept orders again."""
-    _print_answer(url, "POST", f"/api/admin/products/{product_id}/resume")
-
-
-@product.command("close", epilog="Example: flashsale product close 1")
-@product_argument
-@url_option
-def close_product(product_id: int, url: str) -> None:
-    """End the sale now; orders that were accepted stay payable."""
-    _print_answer(url, "POST", f"/api/admin/products/{product_id}/close")
-
-
-@product.command("archive", epilog="Example: flashsale product archive 1")
-@product_argument
-@url_option
-def archive_product(product_id: int, url: str) -> None:
-    """Take a product out of the lists for ever; nothing of it may be open."""
-    _print_answer(url, "POST", f"/api/admin/products/{product_id}/archive")
-
-
-@product.command("price", epilog="Example: flashsale product price 1 899.99")
-@product_argument
-@click.argument("price")
-@url_option
-def price_product(product_id: int, price: str, url: str) -> None:
-    """Change the price of later orders; an order keeps the price that it was made with.
-
-    Pause the sale before you raise the price.
-    """
-    _print_answer(url, "PATCH", f"/api/admin/products/{product_id}", {"price": price})
-
-
-@product.command("stock", epilog="Example: flashsale product stock 1 +50")
-@product_argument
-@click.argument("units", type=click.STRING)
-@url_option
-def stock_product(product_id: int, units: str, url: str) -> None:
-    """Set the number of units (500), add units (+50), or take units away (-- -50).
-
-    A repeated command adds or takes away the units again.
-    """
-    try:
-        number = int(units)
-    except ValueError:
-        raise click.BadParameter("give a whole number, such as 500, +50 or -50", param_hint="UNITS") from None
-    if units.startswith(("+", "-")):
-        _print_answer(url, "POST", f"/api/admin/products/{product_id}/stock", {"change": number})
-    else:
-        _print_answer(url, "POST", "/api/admin/stock", {"productId": product_id, "stock": number})
 
 
 def filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -302,7 +149,7 @@ reference_option = click.option(
 def record_payment(order_id: object, reference: str, amount: str, currency: str, url: str) -> None:
     """Record the payment of an order (provider manual); a payment worker then confirms the order."""
     body = {"reference": reference, "amount": amount, "currency": currency}
-    _print_answer(url, "POST", f"/api/admin/orders/{order_id}/paid", body)
+    print_answer(url, "POST", f"/api/admin/orders/{order_id}/paid", body)
 
 
 @orders.command(
@@ -314,14 +161,14 @@ def record_payment(order_id: object, reference: str, amount: str, currency: str,
 @url_option
 def record_refund(order_id: object, reference: str, number: int, url: str) -> None:
     """Record that the money of a pending refund was given back (provider manual)."""
-    _print_answer(url, "POST", f"/api/admin/orders/{order_id}/refunds/{number}/paid", {"reference": reference})
+    print_answer(url, "POST", f"/api/admin/orders/{order_id}/refunds/{number}/paid", {"reference": reference})
 
 
 def _facts(facts: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
 
 
-def _print_answer(url: str, method: str, path: str, body: object = None) -> None:
+def print_answer(url: str, method: str, path: str, body: object = None) -> None:
     """Send a request and print its answer as JSON."""
 
     async def run() -> None:

@@ -55,6 +55,16 @@ def refund_order(
     _post(url, f"/api/admin/orders/{order_id}/refunds", body, key)
 
 
+@orders.command("withdraw", epilog="Example: flashsale orders withdraw 0197a3c2-7d10-7c5e-9a44-3f0b6e1d2c58 --number 1")
+@click.argument("order_id", type=click.UUID)
+@click.option("--number", type=click.IntRange(1, 2**31 - 1), default=1, show_default=True, help="Number of the refund.")
+@key_option
+@url_option
+def withdraw_refund(order_id: object, number: int, key: str | None, url: str) -> None:
+    """Withdraw a pending refund before its money is given back; the order is what it was before."""
+    _post(url, f"/api/admin/orders/{order_id}/refunds/{number}/withdraw", None, key)
+
+
 @buyer.command("find", epilog="Example: flashsale buyer find ada@example.com")
 @click.argument("email")
 @url_option

@@ -26,7 +26,7 @@ class BookEntry:
     refunded: Money
     """Refunds that succeeded on that day, also of charges of other days."""
     fees: Money | None = None
-    """What the provider kept; None: the provider does not tell."""
+    """What the provider kept of the revenue; None: it is not known of each charge, in the same currency."""
 
     @property
     def net(self) -> Money:

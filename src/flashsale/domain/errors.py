@@ -140,6 +140,18 @@ class CoolingDown(LimitReached):
         )
 
 
+class PriceChanged(Refused):
+    """A unit costs something else than the buyer saw; the buyer decides again."""
+
+    code = "price_changed"
+
+    def __init__(self, *, price: str, currency: str) -> None:
+        """Name the present price of a unit."""
+        super().__init__(f"The price is {price} {currency} now; nothing was bought.")
+        self.price = price
+        self.currency = currency
+
+
 class NotOnSale(Refused):
     """Base: the sale has not started, has ended or is paused."""
 

@@ -22,7 +22,9 @@ MAIL = "mail"
 
 
 class Event(enum.StrEnum):
-    """What is told; `note_order_event_v2`, `note_late_refund_v1` and `note_sold_out_v1` write the same names."""
+    """What is told; the triggers `note_order_event`, `note_late_refund`, `note_failed_refund` and `note_sold_out` write
+    the same names.
+    """
 
     ORDER_CONFIRMED = "order.confirmed"
     ORDER_PAYMENT_FAILED = "order.payment_failed"
@@ -30,11 +32,19 @@ class Event(enum.StrEnum):
     ORDER_CANCELLED = "order.cancelled"
     # Money was given back: all of it, a part of it, or money that did not pay the order.
     ORDER_REFUNDED = "order.refunded"
+    # Money that should have gone back did not: the shop has it, and a person must give it back in another way.
+    ORDER_REFUND_FAILED = "order.refund_failed"
     # The last free unit of a product was taken. Units may come back.
     STOCK_SOLD_OUT = "stock.sold_out"
 
 
-MAILED = (Event.ORDER_CONFIRMED, Event.ORDER_PAYMENT_FAILED, Event.ORDER_EXPIRED, Event.ORDER_REFUNDED)
+MAILED = (
+    Event.ORDER_CONFIRMED,
+    Event.ORDER_PAYMENT_FAILED,
+    Event.ORDER_EXPIRED,
+    Event.ORDER_REFUNDED,
+    Event.ORDER_REFUND_FAILED,
+)
 """What buyers are told. They cancelled themselves."""
 
 
@@ -111,7 +121,7 @@ def total_of(facts: Mapping[str, Any]) -> Money:
 
 
 def refund_of(facts: Mapping[str, Any]) -> Money:
-    """Return what was given back now; messages of older releases tell of the whole price only."""
+    """Return what was given back now, or was not; messages of older releases tell of the whole price only."""
     return _back(facts, "refund_minor") if "refund_minor" in facts else total_of(facts)
 
 

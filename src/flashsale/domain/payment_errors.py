@@ -61,6 +61,15 @@ class RefundEnded(FlashSaleError):
         super().__init__(f"This refund is {state}, so there is no money to give back.")
 
 
+class RefundBegun(FlashSaleError):
+    """The money of the refund may be on its way, so the refund cannot be withdrawn."""
+
+    code = "refund_begun"
+
+    def __init__(self) -> None:
+        super().__init__("The provider was asked for this refund, or its money was recorded: wait until it ends.")
+
+
 class PaymentDiffers(FlashSaleError):
     """The amount that an operator saw is not the price of the order."""
 

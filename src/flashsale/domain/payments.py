@@ -100,6 +100,8 @@ class Intent:
     decline_code: str | None
     """Why the last try failed, while the intent is open."""
     created_at: datetime
+    fee: Money | None = None
+    """What the provider kept of the money, in the currency of its payout; None: it was not asked, or tells none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 REASON_CHARS_MAX = 500
 
+WITHDRAWN = "withdrawn"
+"""The problem of a refund that failed because somebody withdrew it; `withdraw_refund_v1` writes it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedRefund:

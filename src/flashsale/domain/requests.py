@@ -46,10 +46,15 @@ class BuyRequest(NamedTuple):
     quantity: int
     key: str | None
     """The client's idempotency key, scoped to the user."""
+    expected_price: str | None = None
+    """The price of a unit that the buyer saw, a decimal number as sent; None: the buyer takes any."""
 
     def fingerprint(self) -> bytes:
         """Return 16 bytes that differ (BLAKE2b) for requests with another body."""
-        return hashlib.blake2b(b"%d:%d" % (self.product_id, self.quantity), digest_size=16).digest()
+        body = b"%d:%d" % (self.product_id, self.quantity)
+        if self.expected_price is not None:
+            body += b":" + self.expected_price.encode()
+        return hashlib.blake2b(body, digest_size=16).digest()
 
 
 class AdminRequest(NamedTuple):
@@ -82,7 +87,7 @@ class KeptAnswer(NamedTuple):
 
 
 class AcceptOutcome(enum.StrEnum):
-    """What Postgres made of a proposed order. The values are those of `accept_orders_v5`."""
+    """What Postgres made of a proposed order. The values are those of `accept_orders_v6`."""
 
     ACCEPTED = "accepted"
     # The user's key, or the very order id, belongs to an order already: it is answered with that order.
@@ -99,6 +104,8 @@ class AcceptOutcome(enum.StrEnum):
     STALE_EPOCH = "stale_epoch"
     SOLD_OUT = "sold_out"
     LIMIT_REACHED = "limit_reached"
+    # A unit costs something else than the buyer expected.
+    PRICE_CHANGED = "price_changed"
     NOT_STARTED = "not_started"
     ENDED = "ended"
     PAUSED = "paused"
@@ -127,6 +134,8 @@ class Proposal(NamedTuple):
     """When, by this process' monotonic clock, it is too late to send it."""
     request_id: str | None = None
     """The id of the HTTP request, for log lines; nothing is decided by it."""
+    expected_minor: int | None = None
+    """The price of a unit without which nothing is bought; None: any."""
 
 
 class Verdict(NamedTuple):

@@ -36,6 +36,7 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
     payment_errors.OrderDisputed: HTTPStatus.CONFLICT,
     payment_errors.RefundNotOffered: HTTPStatus.CONFLICT,
     payment_errors.RefundEnded: HTTPStatus.CONFLICT,
+    payment_errors.RefundBegun: HTTPStatus.CONFLICT,
     payment_errors.PaymentDiffers: HTTPStatus.CONFLICT,
     payment_errors.RecordedOtherwise: HTTPStatus.CONFLICT,
     payment_errors.ReferenceUsed: HTTPStatus.CONFLICT,
@@ -103,6 +104,8 @@ def problem_of(error: errors.FlashSaleError, **more: object) -> Answer:
         extra["field"] = error.field
     elif isinstance(error, errors.SaleNotStarted):
         extra["startsAt"] = error.starts_at
+    elif isinstance(error, errors.PriceChanged):
+        extra |= {"price": error.price, "currency": error.currency}
     elif isinstance(error, errors.CoolingDown):
         extra["endsAt"] = error.ends_at
     elif isinstance(error, errors.RateLimited):

@@ -17,6 +17,7 @@ from flashsale.http.fields import (
     LATER,
     MOMENT,
     ORDER_ID,
+    PRICE_SCHEMA,
     TOKEN,
     Cooldown,
     CreatedAt,
@@ -126,6 +127,14 @@ class BuyIn(In):
     request_id: Annotated[
         Annotated[str, Meta(extra_json_schema=KEY_SCHEMA)] | None,
         shown("The idempotency key, for clients that cannot send the header Idempotency-Key.", "cart-4711"),
+    ] = None
+    expected_price: Annotated[
+        Annotated[str, Meta(extra_json_schema=PRICE_SCHEMA)] | None,
+        shown(
+            "The price of one unit that the buyer saw; if the price is another one now, nothing is bought"
+            " (`price_changed`). Null: any price.",
+            "999.99",
+        ),
     ] = None
 
 

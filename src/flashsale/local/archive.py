@@ -16,12 +16,13 @@ from flashsale import __version__
 from flashsale.local.children import ChildFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 PROGRAM, FORMAT = "flashsale", 1
 MANIFEST = "manifest.json"
 DUMP, LEDGER, SECRETS = "database.dump", "gateway-ledger.jsonl", "secrets.json"
 PARTS = (DUMP, LEDGER, SECRETS)
+"""A backup of the local stack has all; that of a database on a server has the dump, and may have the ledger."""
 
 MANIFEST_BYTES_MAX = 65_536
 
@@ -58,7 +59,9 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def pack(file: Path, folder: Path, *, made_at: str, postgres: str, schema: Schema) -> None:
+def pack(
+    file: Path, folder: Path, parts: Collection[str] = PARTS, *, made_at: str, postgres: str, schema: Schema
+) -> None:
     """Write a backup of the parts in `folder`. It gets its name once it is whole and on the disk.
 
     Raises:
@@ -71,14 +74,14 @@ def pack(file: Path, folder: Path, *, made_at: str, postgres: str, schema: Schem
         made_at=made_at,
         postgres=postgres,
         schema=schema,
-        parts={name: _facts(folder / name) for name in PARTS},
+        parts={name: _facts(folder / name) for name in parts},
     )
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2))
     new = file.with_name(f"{file.name}.new")
     try:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as out, tarfile.open(fileobj=out, mode="w") as archive:
-            for name in (MANIFEST, *PARTS):
+            for name in (MANIFEST, *parts):
                 archive.add(folder / name, name)
         with new.open("rb") as written:
             os.fsync(written.fileno())
@@ -100,7 +103,7 @@ def unpack(file: Path, folder: Path, *, revisions_to: str) -> Manifest:
             if first is None or first.name != MANIFEST or first.size > MANIFEST_BYTES_MAX:
                 raise ChildFailed(f"{file} is no backup of `flashsale backup`.")
             manifest = _read_manifest(file, json.loads(_opened(archive, MANIFEST).read()), revisions_to)
-            for name in PARTS:
+            for name in manifest.parts:
                 path = folder / name
                 path.touch(mode=0o600)
                 with path.open("wb") as out:
@@ -120,6 +123,8 @@ def _read_manifest(file: Path, told: dict[str, Any], revisions_to: str) -> Manif
     if told.get("format") != FORMAT:
         raise ChildFailed(f"{file} has format {told.get('format')}, and this release reads {FORMAT}: {_made_by(told)}")
     known = {field.name: told[field.name] for field in fields(Manifest)}
+    if DUMP not in told["parts"] or not set(told["parts"]) <= set(PARTS):
+        raise ChildFailed(f"{file} is a damaged backup: its manifest does not name the parts of one.")
     manifest = Manifest(**{**known, "schema": Schema(**told["schema"])})
     if manifest.schema.revision > revisions_to:
         raise ChildFailed(

@@ -9,20 +9,18 @@ The callers give what this room may not know: how a schema is read, and what the
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
 from flashsale.local.access import ensure_database, take_lock, write_secret
 from flashsale.local.archive import DUMP, LEDGER, SECRETS, Schema, now, pack, present, unpack
-from flashsale.local.binaries import postgres_bin
-from flashsale.local.children import ChildFailed, run_to_end
+from flashsale.local.children import ChildFailed
+from flashsale.local.dumps import dump, load, server_version
 from flashsale.local.postgres_server import LocalPostgres
 from flashsale.local.stack import DATABASE
 
@@ -30,15 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
 
     from flashsale.domain.ledgers import Charged, Split
+    from flashsale.local.archive import Manifest
 
     SchemaOf = Callable[[str], Awaitable[tuple[str, str] | None]]
     """Reads revision and digest of the database that a URL names."""
 
 AFTER = "charged-after-restore-point.jsonl"
 """The entries of the ledger whose orders the restored database does not know."""
-
-DUMP_S = 3600.0
-"""Longest time of a dump, and of a restore."""
 
 PAID_BY_BUYERS = """
 UPDATE orders
@@ -88,12 +84,10 @@ async def backup(data_dir: Path, file: Path, *, schema_of: SchemaOf) -> str:
             found = await schema_of(url)
             if found is None:
                 raise ChildFailed(f"The database in {data_dir} is not migrated: there is nothing to back up.")
-            postgres = await _version(url)
-            await _run_program(data_dir, "pg_dump", url, "--format=custom", f"--file={folder / DUMP}")
+            postgres = await server_version(url)
+            await dump(url, folder / DUMP, copies=_copies(data_dir))
         ledger = data_dir / LEDGER
-        # The last line may be incomplete: no caller got an answer for it.
-        lines = ledger.read_bytes() if ledger.exists() else b""
-        (folder / LEDGER).write_bytes(lines[: lines.rfind(b"\n") + 1])
+        (folder / LEDGER).write_bytes(whole_lines(ledger) if ledger.exists() else b"")
         shutil.copyfile(data_dir / SECRETS, folder / SECRETS)
         schema = Schema(revision=found[0], digest=found[1])
         pack(file, folder, made_at=made_at, postgres=postgres, schema=schema)
@@ -131,6 +125,8 @@ async def restore(
         staging.mkdir(mode=0o711)
         try:
             manifest = unpack(file, staging, revisions_to=revisions_to)
+            if SECRETS not in manifest.parts:
+                raise ChildFailed(f"{file} is a backup of a database on a server: restore it with --url.")
             if ledger is None and (data_dir / LEDGER).exists():
                 ledger = data_dir / LEDGER
             if ledger is not None:
@@ -139,17 +135,25 @@ async def restore(
             try:
                 url = _in_database(await server.start())
                 await ensure_database(url)
-                options = ("--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction")
-                await _run_program(data_dir, "pg_restore", url, *options, str(staging / DUMP))
-                if await schema_of(url) != (manifest.schema.revision, manifest.schema.digest):
-                    raise ChildFailed(f"{file}: the restored schema is not the one of the manifest.")
-                charged, unsettled = await _settle_ledger(url, staging, split)
+                await load(url, staging / DUMP, copies=_copies(data_dir))
+                await check_schema(url, file, manifest, schema_of)
+                charged, unsettled = await settle_ledger(url, staging, split)
             finally:
                 await server.stop()
             _replace(data_dir, staging)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return Restored(made_at=manifest.made_at, charged=charged, unsettled=unsettled)
+
+
+async def check_schema(url: str, file: Path, manifest: Manifest, schema_of: SchemaOf) -> None:
+    """Compare the schema of a restored database with the one of the backup.
+
+    Raises:
+        ChildFailed: if they differ.
+    """
+    if await schema_of(url) != (manifest.schema.revision, manifest.schema.digest):
+        raise ChildFailed(f"{file}: the restored schema is not the one of the manifest.")
 
 
 def _permit(data_dir: Path, overwrite: str | None) -> None:
@@ -176,7 +180,7 @@ def _replace(data_dir: Path, staging: Path) -> None:
         (staging / name).replace(data_dir / name)
 
 
-async def _settle_ledger(
+async def settle_ledger(
     url: str, folder: Path, split: Callable[[Path, Container[str]], Split]
 ) -> tuple[Sequence[Charged], Sequence[str]]:
     """Keep the entries of known orders in the ledger, move the others to a second file, and merge later refunds."""
@@ -203,6 +207,16 @@ async def _settle_ledger(
     return parts.charged, unsettled
 
 
+def whole_lines(ledger: Path) -> bytes:
+    """Return a ledger without an incomplete last line: no caller got an answer for it."""
+    lines = ledger.read_bytes()
+    return lines[: lines.rfind(b"\n") + 1]
+
+
+def _copies(data_dir: Path) -> Path:
+    return data_dir / "postgres" / "binaries"
+
+
 def _locked(data_dir: Path) -> IO[str]:
     return take_lock(data_dir, f"A stack runs on {data_dir}: stop it first.")
 
@@ -225,34 +239,3 @@ async def _server(data_dir: Path) -> AsyncIterator[str]:
 
 def _in_database(url: str) -> str:
     return url.rpartition("/")[0] + f"/{DATABASE}"
-
-
-async def _version(url: str) -> str:
-    connection = await asyncpg.connect(url)
-    try:
-        version: str = await connection.fetchval("SHOW server_version")
-    finally:
-        await connection.close()
-    return version
-
-
-async def _run_program(data_dir: Path, name: str, url: str, *arguments: str) -> None:
-    """Run a Postgres program on a database. Its environment holds the password, which only this user can read."""
-    parts = urlsplit(url)
-    program = postgres_bin(copies=data_dir / "postgres" / "binaries") / name
-    if not program.exists():
-        raise ChildFailed(f"{program.parent} contains `postgres` and no {name}.")
-    environment = {
-        **os.environ,
-        "PGHOST": str(parts.hostname),
-        "PGPORT": str(parts.port),
-        "PGUSER": unquote(str(parts.username)),
-        "PGPASSWORD": unquote(str(parts.password)),
-        "PGDATABASE": DATABASE,
-    }
-    # pg_dump reads the database's name from the environment; pg_restore without a name only prints a script.
-    told = [f"--dbname={DATABASE}"] if name == "pg_restore" else []
-    log_path = data_dir / "logs" / f"{name}.log"
-    await run_to_end(
-        name, [str(program), *told, *arguments], log_path=log_path, environment=environment, timeout_s=DUMP_S
-    )

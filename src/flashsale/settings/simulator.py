@@ -32,6 +32,9 @@ class SimulatorSettings(Group):
     account_limit_per_s: int = Field(
         100, ge=0, description="Calls of Stripe's dialect per second before 429; 0 means no limit."
     )
+    fee_rate: float = Field(
+        0.0, ge=0, le=1, description="Fraction of each charge that Stripe's dialect keeps as its fee."
+    )
     search_lag_s: float = Field(0.0, ge=0, description="Time until a search finds a new payment intent.")
     webhook_delay_mean_s: float = Field(0.0, ge=0, description="Mean delay of a webhook (log-normal).")
     webhook_duplicate_rate: float = Field(0.0, ge=0, le=1, description="Fraction of webhooks that are sent twice.")

@@ -63,6 +63,8 @@ class Behaviour:
     account_limit_per_s: int = 100
     """The same over all operations."""
     search_lag_s: float = 0.0
+    fee_rate: float = 0.0
+    """Of what is captured, what Stripe's dialect keeps."""
     webhook_delay_mean_s: float = 0.0
     webhook_duplicate_rate: float = 0.0
     webhook_reorder_rate: float = 0.0

@@ -12,6 +12,7 @@ from flashsale.domain.errors import (
     InvalidInput,
     KeyReused,
     LimitReached,
+    PriceChanged,
     ProductNotFound,
     RateLimited,
     Refused,
@@ -23,6 +24,7 @@ from flashsale.domain.errors import (
     Unavailable,
 )
 from flashsale.domain.gate import Admission
+from flashsale.domain.money import parse_money
 from flashsale.domain.products import QUANTITY_MAX
 from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, Proposal, Verdict, order_id_at
 from flashsale.runtime.logs import current_request_id
@@ -49,10 +51,16 @@ BUYS, ATTEMPTS = "buys", "buy-attempts"
 TRIES_MAX = 100_000
 """Maximum number of keys with a running request in one process."""
 
+
+def _price_changed(product: Product) -> PriceChanged:
+    return PriceChanged(price=str(product.price), currency=product.price.currency)
+
+
 CONCLUSIONS: Mapping[AcceptOutcome, Callable[[Product], FlashSaleError]] = {
     AcceptOutcome.SOLD_OUT: lambda _: SoldOut(),
     AcceptOutcome.KEY_REUSED: lambda _: KeyReused(),
     AcceptOutcome.LIMIT_REACHED: lambda product: LimitReached(product.limit_per_buyer),
+    AcceptOutcome.PRICE_CHANGED: _price_changed,
     AcceptOutcome.NOT_STARTED: lambda product: SaleNotStarted(product.starts_at),
     AcceptOutcome.ENDED: lambda _: SaleEnded(),
     AcceptOutcome.PAUSED: lambda _: SalePaused(),
@@ -107,8 +115,8 @@ class Buy:
         """Claim units for the request and give what its 202 says; a repeated key gives the first one's.
 
         Raises:
-            InvalidInput: if the quantity is not 1 to QUANTITY_MAX.
-            ProductNotFound, SoldOut, LimitReached, NotOnSale, KeyReused, RateLimited: as they say.
+            InvalidInput: if the quantity is not 1 to QUANTITY_MAX, or the expected price is none of the currency.
+            ProductNotFound, SoldOut, LimitReached, NotOnSale, PriceChanged, KeyReused, RateLimited: as they say.
             Unauthenticated: if the user does not exist any more.
             Unavailable: if nobody could decide in time; the same request again finds out what was decided.
         """
@@ -135,6 +143,8 @@ class Buy:
     async def _buy(self, request: BuyRequest) -> Accepted:
         product = await self._catalog.get(request.product_id)
         product_id = product.product_id
+        if request.expected_price is not None and (changed := await self._price_changed(request, product)) is not None:
+            return await self.confirm.refuse(request, changed)
         if (closed := self._catalog.closed(product_id)) is not None:
             return await self.confirm.refuse(request, closed)
         if self.confirm.is_sold_out(product_id):
@@ -146,7 +156,7 @@ class Buy:
             return await self.confirm.refuse(request, Unavailable("Too many orders wait; try again.", retry_after_s=2))
         # Reserved before the gate is asked, so that every lease has a place in the queue to Postgres.
         with self.propose.lanes.place(product_id) as queue:
-            # The id of every proposal of this request says when it began (see accept_orders_v5).
+            # The id of every proposal of this request says when it began (see accept_orders_v6).
             began_ms = time.time_ns() // 1_000_000
             for _ in range(2):
                 proposal = await self._admit(request, product, order_id_at(began_ms, os.urandom(10)))
@@ -154,12 +164,32 @@ class Buy:
                     return proposal
                 verdict = await self.propose(queue, proposal)
                 if verdict.outcome is not AcceptOutcome.STALE_EPOCH:
-                    return _conclude(verdict, product)
+                    return _conclude(verdict, await self._as_judged(product, verdict))
                 # The gate was reloaded after it admitted the request, so the lease's epoch is old: ask it once more.
                 self._load_gate.soon(product_id)
                 await self._catalog.refresh(product.product_id)
                 product = await self._catalog.get(product_id)
         raise Unavailable
+
+    async def _price_changed(self, request: BuyRequest, product: Product) -> PriceChanged | None:
+        """Return the refusal if the product has another price than the buyer expects, after another look at Postgres.
+
+        Raises:
+            InvalidInput: if what the buyer expects is no price in the product's currency.
+        """
+        expected_minor = _expected_minor(request, product)
+        if expected_minor != product.price.minor:
+            # The buyer may know of a change before this process does.
+            await self._catalog.refresh(product.product_id)
+            product = await self._catalog.get(product.product_id)
+        return None if expected_minor == product.price.minor else _price_changed(product)
+
+    async def _as_judged(self, product: Product, verdict: Verdict) -> Product:
+        """Return the product as Postgres saw it; of another price this process did not know yet."""
+        if verdict.outcome is not AcceptOutcome.PRICE_CHANGED:
+            return product
+        await self._catalog.refresh(product.product_id)
+        return await self._catalog.get(product.product_id)
 
     async def _admit(self, request: BuyRequest, product: Product, order_id: UUID) -> Proposal | Accepted:
         """Ask the gate; return the proposal for Postgres, or the order that exists under the request's key.
@@ -189,7 +219,20 @@ class Buy:
         ):
             return await self.confirm.refuse(request, refusal)
         # Postgres did not confirm the gate's refusal, so Postgres decides without a lease.
-        return Proposal(admitted.order_id, request, admitted.epoch, send_by_s, current_request_id())
+        return Proposal(
+            admitted.order_id,
+            request,
+            admitted.epoch,
+            send_by_s,
+            current_request_id(),
+            _expected_minor(request, product),
+        )
+
+
+def _expected_minor(request: BuyRequest, product: Product) -> int | None:
+    if request.expected_price is None:
+        return None
+    return parse_money(request.expected_price, product.price.currency, field="expectedPrice").minor
 
 
 def _conclude(verdict: Verdict, product: Product) -> Accepted:

@@ -83,16 +83,16 @@ class Intents(Protocol):
         """Read the waiting webhooks about the same intent as this one; none if this one was handled."""
         ...
 
-    async def taken(self, provider: str, event_ids: Sequence[str]) -> None:
-        """Record that webhooks were handled."""
+    async def taken(self, provider: str, event_ids: Sequence[str], order_id: UUID | None) -> None:
+        """Record that webhooks were handled, and of which order they are, if of one."""
         ...
 
     async def events_again(self, provider: str, event_ids: Sequence[str], *, after_s: float) -> None:
         """Postpone the handling of webhooks."""
         ...
 
-    async def settled(self, provider: str, reference: str) -> bool:
-        """Whether an order was paid by an intent, or the intent is cancelled or given back."""
+    async def settled(self, provider: str, reference: str) -> UUID | None:
+        """Return the order of an intent that paid it, or is cancelled or given back; None if more can come of it."""
         ...
 
     async def wake(self, *, intents_max: int, events_max: int, due_s: float) -> tuple[int, int]:

@@ -9,15 +9,16 @@ import structlog
 from flashsale.domain.errors import InvalidInput, OrderNotFound, Unavailable
 from flashsale.domain.money import parse_money
 from flashsale.domain.payment_errors import NotSupported
-from flashsale.domain.payments import NoAnswer, NoAnswerKind, Refund
+from flashsale.domain.payments import NoAnswer, NoAnswerKind, Refund, RefundState
 from flashsale.domain.refunds import WantedRefund
+from flashsale.runtime.shared_metrics import Counter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
     from flashsale.domain.orders import Order
-    from flashsale.domain.payments import Intent, RefundState
+    from flashsale.domain.payments import Intent
     from flashsale.domain.refunds import OrderRefund, RefundTry
     from flashsale.domain.requests import AdminRequest
     from flashsale.settings.groups import PaymentSettings
@@ -32,6 +33,14 @@ WAKE_MAX = 500
 DISPUTED = "disputed"
 """The reason of a refund that a dispute blocks."""
 
+REFUNDS = Counter(
+    "flashsale_refunds",
+    "What became of refunds: succeeded, failed (the money is still taken), bounced (failed after they had succeeded).",
+    ["end"],
+)
+for _end in ("succeeded", "failed", "bounced"):
+    REFUNDS.labels(_end)
+
 
 class Refunds(Protocol):
     """Refunds in Postgres."""
@@ -43,6 +52,14 @@ class Refunds(Protocol):
 
         Raises:
             InvalidInput, StateForbids, RefundUnderWay, OrderDisputed, RefundTooLarge, KeyReused: nothing was changed.
+        """
+        ...
+
+    async def withdraw(self, order_id: UUID, number: int, *, request: AdminRequest | None = None) -> OrderRefund:
+        """Take back a pending refund that nobody began to make; a repetition changes nothing.
+
+        Raises:
+            RefundNotFound, RefundEnded, RefundBegun, KeyReused: nothing was changed.
         """
         ...
 
@@ -63,7 +80,7 @@ class Refunds(Protocol):
         ...
 
     async def note(self, order_id: UUID, refund: Refund, *, retry_after_s: float | None = None) -> str:
-        """Merge the provider's state of a refund; see `note_refund_v1` for the results."""
+        """Merge the provider's state of a refund; see `note_refund_v2` for the results."""
         ...
 
     async def miss(self, one: RefundTry, outcome: str, problem: str, *, retry_after_s: float) -> RefundState | None:
@@ -124,6 +141,19 @@ class RequestRefund:
         if refund is None:
             raise OrderNotFound
         log.info("refund.requested", order_id=str(order_id), number=refund.number, minor=refund.amount.minor)
+        return refund
+
+    async def withdraw(self, order_id: UUID, number: int, *, request: AdminRequest | None = None) -> OrderRefund:
+        """Withdraw a pending refund before the provider is asked for it, or its money is recorded. Nobody is told.
+
+        Raises:
+            RefundNotFound: if the order has no such refund.
+            RefundEnded: if it is not pending.
+            RefundBegun: if its money may be on its way.
+            KeyReused: if the key belongs to another request.
+        """
+        refund = await self._refunds.withdraw(order_id, number, request=request)
+        log.info("refund.withdrawn", order_id=str(order_id), number=number)
         return refund
 
     async def by_buyer(self, order_id: UUID, user_id: UUID) -> Order:
@@ -194,6 +224,8 @@ class MakeRefund:
         )
         where = {"order_id": str(order_id), "number": one.number, "attempt": one.attempt}
         if answer.kind is NoAnswerKind.REFUSED:
+            if state is RefundState.FAILED:
+                REFUNDS.labels("failed").inc()
             log.error("refund.refused", reason=answer.reason, state=state, **where)
         else:
             log.warning("refund.not_answered", kind=answer.kind, reason=answer.reason, **where)
@@ -249,7 +281,12 @@ class MakeRefund:
         where = {"order_id": str(order_id), "key": refund.key, "reference": refund.reference, "state": refund.state}
         if result == "noted":
             log.info("refund.noted", **where)
+            if refund.state is not RefundState.PENDING:
+                REFUNDS.labels(refund.state).inc()
             self._return_units.soon()
+        elif result == "bounced":
+            REFUNDS.labels("bounced").inc()
+            log.error("refund.bounced", reason=refund.reason, **where)
         elif result == "known":
             log.debug("refund.known", **where)
         elif result == "unpaid":

@@ -66,13 +66,15 @@ class Sessions:
         if role not in roles:
             raise Forbidden(f"This call needs the role {' or '.join(sorted(roles))}; your account's role is {role}.")
 
-    async def sign_out(self, principal: Principal) -> None:
-        """End all tokens of an account.
+    async def sign_out(self, principal: Principal, *, by: Author | None = None) -> None:
+        """End all tokens of an account; `by`: whom the trail names if the account is one of staff.
 
         Raises:
             Unauthenticated: if this one has ended already.
         """
-        raised = await self._users.raise_generation(principal.user_id, generation=principal.generation)
+        # The role in the token is that of the account: another role ends the token.
+        author = None if principal.role is Role.BUYER else by
+        raised = await self._users.raise_generation(principal.user_id, generation=principal.generation, by=author)
         self._note(principal.user_id, raised)
 
     async def end_all(self, user_id: UUID, by: Author) -> None:

@@ -67,6 +67,9 @@ class Paid(NamedTuple):
     captured_minor: int
     refunded_minor: int
     currency: str
+    fee_minor: int | None = None
+    """What the provider kept; None: it does not tell, of one of the payments at least."""
+    fee_currency: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +95,22 @@ class SettledOrders(Protocol):
         ...
 
 
+class Fees(Protocol):
+    """What providers kept, in Postgres."""
+
+    async def keep(self, fees: Sequence[tuple[UUID, Money]]) -> None:
+        """Write the fees of orders; a later reading replaces an earlier one."""
+        ...
+
+
 class Settle:
     """The use case. It reads the provider's list into a file, then the orders by id, so it needs constant memory."""
 
-    def __init__(self, orders: SettledOrders, gateway: PaymentGateway) -> None:
-        """Keep the two sources."""
+    def __init__(self, orders: SettledOrders, gateway: PaymentGateway, fees: Fees | None = None) -> None:
+        """Keep the two sources; with `fees`, what the provider kept of the orders' payments is written."""
         self._orders = orders
         self._gateway = gateway
+        self._fees = fees
 
     async def __call__(self, *, since: datetime, now: datetime) -> AsyncIterator[Difference]:
         """Compare the orders made since `since`. Orders that moved after `now`, during the read, wait for the next run.
@@ -112,9 +124,10 @@ class Settle:
         with contextlib.closing(sqlite3.connect("", isolation_level=None)) as book:
             book.execute(
                 "CREATE TABLE paid (order_id TEXT, currency TEXT, captured INTEGER, refunded INTEGER, "
-                "PRIMARY KEY (order_id, currency)) WITHOUT ROWID"
+                "fee INTEGER, fee_currency TEXT, PRIMARY KEY (order_id, currency)) WITHOUT ROWID"
             )
             await self._fill(book, since, first)
+            await self._keep_fees(book)
             theirs = _summed(book)
             paid = next(theirs, None)
             async for order in self._ours(first):
@@ -142,15 +155,25 @@ class Settle:
 
     async def _fill(self, book: sqlite3.Connection, since: datetime, first: UUID) -> None:
         statement = (
-            "INSERT INTO paid VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
-            "SET captured = captured + excluded.captured, refunded = refunded + excluded.refunded"
+            "INSERT INTO paid VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+            "SET captured = captured + excluded.captured, refunded = refunded + excluded.refunded, "
+            "fee = CASE WHEN fee_currency = excluded.fee_currency THEN fee + excluded.fee END"
         )
         book.execute("BEGIN")
         async for order_id, one in self._taken(since):
             # An order from before `since`, by the time in its id, belongs to an earlier settlement.
             if one.captured_minor and not (_is_id(order_id) and order_id < str(first)):
-                book.execute(statement, (order_id, one.currency, one.captured_minor, one.refunded_minor))
+                amounts = one.captured_minor, one.refunded_minor, one.fee_minor, one.fee_currency
+                book.execute(statement, (order_id, one.currency, *amounts))
         book.execute("COMMIT")
+
+    async def _keep_fees(self, book: sqlite3.Connection) -> None:
+        if self._fees is None:
+            return
+        rows = book.execute("SELECT order_id, fee, fee_currency FROM paid WHERE fee IS NOT NULL ORDER BY order_id")
+        while page := rows.fetchmany(PAGE):
+            fees = [(UUID(one), Money(minor=minor, currency=currency)) for one, minor, currency in page if _is_id(one)]
+            await self._fees.keep(fees)
 
     async def _taken(self, since: datetime) -> AsyncIterator[tuple[str, Paid]]:
         try:
@@ -162,7 +185,11 @@ class Settle:
             return
         async for intent in intents:
             if intent.order_id is not None and intent.state is IntentState.CAPTURED:
-                yield str(intent.order_id), Paid(intent.amount.minor, intent.refunded_minor, intent.amount.currency)
+                fee = (None, None) if intent.fee is None else (intent.fee.minor, intent.fee.currency)
+                yield (
+                    str(intent.order_id),
+                    Paid(intent.amount.minor, intent.refunded_minor, intent.amount.currency, *fee),
+                )
 
 
 def _summed(book: sqlite3.Connection) -> Iterator[tuple[str, Paid]]:

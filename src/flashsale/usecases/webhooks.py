@@ -111,7 +111,8 @@ class TakeEvent:
         if not waiting:
             return
         event_ids = [event.event_id for event in waiting]
-        if not await self._nothing_new(provider, waiting):
+        order_id = await self._without_news(provider, waiting)
+        if order_id is None:
             intent = await self._gateway.look_up(
                 order_id=None, reference=waiting[0].reference, timeout_s=self._settings.timeout_s
             )
@@ -123,13 +124,15 @@ class TakeEvent:
                 WEBHOOKS.labels("foreign").inc(len(waiting))
                 log.warning("webhook.foreign", event_id=event_id, reference=waiting[0].reference)
             else:
-                await self._merge(intent.order_id, intent)
-        await self._intents.taken(provider, event_ids)
+                order_id = intent.order_id
+                await self._merge(order_id, intent)
+        await self._intents.taken(provider, event_ids, order_id)
         WEBHOOKS.labels("taken").inc(len(waiting))
 
-    async def _nothing_new(self, provider: str, waiting: Sequence[WaitingEvent]) -> bool:
+    async def _without_news(self, provider: str, waiting: Sequence[WaitingEvent]) -> UUID | None:
+        """Return the order of the webhooks if they cannot say anything new of it."""
         if not all(event.type.startswith(OF_PAYMENT) for event in waiting):
-            return False
+            return None
         return await self._intents.settled(provider, waiting[0].reference)
 
     async def _merge(self, order_id: UUID, intent: Intent) -> None:

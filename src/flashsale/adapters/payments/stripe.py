@@ -222,8 +222,10 @@ class StripeGateway:
         return read_event(self._settings, headers=headers, body=body)
 
     async def intents(self, *, since: datetime) -> AsyncIterator[Intent]:
-        """Read every intent opened since, newest first; those that are not ours have no order."""
-        async for found in self._pages(since - timedelta(seconds=CLOCKS_S), None):
+        """Read every intent opened since, with its fee, newest first; those that are not ours have no order."""
+        async for found in self._pages(
+            since - timedelta(seconds=CLOCKS_S), None, "data.latest_charge.balance_transaction"
+        ):
             if isinstance(found, Failure):
                 raise Unavailable(f"Stripe's list cannot be read: {found.reason}.")
             yield found
@@ -298,11 +300,13 @@ class StripeGateway:
                 return found
         return Failure(kind=NoAnswerKind.REFUSED, reason=NOT_FOUND)
 
-    async def _pages(self, since: datetime, deadline_s: float | None) -> AsyncIterator[Intent | Failure]:
+    async def _pages(
+        self, since: datetime, deadline_s: float | None, expand: str = "data.latest_charge"
+    ) -> AsyncIterator[Intent | Failure]:
         params: Any = {
             "created": {"gte": max(0, int(since.timestamp()))},
             "limit": PAGE,
-            "expand": ["data.latest_charge"],
+            "expand": [expand],
         }
 
         def read(page: Any) -> tuple[list[Intent], bool]:

@@ -16,6 +16,8 @@ from flashsale.domain.payments import Intent, IntentState, NoAnswer, NoAnswerKin
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flashsale.domain.money import Money
+
 STATES = {
     "requires_payment_method": IntentState.OPEN,
     "requires_confirmation": IntentState.OPEN,
@@ -130,7 +132,13 @@ def read_intent(found: Any) -> Intent:
         page_url=None,
         decline_code=(problem.get("decline_code") or problem.get("code")) if state is IntentState.OPEN else None,
         created_at=datetime.fromtimestamp(found["created"], UTC),
+        fee=_fee(charge.get("balance_transaction")),
     )
+
+
+def _fee(entry: Any) -> Money | None:
+    """Read the fee of an entry in the balance, if that was expanded; it may be in another currency than the charge."""
+    return from_stripe(entry["fee"], entry["currency"]) if isinstance(entry, dict) else None
 
 
 def _order_id(metadata: Mapping[str, str]) -> UUID | None:

@@ -36,6 +36,7 @@ class PostgresAcceptance:
     async def accept(self, proposals: Sequence[Proposal]) -> Sequence[Verdict]:
         """Make orders of a batch in one transaction; see the port."""
         requests = [proposal.request for proposal in proposals]
+        expected = [proposal.expected_minor for proposal in proposals]
         arguments = (
             [proposal.order_id for proposal in proposals],
             [request.user_id for request in requests],
@@ -47,6 +48,7 @@ class PostgresAcceptance:
             [proposal.epoch for proposal in proposals],
             self._due,
             [proposal.request_id for proposal in proposals],
+            None if expected.count(None) == len(expected) else expected,
         )
         for left in reversed(range(SERIALIZATION_TRIES)):
             try:

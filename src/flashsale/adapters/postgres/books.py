@@ -35,6 +35,7 @@ class PostgresLedgerDays:
                 refunds=row["refunds"],
                 revenue=Money(minor=row["revenue_minor"], currency=row["currency"]),
                 refunded=Money(minor=row["refunded_minor"], currency=row["currency"]),
+                fees=None if row["fees_minor"] is None else Money(minor=row["fees_minor"], currency=row["currency"]),
             )
             for row in await self._database.fetch(QUERIES["day"], since, until)
         ]

@@ -132,18 +132,18 @@ class PostgresIntents:
         rows = await self._database.fetch(QUERIES["waiting"], provider, event_id)
         return [WaitingEvent(event_id=row["event_id"], type=row["type"], reference=row["reference"]) for row in rows]
 
-    async def taken(self, provider: str, event_ids: Sequence[str]) -> None:
-        """Record that webhooks were handled."""
-        await self._database.fetch(QUERIES["taken"], provider, event_ids)
+    async def taken(self, provider: str, event_ids: Sequence[str], order_id: UUID | None) -> None:
+        """Record that webhooks were handled, and of which order they are, if of one."""
+        await self._database.fetch(QUERIES["taken"], provider, event_ids, order_id)
 
     async def events_again(self, provider: str, event_ids: Sequence[str], *, after_s: float) -> None:
         """Postpone the handling of webhooks."""
         await self._database.fetch(QUERIES["events_again"], provider, event_ids, timedelta(seconds=after_s))
 
-    async def settled(self, provider: str, reference: str) -> bool:
-        """Whether an order was paid by an intent, or the intent is cancelled or given back."""
+    async def settled(self, provider: str, reference: str) -> UUID | None:
+        """Return the order of an intent that paid it, or is cancelled or given back; None if more can come of it."""
         row = await self._database.fetch_row(QUERIES["settled"], provider, reference)
-        return row is not None and bool(row["settled"])
+        return None if row is None else row["order_id"]
 
     async def wake(self, *, intents_max: int, events_max: int, due_s: float) -> tuple[int, int]:
         """Defer jobs for due intents and webhooks; returns the number of each."""

@@ -47,6 +47,9 @@ ROWS = """{table} AS (
 
 UNITS = "all_units AS (SELECT u.* FROM units AS u)"
 
+MESSAGES = "product_messages AS (SELECT m.* FROM outbox AS m WHERE m.order_id IS NULL)"
+"""The outbox keeps a few days, and few of its messages are about products."""
+
 BUYERS = """buyer_units AS (
     SELECT b.*
     FROM (SELECT DISTINCT o.product_id, o.user_id FROM orders AS o) AS o
@@ -55,6 +58,9 @@ BUYERS = """buyer_units AS (
 
 
 def limited_to_recent(mark: UUID) -> str:
-    """Return the WITH clause under which the tables hold the rows of recent orders; `all_units` holds every unit."""
+    """Return the WITH clause under which the tables hold the rows of recent orders; `all_units` holds every unit.
+
+    `product_messages` holds every message about a product.
+    """
     rows = [ROWS.format(table=table, mark=mark) for table in OF_ORDERS]
-    return "WITH " + ",\n".join([UNITS, *rows, BUYERS])
+    return "WITH " + ",\n".join([UNITS, MESSAGES, *rows, BUYERS])

@@ -9,9 +9,17 @@ from flashsale.adapters.postgres.administration import change
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.errors import InvalidInput, StateForbids
 from flashsale.domain.money import Money
-from flashsale.domain.payment_errors import OrderDisputed, RefundNotOffered, RefundTooLarge, RefundUnderWay
+from flashsale.domain.payment_errors import (
+    OrderDisputed,
+    RefundBegun,
+    RefundEnded,
+    RefundNotFound,
+    RefundNotOffered,
+    RefundTooLarge,
+    RefundUnderWay,
+)
 from flashsale.domain.payments import RefundState
-from flashsale.domain.refunds import OrderRefund, RefundTry
+from flashsale.domain.refunds import WITHDRAWN, OrderRefund, RefundTry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,6 +89,25 @@ class PostgresRefunds:
             )
         return number
 
+    async def withdraw(self, order_id: UUID, number: int, *, request: AdminRequest | None = None) -> OrderRefund:
+        """Take back a pending refund that nobody began to make; a repetition changes nothing."""
+        async with change(self._database, "withdraw_refund", request) as changing:
+            row = await changing.connection.fetchrow(QUERIES["withdraw"].text, order_id, number)
+            if row is None:
+                raise AssertionError
+            match row["result"]:
+                case "withdrawn":
+                    states = [{"refund": number, "state": state} for state in (row["state"], WITHDRAWN)]
+                    await changing.note(f"order/{order_id}", old=states[0], new=states[1])
+                case "unknown":
+                    raise RefundNotFound
+                case "ended":
+                    raise RefundEnded(row["state"])
+                case "begun":
+                    raise RefundBegun
+            rows = await changing.connection.fetch(QUERIES["refunds_of"].text, order_id)
+        return next(_refund(order_id, row) for row in rows if row["number"] == number)
+
     async def request_own(self, order_id: UUID, user_id: UUID, *, due_s: float) -> bool:
         """Write the refund that a buyer asks for and defer its job, once; False if the order is not the buyer's."""
         row = await self._database.fetch_row(QUERIES["request_own"], order_id, user_id, timedelta(seconds=due_s))
@@ -108,7 +135,7 @@ class PostgresRefunds:
         )
 
     async def note(self, order_id: UUID, refund: Refund, *, retry_after_s: float | None = None) -> str:
-        """Merge the provider's state of a refund; see `note_refund_v1` for the results."""
+        """Merge the provider's state of a refund; see `note_refund_v2` for the results."""
         row = await self._database.fetch_row(
             QUERIES["note"],
             order_id,

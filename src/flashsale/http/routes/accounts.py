@@ -130,6 +130,10 @@ def _author(principal: Principal, operation: Operation, origin: str) -> Author:
     return Author(user_id=principal.user_id, action=operation.name, origin=origin, request_id=request_id)
 
 
+def _origin(addresses: Addresses, request: Request) -> str:
+    return str(addresses.whole(request) or "unknown")
+
+
 @asynccontextmanager
 async def lasting(seconds: float) -> AsyncIterator[None]:
     """Leave the block no earlier than this, however it ends: its duration tells nothing."""
@@ -159,13 +163,14 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
 
     async def log_out(request: Request) -> Answer:
         no_body(request)
-        await services.sessions.sign_out(tokens.sender(request))
+        principal = tokens.sender(request)
+        await services.sessions.sign_out(principal, by=_author(principal, LOG_OUT, _origin(addresses, request)))
         return empty(HTTPStatus.NO_CONTENT)
 
     async def change_password(request: Request) -> Answer:
         principal = tokens.sender(request)
         wanted = body_of(request, _change_in, what="a change of the password")
-        by = _author(principal, CHANGE_PASSWORD, str(addresses.whole(request) or "unknown"))
+        by = _author(principal, CHANGE_PASSWORD, _origin(addresses, request))
         user = await services.sessions.change_password(
             principal, old=wanted.old_password, new=wanted.new_password, by=by
         )
@@ -179,7 +184,7 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
 
     async def reset_password(request: Request) -> Answer:
         wanted = body_of(request, _reset_in, what="a reset of the password")
-        await _reset(services.sessions, tokens, wanted, str(addresses.whole(request) or "unknown"))
+        await _reset(services.sessions, tokens, wanted, _origin(addresses, request))
         return empty(HTTPStatus.NO_CONTENT)
 
     def session(request: Request) -> UUID | None:

@@ -34,7 +34,7 @@ from flashsale.http.routes.changes import IF_MATCH, KEY, answered, terms_seen
 from flashsale.http.routes.found_orders import export_orders, list_orders
 from flashsale.http.routes.manual import record_payment, record_refund
 from flashsale.http.routes.product_figures import admin_product, list_products
-from flashsale.http.routes.refunds import list_refunds, refund_order
+from flashsale.http.routes.refunds import list_refunds, refund_order, withdraw_refund
 from flashsale.http.routes.support import cancel_order, erase_buyer, find_buyers
 from flashsale.http.services import UseServices
 
@@ -299,6 +299,7 @@ routes = Router(
         books,
         refund_order,
         list_refunds,
+        withdraw_refund,
         record_payment,
         record_refund,
     ],

@@ -31,8 +31,15 @@ class BookEntryOut(Out):
     revenue: Annotated[str, shown("Their sum, as a decimal number.", "699993.00")]
     refunds: Annotated[int, shown("Refunds that succeeded on that day, also of charges of other days.", 2, ge=0)]
     refunded: Annotated[str, shown("Their sum.", "1049.98")]
-    fees: Annotated[str | None, shown("The payment provider's fees; null: the provider does not tell them.", None)]
-    net: Annotated[str, shown("Revenue less refunds and fees; may be negative.", "698943.02")]
+    fees: Annotated[
+        str | None,
+        shown(
+            "The payment provider's fees of these charges; null: the settlement has not read the fee of each charge, or"
+            " the provider does not tell it in this currency.",
+            "20299.80",
+        ),
+    ]
+    net: Annotated[str, shown("Revenue less refunds and fees; may be negative.", "678643.22")]
 
 
 BOOKS = Operation(

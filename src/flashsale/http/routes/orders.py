@@ -69,6 +69,7 @@ BUY = Operation(
         "sold_out",
         "limit_reached",
         "cooling_down",
+        "price_changed",
         "sale_not_started",
         "sale_ended",
         "sale_paused",
@@ -177,7 +178,7 @@ def direct_routes(services: Services, tokens: Tokens, meter: Meter, limits: Limi
             user_id, product_id = principal.user_id, wanted.product_id
             # Counted before any look-up, under a number: hashing a UUID runs in Python.
             request.extra = limits.buys.take((user_id.int, product_id if product_id in catalog else UNKNOWN))
-            accepted = await services.buy(BuyRequest(user_id, product_id, wanted.quantity, key))
+            accepted = await services.buy(BuyRequest(user_id, product_id, wanted.quantity, key, wanted.expected_price))
         except FlashSaleError as error:
             meter.count_buy(error.code)
             raise

@@ -60,6 +60,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "you held units of this product and did not pay for them; they count toward your limit until the cool-down has passed",
         "buy again at `endsAt`",
     ),
+    "price_changed": (
+        409,
+        "a unit costs something else than your `expectedPrice`; nothing was bought",
+        "show the buyer `price` and `currency`, and buy with this price",
+    ),
     "not_on_sale": (409, "the sale is not open", "-"),
     "sale_not_started": (409, "the sale window has not opened", "try again at `startsAt`"),
     "sale_ended": (409, "the sale window has closed", "-"),
@@ -76,6 +81,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         409,
         "the buyer disputes the charge at the bank; the provider decides who gets the money",
         "answer the dispute at the provider",
+    ),
+    "refund_begun": (
+        409,
+        "the provider was asked for this refund, or an operator recorded its money, so it cannot be withdrawn",
+        "wait until it ends; look at the order's refunds",
     ),
     "refund_not_offered": (409, "buyers of this product cannot ask for a refund", "ask the shop"),
     "refund_ended": (

@@ -19,6 +19,7 @@ from flashsale.http.routes.changes import KEY, answered_once, response_of
 from flashsale.http.services import UseServices
 
 if TYPE_CHECKING:
+    from flashsale.domain.refunds import OrderRefund
     from flashsale.domain.requests import AdminRequest
 
 REFUND = Operation(
@@ -61,6 +62,28 @@ LIST = Operation(
     codes=("order_not_found", *SERVERS),
 )
 
+WITHDRAW = Operation(
+    name="withdrawRefund",
+    summary="Withdraw a refund",
+    description="Take back a pending refund that nobody began to make: the provider was not asked for it, and no "
+    "operator recorded its money. The order is what it was before the refund, and its units stay with it. A repetition "
+    "changes nothing.",
+    tag="administration",
+    caller="support",
+    limit="administration",
+    parameters=(KEY,),
+    gives=(
+        Given(
+            status=HTTPStatus.OK,
+            description="The refund: `failed`, with the problem `withdrawn`.",
+            model=RefundOut,
+            headers=("ETag",),
+            links={"listRefunds": {"order_id": "$response.body#/orderId"}},
+        ),
+    ),
+    codes=("refund_not_found", "refund_ended", "refund_begun", "idempotency_key_reused", *SERVERS),
+)
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -83,13 +106,33 @@ async def refund_order(
             requested_by=tokens.principal(request.scope).user_id,
             request=key,
         )
-        body = _encode(refund_out(refund))
-        return KeptAnswer(status=HTTPStatus.ACCEPTED.value, tag=tag_of(body).decode("ascii"), body=body)
+        return _kept(refund, HTTPStatus.ACCEPTED)
 
     return response_of(await answered_once(request, data, services, tokens, ask))
+
+
+@post("/orders/{order_id:uuid}/refunds/{number:int}/withdraw", status_code=200, opt={"operation": WITHDRAW})
+async def withdraw_refund(
+    request: Request[Any, Any, Any],
+    order_id: FromPath[UUID],
+    number: FromPath[int],
+    services: UseServices,
+    tokens: UseTokens,
+) -> Response[bytes]:
+    """Withdraw a refund that nobody began to make."""
+
+    async def withdraw(key: AdminRequest) -> KeptAnswer:
+        return _kept(await services.refunds.withdraw(order_id, number, request=key), HTTPStatus.OK)
+
+    return response_of(await answered_once(request, None, services, tokens, withdraw))
 
 
 @get("/orders/{order_id:uuid}/refunds", opt={"operation": LIST})
 async def list_refunds(order_id: FromPath[UUID], services: UseServices) -> list[RefundOut]:
     """List the refunds of an order."""
     return [refund_out(refund) for refund in await services.refunds.of_order(order_id)]
+
+
+def _kept(refund: OrderRefund, status: HTTPStatus) -> KeptAnswer:
+    body = _encode(refund_out(refund))
+    return KeptAnswer(status=status.value, tag=tag_of(body).decode("ascii"), body=body)

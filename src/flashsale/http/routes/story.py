@@ -62,8 +62,7 @@ STORY = Operation(
     name="getOrderStory",
     summary="Everything that happened to an order",
     description="Return an order with its buyer, its units, each change of its state, each payment attempt, its job "
-    "and its waiting messages, with times. Of the webhooks about a payment on the provider's page, the story has those "
-    "that name the page's session (`checkout.session.*`).",
+    "its webhooks and its waiting messages, with times.",
     tag="administration",
     caller="staff",
     limit="administration",

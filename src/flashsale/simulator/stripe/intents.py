@@ -187,8 +187,11 @@ def pay(call: Call, intent: Object, method: str, drawn: Card) -> Object:
 def take(call: Call, intent: Object, charge: Object, amount: int, type_: str) -> Object:
     """Take held money, or a part of it; the rest is let go, and counts as refunded on the charge."""
     call.change.move("capture", intent["id"], amountMinor=ledger_minor(amount, intent["currency"]))
+    entry = new_balance_transaction(charge, amount, fee=round(amount * call.simulator.behaviour.fee_rate))
+    call.change.put(entry)
     charge = {
         **charge,
+        "balance_transaction": entry["id"],
         "captured": True,
         "amount_captured": amount,
         "amount_refunded": charge["amount"] - amount,
@@ -261,6 +264,7 @@ def new_charge(intent: Object, **members: Any) -> Object:
         "amount": intent["amount"],
         "amount_captured": 0,
         "amount_refunded": 0,
+        "balance_transaction": None,
         "captured": False,
         "created": int(time.time()),
         "currency": intent["currency"],
@@ -275,6 +279,23 @@ def new_charge(intent: Object, **members: Any) -> Object:
         "payment_method": intent["payment_method"],
         "refunded": False,
         **members,
+    }
+
+
+def new_balance_transaction(charge: Object, amount: int, *, fee: int) -> Object:
+    """Make the entry of a capture in the shop's balance: https://docs.stripe.com/api/balance_transactions/object."""
+    return {
+        "id": new_id("txn"),
+        "object": "balance_transaction",
+        "amount": amount,
+        "created": int(time.time()),
+        "currency": charge["currency"],
+        "exchange_rate": None,
+        "fee": fee,
+        "net": amount - fee,
+        "source": charge["id"],
+        "status": "available",
+        "type": "charge",
     }
 
 
