@@ -135,8 +135,10 @@ async def test_an_error_is_a_page_that_no_cache_keeps(postgres_url, valkey, redi
 
 async def test_behind_tls_the_cookie_is_bound_to_the_host(postgres_url, valkey, redis):
     async with shop(postgres_url, valkey) as (browser, *_):
-        form = {"name": "Ann", "email": "ann@shop.example", "password": "a long password of a buyer"}
         headers = {"X-Forwarded-Proto": "https", "Origin": "https://shop.example", "Sec-Fetch-Site": "same-origin"}
-        (cookie,) = (await browser.post("/register", data=form, headers=headers)).headers.get_list("set-cookie")
+        headers["Cookie"] = "__Host-flashsale=" + browser.cookies["flashsale"]
+        (cookie,) = (await browser.post("/session", headers=headers)).headers.get_list("set-cookie")
         assert cookie.startswith("__Host-flashsale=")
         assert cookie.endswith("; Path=/; HttpOnly; SameSite=Strict; Secure")
+        headers["Cookie"] = "flashsale=" + browser.cookies["flashsale"]
+        assert (await browser.post("/session", headers=headers)).json() == {"token": None}
