@@ -224,12 +224,10 @@ async def test_a_buyer_without_scripts_registers_buys_once_pays_and_gets_the_mon
 
 
 async def until(visitor, path, text):
-    for _ in range(200):
-        page = await visitor.get(path)
-        if text in page.text:
-            return page
-        await asyncio.sleep(0.05)
-    raise AssertionError(page.text)
+    async with asyncio.timeout(15):
+        while text not in (page := await visitor.get(path)).text:
+            await asyncio.sleep(0.05)
+    return page
 
 
 async def test_a_form_says_why_it_did_not_buy_and_keeps_the_key_only_if_nothing_is_decided(

@@ -1,6 +1,6 @@
 // The page of an order: shows each state as soon as the shop has it. The server renders the states.
 import { call, clock, pause, sleep, watch } from "./live.js";
-import { countDown, localTimes, main, of, say, text } from "./page.js";
+import { countDown, focusOn, localTimes, main, of, say, text } from "./page.js";
 
 const ENDED = new Set(["declined", "expired", "cancelled", "failed", "refunded"]);
 
@@ -23,7 +23,7 @@ function take(answer, sent, sentForm = false) {
   if (Date.parse(fresh.dataset.now) < Date.parse(main.dataset.now)) return;
   delete main.dataset.final;
   Object.assign(main.dataset, fresh.dataset);
-  const focused = document.activeElement?.closest("#details") !== null;
+  const focused = sentForm || document.activeElement?.closest("#details");
   // What the buyer has opened stays open while the order stays as it is.
   const open = of("details").querySelector("details[open]") !== null;
   say("state", fresh.querySelector("#state").textContent);
@@ -31,8 +31,7 @@ function take(answer, sent, sentForm = false) {
   if (sentForm || !open || main.dataset.shown !== fresh.dataset.version) {
     of("details").replaceWith(document.importNode(fresh.querySelector("#details"), true));
     localTimes();
-    // Focus must not be lost with the element that had it.
-    if (focused) { of("state").tabIndex = -1; of("state").focus(); }
+    if (focused) focusOn("state");
   }
   main.dataset.shown = fresh.dataset.version;
   tidy();

@@ -15,6 +15,12 @@ export function say(id, words) {
   if (place && place.textContent !== words) place.textContent = words;
 }
 
+// Focus must not be lost with the element that had it.
+export function focusOn(id) {
+  of(id).tabIndex = -1;
+  of(id).focus();
+}
+
 export function number(value) {
   return String(value).replace(/\B(?=(\d{3})+$)/g, texts["js.group"]);
 }

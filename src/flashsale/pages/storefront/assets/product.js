@@ -1,6 +1,6 @@
 // The page of a product: the countdown, the stock, and one button that makes one order at most.
 import { call, clock, pause, sleep, watchStock } from "./live.js";
-import { amount, countDown, has, localTimes, main, number, of, say, text } from "./page.js";
+import { amount, countDown, focusOn, has, localTimes, main, number, of, say, text } from "./page.js";
 
 const LOOK_MS = 20_000;          // a pause or a new price comes with no stock event
 const ASK_AGAIN_MS = 600_000;    // an older request without an answer waits for the buyer to press again
@@ -169,6 +169,7 @@ async function refused(code) {
   const key = `js.refused.${code}`;
   refusal = { text: text(has(key) ? key : "js.refused.other"), phase: known && phase() };
   show();
+  if (button.disabled && [button, document.body].includes(document.activeElement)) focusOn("state");
 }
 
 async function press() {
