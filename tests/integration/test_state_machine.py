@@ -28,7 +28,7 @@ def test_the_invariants_hold_after_every_step(postgres, valkey):  # noqa: C901 -
             super().__init__()
             self.loop = asyncio.new_event_loop()
             self.name = f"t_{uuid.uuid4().hex}"
-            self.run(execute(postgres.url, f"CREATE DATABASE {self.name} TEMPLATE {TEMPLATE}"))
+            self.run(execute(postgres.url, f"CREATE DATABASE {self.name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY"))
             self.settings = make_settings(with_database(postgres.url, self.name), valkey.url, gate={"rate_limit": 0})
 
         def run(self, coroutine):

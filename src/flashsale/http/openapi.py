@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -305,6 +306,7 @@ def _example(code: str, meaning: tuple[int, str, str]) -> dict[str, Any]:
     return {"summary": advice if advice != "-" else code, "value": {**value, "code": code}}
 
 
+@cache
 def _schema(model: Any) -> dict[str, Any]:
     (schema,), _ = msgspec.json.schema_components((model,), ref_template=SCHEMAS)
     return schema
