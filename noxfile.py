@@ -293,3 +293,10 @@ def desk(session: nox.Session) -> None:
     """Run and print what a merchant and support do, from an empty folder to a restored shop (1 minute)."""
     install(session)
     session.run("python", "-m", "tests.desk", *session.posargs)
+
+
+@nox.session
+def gates(session: nox.Session) -> None:
+    """Hold sales over TLS, Sentinels, a cluster and PgBouncer, and disturb each (4 minutes)."""
+    install(session)
+    session.run("python", "-m", "tests.gates", *session.posargs)

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import OperationalError
 
 # The same forms of URLs as in every other process; the revisions themselves import nothing of the program.
+from flashsale.adapters.postgres.sessions import BY_INDEX, alter_role, session_settings
 from flashsale.settings import read_settings
 
 if TYPE_CHECKING:
@@ -42,8 +43,11 @@ def run_offline() -> None:
 
 
 def connect(url: str) -> psycopg.Connection:
-    """Connect by libpq, which reads the URL itself: to the server that takes writes, if the URL names several."""
-    connection = psycopg.connect(url, target_session_attrs="read-write")
+    """Connect by libpq, which reads the URL itself: to the server that takes writes, if the URL names several.
+
+    No statement is prepared under a name, which a pooler could give to another client.
+    """
+    connection = psycopg.connect(url, target_session_attrs="read-write", prepare_threshold=None)
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         connection.close()
@@ -53,7 +57,8 @@ def connect(url: str) -> psycopg.Connection:
 
 def run_online(settings: PostgresSettings) -> None:
     """Migrate in one transaction; another migration that starts meanwhile waits."""
-    url = settings.owner_url.get_secret_value() or settings.url.get_secret_value()
+    named = (settings.owner_url, settings.direct_url, settings.url)
+    url = next(filter(None, (one.get_secret_value() for one in named)))
     with connect(url) as driver:
         engine = create_engine("postgresql+psycopg://", creator=lambda: driver, poolclass=pool.StaticPool)
         with engine.connect() as connection:
@@ -100,11 +105,25 @@ def grant(connection: psycopg.Connection, settings: PostgresSettings) -> None:
         print(f"No rights were granted: let an administrator run {commands} Then migrate again.", file=sys.stderr)  # noqa: T201
         return
     connection.execute(GRANTS.read_bytes())
+    if settings.direct_url.get_secret_value():
+        set_sessions(connection, settings)
     for role, password in zip(ROLES, (settings.api_password, settings.worker_password), strict=True):
         if plain := password.get_secret_value():
             # Hashed here: a statement may end up in a log.
             hashed = connection.pgconn.encrypt_password(plain.encode(), role.encode(), b"scram-sha-256").decode()
             connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), hashed))
+
+
+def set_sessions(connection: psycopg.Connection, settings: PostgresSettings) -> None:
+    """Give the sessions of the roles their settings, because a pooler refuses those that a client sends."""
+    commands = " ".join(
+        alter_role(role, connection.info.dbname, session_settings(settings, BY_INDEX)) for role in ROLES
+    )
+    try:
+        with connection.transaction():
+            connection.execute(commands.encode())
+    except psycopg.errors.InsufficientPrivilege:
+        print(f"The sessions behind the pooler lack settings: let an administrator run {commands}", file=sys.stderr)  # noqa: T201
 
 
 def missing_roles(connection: psycopg.Connection) -> list[str]:

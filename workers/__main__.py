@@ -20,6 +20,7 @@ from flashsale.bootstrap.servers import require_servers
 from flashsale.domain.errors import NotReady
 from flashsale.runtime.logs import configure_logs, tell_ready
 from flashsale.runtime.metrics import measured
+from flashsale.runtime.outages import Outage
 from flashsale.runtime.processes import run_processes, settle_collector
 from flashsale.runtime.restarts import Restarts
 from flashsale.settings import Settings, read_settings
@@ -87,6 +88,7 @@ async def _keep_taking_jobs(
 ) -> None:
     """Run workers until `stopping`; restart them after each loss of the database."""
     restarts = Restarts(longest_s=PAUSE_MAX_S)
+    outage = Outage(log)
     while not stopping.is_set():
         restarts.began()
         for heartbeat in heartbeats.values():
@@ -97,7 +99,7 @@ async def _keep_taking_jobs(
         except NotReady as error:
             log.error("worker.other_schema", role=role, problem=error.detail)  # noqa: TRY400 - one line says it
         except (ProcrastinateException, OSError) as error:
-            log.warning("worker.lost_database", role=role, error=type(error).__name__, reason=str(error)[:200])
+            outage.tell("worker.lost_database", role=role, error=type(error).__name__, reason=str(error)[:200])
         if not stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), restarts.pause_s())

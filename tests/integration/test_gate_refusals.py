@@ -147,7 +147,7 @@ async def test_a_script_that_fails_for_one_product_leaves_the_gate_to_the_others
             asked = [gate.admit(product, new_id(), ask(product, user)) for product in (broken, sound)]
             answers = [answer.admission for answer in await asyncio.gather(*asked)]
             assert answers == [Admission.BYPASS, Admission.ADMITTED]
-            assert not gate.away
+            assert not gate.away(1)
         assert set(unloaded) == {broken.product_id}
         # Loaded again, although `state.lua` finds nothing wrong.
         assert not (await gate.state(broken.product_id, broken.epoch)).loaded
@@ -160,12 +160,12 @@ async def test_what_a_script_fails_with_is_told_from_what_the_server_says_of_its
     gate = services.gate
     await redis.hset("a hash", "field", "value")
     failing = ("EVAL", "return redis.call('INCR', KEYS[1])", 1, "a hash")
-    failed, answer = await gate._connection.call(lambda _: [failing, ("PING",)])
+    failed, answer = await gate._servers.connection.call(lambda _: [failing, ("PING",)])
     assert (type(failed).__name__, answer) == ("ScriptFailed", "PONG")
-    assert not gate.away
+    assert not gate.away(1)
     # A server without memory refuses every script.
     with pytest.raises(GateAway):
-        await gate._connection.call(
+        await gate._servers.connection.call(
             lambda _: [("EVAL", "return redis.error_reply('OOM command not allowed, on @user_script:1.')", 0)]
         )
-    assert gate.away
+    assert gate.away(1)

@@ -179,13 +179,13 @@ async def test_who_asks_often_costs_one_look_a_second_and_one_call_to_the_gate(s
     for _ in range(20):
         await add_product(services, allotment=1)
     calls = []
-    call = services.gate._connection.call
+    call = services.gate._servers.connection.call
 
     async def counted(build):
         calls.append(build)
         return await call(build)
 
-    monkeypatch.setattr(services.gate._connection, "call", counted)
+    monkeypatch.setattr(services.gate._servers.connection, "call", counted)
     async with asking(services) as ask:
         answers = await asyncio.gather(*(ask() for _ in range(50)))
         assert {answer.json()["gate"] for answer in answers} == {"loaded"}

@@ -269,7 +269,7 @@ async def test_requests_that_waited_while_the_gate_was_loaded_are_leased_under_t
     users = await add_buyers(services, 3)
     gate = services.gate
     other = RedisGate(services.settings.redis, services.settings.gate)
-    async with gate._connection._lock:
+    async with gate._servers.connection._lock:
         first = asyncio.create_task(services.buy(ask(old, users[0], key="a")))
         await until(lambda: gate.batches[0] == 1)
         queued = asyncio.create_task(services.buy(ask(old, users[1], key="b")))

@@ -110,7 +110,7 @@ async def test_the_wait_doubles_up_to_its_longest_and_counts_over_all_processes(
                 await asyncio.sleep(0.01)
             assert answer.status_code == 401
             waits.append(
-                await _limits(one)._connection.call(lambda _: [("HGET", _pair(email, "198.51.100.7"), "next")])
+                await _limits(one)._servers.connection.call(lambda _: [("HGET", _pair(email, "198.51.100.7"), "next")])
             )
         assert [backoff_s(settings.logins, tries) for tries in range(1, 10)] == [0, 0, 0, 0, 0.05, 0.1, 0.2, 0.4, 0.4]
         assert len({str(wait) for wait in waits[4:]}) == 5

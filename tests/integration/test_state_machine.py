@@ -39,7 +39,7 @@ def test_the_invariants_hold_after_every_step(postgres, valkey):  # noqa: C901 -
             self.opened = [open_services(self.settings), open_jobs(self.settings, name="test")]
             self.services, self.jobs = [self.run(manager.__aenter__()) for manager in self.opened]
             self.db = self.run(asyncpg.connect(self.settings.postgres.url.get_secret_value()))
-            self.run(self.services.gate._connection.call(lambda _: [("FLUSHALL",)]))
+            self.run(self.services.gate._servers.connection.call(lambda _: [("FLUSHALL",)]))
             self.product = self.run(
                 add_product(self.services, allotment=UNITS, payment_mode=mode, limit_per_buyer=limit)
             )
@@ -102,7 +102,7 @@ def test_the_invariants_hold_after_every_step(postgres, valkey):  # noqa: C901 -
         def lose_the_gate(self, loss):
             key = f"flashsale:{{{self.product.product_id}}}:stock"
             command = (loss,) if loss == "FLUSHALL" else (loss[:3], key, *loss.split()[1:])
-            self.run(self.services.gate._connection.call(lambda _: [command]))
+            self.run(self.services.gate._servers.connection.call(lambda _: [command]))
 
         @rule()
         def reconcile(self):

@@ -25,11 +25,12 @@ THEIR_OWN_USER = {"prometheus": "nobody", "grafana": "grafana", "alertmanager": 
 COMMENTED = {
     "auth.jwt_second_secret",
     "mail.url",
+    "postgres.direct_url",
     "stripe.secret_key",
     "stripe.webhook_secret",
     "stripe.webhook_second_secret",
 }
-"""Secrets that the example holds only as a comment."""
+"""Secrets that the example does not hold, or only as a comment."""
 
 EXAMPLES = dict(re.findall(r"(?m)^(\w+)=(.*)$", (DOCKER / ".env.example").read_text()))
 

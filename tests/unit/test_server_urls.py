@@ -12,8 +12,9 @@ from redis.asyncio.connection import parse_url
 from yarl import URL
 
 from flashsale.adapters.postgres.hosts import urls_of_hosts
-from flashsale.settings import read_settings
-from flashsale.settings.server_urls import check_gateway_url, check_postgres_url, check_redis_url
+from flashsale.adapters.redis.addresses import Host, read_address
+from flashsale.settings import Settings, check_settings, read_settings, variable
+from flashsale.settings.server_urls import check_gateway_url, check_postgres_url, check_redis_url, hosts_of
 
 PASSWORDS = ["plain", *(f"pa{sign}ss" for sign in "@/#?%:&=+ ,[]'\"\\;$é"), "%41", "a@b/c#d%e", "12/34@x", "://"]
 POSTGRES_SCHEMES = ["postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg", "mysql", "POSTGRESQL", ""]
@@ -238,3 +239,156 @@ def test_a_password_in_two_places_is_refused(monkeypatch):
         read_settings("orders")
     assert "s3cret" not in str(refused.value)
     assert "0ther" not in str(refused.value)
+
+
+SEVERAL = {
+    "redis+sentinel": ("sentinel", "/shop/3", 26_379),
+    "rediss+sentinel": ("sentinel", "/shop", 26_379),
+    "redis+cluster": ("cluster", "", 6379),
+    "rediss+cluster": ("cluster", "/0", 6379),
+}
+HOST_LISTS: dict[str, list[Host] | None] = {
+    "a": [Host("a", 0)],
+    "a:7000,b,[::1]:7001": [Host("a", 7000), Host("b", 0), Host("::1", 7001)],
+    "[fe80::1],10.0.0.1:7000": [Host("fe80::1", 0), Host("10.0.0.1", 7000)],
+    "a,,b": None,
+    "a,b:x": None,
+    "a,::1": None,
+    "": None,
+}
+USERS = {"": (None, None), ":s3cret@": (None, "s3cret"), "shop:s3%2Fcret@": ("shop", "s3/cret")}
+
+
+def test_every_form_with_several_servers_is_read_as_it_is_written_or_refused():
+    tried = 0
+    for scheme, hosts, user in itertools.product(SEVERAL, HOST_LISTS, USERS):
+        kind, path, port = SEVERAL[scheme]
+        url = f"{scheme}://{user}{hosts}{path}"
+        expected = HOST_LISTS[hosts]
+        tried += 1
+        assert refused(check_redis_url, url, ["s3cret", "s3%2Fcret"]) is (expected is None), url
+        if expected is None:
+            continue
+        address = read_address(url)
+        assert address.kind == kind
+        assert address.hosts == [Host(name, given or port) for name, given in expected]
+        assert (address.arguments.get("username"), address.arguments.get("password")) == USERS[user]
+        assert address.service == ("shop" if kind == "sentinel" else "")
+        assert address.arguments.get("db", 0) == (3 if path.endswith("3") else 0)
+        assert ("SSL" in address.arguments["connection_class"].__name__) is scheme.startswith("rediss")
+        assert hosts_of(url) == hosts
+    assert tried == len(SEVERAL) * len(HOST_LISTS) * len(USERS)
+
+
+def test_the_sentinels_have_a_password_of_their_own():
+    address = read_address("rediss+sentinel://u:p@a,b/shop?sentinel_password=s%26t&ssl_cert_reqs=none")
+    assert (address.arguments["password"], address.of_sentinels["password"]) == ("p", "s&t")
+    assert "username" not in address.of_sentinels
+    assert address.of_sentinels["ssl_cert_reqs"] == address.arguments["ssl_cert_reqs"] == "none"
+
+
+USUAL = {
+    # As providers and libraries print them, and as people paste them: whether they work, or what the refusal says.
+    "postgres": {
+        "postgresql://u:s3cret@db.example:5432/shop": "",
+        "postgres://u:s3cret@db.example/shop": "",
+        "postgresql://u:s3cret@db.example/shop?sslmode=require": "",
+        "postgresql://u:s3cret@db.example/shop?sslmode=verify-full&sslrootcert=FILE": "",
+        "postgresql://u.project:s3cret@pooler.example:6543/postgres": "",
+        "postgresql://u:s3cret@a.example:5432,b.example:5432/shop?target_session_attrs=read-write": "",
+        "postgresql://u:s3cret@/shop?host=/run/postgresql": "",
+        "postgresql://u:s3cret@db.example/shop?sslmode=verify-full&sslrootcert=system": "sslrootcert is system",
+        "postgresql://u:s3cret@db.example/shop?sslmode=verify-full&sslrootcert=/no/such/file": "not there",
+        "postgresql://u:s3cret@db.example/shop?sslmode=require&channel_binding=require": "channel_binding",
+        "postgresql://u:s3cret@db.example/shop?pgbouncer=true": "pgbouncer",
+        "postgresql://u:s3cret@db.example/shop?ssl=true": "the parameter ssl",
+        "postgresql://u:s3cret@db.example/shop?sslmode=no-verify": "sslmode is none of",
+        "postgresql+psycopg://u:s3cret@db.example/shop": "the scheme postgresql+psycopg",
+        "jdbc:postgresql://db.example/shop?user=u&password=s3cret": "has no scheme",
+        "host=db.example user=u password=s3cret dbname=shop": "space",
+        "u:s3cret@db.example/shop": "is no URL",
+        "postgresql://u:s3cret@db.example": "names no database",
+        "postgresql://u:s3cret@db.example/shop\n": "character",
+        " postgresql://u:s3cret@db.example/shop": "space",
+        "'postgresql://u:s3cret@db.example/shop'": "is quoted",
+        "postgresql://u:s3@cret@db.example/shop": "cannot be read",
+        "postgresql://u:s3cret@db.example:54321234/shop": "port",
+        "postgresql://u:s3cret@${POSTGRES_HOST}/shop": "no name",
+    },
+    "redis": {
+        "redis://cache.example": "",
+        "redis://:s3cret@cache.example:6379": "",
+        "rediss://default:s3cret@cache.example:6379": "",
+        "rediss://u:s3cret@cache.example/0?ssl_ca_certs=FILE&ssl_certfile=FILE&ssl_keyfile=FILE": "",
+        "unix:///run/valkey/valkey.sock": "",
+        "redis+sentinel://:s3cret@a:26379,b:26379/shop/0": "",
+        "rediss+cluster://:s3cret@a:6379,b:6379": "",
+        "redis://:s3cret@a:6379,b:6379": "redis+sentinel:// or redis+cluster://",
+        "redis-cluster://:s3cret@a:6379": "the scheme redis-cluster",
+        "sentinel://:s3cret@a:26379/0": "the scheme sentinel",
+        "valkey://:s3cret@cache.example": "the scheme valkey",
+        "cache.example:6379": "is no URL",
+        "redis://:s3cret@cache.example/shop": "no database number",
+        "redis://:s3cret@cache.example?ssl=true": "the parameter ssl",
+        "redis://:s3cret@cache.example?ssl_ca_certs=FILE": "TLS parameters without TLS",
+        "rediss://:s3cret@cache.example?ssl_ca_certs=/no/such/file": "not there",
+        "rediss://:s3cret@cache.example?ssl_certfile=FILE": "only one of",
+        "rediss://:s3cret@cache.example?ssl_check_hostname=maybe": "neither true nor false",
+        "redis+sentinel://:s3cret@a,b": "names no primary",
+        "redis+cluster://:s3cret@a,b/3": "a database other than 0",
+        "redis://:s3#cret@cache.example": "cannot be read",
+    },
+}
+NAMING_A_SERVER = {
+    "postgres.url": USUAL["postgres"],
+    "postgres.owner_url": USUAL["postgres"],
+    "postgres.direct_url": USUAL["postgres"],
+    "redis.url": USUAL["redis"],
+    "payments.gateway_url": {
+        "https://pay.example": "",
+        "pay.example": "is no URL",
+        "https://u:s3cret@pay.example": "user",
+    },
+    "mail.url": {
+        "smtp://mail.example": "",
+        "smtp://u@mail.example": "without a password",
+        "mail.example:25": "is no URL",
+    },
+}
+
+
+def test_every_setting_that_names_a_server_is_tried():
+    named = {
+        f"{group}.{name}"
+        for group, field in Settings.model_fields.items()
+        for name in field.annotation.model_fields
+        if name.endswith("url") and group != "stripe"
+    }
+    assert named == set(NAMING_A_SERVER)
+
+
+@pytest.mark.parametrize("setting", NAMING_A_SERVER)
+def test_each_usual_form_of_a_url_works_or_is_one_line_that_names_the_variable_and_the_reason(
+    setting, monkeypatch, tmp_path
+):
+    (tmp_path / "pem").touch()
+    for form, reason in NAMING_A_SERVER[setting].items():
+        monkeypatch.setenv(variable(setting), form.replace("FILE", str(tmp_path / "pem")))
+        settings, lines = check_settings("simulator")
+        mine = [line for line in lines if line.startswith(f"{variable(setting)}: ")]
+        assert len(mine) == bool(reason), (form, lines)
+        if reason:
+            assert reason in mine[0], form
+            assert "\n" not in mine[0]
+            assert "s3cret" not in mine[0]
+            assert "cret@" not in mine[0].partition("; write")[0].partition("; expected")[0]
+        else:
+            group, _, name = setting.partition(".")
+            value = getattr(getattr(settings, group), name)
+            assert (value if isinstance(value, str) else value.get_secret_value()).startswith(form[:6])
+
+
+@pytest.mark.parametrize("setting", ["postgres.owner_url", "postgres.direct_url", "mail.url"])
+def test_an_optional_url_may_be_empty(setting, monkeypatch):
+    monkeypatch.setenv(variable(setting), "")
+    assert not [line for line in check_settings("simulator")[1] if line.startswith(variable(setting))]

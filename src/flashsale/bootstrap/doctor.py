@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -40,8 +41,9 @@ async def examine() -> AsyncIterator[Finding]:
     postgres = await inspect_postgres(database)
     for finding in doctor.judge_postgres(postgres, settings):
         yield finding
-    for finding in doctor.judge_redis(await inspect_redis(settings.redis)):
-        yield finding
+    for server, facts in (await inspect_redis(settings.redis)).items():
+        for finding in doctor.judge_redis(facts):
+            yield replace(finding, check=f"{finding.check} {server}") if server else finding
     yield await _provider(settings)
     yield await _mail(settings)
     if not isinstance(postgres, Unreached):

@@ -44,7 +44,7 @@ def require_servers(settings: Settings) -> None:
     try:
         asyncio.run(check())
     except Misconfigured as error:
-        sys.exit(f"FLASHSALE_POSTGRES__URL: {error}")
+        sys.exit(f"{error.setting}: {error}")
     except NotReady as error:
         sys.exit(f"flashsale: {error.detail}")
 
@@ -65,10 +65,13 @@ async def open_servers(opened: AsyncExitStack, settings: Settings, name: str) ->
 
 
 def as_owner(settings: Settings) -> Settings:
-    """Return the same settings with the database user who owns the tables, if one is named."""
+    """Return the same settings with the database user who owns the tables, if one is named, without a pooler."""
     postgres = settings.postgres
-    url = postgres.owner_url if postgres.owner_url.get_secret_value() else postgres.url
-    return settings.model_copy(update={"postgres": postgres.model_copy(update={"url": url})})
+    named = (postgres.owner_url, postgres.direct_url, postgres.url)
+    url = next((one for one in named if one.get_secret_value()), postgres.url)
+    return settings.model_copy(
+        update={"postgres": postgres.model_copy(update={"url": url, "direct_url": type(url)("")})}
+    )
 
 
 def turns_of(settings: Settings, database: Database) -> Turns | None:

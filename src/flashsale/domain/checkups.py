@@ -81,7 +81,8 @@ class RedisFacts:
     """Of the protocol that it is compatible with."""
     clock_ahead_s: float
     is_replica: bool
-    is_cluster: bool
+    is_foreign_node: bool
+    """Whether it is a node of a cluster although the setting names it as the only server."""
     maxmemory: int
     """Bytes; 0 means no limit."""
     used_memory: int

@@ -53,6 +53,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "api": frozenset(
         {
             "postgres.url",
+            "postgres.direct_url",
             "postgres.password",
             "redis.url",
             "redis.password",
@@ -63,10 +64,11 @@ SECRETS: Mapping[str, frozenset[str]] = {
             "stripe.webhook_second_secret",
         }
     ),
-    "orders": frozenset({"postgres.url", "postgres.password", "redis.url", "redis.password"}),
+    "orders": frozenset({"postgres.url", "postgres.direct_url", "postgres.password", "redis.url", "redis.password"}),
     "payments": frozenset(
         {
             "postgres.url",
+            "postgres.direct_url",
             "postgres.password",
             "redis.url",
             "redis.password",
@@ -74,16 +76,27 @@ SECRETS: Mapping[str, frozenset[str]] = {
             "stripe.secret_key",
         }
     ),
-    "maintenance": frozenset({"postgres.url", "postgres.password", "redis.url", "redis.password", "mail.url"}),
+    "maintenance": frozenset(
+        {"postgres.url", "postgres.direct_url", "postgres.password", "redis.url", "redis.password", "mail.url"}
+    ),
     "simulator": frozenset({"payments.gateway_secret"}),
     "migrate": frozenset(
-        {"postgres.owner_url", "postgres.owner_password", "postgres.api_password", "postgres.worker_password"}
+        {
+            "postgres.owner_url",
+            "postgres.direct_url",
+            "postgres.owner_password",
+            "postgres.api_password",
+            "postgres.worker_password",
+        }
     ),
-    "admin": frozenset({"postgres.owner_url", "postgres.owner_password"}),
-    "accounts": frozenset({"postgres.url", "postgres.password", "auth.jwt_secret", "auth.jwt_second_secret"}),
+    "admin": frozenset({"postgres.owner_url", "postgres.direct_url", "postgres.owner_password"}),
+    "accounts": frozenset(
+        {"postgres.url", "postgres.direct_url", "postgres.password", "auth.jwt_secret", "auth.jwt_second_secret"}
+    ),
     "audit": frozenset(
         {
             "postgres.url",
+            "postgres.direct_url",
             "postgres.password",
             "redis.url",
             "redis.password",
@@ -91,10 +104,11 @@ SECRETS: Mapping[str, frozenset[str]] = {
             "stripe.secret_key",
         }
     ),
-    "status": frozenset({"postgres.url", "postgres.password", "redis.url", "redis.password"}),
+    "status": frozenset({"postgres.url", "postgres.direct_url", "postgres.password", "redis.url", "redis.password"}),
     "doctor": frozenset(
         {
             "postgres.url",
+            "postgres.direct_url",
             "postgres.password",
             "redis.url",
             "redis.password",
@@ -109,6 +123,7 @@ none. `accounts`: `flashsale buyers`, `token` and the like."""
 
 OPTIONAL = frozenset(
     {
+        "postgres.direct_url",
         "postgres.password",
         "postgres.owner_password",
         "postgres.api_password",

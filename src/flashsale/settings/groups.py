@@ -34,10 +34,17 @@ class PostgresSettings(Group):
         description="URL of Postgres: postgresql://user:password@host:port/database. "
         "Of several hosts a process uses the one that accepts writes.",
     )
-    owner_url: Annotated[Secret, url_checked_by(check_postgres_url), password_from("owner_password")] = Field(
+    owner_url: Annotated[Secret, url_checked_by(check_postgres_url, optional=True), password_from("owner_password")] = (
+        Field(
+            SecretStr(""),
+            description="The same URL with the user that owns the tables, for migrations and `flashsale admin`; "
+            "if empty, `FLASHSALE_POSTGRES__URL`.",
+        )
+    )
+    direct_url: Annotated[Secret, url_checked_by(check_postgres_url, optional=True), password_from("password")] = Field(
         SecretStr(""),
-        description="The same URL with the user that owns the tables, for migrations and `flashsale admin`; "
-        "if empty, `FLASHSALE_POSTGRES__URL`.",
+        description="URL of the server itself, for LISTEN and migrations, if `FLASHSALE_POSTGRES__URL` leads through a "
+        "pooler in transaction mode such as PgBouncer; if empty, there is none.",
     )
     api_password: Secret = Field(
         SecretStr(""),
@@ -70,7 +77,9 @@ class RedisSettings(Group):
     )
     url: Annotated[Secret, url_checked_by(check_redis_url), password_from("password")] = Field(
         SecretStr(""),
-        description="URL of Redis or Valkey: redis://:password@host:port/0, rediss:// for TLS, unix:///path?db=0.",
+        description="URL of Redis or Valkey: redis://:password@host:port/0, rediss:// for TLS, unix:///path?db=0, "
+        "redis+sentinel://:password@host:port,.../name/0, redis+cluster://:password@host:port,... "
+        "(docs/how-to/connect-redis.md).",
     )
     timeout_s: float = Field(0.5, gt=0, description="Maximum wait for a reply; then Postgres decides without the gate.")
     reconnect_s: float = Field(0.25, gt=0, description="Pause between attempts to reconnect.")

@@ -39,6 +39,12 @@ WRITING = frozenset({"any", "primary", "read-write"})
 
 REDIS_TLS = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
 REDIS_PARAMETERS = REDIS_TLS | {"db", "username", "password"}
+SENTINEL_PARAMETERS = frozenset({"sentinel_username", "sentinel_password"})
+"""Of the Sentinels themselves; the user and password in front of the hosts are those of the servers."""
+
+SENTINEL, CLUSTER = "sentinel", "cluster"
+"""What follows the plus sign of a scheme that names several servers."""
+
 FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
 ENCODE = "write special characters of a user or password as @ %40, / %2F, # %23, ? %3F, % %25, : %3A"
@@ -48,6 +54,8 @@ PORT_MAX = 65_535
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}")
 _NAME = re.compile(r"[a-z_]{1,40}")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?")
+_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,255}")
+"""A Sentinel's name of a primary may hold no other characters."""
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -77,30 +85,52 @@ def check_postgres_url(url: str) -> None:
 
 
 def check_redis_url(url: str) -> None:
-    """Check that a URL names one database of one Redis or Valkey server.
+    """Check that a URL names one server with Redis or Valkey, the Sentinels of several servers, or a cluster.
 
     Raises:
         ValueError: with what is wrong and what to do.
     """
-    example = "redis://:password@host:6379/0, rediss://... for TLS or unix:///path/to/socket?db=0"
-    scheme, authority, path, query = _split(url, ("redis", "rediss", "unix"), example)
-    parameters = _parameters(query, REDIS_PARAMETERS)
-    host = authority.rpartition("@")[2]
+    example = (
+        "redis://:password@host:6379/0, rediss://... for TLS, unix:///path/to/socket?db=0, "
+        "redis+sentinel://:password@host:26379,host:26379/name/0 or redis+cluster://:password@host:6379,host:6379"
+    )
+    several = tuple(f"{plain}+{kind}" for plain in ("redis", "rediss") for kind in (SENTINEL, CLUSTER))
+    scheme, authority, path, query = _split(url, ("redis", "rediss", "unix", *several), example)
+    kind = scheme.partition("+")[2]
+    parameters = _parameters(query, REDIS_PARAMETERS | (SENTINEL_PARAMETERS if kind == SENTINEL else frozenset()))
+    hosts = authority.rpartition("@")[2]
     if scheme == "unix":
-        if host or len(path) < 2:  # noqa: PLR2004 - a slash and a name
+        if hosts or len(path) < 2:  # noqa: PLR2004 - a slash and a name
             raise ValueError("names no socket; expected unix:///path/to/socket?db=0")
+    elif "," in hosts and not kind:
+        raise ValueError(f"names several servers; write {scheme}+{SENTINEL}:// or {scheme}+{CLUSTER}://")
     else:
-        if "," in host:
-            raise ValueError("names several servers; the gate is one server")
-        _check_hosts([host], sockets=False)
-        if not path.removeprefix("/").isdecimal() and path not in {"", "/"}:
-            raise ValueError(f"its path is no database number; expected {example}")
-    if not parameters.get("db", "0").isdecimal():
-        raise ValueError("its db is no database number")
-    if scheme != "rediss" and REDIS_TLS & parameters.keys():
-        raise ValueError("has TLS parameters without TLS; write rediss://")
+        _check_hosts(hosts.split(","), sockets=False)
+        if kind == SENTINEL:
+            service, _, path = path.removeprefix("/").partition("/")
+            if not _SERVICE.fullmatch(service):
+                raise ValueError(f"names no primary as the Sentinels know it; expected {example}")
+        _check_database(path.removeprefix("/"), example)
+        if kind == CLUSTER and {path.removeprefix("/"), parameters.get("db", "")} - {"", "0"}:
+            raise ValueError("names a database other than 0, and a cluster has only that one")
+    _check_database(parameters.get("db", "0"), example)
+    _check_redis_tls(scheme, parameters)
+
+
+def _check_database(text: str, example: str) -> None:
+    if not (text.isdecimal() or not text):
+        raise ValueError(f"has something that is no database number; expected {example}")
+
+
+def _check_redis_tls(scheme: str, parameters: dict[str, str]) -> None:
+    if not scheme.startswith("rediss") and REDIS_TLS & parameters.keys():
+        raise ValueError("has TLS parameters without TLS; write rediss instead of redis in its scheme")
     if parameters.get("ssl_cert_reqs", "required") not in {"none", "optional", "required"}:
         raise ValueError("its ssl_cert_reqs is none of none, optional, required")
+    if parameters.get("ssl_check_hostname", "true").lower() not in {"true", "false"}:
+        raise ValueError("its ssl_check_hostname is neither true nor false")
+    if ("ssl_certfile" in parameters) != ("ssl_keyfile" in parameters):
+        raise ValueError("has only one of ssl_certfile and ssl_keyfile; a client's certificate needs both")
 
 
 def with_password(url: str, password: str) -> str:
@@ -150,6 +180,13 @@ def check_mail_url(url: str) -> None:
     _check_hosts([host], sockets=False)
 
 
+def hosts_of(url: str) -> str:
+    """Return the hosts and ports of a URL that passed a check, or its socket folder; no user and no password."""
+    before, _, query = url.partition("://")[2].partition("?")
+    hosts = before.partition("/")[0].rpartition("@")[2]
+    return hosts or dict(parse_qsl(query)).get("host", "")
+
+
 def _split(url: str, schemes: tuple[str, ...], example: str) -> tuple[str, str, str, str]:
     """Return scheme, authority, path (with its slash) and query."""
     if url[:1] in {"'", '"', "`"} or url[-1:] in {"'", '"', "`"}:
@@ -182,6 +219,8 @@ def _parameters(query: str, known: frozenset[str]) -> dict[str, str]:
         if name not in known:
             what = f"the parameter {name}" if _NAME.fullmatch(name) else "a parameter"
             raise ValueError(f"has {what} after ?, which is not known here; take it away, or {ENCODE}")
+        if name == "sslrootcert" and value == "system":
+            raise ValueError("its sslrootcert is system, which not every client knows; name the authorities' file")
         if name in FILES and not Path(value).is_file():
             raise ValueError(f"its {name} names a file that is not there")
     if len(dict(pairs)) < len(pairs):

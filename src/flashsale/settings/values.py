@@ -50,11 +50,12 @@ Secret = Annotated[SecretStr, AfterValidator(_replaced)]
 """A secret, or a URL with one, that is not the example's."""
 
 
-def url_checked_by(check: Callable[[str], None]) -> AfterValidator:
-    """Make a check of a URL that may hold a password."""
+def url_checked_by(check: Callable[[str], None], *, optional: bool = False) -> AfterValidator:
+    """Make a check of a URL that may hold a password; an optional one may be empty."""
 
     def checked(url: SecretStr) -> SecretStr:
-        check(url.get_secret_value())
+        if url.get_secret_value() or not optional:
+            check(url.get_secret_value())
         return url
 
     return AfterValidator(checked)

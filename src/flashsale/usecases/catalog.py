@@ -20,6 +20,7 @@ from flashsale.domain.errors import (
     Unavailable,
 )
 from flashsale.domain.products import PRODUCT_ID_MAX, LiveStock, Product
+from flashsale.runtime.outages import Outage
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.live_changes import Connected, ProductChanged
 
@@ -186,12 +187,14 @@ class Catalog:
 
     async def poll(self) -> None:
         """Refresh everything for ever, every `poll_s`."""
+        outage = Outage(log, back="catalog.fresh")
         while True:
             try:
                 await self.refresh()
                 await self.count_waiting()
+                outage.over()
             except FlashSaleError as error:
-                log.warning("catalog.stale", reason=error.detail)
+                outage.tell("catalog.stale", reason=error.detail)
             except Exception:
                 log.exception("catalog.failed")
             await asyncio.sleep(self._poll_s)

@@ -187,16 +187,17 @@ def _connections(facts: PostgresFacts, settings: Settings) -> Finding:
 
 
 def judge_redis(facts: RedisFacts | Unreached) -> Iterator[Finding]:
-    """Judge the gate's server: version, role, clock, memory, eviction, persistence."""
+    """Judge a server of the gate: version, role, clock, memory, eviction, persistence."""
     if isinstance(facts, Unreached):
         todo = "Start the server, or correct FLASHSALE_REDIS__URL. Until then Postgres decides without the gate."
         yield wrong("redis", facts.problem, todo)
         return
     if _number(facts.version) < REDIS_MIN:
         yield wrong("redis", f"version {facts.version}", "Use Redis 7.0 or newer, or Valkey.")
-    elif facts.is_replica or facts.is_cluster:
-        kind = "a replica" if facts.is_replica else "a node of a cluster"
-        yield wrong("redis", f"the server is {kind}", "Name a single primary: the gate is one server.")
+    elif facts.is_replica:
+        yield wrong("redis", "the server is a replica", "Name the primary, or Sentinels that know it.")
+    elif facts.is_foreign_node:
+        yield wrong("redis", "the server is a node of a cluster", "Write redis+cluster:// in FLASHSALE_REDIS__URL.")
     else:
         yield ok("redis", f"version {facts.version}")
     yield _clock("clock of redis", facts.clock_ahead_s)

@@ -87,7 +87,7 @@ class LoadGate:
             seen_epoch = seen[0]
             if (await self._gate.state(product_id, seen_epoch)).loaded:
                 return True
-        if self._gate.away:
+        if self._gate.away(product_id):
             # The gate is away from here: a new epoch would unload it for processes that still reach it.
             return False
         begun = await self._books.begin_load(product_id, seen_epoch=seen_epoch)

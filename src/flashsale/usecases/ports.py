@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 class Gate(Protocol):
     """The admission filter: it refuses cheaply, and never decides that a unit is sold."""
 
-    @property
-    def away(self) -> bool:
-        """Whether the gate cannot be reached at present."""
+    def away(self, product_id: int) -> bool:
+        """Whether the server with a product's gate cannot be reached at present."""
         ...
 
     async def admit(self, product: Product, order_id: UUID, request: BuyRequest) -> Admitted:

@@ -100,7 +100,7 @@ class Reconcile:
         """Compare products, the least recently compared first. `enough`: stop after a part with a load."""
         products = sorted(products, key=lambda one: self._looked_s.get(one.product_id, 0.0))
         for at in range(0, len(products), at_once):
-            if time.monotonic() >= ends_s or self._gate.away:
+            if time.monotonic() >= ends_s:
                 return
             if not await self._look(products[at : at + at_once], ends_s) and enough:
                 return
@@ -113,8 +113,7 @@ class Reconcile:
     async def _look(self, products: Sequence[LiveEpoch], ends_s: float) -> bool:
         """Compare products; returns whether a gate was not loaded."""
         states = await self._gate.states({one.product_id: one.epoch for one in products})
-        if self._gate.away:
-            return False
+        products = [one for one in products if not self._gate.away(one.product_id)]
         unloaded: list[LiveEpoch] = []
         unsure: list[tuple[LiveEpoch, GateState]] = []
         for one in products:

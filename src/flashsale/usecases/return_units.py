@@ -59,15 +59,14 @@ class ReturnUnits:
             for (product_id, _), returns in groups.items():
                 if await self._gate.return_units(product_id, returns):
                     done += [one.order_id for one in returns]
-                elif self._gate.away:
-                    break
                 else:
+                    # Its server may be away, or have another loading.
                     unloaded.add(product_id)
             if done:
                 await self._books.forget_returns(done)
                 log.info("units.returned", orders=len(done))
             met = {row.order_id for row in rows}
-            if met <= seen or self._gate.away:
+            if met <= seen:
                 # No returns are left, or only returns that another process is deleting.
                 return
             seen |= met

@@ -22,11 +22,22 @@ from flashsale.adapters.postgres.failures import (
     Misconfigured,
     caused_by,
     reason_of,
+    told,
 )
 from flashsale.adapters.postgres.hosts import Hosts
 from flashsale.adapters.postgres.queries import load
+from flashsale.adapters.postgres.sessions import (
+    BY_INDEX,
+    ENCODING,
+    FREELY,
+    problem_of,
+    read_session,
+    session_settings,
+)
 from flashsale.adapters.postgres.timeline import adopt_timeline, takes_writes
 from flashsale.domain.errors import OtherSchema, Unavailable
+from flashsale.runtime.outages import Outage
+from flashsale.settings.server_urls import hosts_of
 from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
@@ -52,17 +63,13 @@ ANSWERED_WITHIN_S = 86_400.0
 """Maximum wait for the answer to a statement that was given up, while its server has the session."""
 
 SAY_S = 1.0
-"""Minimum time between two log lines about an outage, which under load every request would write."""
+"""Minimum time between two log lines about a slow server, which under load every request would write."""
 
 SERIALIZATION_TRIES = 4
 """How often a statement is sent that loses a deadlock or a serialization conflict (40P01, 40001)."""
 
-ENCODING = "UTF8"
-"""The only encoding of a database that holds every name; others fail at the first one outside ASCII, or earlier."""
-
-BY_INDEX = {"enable_seqscan": "off", "enable_mergejoin": "off"}
-"""Postgres keeps a statement's plan until the tables' statistics are updated, about a minute later. A plan
-of the first second of a sale, for tables of a few rows, would read whole tables while they grow to 100,000 rows."""
+CACHED_STATEMENTS = 100
+"""Prepared statements that a connection keeps; asyncpg's default."""
 
 
 class Database:
@@ -83,41 +90,42 @@ class Database:
         """
         self._settings = settings
         self._name = name
-        self._plans = BY_INDEX if by_index else {}
+        self._session_settings = session_settings(settings, BY_INDEX if by_index else FREELY)
+        self._pooled = bool(settings.direct_url.get_secret_value())
         self._init = init
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._hosts = Hosts(settings.url.get_secret_value())
+        self._direct_hosts = Hosts(settings.direct_url.get_secret_value()) if self._pooled else self._hosts
         self._unanswered: dict[asyncio.Task[None], tuple[asyncpg.pool.PoolConnectionProxy[asyncpg.Record], float]] = {}
         """Statements that were given up, each by the task that waits for its answer: connection, and since when."""
         self._looking: asyncio.Task[None] | None = None
         self._said_s: dict[str, float] = {}
+        self._outage = Outage(log, back="postgres.back")
 
-    def connect_arguments(self, *, suffix: str = "") -> dict[str, Any]:
-        """Return the arguments of `asyncpg.connect` for a connection like the pool's; `suffix` is added to its name."""
+    def connect_arguments(self, *, suffix: str = "", direct: bool = False) -> dict[str, Any]:
+        """Return the arguments of `asyncpg.connect` for a connection like the pool's; `suffix` is added to its name.
+
+        `direct`: to the server itself, because what the connection does belongs to a session. Through a pooler each
+        transaction may run in another session: no prepared statement has a name, and the settings are the role's.
+        """
         settings = self._settings
+        pooled = self._pooled and not direct
         return {
-            "dsn": settings.url.get_secret_value(),
+            "dsn": (settings.direct_url if self._pooled and direct else settings.url).get_secret_value(),
+            "statement_cache_size": 0 if pooled else CACHED_STATEMENTS,
             "timeout": settings.acquire_timeout_s,
             "command_timeout": settings.statement_timeout_s + GRACE_S,
             # Of several hosts, connect to the one that takes writes; fail if all are standbys or read-only.
             "target_session_attrs": "read-write",
-            "server_settings": {
-                "application_name": self._name + suffix,
-                "statement_timeout": str(round(settings.statement_timeout_s * 1000)),
-                "lock_timeout": str(round(settings.lock_timeout_s * 1000)),
-                "idle_in_transaction_session_timeout": str(round(settings.idle_transaction_timeout_s * 1000)),
-                "jit": "off",
-                **self._plans,
-                # Statements take a lock, then read: a snapshot from before the lock would miss the rival's changes.
-                "default_transaction_isolation": "read committed",
-            },
+            "server_settings": {"application_name": self._name + suffix, **({} if pooled else self._session_settings)},
         }
 
-    async def connect(self, *, suffix: str) -> Connection:
+    async def connect(self, *, suffix: str, direct: bool = False) -> Connection:
         """Open a connection like the pool's, outside the pool, to the host that takes writes."""
-        arguments = self.connect_arguments(suffix=suffix)
+        arguments = self.connect_arguments(suffix=suffix, direct=direct)
         del arguments["dsn"]
-        return await self._hosts.connect(Connection, within_s=arguments.pop("timeout"), **arguments)
+        hosts = self._direct_hosts if direct else self._hosts
+        return await hosts.connect(Connection, within_s=arguments.pop("timeout"), **arguments)
 
     async def check(self) -> None:
         """Connect once, as a process does before it begins.
@@ -126,17 +134,30 @@ class Database:
             Misconfigured: if no waiting can help: a wrong password, an unknown database, TLS that one side does not
                 want, an encoding other than UTF-8. A server that is away is no error here.
         """
+        await self._check(direct=False)
+        if self._pooled:
+            await self._check(direct=True)
+
+    async def _check(self, *, direct: bool) -> None:
+        setting = "FLASHSALE_POSTGRES__DIRECT_URL" if direct else "FLASHSALE_POSTGRES__URL"
         try:
-            connection = await self.connect(suffix="-check")
+            connection = await self.connect(suffix="-check", direct=direct)
+            try:
+                found = await read_session(connection, self._session_settings)
+                encoding = connection.get_settings().server_encoding
+            finally:
+                connection.terminate()
         except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
             reason = reason_of(error)
             if reason is not None:
-                raise Misconfigured(reason) from error
+                raise Misconfigured(reason, setting=setting) from error
+            self.away("check", error)
             return
-        encoding = connection.get_settings().server_encoding
-        connection.terminate()
         if encoding != ENCODING:
-            raise Misconfigured(f"The database's encoding is {encoding}: create it with ENCODING 'UTF8'.")
+            reason = f"The database's encoding is {encoding}: create it with ENCODING 'UTF8'."
+            raise Misconfigured(reason, setting=setting)
+        if (problem := problem_of(found, self._session_settings, pooled=self._pooled and not direct)) is not None:
+            raise Misconfigured(problem, setting=setting)
 
     async def open(self) -> None:
         """Create the pool. A server that is down is no error here."""
@@ -212,6 +233,7 @@ class Database:
         try:
             _take(connection, "take_cut_short")
             yield connection
+            self._outage.over()
         except BaseException as error:
             if caused_by(error, READ_ONLY):
                 await self._leave_server(connection)
@@ -282,7 +304,8 @@ class Database:
             else:
                 try:
                     rows = await looking.fetch(QUERIES["backends"].text, [*waiting])
-                    alive = {row["pid"] for row in rows}
+                    # A pooler tells other process ids, and drops the sessions of a server that is gone by itself.
+                    alive = {*waiting} if self._pooled else {row["pid"] for row in rows}
                 except (*AWAY, asyncpg.PostgresError) as error:
                     self.away("look", error)
                 finally:
@@ -349,19 +372,20 @@ class Database:
         if isinstance(error, READ_ONLY):
             self._say("postgres.read_only", what, error)
             return Unavailable("The database takes no writes just now; send the same request again.")
+        kind = type(error).__name__
         if (reason := reason_of(error)) is not None:
-            self._say("postgres.refused", what, error, reason)
+            self._outage.tell("postgres.refused", error=kind, reason=reason)
         else:
-            self._say("postgres.away", what, error)
+            servers = hosts_of(self._settings.url.get_secret_value())
+            self._outage.tell("postgres.away", error=kind, problem=told(error), servers=servers)
         return Unavailable("The database is away; send the same request again.")
 
-    def _say(self, event: str, what: str, error: Exception, reason: str | None = None) -> None:
+    def _say(self, event: str, what: str, error: Exception) -> None:
         """Write a log line, at most one of each kind in SAY_S seconds."""
         now_s = time.monotonic()
         if now_s - self._said_s.get(event, float("-inf")) >= SAY_S:
             self._said_s[event] = now_s
-            why = {} if reason is None else {"reason": reason}
-            log.warning(event, doing=what, error=type(error).__name__, **why)
+            log.warning(event, doing=what, error=type(error).__name__)
 
     async def takes_writes(self) -> bool:
         """Say whether the server takes writes; if it takes none, drop every connection to it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -11,11 +12,13 @@ import asyncpg
 import structlog
 
 from flashsale.adapters.postgres.database import Database
-from flashsale.adapters.postgres.failures import AWAY
+from flashsale.adapters.postgres.failures import AWAY, told
+from flashsale.adapters.postgres.hearing import Hearing
 from flashsale.adapters.postgres.timeline import adopt_timeline, takes_writes
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import LiveStock
 from flashsale.domain.users import Revocation
+from flashsale.runtime.outages import Outage
 from flashsale.usecases.live_changes import Connected, OrderChanged, ProductChanged
 
 if TYPE_CHECKING:
@@ -46,53 +49,66 @@ class PostgresFeed:
         """Keep the settings of the pool; the listening connection is not part of the pool."""
         self._database = database
         self._connected = False
+        self._outage = Outage(log, back="feed.back")
 
     @property
     def connected(self) -> bool:
-        """Whether the listening connection is open."""
+        """Whether notifications arrive: one that this process sent to itself did, a few seconds ago."""
         return self._connected
+
+    def _hears(self) -> None:
+        self._connected = True
+        self._outage.over()
 
     async def changes(self) -> AsyncIterator[Change]:
         """Yield changes; a `Connected` comes first, after every loss, and after the start of each new time line."""
         while True:
             try:
-                connection = await self._database.connect(suffix="-feed")
+                async with self._listening() as (connection, heard):
+                    base = await adopt_timeline(connection)
+                    for channel in CHANNELS:
+                        await connection.add_listener(channel, heard.receive)
+                    yield Connected()
+                    loop = asyncio.get_running_loop()
+                    look_at = loop.time() + HEARTBEAT_S
+                    while True:
+                        try:
+                            async with asyncio.timeout_at(look_at):
+                                notification = await heard.next()
+                        except TimeoutError:
+                            # A server that is cut off answers nothing at all.
+                            async with asyncio.timeout(ANSWER_S):
+                                if not await takes_writes(connection):
+                                    raise OSError("the server takes no writes any more") from None
+                                before, base = base, await adopt_timeline(connection)
+                            if base != before:
+                                yield Connected()
+                            look_at = loop.time() + HEARTBEAT_S
+                            continue
+                        for change in _parse(*notification, base=base):
+                            yield change
             except (*AWAY, asyncpg.PostgresError) as error:
-                log.warning("feed.away", error=type(error).__name__)
+                self._outage.tell("feed.lost", error=type(error).__name__, problem=told(error))
                 await asyncio.sleep(RECONNECT_S)
-                continue
-            heard = _Heard()
-            try:
-                connection.add_termination_listener(heard.lose)
-                base = await adopt_timeline(connection)
-                for channel in CHANNELS:
-                    await connection.add_listener(channel, heard.receive)
-                self._connected = True
-                yield Connected()
-                loop = asyncio.get_running_loop()
-                look_at = loop.time() + HEARTBEAT_S
-                while True:
-                    try:
-                        async with asyncio.timeout_at(look_at):
-                            notification = await heard.next()
-                    except TimeoutError:
-                        # A server that is cut off answers nothing at all.
-                        async with asyncio.timeout(ANSWER_S):
-                            if not await takes_writes(connection):
-                                raise OSError("the server takes no writes any more") from None
-                            before, base = base, await adopt_timeline(connection)
-                        if base != before:
-                            yield Connected()
-                        look_at = loop.time() + HEARTBEAT_S
-                        continue
-                    for change in _parse(*notification, base=base):
-                        yield change
-            except (*AWAY, asyncpg.PostgresError) as error:
-                log.warning("feed.lost", error=type(error).__name__)
-                await asyncio.sleep(RECONNECT_S)
-            finally:
-                self._connected = False
-                connection.terminate()
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[tuple[asyncpg.Connection[asyncpg.Record], _Heard]]:
+        """Open a connection and watch whether it hears."""
+        connection = await self._database.connect(suffix="-feed", direct=True)
+        heard = _Heard()
+        watching: asyncio.Task[None] | None = None
+        try:
+            connection.add_termination_listener(heard.lose)
+            hearing = Hearing(self._database)
+            await hearing.listen(connection)
+            watching = asyncio.create_task(hearing.watch(self._hears))
+            watching.add_done_callback(heard.lose_with)
+            yield connection, heard
+        finally:
+            self._connected = False
+            if watching is not None:
+                watching.cancel()
+            connection.terminate()
 
 
 class _Heard:
@@ -100,6 +116,7 @@ class _Heard:
 
     def __init__(self) -> None:
         self._notifications: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
+        self._error: BaseException = OSError("the listening connection was lost")
 
     def receive(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
         if self._notifications.qsize() < QUEUE_MAX:
@@ -113,11 +130,17 @@ class _Heard:
             self._notifications.get_nowait()
         self._notifications.put_nowait(None)
 
+    def lose_with(self, watching: asyncio.Task[None]) -> None:
+        """Do the same because the connection does not hear."""
+        if not watching.cancelled() and (error := watching.exception()) is not None:
+            self._error = error
+            self.lose()
+
     async def next(self) -> tuple[str, str]:
-        """Return the channel and payload of the next notification; OSError once the connection is lost."""
+        """Return the channel and payload of the next notification; an error once the connection is lost or deaf."""
         notification = await self._notifications.get()
         if notification is None:
-            raise OSError("the listening connection was lost")
+            raise self._error
         return notification
 
 

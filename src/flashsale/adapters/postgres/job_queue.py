@@ -23,10 +23,12 @@ from procrastinate.connector import BaseAsyncConnector
 from procrastinate.jobs import Status
 
 from flashsale.adapters.postgres.database import Database
-from flashsale.adapters.postgres.failures import AWAY
+from flashsale.adapters.postgres.failures import AWAY, told
+from flashsale.adapters.postgres.hearing import Hearing
 from flashsale.adapters.postgres.queries import load
 from flashsale.adapters.postgres.timeline import takes_writes
 from flashsale.domain.errors import Unavailable
+from flashsale.runtime.outages import Outage
 from flashsale.runtime.shared_metrics import Counter
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.figures import QUEUES
@@ -75,6 +77,7 @@ class JobQueue(BaseAsyncConnector):
         """Hold at most `slots` jobs, as many as the worker runs at once; the server shows `name` as the client."""
         self._database = Database(settings, name=name, init=_read_json)
         self._slots = slots
+        self._outage = Outage(log, back="jobs.listening")
         self._worker_id: int | None = None
         self._taken: deque[dict[str, Any]] = deque()
         """Jobs that the worker has not asked for yet."""
@@ -141,7 +144,7 @@ class JobQueue(BaseAsyncConnector):
                 try:
                     await self._listen(on_notification, list(channels))
                 except (*AWAY, asyncpg.PostgresError) as error:
-                    log.warning("jobs.not_listening", error=type(error).__name__)
+                    self._outage.tell("jobs.not_listening", error=type(error).__name__, problem=told(error))
                 await asyncio.sleep(RECONNECT_S)
         finally:
             await self._give_back()
@@ -211,11 +214,16 @@ class JobQueue(BaseAsyncConnector):
             heard[channel if '"job_inserted"' in str(payload) else str(payload)] = channel, str(payload)
             something.set()
 
-        connection = await self._database.connect(suffix="-listen")
+        connection = await self._database.connect(suffix="-listen", direct=True)
+        watching: asyncio.Task[None] | None = None
         try:
             connection.add_termination_listener(lambda _connection: something.set())
             for channel in channels:
                 await connection.add_listener(channel, receive)
+            hearing = Hearing(self._database)
+            await hearing.listen(connection)
+            watching = asyncio.create_task(hearing.watch(self._outage.over))
+            watching.add_done_callback(lambda _task: something.set())
             while not connection.is_closed():
                 try:
                     async with asyncio.timeout(HEARTBEAT_S):
@@ -225,6 +233,8 @@ class JobQueue(BaseAsyncConnector):
                     async with asyncio.timeout(ANSWER_S):
                         if not await takes_writes(connection):
                             raise OSError("the server takes no writes any more") from None
+                if watching.done():
+                    watching.result()
                 # A worker ignores notifications during a fetch, which may have begun before the job existed.
                 async with self._fetching:
                     something.clear()
@@ -233,6 +243,8 @@ class JobQueue(BaseAsyncConnector):
                 for channel, payload in said:
                     await on_notification(channel=channel, payload=payload)
         finally:
+            if watching is not None:
+                watching.cancel()
             connection.terminate()
 
     async def _execute(self, query: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:

@@ -29,7 +29,11 @@ def open_sale_pool(url: str) -> asyncpg.Pool[asyncpg.Record]:
 
     async def connect(*_: object, **__: object) -> asyncpg.Connection[asyncpg.Record]:
         return await hosts.connect(
-            asyncpg.Connection, within_s=LOOK_S, command_timeout=LOOK_S, target_session_attrs="read-write"
+            asyncpg.Connection,
+            within_s=LOOK_S,
+            command_timeout=LOOK_S,
+            target_session_attrs="read-write",
+            statement_cache_size=0,
         )
 
     return asyncpg.create_pool(connect=connect, min_size=1, max_size=2)

@@ -70,7 +70,8 @@ async def read_schema(fetch: Callable[[Query], Awaitable[list[Record]]]) -> Expe
 
 async def fingerprint(url: str) -> tuple[str, str] | None:
     """Return the revision of a database and the SHA-256 of all its definitions; None before the first migration."""
-    connection = await asyncpg.connect(url)
+    # The URL may lead through a pooler.
+    connection = await asyncpg.connect(url, statement_cache_size=0)
     try:
         found = await read_schema(lambda query: connection.fetch(query.text))
     finally:

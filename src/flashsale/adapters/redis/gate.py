@@ -12,8 +12,9 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from flashsale.adapters.redis.connection import Command, GateAway, GateConnection, ScriptFailed
+from flashsale.adapters.redis.connection import AWAY, Ask, Command, ScriptFailed, run_script
 from flashsale.adapters.redis.decisions import Decision, Decisions
+from flashsale.adapters.redis.servers import open_servers
 from flashsale.domain.gate import Admission, Admitted, GateReturn, GateState, Lease, LeaseEnd
 from flashsale.domain.products import ALLOTMENT_MAX
 from flashsale.usecases.batching import Batcher
@@ -85,7 +86,7 @@ class RedisGate:
 
     def __init__(self, redis: RedisSettings, settings: GateSettings) -> None:
         """Keep the settings; the first call connects."""
-        self._connection = GateConnection(redis)
+        self._servers = open_servers(redis)
         self._settings = settings
         self._batcher: Batcher[_Asked, Admitted] = Batcher(
             self._flush, batch_max=settings.batch_max, queue_max=settings.queue_max
@@ -105,23 +106,22 @@ class RedisGate:
         """Return how many batches were sent, and how many requests were in them."""
         return self._batcher.batches, self._batcher.items
 
-    @property
-    def away(self) -> bool:
-        """Whether the last failure is so recent that no call is tried yet."""
-        return self._connection.away
+    def away(self, product_id: int) -> bool:
+        """Whether the last failure of a product's server is so recent that no call is tried yet."""
+        return self._servers.away(str(product_id))
 
     async def close(self) -> None:
         """Send the waiting decisions and disconnect."""
         if self._timer is not None:
             self._timer.cancel()
         await self._batcher.drain()
-        while self._decided and not self._connection.away:
+        while not all(map(self.away, self._decided.products)):
             await self._send_decided()
-        await self._connection.close()
+        await self._servers.close()
 
     async def admit(self, product: Product, order_id: UUID, request: BuyRequest) -> Admitted:
         """Check rate, running requests of the same key, limit and stock, and lease the units, in one step."""
-        if self._connection.away:
+        if self.away(product.product_id):
             answer = _bypass(order_id)
         else:
             answer = await self._batcher.submit(_Asked(product, order_id, request))
@@ -144,7 +144,7 @@ class RedisGate:
         """Write epoch and stock, and drop everything older. False if the gate has a newer epoch or is down."""
         names = ("epoch", "run", "stock", "leases", "lease", "keys", "buyers", "returns", "returned", "cooling")
         keys = _keys(product_id, *names)
-        reply = await self._single(lambda run_id: self._connection.script("load", keys, (run_id, epoch, stock)))
+        reply = await self._single(product_id, lambda run_id: run_script("load", keys, (run_id, epoch, stock)))
         return bool(reply == 1)
 
     async def state(self, product_id: int, epoch: int) -> GateState:
@@ -182,21 +182,31 @@ class RedisGate:
         )
 
     async def unloaded(self, products: Sequence[Product]) -> list[int]:
-        """Find the products whose gate is not loaded, with one command; all products if the gate is down."""
-        keys = [key for product in products for key in _keys(product.product_id, "epoch", "run")]
-        now = ""
+        """Find the products whose gate is not loaded, with one command per server; also those whose server is down.
 
-        def build(run_id: str) -> list[Command]:
-            nonlocal now
-            now = run_id
-            return [("MGET", *keys)]
+        In a cluster it is one command per product.
+        """
+        groups = [products] if self._servers.joins else [[product] for product in products]
+        now: dict[int, str] = {}
 
-        try:
-            (values,) = await self._connection.call(build)
-        except GateAway:
-            return [product.product_id for product in products]
-        pairs = zip(products, values[::2], values[1::2], strict=True)
-        return [product.product_id for product, *held in pairs if held != [str(product.epoch), now]]
+        def asking(place: int, group: Sequence[Product]) -> Ask:
+            keys = [key for product in group for key in _keys(product.product_id, "epoch", "run")]
+
+            def build(run_id: str) -> Command:
+                now[place] = run_id
+                return ("MGET", *keys)
+
+            return Ask(str(group[0].product_id), build)
+
+        found = []
+        replies = await self._servers.send([asking(place, group) for place, group in enumerate(groups) if group])
+        for place, (group, values) in enumerate(zip(groups, replies, strict=False)):
+            if values is AWAY:
+                found += [product.product_id for product in group]
+                continue
+            pairs = zip(group, values[::2], values[1::2], strict=True)
+            found += [product.product_id for product, *held in pairs if held != [str(product.epoch), now[place]]]
+        return found
 
     async def overdue_leases(self, product_id: int, *, limit: int) -> Sequence[Lease]:
         """Return leases past their deadline on the gate's own clock."""
@@ -209,28 +219,25 @@ class RedisGate:
         epoch = returns[0].epoch
         flat = [value for one in returns for value in (str(one.order_id), str(one.user_id), one.quantity, one.cools_ms)]
         reply = await self._single(
-            lambda run_id: self._connection.script("return", keys, (run_id, epoch, ALLOTMENT_MAX, *flat))
+            product_id, lambda run_id: run_script("return", keys, (run_id, epoch, ALLOTMENT_MAX, *flat))
         )
         return bool(reply == 1)
 
     async def _read(self, product_ids: Sequence[int], *, only_overdue: bool, limit: int) -> list[_Stored | None]:
-        def build(run_id: str) -> list[Command]:
-            names = ("epoch", "run", "stock", "leases", "lease", "keys", "buyers")
-            lease_ms_max = round(self._settings.lease_s * 1000 * LEASE_FACTOR)
-            arguments = (run_id, ALLOTMENT_MAX, lease_ms_max, limit, int(only_overdue))
-            return [self._connection.script("state", _keys(one, *names), arguments) for one in product_ids]
+        names = ("epoch", "run", "stock", "leases", "lease", "keys", "buyers")
+        lease_ms_max = round(self._settings.lease_s * 1000 * LEASE_FACTOR)
 
-        try:
-            replies = await self._connection.call(build)
-        except GateAway:
-            return [None] * len(product_ids)
-        return [None if isinstance(reply, ScriptFailed) else _Stored(*reply) for reply in replies]
+        def asking(product_id: int) -> Ask:
+            arguments = (ALLOTMENT_MAX, lease_ms_max, limit, int(only_overdue))
+            keys = _keys(product_id, *names)
+            return Ask(str(product_id), lambda run_id: run_script("state", keys, (run_id, *arguments)))
 
-    async def _single(self, build: Callable[[str], Command]) -> Any:
-        try:
-            return (await self._connection.call(lambda run_id: [build(run_id)]))[0]
-        except GateAway:
-            return None
+        replies = await self._servers.send([asking(one) for one in product_ids])
+        return [None if reply is AWAY or isinstance(reply, ScriptFailed) else _Stored(*reply) for reply in replies]
+
+    async def _single(self, product_id: int, build: Callable[[str], Command]) -> Any:
+        (reply,) = await self._servers.send([Ask(str(product_id), build)])
+        return reply
 
     def _decide(self, product_id: int, order_id: UUID, end: LeaseEnd, units: int = 0) -> None:
         self._decided.add(Decision(product_id, order_id, end, units, time.monotonic()))
@@ -251,25 +258,26 @@ class RedisGate:
         await self._call(dict.fromkeys(self._decided.products, _Group(None, ())))
         self._send_decided_later()
 
-    async def _call(self, groups: Mapping[int, _Group]) -> list[Any] | None:
-        """Send the requests of each product with the decisions about its leases; None if the gate is away."""
-        sent: list[Decision] = []
+    async def _call(self, groups: Mapping[int, _Group]) -> list[Any]:
+        """Send the requests of each product with the decisions about its leases; AWAY where its server is away."""
+        sent: dict[int, list[Decision]] = {}
 
-        def build(run_id: str) -> list[Command]:
-            commands = []
-            for product_id, group in groups.items():
-                decided = self._decided.take(product_id, self._settings.batch_max)
-                sent.extend(decided)
-                commands.append(self._admit_command(run_id, product_id, decided, group))
-            return commands
+        def asking(product_id: int, group: _Group) -> Ask:
+            def build(run_id: str) -> Command:
+                # Taken late, so that those of the last moment are sent, and once, although a node may send us on.
+                if product_id not in sent:
+                    sent[product_id] = self._decided.take(product_id, self._settings.batch_max)
+                return self._admit_command(run_id, product_id, sent[product_id], group)
 
-        try:
-            return await self._connection.call(build)
-        except GateAway:
-            # The gate may have received the decisions, or may be back before the leases pass their deadlines.
-            self._decided.put_back(sent)
-            self._send_decided_later()
-            return None
+            return Ask(str(product_id), build)
+
+        replies = await self._servers.send([asking(product_id, group) for product_id, group in groups.items()])
+        for product_id, reply in zip(groups, replies, strict=True):
+            if reply is AWAY and product_id in sent:
+                # The gate may have received the decisions, or may be back before the leases pass their deadlines.
+                self._decided.put_back(sent[product_id])
+                self._send_decided_later()
+        return replies
 
     async def _flush(self, asked: list[_Asked]) -> Sequence[Admitted]:
         places: dict[int, list[int]] = {}
@@ -285,10 +293,10 @@ class RedisGate:
         }
         admitted = [_bypass(one.order_id) for one in asked]
         replies = await self._call(groups)
-        if replies is None:
-            return admitted
         for (product_id, mine), reply in zip(places.items(), replies, strict=True):
             product = newest[product_id]
+            if reply is AWAY:
+                continue
             if isinstance(reply, ScriptFailed):
                 log.warning("gate.script_failed", product_id=product_id, problem=reply.problem)
                 self._failed[product_id] = product.epoch
@@ -348,7 +356,7 @@ class RedisGate:
             0 if product is None else product.limit_per_buyer or 0,
             msgspec.msgpack.encode((ends, requests)),
         )
-        return self._connection.script("admit", keys, arguments)
+        return run_script("admit", keys, arguments)
 
 
 def _bypass(order_id: UUID) -> Admitted:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flashsale.adapters.redis.connection import GateAway, GateConnection
+from flashsale.adapters.redis.connection import AWAY, Ask, run_script
+from flashsale.adapters.redis.servers import open_servers
 from flashsale.usecases.login_limits import LocalLoginLimits, Permit
 
 if TYPE_CHECKING:
     from flashsale.settings.groups import LoginSettings, RedisSettings
     from flashsale.usecases.login_limits import Source
+
+TAG = "logins"
 
 
 class RedisLoginLimits:
@@ -17,7 +20,7 @@ class RedisLoginLimits:
 
     def __init__(self, redis: RedisSettings, settings: LoginSettings) -> None:
         """Keep the settings; the first call connects."""
-        self._connection = GateConnection(redis)
+        self._servers = open_servers(redis)
         self._local = LocalLoginLimits(settings)
         self._numbers = (
             settings.free_tries,
@@ -34,7 +37,7 @@ class RedisLoginLimits:
 
     async def close(self) -> None:
         """Disconnect."""
-        await self._connection.close()
+        await self._servers.close()
 
     async def begin(self, source: Source, *, exempt: bool) -> Permit:
         """Count a try."""
@@ -63,15 +66,12 @@ class RedisLoginLimits:
         account, origin = source
         # One hash tag for all keys, so that a cluster keeps them in one slot.
         keys = [
-            f"flashsale:{{logins}}:{name}"
+            f"flashsale:{{{TAG}}}:{name}"
             for name in (f"pair:{account}:{origin}", f"account:{account}", f"origin:{origin}", "known")
         ]
         arguments = (what, f"{account}:{origin}", int(flag), *self._numbers)
-        try:
-            (reply,) = await self._connection.call(lambda _: [self._connection.script("login", keys, arguments)])
-        except GateAway:
-            return None
-        whole: list[int] = reply
+        (reply,) = await self._servers.send([Ask(TAG, lambda _: run_script("login", keys, arguments))])
+        whole: list[int] | None = None if reply is AWAY else reply
         return whole
 
 
