@@ -19,18 +19,15 @@ KEEPALIVE_S = 20
 """More than live.keepalive_s: every stream that is open says something in this time."""
 
 BROKEN = """\
-services:
-  migrate:
-    build:
-      dockerfile_inline: |
-        FROM flashsale:latest
-        CMD ["sh", "-c", "echo 'this release is broken' >&2; exit 3"]
+FROM flashsale:latest
+CMD ["sh", "-c", "echo 'this release is broken' >&2; exit 3"]
 """
+"""The Dockerfile of a release whose API ends at once."""
 
 
 def begin(exercise: Exercise) -> None:
     """Bring the stack up as it is by default."""
-    exercise.deploy("--product", "watched", "--stock", "100", COMMIT="first")
+    exercise.deploy("--product", "watched", "--stock", "100", PAYMENT_CONTAINERS="1", COMMIT="first")
 
 
 def hold_streams(exercise: Exercise) -> None:
@@ -84,8 +81,9 @@ def take_back(exercise: Exercise) -> None:
     """Roll out a release that ends at once: what ran before runs on, and nothing of the new one is left."""
     before = {service: exercise.containers(service) for service in ("api", "sse", "orders", "payments")}
     release = _release(exercise)
-    broken = exercise.folder / "broken.yaml"
-    broken.write_text(BROKEN)
+    dockerfile, broken = exercise.folder / "Broken.Dockerfile", exercise.folder / "broken.yaml"
+    dockerfile.write_text(BROKEN)
+    broken.write_text(f"services: {{migrate: {{build: {{dockerfile: {dockerfile}}}}}}}\n")
     began_s = time.monotonic()
     exercise.environment["COMMIT"] = "broken"
     said = exercise.run(

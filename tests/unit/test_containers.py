@@ -266,3 +266,21 @@ def test_the_edge_takes_what_the_api_takes():
     locations = (DOCKER / "nginx/locations.conf").read_text()
     (silence_s,) = re.findall(r"proxy_read_timeout (\d+)s", locations)
     assert int(silence_s) > 2 * LiveSettings().keepalive_s
+
+
+PUBLISHED = {
+    ("8080/tcp", "0.0.0.0", "8000"): "http://127.0.0.1:8000",  # noqa: S104 - what the engine says
+    ("8080/tcp", "", "8000"): "http://127.0.0.1:8000",
+    ("8080/tcp", "::", "80"): "http://[::1]:80",
+    ("8080/tcp", "::1", "8000"): "http://[::1]:8000",
+    ("8080/tcp", "192.0.2.7", "80"): "http://192.0.2.7:80",
+    ("8443/tcp", "0.0.0.0", "443"): "https://127.0.0.1:443",  # noqa: S104 - the same
+    ("8443/tcp", "2001:db8::7", "443"): "https://[2001:db8::7]:443",
+}
+
+
+@pytest.mark.parametrize("published", PUBLISHED, ids=str)
+def test_deploy_asks_the_address_that_the_engine_publishes(published):
+    inner, host, port = published
+    ports = {"8080/tcp": [{"HostIp": "9.9.9.9", "HostPort": "9"}], inner: [{"HostIp": host, "HostPort": port}]}
+    assert deploy().address(ports, tls=inner == "8443/tcp") == PUBLISHED[published]
