@@ -254,6 +254,20 @@ async def test_a_form_says_why_it_did_not_buy_and_keeps_the_key_only_if_nothing_
         assert (await visitor.post(f"/p/{product_id}/buy", data={"key": key})).status_code == 400
 
 
+async def test_a_form_buys_at_the_price_that_it_shows(visitor, product, buyer, api, admin):
+    product_id = await product(price="20.00")
+    form = await signed_in(visitor, buyer).get(f"/p/{product_id}/buy")
+    sent = {"key": key_of(form), "price": "20.00"}
+    assert 'name="price" value="20.00"' in form.text
+    assert (await api.patch(f"/api/admin/products/{product_id}", json={"price": "15.00"}, headers=admin)).is_success
+    refused = await visitor.post(f"/p/{product_id}/buy", data=sent)
+    assert (refused.status_code, "The price has changed" in refused.text) == (409, True)
+    assert 'name="price" value="15.00"' in refused.text
+    again = await visitor.post(f"/p/{product_id}/buy", data={"key": key_of(refused), "price": "15.00"})
+    assert again.status_code == 303
+    assert (await visitor.post(f"/p/{product_id}/buy", data={"key": "k", "price": "x"})).status_code == 400
+
+
 async def test_pages_of_what_is_not_there_say_so(visitor, order, buyers, product, api, admin):
     signed_in(visitor, next(buyers))
     archived = await product(startsAt="2099-01-01T00:00:00Z")

@@ -100,18 +100,19 @@ class ProductPages:
         principal = self._shop.visitor(request)
         if principal is None:
             return self._shop.to_sign_in(request, request.path)
-        key = check_key(form_of(request).get("key", ""))
+        sent = form_of(request)
+        key, price = check_key(sent.get("key", "")), sent.get("price", str(shown.price))
         parts = self._shop.parts
         try:
             request.extra = parts.limits.buys.take((principal.user_id.int, shown.product_id))
-            accepted = await parts.services.buy(BuyRequest(principal.user_id, shown.product_id, 1, key))
+            accepted = await parts.services.buy(BuyRequest(principal.user_id, shown.product_id, 1, key, price))
         except FlashSaleError as error:
             parts.meter.count_buy(error.code)
             if isinstance(error, Unauthenticated):
                 return self._shop.to_sign_in(request, request.path)
-            # A refusal is final for its key. After any other error the same key must be sent again.
-            kept = None if isinstance(error, Refused) else key
-            return self._shop.refusal(request, error, "buy.html", **self._values(shown, kept))
+            # A refusal is final for its key. After any other error the same request must be sent again.
+            kept = None if isinstance(error, Refused) else (key, price)
+            return self._shop.refusal(request, error, "buy.html", **self._values(await self._product(request), kept))
         parts.meter.count_buy("accepted")
         return self._shop.redirect(request, f"/order/{accepted.order_id}")
 
@@ -127,14 +128,16 @@ class ProductPages:
             raise ProductNotFound(product.product_id)
         return product
 
-    def _values(self, product: Product, key: str | None = None) -> dict[str, Any]:
-        """Return what the form shows; `key`: that of a request which was not decided."""
+    def _values(self, product: Product, kept: tuple[str, str] | None = None) -> dict[str, Any]:
+        """Return what the form shows; `kept`: key and price of a request which was not decided."""
+        key, price = kept or (secrets.token_urlsafe(KEY_BYTES), str(product.price))
         return {
             "product": product,
             "terms": _terms(product),
             "state": sale_of(self._catalog, product),
             "stock": self._catalog.stock(product.product_id).free,
-            "key": key or secrets.token_urlsafe(KEY_BYTES),
+            "key": key,
+            "price": price,
         }
 
 

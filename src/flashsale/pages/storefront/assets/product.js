@@ -121,10 +121,10 @@ async function login() {
   return { token: made };
 }
 
-const send = (key, access) => call("/api/order/buy-flash", {
+const send = ({ key, price }, access) => call("/api/order/buy-flash", {
   method: "POST",
   headers: { Authorization: `Bearer ${access}`, "Content-Type": "application/json", "Idempotency-Key": key },
-  body: JSON.stringify({ productId: Number(product), quantity: 1 }),
+  body: JSON.stringify({ productId: Number(product), quantity: 1, expectedPrice: price }),
 });
 
 // Ask for the unit until the shop has decided, with one key.
@@ -135,7 +135,7 @@ async function ask(request) {
     const access = await login();
     if (access.token === null) return signIn(request);
     if (access.token) keep(names.asked, Object.assign(request, { sent: true }));
-    const answer = access.token ? await send(request.key, access.token) : access;
+    const answer = access.token ? await send(request, access.token) : access;
     if (answer.status === 202) return accepted(answer.body.orderId);
     // The button may be a moment ahead of the clock that opens the sale.
     const early = answer.body.code === "sale_not_started" && tries < EARLY_TRIES && known && phase() === "open";
@@ -183,7 +183,8 @@ async function press() {
     if (pending) return pending;
     // Another tab has an order that this page has not shown, so this press meant the first order.
     if (kept(names.mine) !== shown) return null;
-    const made = { key: newKey(), at: Date.now() };
+    // The buyer pays the price that the page shows, or nothing is bought.
+    const made = { key: newKey(), price: known.price, at: Date.now() };
     keep(names.asked, made);
     return made;
   });
