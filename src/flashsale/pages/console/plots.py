@@ -67,7 +67,7 @@ def buys_per_second(samples: Sequence[Sample], now_s: float) -> Plot:
 def stock(samples: Sequence[Sample], names: Mapping[int, str], now_s: float) -> Plot:
     """Plot the free units of products."""
     values: dict[str, list[tuple[float, float]]] = {
-        name: [(one.at_s, float(one.stock[product_id])) for one in samples if product_id in one.stock]
+        name: [(one.at_s, one.stock[product_id]) for one in samples if product_id in one.stock]
         for product_id, name in names.items()
     }
     return _plot("Free units", values, now_s)
@@ -90,7 +90,7 @@ def _rises(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int
 def _plot(title: str, values: Mapping[str, Sequence[tuple[float, float]]], now_s: float) -> Plot:
     most = _round_up(max((value for line in values.values() for _, value in line), default=0.0))
     lines = [
-        Line(name=name, points=_points(line, most, now_s), last=line[-1][1] if line else 0.0)
+        Line(name=name, points=_points(line, most, now_s), last=line[-1][1] if line else 0)
         for name, line in values.items()
     ]
     return Plot(title=title, lines=lines, most=most)

@@ -30,7 +30,11 @@ function isLate(reason) {
   late.hidden = false;
 }
 
-document.body.addEventListener("htmx:afterSwap", show);
+document.body.addEventListener("htmx:afterSwap", ({ detail }) => {
+  show();
+  // A question that came in place of another part is read out, and the next key is for it.
+  if (detail.target.id === "confirm") document.getElementById("question")?.focus();
+});
 document.body.addEventListener("htmx:sendError", () => isLate("The shop does not answer"));
 document.body.addEventListener("htmx:timeout", () => isLate("The shop does not answer"));
 document.body.addEventListener("htmx:responseError", ({ detail }) => isLate(`The shop answers ${detail.xhr.status}`));
