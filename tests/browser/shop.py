@@ -131,6 +131,12 @@ class Shop:
         for index in range(self.stack.counts["api"]):
             await self.stack.start_child("api", index)
 
+    async def gate_loaded(self):
+        """Wait until the processes have loaded a gate that came back."""
+        async with asyncio.timeout(60):
+            while (await self._client.get("/health/ready")).json()["gate"] != "loaded":
+                await asyncio.sleep(0.1)
+
     async def audit(self):
         """Recompute every promise from the data."""
         process = await asyncio.create_subprocess_exec(

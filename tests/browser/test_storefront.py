@@ -200,19 +200,24 @@ async def test_a_pause_and_its_end_reach_the_page(signed_in, shop):
     await expect(front.buy).to_be_enabled()
 
 
+async def test_before_the_start_the_page_counts_down(visit, shop):
+    front = Storefront(await visit())
+    await front.open(await shop.product(startsAt=later(5400)), "before")
+    await expect(front.page.get_by_role("timer")).to_contain_text("1:")
+    await front.check("before the start", picture="storefront-before")
+
+
 @pytest.mark.parametrize("wrong", [timedelta(minutes=-10), timedelta(0), timedelta(minutes=10)], ids=str)
 async def test_the_sale_begins_by_the_shops_clock_whatever_the_device_says(visit, shop, wrong):
     front = Storefront(await visit())
     await front.sign_in(await shop.buyer())
-    product_id = await shop.product(startsAt=later(8))
+    product_id = await shop.product(startsAt=later(15))
     await front.page.clock.install(time=datetime.now(UTC) + wrong)
     await front.open(product_id, "before")
     said = await front.page.get_by_role("timer").inner_text()
     minutes, seconds = map(int, said.strip().split(":")[-2:])
-    assert (minutes, seconds) <= (0, 8), said
+    assert (minutes, seconds) <= (0, 15), said
     await expect(front.buy).to_be_disabled()
-    if not wrong:
-        await front.check("before the start", picture="storefront-before")
     await front.shows("open")
     await expect(front.buy).to_be_enabled()
     await front.buy.click()
@@ -221,7 +226,7 @@ async def test_the_sale_begins_by_the_shops_clock_whatever_the_device_says(visit
 
 async def test_a_sale_ends_while_a_buyer_watches(signed_in, shop):
     front, _ = signed_in
-    product_id = await shop.product(endsAt=later(4))
+    product_id = await shop.product(endsAt=later(12))
     await front.open(product_id)
     await front.shows("ended")
     await front.check("ended", picture="storefront-ended")
@@ -236,6 +241,13 @@ async def test_the_pages_speak_german(visit, shop):
         await front.check(f"German {path.rstrip('0123456789')}", picture="storefront-german" if "/p/" in path else None)
 
 
+async def test_the_form_that_buys_without_a_script(window, signed_in, shop):
+    """axe needs a script, so it judges the form in a browser that has them."""
+    front, _ = signed_in
+    await front.page.goto(f"/p/{await shop.product()}/buy")
+    await front.check("form", picture="storefront-form")
+
+
 async def test_a_purchase_without_javascript(visit, shop):
     front, buyer = Storefront(await visit(java_script_enabled=False)), await shop.buyer()
     product_id = await shop.product()
@@ -244,10 +256,8 @@ async def test_a_purchase_without_javascript(visit, shop):
     await page.goto(f"/p/{product_id}")
     await page.get_by_role("link", name="Buy", exact=False).first.click()
     await page.wait_for_url("**/buy")
-    await front.check("form without JavaScript", picture="storefront-form")
     await page.get_by_role("button", name="Buy", exact=False).first.click()
     await front.order_id()
     # The page loads itself again.
     await expect(page.locator("main")).to_have_attribute("data-state", "confirmed", timeout=PATIENCE_MS)
-    await front.check("confirmed without JavaScript")
     await bought(front, shop, buyer)
