@@ -92,7 +92,8 @@ class Visit:
         self._pictures = pictures
         self._console: list[str] = []
         self._allowed: set[str] = set()
-        self._weights: dict[str, int] = {}
+        self._urls: dict[str, str] = {}
+        self._weights: dict[str, dict[str, int]] = {}
         self._weighed: int | None = None
 
     @classmethod
@@ -120,11 +121,17 @@ class Visit:
 
     def _asked(self, event):
         if event["type"] == "Document" and event["requestId"] == event["loaderId"] and "redirectResponse" not in event:
-            self._weights, self._weighed = {}, None
+            self._urls, self._weights, self._weighed = {}, {}, None
+        self._urls[event["requestId"]] = event["request"]["url"].partition("?")[0]
 
     def _received(self, event):
         one = event["requestId"]
-        self._weights[one] = self._weights.get(one, 0) + event["dataLength"]
+        answers = self._weights.setdefault(self._urls.get(one, "?"), {})
+        answers[one] = answers.get(one, 0) + event["dataLength"]
+
+    def _weigh(self):
+        """Sum the bytes of all that the page consists of; what it asks for again and again counts once."""
+        return sum(max(answers.values()) for answers in self._weights.values())
 
     async def check(self, state, *, picture=None, dark_picture=None):
         """Judge the page as it is now; `picture` is the name under which `--pictures` keeps what it looks like."""
@@ -137,7 +144,7 @@ class Visit:
         faults += [f"Content-Security-Policy: {one}" for one in seen["violations"]]
         faults += self._console
         if self._weighed is None:
-            self._weighed = sum(self._weights.values())
+            self._weighed = self._weigh()
         if self._weighed >= self._weight_max:
             faults.append(f"{self._weighed} bytes, and {self._weight_max} are too many: {self._weights}")
         wide, window = await page.evaluate("() => [document.documentElement.scrollWidth, innerWidth]")

@@ -30,9 +30,8 @@ async ([id, count]) => {
 
 @pytest.fixture
 async def secure(stack):
-    with tempfile.TemporaryDirectory() as folder:
-        async with edge(Path(folder), stack.base_url) as url:
-            yield url
+    with tempfile.TemporaryDirectory() as folder, edge(Path(folder), stack.base_url) as url:
+        yield url
 
 
 async def open_streams(visit, product_id, url):

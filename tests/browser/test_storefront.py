@@ -241,6 +241,14 @@ async def test_the_pages_speak_german(visit, shop):
         await front.check(f"German {path.rstrip('0123456789')}", picture="storefront-german" if "/p/" in path else None)
 
 
+async def test_a_long_name_fits(window, front, shop):
+    product_id = await shop.product(name="N" * 200, price="10000000000.00", stock=1_000_000)
+    await front.open(product_id)
+    await front.check("a long name")
+    await front.page.goto("/")
+    await front.check("a long name in the list")
+
+
 async def test_the_form_that_buys_without_a_script(window, signed_in, shop):
     """axe needs a script, so it judges the form in a browser that has them."""
     front, _ = signed_in
