@@ -300,3 +300,10 @@ def gates(session: nox.Session) -> None:
     """Hold sales over TLS, Sentinels, a cluster and PgBouncer, and disturb each (4 minutes)."""
     install(session)
     session.run("python", "-m", "tests.gates", *session.posargs)
+
+
+@nox.session
+def failover(session: nox.Session) -> None:
+    """Lose the primary, then the gate's server, in a sale (5 minutes); `-- --pitr`: restore to a second."""
+    install(session)
+    session.run("python", "-m", "tests.failover", *session.posargs)
