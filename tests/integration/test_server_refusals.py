@@ -21,9 +21,11 @@ from flashsale.adapters.postgres.failures import AWAY, Misconfigured
 from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.queries import Query
 from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.servers import require_servers
 from flashsale.domain.errors import FlashSaleError, OtherSchema, Unavailable
 from flashsale.local.access import free_port
 from flashsale.local.postgres_server import LocalPostgres
+from flashsale.settings import read_settings
 from flashsale.settings.groups import PostgresSettings
 from flashsale.usecases.live_changes import Connected
 from tests.conftest import ROOT, add_buyers, add_product, alembic, execute, make_settings, with_database
@@ -336,3 +338,43 @@ async def test_a_pool_that_meets_a_read_only_server_keeps_no_connection_to_it(po
         await database.fetch(write)
     await database.fetch(write)
     await database.close()
+
+
+# --- wrong settings -------------------------------------------------------------------------------------------------
+
+
+WRONG = {
+    "a password that is not encoded": ("POSTGRES__URL", lambda url: url.replace("://flashsale:", "://flashsale:a/b#c@"), "%40"),
+    "another password": ("POSTGRES__URL", lambda url: with_user(url, "flashsale", "wr0ngword"), "password authentication failed"),
+    "a database that is not there": ("POSTGRES__URL", lambda url: with_database(url, "nowhere"), '"nowhere" does not exist'),
+    "no TLS there": ("POSTGRES__URL", lambda url: f"{url}?sslmode=require", "does not speak TLS"),
+    "a direct URL to another server": ("POSTGRES__DIRECT_URL", lambda url: with_user(url, "flashsale", "wr0ngword"), "lack settings"),
+    "several Redis servers in the form of one": ("REDIS__URL", lambda _: "redis://:s3cret@a:6379,b:6379/0", "redis+sentinel://"),
+    "TLS parameters without TLS": ("REDIS__URL", lambda _: "redis://:s3cret@a:6379/0?ssl_cert_reqs=none", "rediss"),
+    "no number": ("POSTGRES__POOL_MAX", lambda _: "many", "valid integer"),
+    "a number out of bounds": ("POSTGRES__POOL_MAX", lambda _: "0", "greater than or equal to"),
+    "a short key": ("AUTH__JWT_SECRET", lambda _: "short", "at least 32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+async def test_a_wrong_setting_is_one_line_that_names_the_variable_and_the_cause(mistake, postgres, monkeypatch):
+    name, make, cause = WRONG[mistake]
+    url = with_database(postgres.url, "template1")
+    key = "only-for-tests: 0123456789 abcdefgh"
+    given = {"POSTGRES__URL": url, "REDIS__URL": "redis://127.0.0.1:1/0", "AUTH__JWT_SECRET": key}
+    for variable, value in {**given, name: make(url)}.items():
+        monkeypatch.setenv(f"FLASHSALE_{variable}", value)
+
+    def start():
+        require_servers(read_settings("api"))
+
+    with pytest.raises(SystemExit) as ended:
+        await asyncio.to_thread(start)
+    line, *rest = str(ended.value).splitlines()
+    # Sessions are looked at first, so a wrong direct URL shows as settings that the role of the URL lacks.
+    assert line.startswith(f"FLASHSALE_{'POSTGRES__URL' if 'lack' in cause else name}: ")
+    assert cause in line
+    assert [one for one in rest if not one.startswith("See docs/reference/settings.md")] == []
+    for secret in ("s3cret", "wr0ngword", urlsplit(postgres.url).password):
+        assert secret not in line
