@@ -25,7 +25,7 @@ from flashsale.adapters.payments.simulator import SimulatorGateway
 from flashsale.domain.money import Money
 from flashsale.domain.payments import ChargeOutcome
 from flashsale.http.server import Server
-from flashsale.settings.groups import HttpSettings
+from flashsale.settings.edge import HttpSettings
 
 if TYPE_CHECKING:
     import socket

@@ -17,7 +17,7 @@ from flashsale.domain.users import Principal, Role
 from flashsale.http.app import build_app
 from flashsale.http.auth import Tokens
 from flashsale.http.streams.hub import LiveHub
-from flashsale.settings.groups import AuthSettings
+from flashsale.settings.edge import AuthSettings
 from tests.conftest import add_buyers, add_product, make_settings
 from tests.support.api import BUY, final, waiting_order
 from tests.support.provider import NAME, Provider

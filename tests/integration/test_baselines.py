@@ -13,7 +13,7 @@ from baselines.lua import Lua
 from baselines.shop import SCHEMA, Refused, Served, Servers, Surface
 
 from flashsale.http.server import Server
-from flashsale.settings.groups import HttpSettings
+from flashsale.settings.edge import HttpSettings
 from tests.conftest import execute
 from tests.support.gateway import SECRET, running
 

@@ -20,7 +20,7 @@ from flashsale.local import rotation
 from flashsale.local.access import read_secrets
 from flashsale.local.children import ChildFailed
 from flashsale.local.stack import Stack
-from flashsale.settings.groups import AuthSettings
+from flashsale.settings.edge import AuthSettings
 from tests.conftest import of_this_checkout
 
 FIRST, SECOND = "FLASHSALE_AUTH__JWT_SECRET", "FLASHSALE_AUTH__JWT_SECOND_SECRET"

@@ -18,7 +18,7 @@ from flashsale.bootstrap.api import open_services
 from flashsale.domain.users import Role
 from flashsale.http.app import build_app
 from flashsale.http.streams.hub import LiveHub
-from flashsale.settings.groups import LoginSettings
+from flashsale.settings.edge import LoginSettings
 from flashsale.usecases import accounts
 from flashsale.usecases.login_limits import LocalLoginLimits, Source, backoff_s
 

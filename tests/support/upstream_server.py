@@ -16,7 +16,7 @@ import uvloop
 
 from flashsale.http.messages import rendered
 from flashsale.http.server import Server
-from flashsale.settings.groups import HttpSettings
+from flashsale.settings.edge import HttpSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from env_file import read_environment, write
 
 from flashsale import __version__
 from flashsale.settings import DELIMITER, PREFIX, SECRETS, Settings, read_settings, secret_names, variable
-from flashsale.settings.groups import HttpSettings, LiveSettings
+from flashsale.settings.edge import HttpSettings, LiveSettings
 from flashsale.settings.values import EXAMPLE
 
 DOCKER = Path(__file__).parents[2] / "docker"

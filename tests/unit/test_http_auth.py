@@ -7,7 +7,7 @@ import pytest
 from flashsale.domain.errors import Unauthenticated
 from flashsale.domain.users import Principal, Role
 from flashsale.http.auth import Tokens
-from flashsale.settings.groups import AuthSettings
+from flashsale.settings.edge import AuthSettings
 
 KEY = "only-for-tests: 0123456789 abcdefgh"
 BUYER = Principal(user_id=uuid4(), role=Role.BUYER)

@@ -14,7 +14,7 @@ import uvloop
 
 from flashsale.http.messages import rendered
 from flashsale.http.server import READ_BYTES, Server
-from flashsale.settings.groups import HttpSettings
+from flashsale.settings.edge import HttpSettings
 
 HEAD_MAX, BODY_MAX, TIMEOUT_S = 2048, 4096, 0.8
 HOST = b"Host: x\r\n"

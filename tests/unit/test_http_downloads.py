@@ -5,7 +5,7 @@ import socket
 from contextlib import asynccontextmanager, suppress
 
 from flashsale.http.server import Server
-from flashsale.settings.groups import HttpSettings
+from flashsale.settings.edge import HttpSettings
 
 TIMEOUT_S = 0.5
 PARTS = [b"", b"a" * 10, b"", b"b" * 5000]

@@ -10,7 +10,8 @@ import yaml
 
 from flashsale import __version__
 from flashsale.settings import OPTIONAL, SECRETS, Settings, secret_names, variable
-from flashsale.settings.groups import LiveSettings, PostgresSettings, WorkerSettings
+from flashsale.settings.edge import LiveSettings
+from flashsale.settings.groups import PostgresSettings, WorkerSettings
 from flashsale.usecases.figures import QUEUES
 from tests.kubernetes.manifests import FOLDER, KEDA, container_of, of_kind, pod_of, rendered, written
 from tests.unit.test_alerts_and_dashboards import RECORDED, names

@@ -13,7 +13,7 @@ from flashsale.adapters import hasher
 from flashsale.adapters.passwords import Argon2Passwords
 from flashsale.domain.errors import BadCredentials, Unavailable
 from flashsale.domain.users import Role, User
-from flashsale.settings.groups import LoginSettings
+from flashsale.settings.edge import LoginSettings
 from flashsale.usecases.accounts import Accounts, Lane
 from flashsale.usecases.login_limits import LocalLoginLimits
 

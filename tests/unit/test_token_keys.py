@@ -16,7 +16,7 @@ from flashsale.domain.errors import Unauthenticated
 from flashsale.domain.users import GENERATION_MAX, Principal, Role
 from flashsale.http.auth import Tokens, _principal
 from flashsale.http.token_keys import Key, Keys
-from flashsale.settings.groups import AuthSettings
+from flashsale.settings.edge import AuthSettings
 
 KEY, SECOND, FOREIGN = (f"{name} for tests: 0123456789 abcdefgh" for name in ("first", "second", "foreign"))
 SETTINGS = AuthSettings(jwt_secret=KEY, jwt_second_secret=SECOND)

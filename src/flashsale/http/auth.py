@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from litestar.types import Scope
 
     from flashsale.http.messages import Request
-    from flashsale.settings.groups import AuthSettings
+    from flashsale.settings.edge import AuthSettings
     from flashsale.usecases.revocations import Revocations
 
 TOKEN_BYTES_MAX = 2048

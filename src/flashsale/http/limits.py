@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from litestar.handlers import BaseRouteHandler
 
     from flashsale.http.messages import Headers
-    from flashsale.settings.groups import GateSettings, LimitSettings
+    from flashsale.settings.edge import LimitSettings
+    from flashsale.settings.groups import GateSettings
 
 WINDOW_S = 1
 

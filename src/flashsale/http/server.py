@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from flashsale.http.contracts import App
-    from flashsale.settings.groups import HttpSettings
+    from flashsale.settings.edge import HttpSettings
 
 BACKLOG = 4096
 

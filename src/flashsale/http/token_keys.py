@@ -19,7 +19,7 @@ import msgspec
 
 from flashsale.domain.errors import Unauthenticated
 from flashsale.domain.users import GENERATION_MAX, Role
-from flashsale.settings.groups import AuthSettings
+from flashsale.settings.edge import AuthSettings
 
 ALGORITHM = "HS256"
 TYPE = "JWT"

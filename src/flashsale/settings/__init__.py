@@ -20,15 +20,11 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from flashsale.settings.edge import AuthSettings, HttpSettings, LimitSettings, LiveSettings, LoginSettings
 from flashsale.settings.groups import (
     AcceptSettings,
     AuditSettings,
-    AuthSettings,
     GateSettings,
-    HttpSettings,
-    LimitSettings,
-    LiveSettings,
-    LoginSettings,
     LogSettings,
     OrderSettings,
     PaymentSettings,

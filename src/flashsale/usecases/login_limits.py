@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from flashsale.settings.groups import LoginSettings
+    from flashsale.settings.edge import LoginSettings
 
 V = TypeVar("V")
 

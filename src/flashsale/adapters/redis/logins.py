@@ -9,7 +9,8 @@ from flashsale.adapters.redis.servers import open_servers
 from flashsale.usecases.login_limits import LocalLoginLimits, Permit
 
 if TYPE_CHECKING:
-    from flashsale.settings.groups import LoginSettings, RedisSettings
+    from flashsale.settings.edge import LoginSettings
+    from flashsale.settings.groups import RedisSettings
     from flashsale.usecases.login_limits import Source
 
 TAG = "logins"
