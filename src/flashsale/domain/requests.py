@@ -50,11 +50,11 @@ class BuyRequest(NamedTuple):
     """The price of a unit that the buyer saw, a decimal number as sent; None: the buyer takes any."""
 
     def fingerprint(self) -> bytes:
-        """Return 16 bytes that differ (BLAKE2b) for requests with another body."""
-        body = b"%d:%d" % (self.product_id, self.quantity)
-        if self.expected_price is not None:
-            body += b":" + self.expected_price.encode()
-        return hashlib.blake2b(body, digest_size=16).digest()
+        """Return 16 bytes that differ (BLAKE2b) for requests of another product or quantity.
+
+        The expected price is a condition of the first answer, not a part of the order, and the audit cannot know it.
+        """
+        return hashlib.blake2b(b"%d:%d" % (self.product_id, self.quantity), digest_size=16).digest()
 
 
 class AdminRequest(NamedTuple):
