@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from flashsale.adapters.postgres.queries import Query
 from flashsale.bootstrap.api import open_services
 from flashsale.bootstrap.jobs import open_jobs
 from flashsale.domain.errors import FlashSaleError, StateForbids
@@ -80,7 +81,7 @@ class Sale:
 
     async def _confirmed(self) -> int:
         row = await self.services.database.fetch_row(
-            _Statement("SELECT count(*) FROM orders WHERE status = 'confirmed'")
+            _statement("SELECT count(*) FROM orders WHERE status = 'confirmed'")
         )
         return int(row[0])
 
@@ -125,9 +126,8 @@ class Sale:
             await asyncio.sleep(TRY_S / 2)
 
 
-class _Statement:
-    def __init__(self, text: str) -> None:
-        self.name, self.text = "test", text
+def _statement(text: str) -> Query:
+    return Query(name="test", description="", text=text, reads=False)
 
 
 @asynccontextmanager

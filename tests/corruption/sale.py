@@ -19,6 +19,7 @@ from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.payments import PostgresPayments
 from flashsale.adapters.postgres.products import PostgresProducts
+from flashsale.adapters.postgres.queries import Query
 from flashsale.adapters.postgres.settlement import PostgresSettledOrders
 from flashsale.bootstrap.api import open_services
 from flashsale.domain.errors import FlashSaleError, Unavailable
@@ -211,13 +212,13 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     )
     await outbox.tell_buyers(MAILED)
     await cast("Database", services.database).fetch(
-        _Statement(
+        _statement(
             "UPDATE outbox_targets SET created_at = created_at - i.age, wanted_since = wanted_since - i.age "
             "FROM (VALUES (interval '1 minute')) AS i (age)"
         )
     )
     await cast("Database", services.database).fetch(
-        _Statement("SELECT granted FROM take_turns_v1('simulator', 'charge', 1, interval '40 ms', interval '1 second')")
+        _statement("SELECT granted FROM take_turns_v1('simulator', 'charge', 1, interval '40 ms', interval '1 second')")
     )
     users = await add_buyers(services, 11)
     process = services.order_rows.process
@@ -235,7 +236,7 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     await services.administer.change(
         automatic.product_id, ProductChange(fields={"limit_per_buyer": 1, "name": "Phone, second batch"})
     )
-    await database.fetch(_Statement("UPDATE products SET price_minor = 89999 WHERE product_id = 1"))
+    await database.fetch(_statement("UPDATE products SET price_minor = 89999 WHERE product_id = 1"))
     await services.catalog.refresh()
     # An administrator's request under a key, and an account that was signed out.
     request = AdminRequest(user_id=users[6], key="a", fingerprint=bytes(16))
@@ -287,13 +288,13 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     await services.order_rows.process([sale.orders["rest"]], payment_due_s=30)
     await services.administer.change(by_buyer.product_id, ProductChange(fields={"payment_window_s": 200}))
     await database.fetch(
-        _Statement(f"UPDATE orders SET due_at = clock_timestamp() WHERE order_id = '{sale.orders['expired']}'")
+        _statement(f"UPDATE orders SET due_at = clock_timestamp() WHERE order_id = '{sale.orders['expired']}'")
     )
     await services.order_rows.end([sale.orders["expired"]], OrderStatus.EXPIRED)
     await pays.settle(sale.orders["expired"], 1)
     # What an operator would have recorded of a transfer that paid this order.
     await database.fetch(
-        _Statement(f"""
+        _statement(f"""
             INSERT INTO manual_entries (order_id, number, reference, amount_minor, currency, recorded_by)
             SELECT a.order_id, 0, a.reference, a.amount_minor, a.currency, '{users[6]}'
             FROM payment_attempts AS a WHERE a.order_id = '{sale.orders["paid by buyer"]}' AND a.outcome = 'captured'
@@ -316,9 +317,8 @@ async def _tell(outbox: PostgresOutbox) -> None:
     await outbox.postpone(waiting, "The endpoint answered 503.", pause_s=60, give_up_s=600)
 
 
-class _Statement:
-    def __init__(self, text: str) -> None:
-        self.name, self.text = "test", text
+def _statement(text: str) -> Query:
+    return Query(name="test", description="", text=text, reads=False)
 
 
 @asynccontextmanager

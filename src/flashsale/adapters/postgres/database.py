@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -35,6 +35,7 @@ from flashsale.adapters.postgres.sessions import (
     session_settings,
 )
 from flashsale.adapters.postgres.timeline import adopt_timeline, takes_writes
+from flashsale.adapters.postgres.unanswered import Unanswered
 from flashsale.domain.errors import OtherSchema, Unavailable
 from flashsale.runtime.outages import Outage
 from flashsale.settings.server_urls import hosts_of
@@ -52,12 +53,6 @@ log = structlog.get_logger(__name__)
 
 GRACE_S = 1.0
 """How long a statement may take beyond its time-out, by which the server ends it; then its caller gives it up."""
-
-UNCONFIRMED_S = 0.5
-"""Age at which a statement that was given up counts as one that waits for the standby; most are answered in less."""
-
-LOOK_S = 2.0
-"""How often to look whether the server of given up statements still has their sessions."""
 
 ANSWERED_WITHIN_S = 86_400.0
 """Maximum wait for the answer to a statement that was given up, while its server has the session."""
@@ -96,9 +91,7 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._hosts = Hosts(settings.url.get_secret_value())
         self._direct_hosts = Hosts(settings.direct_url.get_secret_value()) if self._pooled else self._hosts
-        self._unanswered: dict[asyncio.Task[None], tuple[asyncpg.pool.PoolConnectionProxy[asyncpg.Record], float]] = {}
-        """Statements that were given up, each by the task that waits for its answer: connection, and since when."""
-        self._looking: asyncio.Task[None] | None = None
+        self._unanswered = Unanswered(partial(self.connect, suffix="-look"), self.away, pooled=self._pooled)
         self._said_s: dict[str, float] = {}
         self._outage = Outage(log, back="postgres.back")
 
@@ -198,9 +191,7 @@ class Database:
                 await asyncio.wait_for(self._pool.close(), 5)
             except TimeoutError:
                 self._pool.terminate()
-            await asyncio.gather(*self._unanswered, return_exceptions=True)
-            if self._looking is not None:
-                self._looking.cancel()
+            await self._unanswered.close()
             self._pool = None
 
     @property
@@ -211,10 +202,8 @@ class Database:
     @property
     def waits_for_standby(self) -> bool:
         """Whether half of the pool waits for answers that are overdue, as when the synchronous standby is away."""
-        if not self._unanswered:
-            return False
-        before = asyncio.get_running_loop().time() - UNCONFIRMED_S
-        return 2 * sum(since < before for _, since in self._unanswered.values()) >= self._settings.pool_max
+        overdue = self._unanswered.overdue
+        return overdue > 0 and 2 * overdue >= self._settings.pool_max
 
     @asynccontextmanager
     async def connection(
@@ -243,7 +232,8 @@ class Database:
                 raise NotReplicated
         finally:
             if _take(connection, "take_unanswered"):
-                self._await_answer(pool, connection)
+                # The caller goes on without the answer.
+                self._unanswered.keep(connection, self._release(pool, connection, ANSWERED_WITHIN_S))
             else:
                 await self._release(pool, connection)
 
@@ -273,48 +263,6 @@ class Database:
         except (*AWAY, asyncpg.PostgresError) as error:
             # The connection was lost while the pool reset it. The caller's work is done, and the pool dropped it.
             log.info("postgres.lost_at_release", error=type(error).__name__)
-
-    def _await_answer(
-        self, pool: asyncpg.Pool[asyncpg.Record], connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
-    ) -> None:
-        """Keep a connection until the server has answered; the caller goes on without the answer."""
-        task = asyncio.create_task(self._release(pool, connection, ANSWERED_WITHIN_S))
-        self._unanswered[task] = connection, asyncio.get_running_loop().time()
-        task.add_done_callback(self._unanswered.pop)
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._drop_what_nobody_answers())
-
-    async def _drop_what_nobody_answers(self) -> None:
-        """Drop unanswered connections to a server that is gone: no packet may ever say so."""
-        while self._unanswered:
-            await asyncio.wait(self._unanswered, timeout=LOOK_S)
-            try:
-                waiting = {connection.get_server_pid(): task for task, (connection, _) in self._unanswered.items()}
-            except asyncpg.InterfaceError:
-                # One was answered just now.
-                continue
-            alive: set[int] = set()
-            try:
-                looking = await self.connect(suffix="-look")
-            except asyncpg.TooManyConnectionsError:
-                # The server is there and full.
-                continue
-            except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
-                self.away("look", error)
-            else:
-                try:
-                    rows = await looking.fetch(QUERIES["backends"].text, [*waiting])
-                    # A pooler tells other process ids, and drops the sessions of a server that is gone by itself.
-                    alive = {*waiting} if self._pooled else {row["pid"] for row in rows}
-                except (*AWAY, asyncpg.PostgresError) as error:
-                    self.away("look", error)
-                finally:
-                    looking.terminate()
-            for pid, task in waiting.items():
-                if pid not in alive and task in self._unanswered:
-                    # One that is answered by now belongs to nobody, and refuses this.
-                    with contextlib.suppress(asyncpg.InterfaceError):
-                        self._unanswered[task][0].terminate()
 
     async def _leave_server(self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
         """Drop every connection to a server that stopped accepting writes; new connections look for another."""

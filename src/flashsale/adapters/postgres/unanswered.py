@@ -1,0 +1,103 @@
+"""Connections whose statement was given up: each stays open until its server has answered, or is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from flashsale.adapters.postgres.failures import AWAY, PERMANENT
+from flashsale.adapters.postgres.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from flashsale.adapters.postgres.connection import Connection
+
+QUERIES = load("queries/replication.sql")
+
+OVERDUE_S = 0.5
+"""Age at which a statement that was given up counts as one that waits for the standby; most are answered in less."""
+
+LOOK_S = 2.0
+"""How often to look whether the server of given up statements still has their sessions."""
+
+
+class Unanswered:
+    """What a pool waits for although nobody else does: a cancelled COMMIT may be durable on one machine only."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        away: Callable[[str, Exception], object],
+        *,
+        pooled: bool,
+    ) -> None:
+        """Take how to look at the server: how to connect to it, and whom to tell that it is away.
+
+        `pooled`: a pooler stands before the server. It shows other process ids, and drops the sessions of a server
+        that is gone by itself.
+        """
+        self._connect = connect
+        self._away = away
+        self._pooled = pooled
+        self._kept: dict[asyncio.Task[None], tuple[asyncpg.pool.PoolConnectionProxy[asyncpg.Record], float]] = {}
+        """By the task that waits for the answer: the connection, and since when."""
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def overdue(self) -> int:
+        """Return the number of answers that are overdue."""
+        if not self._kept:
+            return 0
+        before = asyncio.get_running_loop().time() - OVERDUE_S
+        return sum(since < before for _, since in self._kept.values())
+
+    def keep(
+        self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], release: Coroutine[None, None, None]
+    ) -> None:
+        """Keep a connection while `release`, which ends with the server's answer, runs."""
+        task = asyncio.create_task(release)
+        self._kept[task] = connection, asyncio.get_running_loop().time()
+        task.add_done_callback(self._kept.pop)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._drop_what_nobody_answers())
+
+    async def close(self) -> None:
+        """Wait for the answers; the pool has closed or terminated its connections."""
+        await asyncio.gather(*self._kept, return_exceptions=True)
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _drop_what_nobody_answers(self) -> None:
+        """Drop the connections to a server that is gone: no packet may ever say so."""
+        while self._kept:
+            await asyncio.wait(self._kept, timeout=LOOK_S)
+            try:
+                waiting = {connection.get_server_pid(): task for task, (connection, _) in self._kept.items()}
+            except asyncpg.InterfaceError:
+                # One was answered just now.
+                continue
+            alive: set[int] = set()
+            try:
+                looking = await self._connect()
+            except asyncpg.TooManyConnectionsError:
+                # The server is there and full.
+                continue
+            except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
+                self._away("look", error)
+            else:
+                try:
+                    rows = await looking.fetch(QUERIES["backends"].text, [*waiting])
+                    alive = {*waiting} if self._pooled else {row["pid"] for row in rows}
+                except (*AWAY, asyncpg.PostgresError) as error:
+                    self._away("look", error)
+                finally:
+                    looking.terminate()
+            for pid, task in waiting.items():
+                if pid not in alive and task in self._kept:
+                    # One that is answered by now belongs to nobody, and refuses this.
+                    with contextlib.suppress(asyncpg.InterfaceError):
+                        self._kept[task][0].terminate()
