@@ -87,6 +87,12 @@ class Shop:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    async def ends_as(self, buyer, status):
+        """Wait until the only order of an account has this state."""
+        async with asyncio.timeout(60):
+            while [one["status"] for one in await self.orders(buyer)] != [status]:
+                await asyncio.sleep(0.1)
+
     async def captured(self, order_id):
         """Count the charges of an order in the provider's ledger, and what was refunded of them."""
         headers = {"Authorization": f"Bearer {self.stack.secrets['gateway_secret']}"}

@@ -130,7 +130,11 @@ async def test_staff_sell_refund_and_export_an_order_in_the_browser(visit, shop)
     await page.locator(f'a[href*="{order_id}"]').first.click()
     await expect(page.get_by_role("heading", name="Story")).to_be_visible()
     await desk.visit.check("console order", picture="console-order")
+    await page.get_by_label("Reason").fill("It arrived broken")
     await page.get_by_role("button", name="Refund", exact=True).click()
+    await shop.ends_as(account, "refunded")
+    # The page of a decided order has no stream: the buyer opens it again.
+    await buyer.page.reload()
     await buyer.shows("refunded")
     await buyer.check("refunded", picture="storefront-refunded")
 
