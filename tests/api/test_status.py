@@ -54,6 +54,7 @@ async def test_the_command_says_the_same_from_the_servers_and_from_the_api(stack
     away = {"PATH": os.environ["PATH"], "FLASHSALE_TOKEN": token}
     from_api = status("--json", "--url", stack.base_url, environment=away)
     assert (from_servers.returncode, from_api.returncode) == (0, 0), from_servers.stderr + from_api.stderr
+    assert from_servers.stderr == from_api.stderr == ""
     read, asked = json.loads(from_servers.stdout), json.loads(from_api.stdout)
     assert [one for one in read["products"] if one["id"] == sold] == [
         one for one in asked["products"] if one["id"] == sold

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 ANSWER_S = 30.0
 """Maximum wait for an answer."""
@@ -57,7 +57,7 @@ async def open_api(url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
         yield ask
 
 
-async def read_parts(url: str, path: str, query: dict[str, str]) -> AsyncIterator[bytes]:
+async def read_parts(url: str, path: str, query: dict[str, str]) -> AsyncGenerator[bytes, None]:
     """Yield an answer part by part. An answer that is no success or is not whole ends the command with one line."""
     import aiohttp
 

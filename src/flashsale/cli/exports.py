@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -40,10 +40,11 @@ def export_orders(asked: dict[str, str], form: str, out: Path | None, url: str) 
     async def run() -> None:
         began_s, count = time.monotonic(), -1 if form == "csv" else 0
         with whole_file(out) as file, progress() as show:
-            async for part in read_parts(url, "/api/admin/orders/export", {**asked, "format": form}):
-                file.write(part)
-                count += part.count(ROW_ENDS[form])
-                show(f"{max(count, 0):,} orders")
+            async with aclosing(read_parts(url, "/api/admin/orders/export", {**asked, "format": form})) as parts:
+                async for part in parts:
+                    file.write(part)
+                    count += part.count(ROW_ENDS[form])
+                    show(f"{max(count, 0):,} orders")
         click.echo(f"{count:,} orders in {time.monotonic() - began_s:.1f} s", err=True)
 
     run_command(run())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,7 @@ from flashsale.cli.client import TOKEN, open_api
 from flashsale.cli.group import main, print_result, process_settings, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from rich.console import Group
 
@@ -40,19 +41,19 @@ def status(url: str | None, watch: bool, machine: bool) -> None:  # noqa: FBT001
     looks = _asked(url) if url else _read()
 
     async def run() -> None:
-        if machine:
-            async for now in looks:
-                print_result(msgspec.json.encode(now).decode())
-                if not watch:
-                    return
-        elif watch:
-            await _watch(looks)
-        else:
-            from rich.console import Console
+        # Closed here: what a generator holds open must not outlive the loop.
+        async with aclosing(looks):
+            if machine:
+                async for now in looks:
+                    print_result(msgspec.json.encode(now).decode())
+                    if not watch:
+                        return
+            elif watch:
+                await _watch(looks)
+            else:
+                from rich.console import Console
 
-            async for now in looks:
-                Console(highlight=False).print(screen(now))
-                return
+                Console(highlight=False).print(screen(await anext(looks)))
 
     run_command(run())
 
@@ -65,7 +66,7 @@ async def _watch(looks: AsyncIterator[StatusOut]) -> None:
             live.update(screen(now), refresh=True)
 
 
-async def _read() -> AsyncIterator[StatusOut]:
+async def _read() -> AsyncGenerator[StatusOut, None]:
     """Yield the sale as Postgres and the gate show it, every EVERY_S seconds."""
     from flashsale.bootstrap.commands import open_status
     from flashsale.http.routes.status import status_out
@@ -76,7 +77,7 @@ async def _read() -> AsyncIterator[StatusOut]:
             await asyncio.sleep(EVERY_S)
 
 
-async def _asked(url: str) -> AsyncIterator[StatusOut]:
+async def _asked(url: str) -> AsyncGenerator[StatusOut, None]:
     """Yield the sale as the API shows it, every EVERY_S seconds."""
     import msgspec
 
