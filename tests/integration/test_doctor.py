@@ -10,11 +10,19 @@ from contextlib import AsyncExitStack
 import pytest
 
 from flashsale.bootstrap.doctor import examine
-from tests.conftest import execute, of_this_checkout
+from tests.conftest import execute, of_this_checkout, synced
 from tests.support import gateway
 from tests.support.receiver import receiving
 
 CLOSED = "127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+async def durable(postgres, postgres_url):
+    """The server syncs during the test, as the doctor demands; a database is made and dropped without."""
+    await synced(postgres.url, on=True)
+    yield
+    await synced(postgres.url, on=False)
 
 
 @pytest.fixture
@@ -47,6 +55,11 @@ async def not_ok():
 
 async def test_nothing_is_wrong_where_nothing_is(healthy):
     assert await not_ok() == set()
+
+
+async def test_a_server_that_does_not_sync_is_found(healthy, postgres):
+    await synced(postgres.url, on=False)
+    assert await not_ok() == {("durability", "WRONG", "fsync is off")}
 
 
 VARIABLES = [
