@@ -47,6 +47,7 @@ FILES = {
     "queries/resets.sql": (API,),
     "queries/schema.sql": ROLES,
     "queries/story.sql": (API,),
+    "queries/sessions.sql": ROLES,
     "queries/settlement.sql": (WORKER,),
     "queries/timeline.sql": ROLES,
     "queries/trail.sql": (API,),

@@ -62,7 +62,13 @@ SELDOM = {
     "outbox.dead_messages": "by hand",
     "outbox.resend_messages": "by hand",
     "refunds.request_own": "a buyer; looks the order up by its id",
+    "refunds.withdraw": "by hand; looks the refund up by its order and number",
+    "replication.backends": "while statements are unanswered; reads no table of the shop",
+    "sessions.echo": "reads no table",
+    "sessions.settings_of_session": "at the start; reads no table of the shop",
     "settlement.settled_orders": "by hand; a settlement reads every order, page by page",
+    "settlement.keep_fees": "by hand; a settlement writes the fees of each page",
+    "users.staff": "by hand; the accounts that are no buyer's",
 }
 """Statements that may, too."""
 
