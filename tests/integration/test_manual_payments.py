@@ -6,6 +6,7 @@ import uuid
 import asyncpg
 import pytest
 
+from flashsale.adapters.postgres.queries import Query
 from flashsale.adapters.postgres.refunds import PostgresRefunds
 from flashsale.adapters.postgres.settlement import PostgresSettledOrders
 from flashsale.domain import errors, payment_errors
@@ -32,12 +33,10 @@ async def everything(db):
 async def differences(services):
     """What the settlement finds between orders and book, as causes."""
     settle = Settle(PostgresSettledOrders(services.database), gateway(services))
-    now = await services.database.fetch_row(_Now())
+    now = await services.database.fetch_row(
+        Query(name="now", description="", text="SELECT clock_timestamp()", reads=True)
+    )
     return [one.cause.value async for one in settle(since=now[0].replace(year=2020), now=now[0])]
-
-
-class _Now:
-    name, text = "now", "SELECT clock_timestamp()"
 
 
 async def test_a_recorded_payment_confirms_the_order_and_says_who_recorded_it(services, db):
