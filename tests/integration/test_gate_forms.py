@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from flashsale.adapters.redis import inspection
 from flashsale.adapters.redis.addresses import Host, read_address
 from flashsale.adapters.redis.cluster import slot_of
 from flashsale.adapters.redis.connection import SCRIPTS, GateAway, GateRefuses
@@ -257,7 +258,7 @@ async def test_a_sale_over_a_cluster_whose_slot_moves_and_whose_node_dies(tmp_pa
         await sell(services, *products[1:], units=4)
 
 
-async def test_a_node_named_as_the_only_server_is_one_line_that_says_what_to_write(tmp_path):
+async def test_a_node_named_as_the_only_server_is_one_line_that_says_what_to_write(tmp_path, monkeypatch):
     async with forms.cluster(tmp_path, primaries=1) as nodes:
         (one,) = nodes.primaries
         gate = RedisGate(RedisSettings(url=f"redis://127.0.0.1:{one.port}/0", reconnect_s=0.001), GateSettings())
@@ -270,6 +271,26 @@ async def test_a_node_named_as_the_only_server_is_one_line_that_says_what_to_wri
         (facts,) = (await inspect_redis(RedisSettings(url=nodes.url))).values()
         assert isinstance(facts, RedisFacts)
         assert not facts.is_foreign_node
+        # A node that says nothing leaves the inspection time for the next.
+        monkeypatch.setattr(inspection, "TIMEOUT_S", 0.6)
+        (silent,) = await naming(SILENCE)
+        hosts = f"127.0.0.1:{silent.sockets[0].getsockname()[1]},127.0.0.1:{one.port}"
+        (facts,) = (await inspect_redis(RedisSettings(url=f"redis+cluster://{hosts}"))).values()
+        assert isinstance(facts, RedisFacts)
+        silent.close()
+
+
+async def test_a_slot_that_the_map_does_not_name_is_bypassed_and_a_gate_with_decisions_for_it_closes(tmp_path):
+    async with forms.cluster(tmp_path, primaries=1) as nodes:
+        await nodes.primaries[0].ask("CLUSTER", "DELSLOTS", slot_of("1"))
+        gate = RedisGate(RedisSettings(url=nodes.url, reconnect_s=30, timeout_s=1.0), GateSettings())
+        assert (await gate.state(1, 1)).loaded is False
+        assert gate.away(1), "else each reconciliation begins a new epoch"
+        gate.settle(1, new_id())
+        await asyncio.wait_for(gate.close(), 2)
+        never = RedisGate(RedisSettings(url=nodes.url, reconnect_s=1e-9, timeout_s=1.0), GateSettings())
+        never.settle(1, new_id())
+        await asyncio.wait_for(never.close(), 2)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from flashsale.adapters import passwords
+from flashsale.adapters.redis.connection import ScriptFailed
 from flashsale.adapters.redis.logins import RedisLoginLimits
 from flashsale.bootstrap.api import open_services
 from flashsale.domain.users import Role
@@ -345,3 +346,21 @@ async def test_foreign_values_in_redis_let_the_right_password_in(settings, redis
                 await redis.delete(key)
                 await (redis.sadd(key, "x") if foreign == "set" else redis.set(key, "x"))
             assert (await log_in(at("198.51.100.7"), email)).status_code == 200
+
+
+class FailingServers:
+    """As when the script fails on what is in its keys."""
+
+    async def send(self, asks):
+        return [ScriptFailed("user_script:1: a foreign value")] * len(asks)
+
+
+async def test_a_script_that_fails_leaves_the_limits_of_the_process(settings):
+    limits: Any = RedisLoginLimits(settings.redis, LoginSettings(free_tries=1))
+    source = Source("account", "192.0.2.1")
+    limits._servers = FailingServers()
+    assert (await limits.begin(source, exempt=False)).wait_s == 0
+    await limits.failed(source, counted=True)
+    assert (await limits.begin(source, exempt=False)).wait_s > 0
+    await limits.undone(source)
+    await limits.passed(source)

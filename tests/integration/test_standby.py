@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+import struct
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from flashsale.adapters.postgres import database
+from flashsale.adapters.postgres import database, unanswered
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.health import PostgresHealth
 from flashsale.adapters.postgres.intents import PostgresIntents
@@ -38,6 +39,7 @@ from tests.support.manual import recording
 from tests.support.orders import orders_of, unpaid
 from tests.support.unguarded import take_the_guards_away
 
+NO_SERVER = "127.0.0.1:1"
 QUICK = {"statement_timeout_s": 0.6, "lock_timeout_s": 0.1, "pool_max": 8}
 
 
@@ -356,3 +358,70 @@ async def test_a_host_that_answers_nothing_leaves_time_for_the_next(postgres_url
         with pytest.raises(TimeoutError):
             await asyncpg.connect(url, timeout=0.5)
         await pool.close()
+
+
+@pytest.mark.parametrize("code", ["53300", "28000"])
+async def test_a_host_that_refuses_leaves_the_next_and_is_told_if_none_serves(postgres_url, code):
+    """As when it is full, or its `pg_hba.conf` does not list this client."""
+    text = f"SFATAL\0C{code}\0Mnot you\0\0".encode()
+    answers = {80_877_103: b"N", 196_608: b"E" + struct.pack("!I", 4 + len(text)) + text}
+
+    async def refuse(reader, writer):
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                length, kind = struct.unpack("!II", await reader.readexactly(8))
+                await reader.readexactly(length - 8)
+                writer.write(answers[kind])
+        writer.close()
+
+    parts = urlsplit(postgres_url)
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listener:
+        refusing = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        for last in (f"127.0.0.1:{parts.port}", NO_SERVER):
+            url = f"postgresql://{parts.username}:{parts.password}@{refusing},{last}{parts.path}"
+            pool = Database(PostgresSettings(url=url, acquire_timeout_s=2.0), name="hosts")
+            if last != NO_SERVER:
+                (await pool.connect(suffix="")).terminate()
+                continue
+            with pytest.raises(asyncpg.PostgresError) as refused:
+                await pool.connect(suffix="")
+            assert refused.value.sqlstate == code
+
+
+@pytest.mark.parametrize(("fails", "dropped"), [(1, False), (1000, True)])
+async def test_one_failed_look_drops_no_connection_and_several_do(db, postgres_url, monkeypatch, fails, dropped):
+    """A server under load may leave one unanswered."""
+    monkeypatch.setattr(unanswered, "LOOK_S", 0.02)
+    database = Database(PostgresSettings(url=postgres_url), name="looks")
+    looks = asyncio.Semaphore(0)
+    failed = 0
+
+    async def connect():
+        nonlocal failed
+        looks.release()
+        if failed < fails:
+            failed += 1
+            raise TimeoutError
+        return await database.connect(suffix="-look")
+
+    waiting = unanswered.Unanswered(connect, lambda *_: None, pooled=False)
+    async with asyncpg.create_pool(postgres_url, min_size=2, max_size=2) as pool:
+        for reads in (True, False):
+            lent = await pool.acquire()
+            asked = asyncio.create_task(lent.execute("SELECT pg_sleep(60)"))
+            waiting.keep(lent, ended(asked), reads=reads)
+        for _ in range(4):
+            if not dropped:
+                await looks.acquire()
+        if dropped:
+            await asyncio.wait_for(waiting.close(), 5)
+        else:
+            assert len(waiting._kept) == 2
+            monkeypatch.setattr(unanswered, "OVERDUE_S", 0)
+            assert waiting.overdue == 1, "a read waits for no standby"
+        pool.terminate()
+        await waiting.close()
+
+
+async def ended(asked):
+    await asyncio.gather(asked, return_exceptions=True)

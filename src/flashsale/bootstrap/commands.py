@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from flashsale.adapters.passwords import Argon2Passwords
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
@@ -76,7 +78,15 @@ async def open_audit(settings: Settings, *, bypass_allowed: bool = False) -> Asy
 
     `bypass_allowed`: a product on sale whose gate is not loaded is no violation.
     """
-    patient = settings.postgres.model_copy(update={"statement_timeout_s": settings.audit.timeout_s})
+    postgres = settings.postgres
+    # To the server itself: behind a pooler the time limits and plans are the role's, and those do not suit an audit.
+    patient = postgres.model_copy(
+        update={
+            "statement_timeout_s": settings.audit.timeout_s,
+            "url": postgres.direct_url if postgres.direct_url.get_secret_value() else postgres.url,
+            "direct_url": SecretStr(""),
+        }
+    )
     database = Database(patient, name="flashsale-audit", by_index=False)
     await database.open()
     gate = RedisGate(settings.redis, settings.gate)

@@ -39,8 +39,8 @@ class PostgresSettings(Group):
     )
     direct_url: Annotated[Secret, url_checked_by(check_postgres_url, optional=True), password_from("password")] = Field(
         SecretStr(""),
-        description="URL of the server itself, for LISTEN and migrations, if `FLASHSALE_POSTGRES__URL` leads through a "
-        "pooler in transaction mode such as PgBouncer; if empty, there is none.",
+        description="URL of the server itself, for LISTEN, migrations and full audits, if `FLASHSALE_POSTGRES__URL` "
+        "leads through a pooler in transaction mode such as PgBouncer; if empty, there is none.",
     )
     api_password: Secret = Field(
         SecretStr(""),

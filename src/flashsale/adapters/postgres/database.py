@@ -233,7 +233,7 @@ class Database:
         finally:
             if _take(connection, "take_unanswered"):
                 # The caller goes on without the answer.
-                self._unanswered.keep(connection, self._release(pool, connection, ANSWERED_WITHIN_S))
+                self._unanswered.keep(connection, self._release(pool, connection, ANSWERED_WITHIN_S), reads=reads)
             else:
                 await self._release(pool, connection)
 
@@ -338,13 +338,17 @@ class Database:
     async def takes_writes(self) -> bool:
         """Say whether the server takes writes; if it takes none, drop every connection to it.
 
+        Adopts the server's time line too: a pooler keeps this process' connections when the server is another one.
+
         Raises:
             Unavailable: if no server that takes writes can be reached.
         """
         try:
             async with self.connection(reads=True) as connection:
                 writes = await takes_writes(connection)
-                if not writes:
+                if writes:
+                    await adopt_timeline(connection)
+                else:
                     await self._leave_server(connection)
         except (*AWAY, *OTHER_SCHEMA) as error:
             raise self.away("look", error) from error

@@ -64,10 +64,8 @@ class PostgresFeed:
         """Yield changes; a `Connected` comes first, after every loss, and after the start of each new time line."""
         while True:
             try:
-                async with self._listening() as (connection, heard):
-                    base = await adopt_timeline(connection)
-                    for channel in CHANNELS:
-                        await connection.add_listener(channel, heard.receive)
+                async with self._listening() as (connection, heard, first_base):
+                    base = first_base
                     yield Connected()
                     loop = asyncio.get_running_loop()
                     look_at = loop.time() + HEARTBEAT_S
@@ -92,18 +90,22 @@ class PostgresFeed:
                 await asyncio.sleep(RECONNECT_S)
 
     @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[tuple[asyncpg.Connection[asyncpg.Record], _Heard]]:
-        """Open a connection and watch whether it hears."""
+    async def _listening(self) -> AsyncIterator[tuple[asyncpg.Connection[asyncpg.Record], _Heard, int]]:
+        """Open a connection, adopt the time line, listen, and watch whether it hears; gives the time line's base."""
         connection = await self._database.connect(suffix="-feed", direct=True)
         heard = _Heard()
         watching: asyncio.Task[None] | None = None
         try:
             connection.add_termination_listener(heard.lose)
+            base = await adopt_timeline(connection)
+            for channel in CHANNELS:
+                await connection.add_listener(channel, heard.receive)
             hearing = Hearing(self._database)
             await hearing.listen(connection)
+            # Last: through a pooler, the answer to a further statement could bring the notification along.
             watching = asyncio.create_task(hearing.watch(self._hears))
             watching.add_done_callback(heard.lose_with)
-            yield connection, heard
+            yield connection, heard, base
         finally:
             self._connected = False
             if watching is not None:

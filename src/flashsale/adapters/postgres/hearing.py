@@ -50,6 +50,9 @@ class Hearing:
     async def watch(self, heard: Callable[[], None]) -> None:
         """Call `heard` each time that a notification arrives; ends only by an exception.
 
+        Begin when everything is listened to: until the first notification, no statement may run on the listening
+        connection. Through a pooler, its answer could bring the notification along.
+
         While none can be sent, nobody knows whether the connection hears.
 
         Raises:

@@ -13,7 +13,10 @@ import asyncpg
 
 Kind = TypeVar("Kind", bound="asyncpg.Connection[asyncpg.Record]")
 
-ELSEWHERE = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
+REFUSED = (asyncpg.TooManyConnectionsError, asyncpg.InvalidAuthorizationSpecificationError)
+"""A host is there and does not take this client: it is full, or `pg_hba.conf` or the password is against it."""
+
+ELSEWHERE = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched, *REFUSED)
 """Failures after which the next host may serve."""
 
 
@@ -39,7 +42,7 @@ class Hosts:
         """Connect to the first host that serves, by this class; `arguments` are further ones of `asyncpg.connect`.
 
         Raises:
-            OSError, asyncpg.PostgresError: of the last host, if none serves.
+            OSError, asyncpg.PostgresError: of a host that refused, or else of the last one, if none serves.
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + within_s
@@ -49,7 +52,7 @@ class Hosts:
             try:
                 connection: Kind = await asyncpg.connect(url, timeout=share_s, connection_class=kind, **arguments)
             except ELSEWHERE as error:
-                failure = error
+                failure = failure if isinstance(failure, REFUSED) else error
                 continue
             self._urls = [url, *(other for other in self._urls if other != url)]
             return connection

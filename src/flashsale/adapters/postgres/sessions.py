@@ -43,8 +43,14 @@ def session_settings(settings: PostgresSettings, plans: Mapping[str, str]) -> di
 
 
 def _lacks(name: str, found: str | None, wanted: str) -> bool:
-    """Say whether a session lacks a setting. Of a time limit that the pooler's role has, any value will do."""
-    return found in {None, "0"} if name.endswith("_timeout") else found != wanted
+    """Say whether a session lacks a setting.
+
+    A time limit that the pooler's role has may be another one. But `statement_timeout` may not be longer than this
+    process waits: it would give statements up that the server still runs.
+    """
+    if not name.endswith("_timeout"):
+        return found != wanted
+    return found in {None, "0"} or (name == "statement_timeout" and int(found) > int(wanted))
 
 
 def alter_role(role: str, database: str, wanted: Mapping[str, str]) -> str:

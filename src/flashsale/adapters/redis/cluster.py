@@ -77,7 +77,9 @@ class Cluster:
         if moved:
             await self._send(asks, moved, replies)
         for one, reply in zip(asks, replies, strict=True):
-            if isinstance(reply, Elsewhere):
+            if self._slots and slot_of(one.tag) not in self._slots and not self.away(one.tag):
+                self._bypass(slot_of(one.tag), "the map names no node for the slot")
+            elif isinstance(reply, Elsewhere):
                 self._bypass(slot_of(one.tag), reply.problem)
             elif self._bypassed and reply is not AWAY:
                 self._bypassed.pop(slot_of(one.tag), None)

@@ -47,16 +47,19 @@ async def _hosts(address: Address, timeout_s: float) -> Sequence[Host | None]:
         return [await Sentinels(address, timeout_s=timeout_s).primary()]
     if address.kind != CLUSTER:
         return address.hosts or [None]
+    # A node that accepts the connection and says nothing leaves time for the next.
+    share_s = timeout_s / len(address.hosts)
     for host in address.hosts[:-1]:
         try:
-            return await _primaries(address, host)
-        except (RedisError, OSError):
+            return await _primaries(address, host, share_s)
+        except (RedisError, OSError, ValueError):
             continue
-    return await _primaries(address, address.hosts[-1])
+    return await _primaries(address, address.hosts[-1], share_s)
 
 
-async def _primaries(address: Address, host: Host) -> Sequence[Host]:
-    slots = read_slots(await ask_once(address.arguments, host, "CLUSTER", "SLOTS"), host)
+async def _primaries(address: Address, host: Host, timeout_s: float) -> Sequence[Host]:
+    async with asyncio.timeout(timeout_s):
+        slots = read_slots(await ask_once(address.arguments, host, "CLUSTER", "SLOTS"), host)
     return sorted(set(slots.values()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flashsale.adapters.redis.connection import AWAY, Ask, run_script
+from flashsale.adapters.redis.connection import AWAY, Ask, ScriptFailed, run_script
 from flashsale.adapters.redis.servers import open_servers
 from flashsale.usecases.login_limits import LocalLoginLimits, Permit
 
@@ -72,7 +72,8 @@ class RedisLoginLimits:
         ]
         arguments = (what, f"{account}:{origin}", int(flag), *self._numbers)
         (reply,) = await self._servers.send([Ask(TAG, lambda _: run_script("login", keys, arguments))])
-        whole: list[int] | None = None if reply is AWAY else reply
+        # A script that failed on what is in its keys says as little as a server that is away.
+        whole: list[int] | None = None if reply is AWAY or isinstance(reply, ScriptFailed) else reply
         return whole
 
 
