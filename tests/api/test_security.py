@@ -62,6 +62,8 @@ MATRIX = {
     # The stack's provider records payments and refunds itself.
     "POST /api/admin/orders/{order_id}/paid": (401, 403, 403, 409),
     "POST /api/admin/orders/{order_id}/refunds/{number}/paid": (401, 403, 403, 409),
+    # The order has no refund.
+    "POST /api/admin/orders/{order_id}/refunds/{number}/withdraw": (401, 403, 403, 404),
     "GET /api/admin/books": ADMINS,
     "GET /api/admin/buyers": ADMINS,
     "POST /api/admin/buyers/{user_id}/erase": ADMINS,

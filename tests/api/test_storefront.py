@@ -1,10 +1,11 @@
 """The storefront without a script: what each page answers, and a purchase by forms alone."""
 
 import asyncio
+import html
 import re
 import uuid
 from types import SimpleNamespace
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -17,6 +18,8 @@ from tests.support.api import BUY, final, waiting_order
 
 PASSWORD = "a long password of a buyer"
 WEIGHT_MAX = 60_000
+CARD_MAX = 1500
+"""Bytes of a product in the list, with the longest name."""
 FIELDS = {
     "content-security-policy": POLICY.decode(),
     "x-content-type-options": "nosniff",
@@ -56,6 +59,11 @@ def signed_in(visitor, headers):
     token = headers["Authorization"].removeprefix("Bearer ")
     visitor.cookies.set("flashsale", token, domain=visitor.base_url.host, path="/")
     return visitor
+
+
+@pytest.fixture(scope="module")
+def two_buyers(make_buyers):
+    return make_buyers(2)
 
 
 def path_of(template, product_id, order_id):
@@ -165,7 +173,11 @@ async def test_pages_are_light(visitor, order, buyer):
                     todo += [
                         f"{path.rpartition('/')[0]}/{name}" for name in re.findall(r'from "\./([^"]+)"', seen[path])
                     ]
-            weight = len(page.content) + sum(len(text.encode()) for text in seen.values())
+            # The list grows with the products, which other tests make too.
+            cards = re.findall(r'<li class="card">.*?</li>', page.text, re.DOTALL)
+            assert all(len(card.encode()) < CARD_MAX for card in cards), cards
+            listed = sum(len(card.encode()) for card in cards[1:])
+            weight = len(page.content) - listed + sum(len(text.encode()) for text in seen.values())
             assert weight < WEIGHT_MAX, (template, weight)
 
 
@@ -304,6 +316,48 @@ async def test_the_script_gets_a_token_that_soon_expires_and_ends_with_the_accou
     assert (await api.get("/api/orders", headers=token)).status_code == 401
     signed_in(visitor, buyer)
     assert (await visitor.post("/session")).json() == {"token": None}
+
+
+async def test_a_browser_knows_whose_request_it_keeps_without_the_id(visitor, two_buyers):
+    tags = []
+    for one in (two_buyers[0], two_buyers[1], two_buyers[0]):
+        answer = await signed_in(visitor, one).post("/session")
+        tags.append(answer.json()["account"])
+    assert (tags[0], tags[0] != tags[1]) == (tags[2], True)
+    assert all(re.fullmatch("[0-9a-f]{16}", tag) for tag in tags)
+
+
+async def test_no_script_of_the_storefront_gets_the_rights_of_staff_and_their_session_is_not_prolonged(visitor, admin):
+    answer = await signed_in(visitor, admin).post("/session")
+    assert (answer.status_code, answer.json(), "set-cookie" in answer.headers) == (200, {"token": None}, False)
+
+
+async def test_a_form_whose_session_ended_comes_back_from_the_sign_in_with_its_key_and_price(visitor, product, stack):
+    product_id = await product(stock=3)
+    account = await enter(visitor)
+    path = f"/p/{product_id}/buy"
+    sent = {"key": "a key & a=b", "price": "12.50"}
+    first = {"key": "a key & a=b", "price": "999.99"}
+    bought = await visitor.post(path, data=first)
+    assert bought.headers["location"].startswith("/order/"), bought.text
+    visitor.cookies.clear()
+    for form in (first, sent):
+        away = await visitor.post(path, data=form)
+        assert (away.status_code, urlsplit(away.headers["location"]).path) == (303, "/sign-in")
+        (wanted,) = parse_qs(urlsplit(away.headers["location"]).query)["next"]
+        assert html.escape(wanted) in (await visitor.get(away.headers["location"])).text
+        back = await visitor.post("/sign-in", data={**account, "next": wanted})
+        page = await visitor.get(back.headers["location"])
+        assert html.unescape(key_of(page)) == form["key"]
+        assert f'name="price" value="{form["price"]}"' in page.text
+        # The page prints what the form pays.
+        assert page.text.count(f"{form['price']}\N{NO-BREAK SPACE}USD") == 2
+        visitor.cookies.clear()
+    await visitor.post("/sign-in", data=account)
+    again = await visitor.post(path, data=first)
+    assert again.headers["location"] == bought.headers["location"]
+    assert (await visitor.get(path, params={"key": "k", "price": "x"})).status_code == 400
+    assert (await visitor.get(path, params={"key": ""})).status_code == 400
 
 
 async def test_a_browser_that_comes_from_another_site_keeps_its_session(visitor, order, buyer):

@@ -1,6 +1,7 @@
 """A purchase while parts of the shop die: the page says so, and the end is one order that was charged once."""
 
 import asyncio
+import re
 
 import pytest
 from playwright.async_api import expect
@@ -106,6 +107,82 @@ async def test_a_page_that_is_loaded_again_in_the_middle_of_a_buy_buys_once(buyi
         await front.buy.click()
     await one_order(front, shop, buyer)
     assert len(set(keys)) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_only_an_answer_to_the_buy_decides_about_it(buying, shop, status):
+    """The first request is accepted and its answer is lost; then an answer of another path refuses."""
+    front, buyer = buying
+    front.visit.allow(401, status)
+    keys, refusals = [], []
+
+    async def lose_the_first(route):
+        keys.append(await route.request.header_value("idempotency-key"))
+        if len(keys) == 1:
+            await route.fetch()
+            # The page asks for a new token.
+            await route.fulfill(status=401, json={"code": "unauthenticated"})
+        else:
+            await route.continue_()
+
+    async def refuse_once(route):
+        if keys and not refusals:
+            refusals.append(status)
+            await route.fulfill(status=status, json={"code": "no_such_path"})
+        else:
+            await route.continue_()
+
+    await front.page.route(BUY, lose_the_first)
+    await front.page.route("**/session", refuse_once)
+    await front.buy.click()
+    await one_order(front, shop, buyer)
+    assert refusals == [status]
+    assert len(keys) > 1
+    assert len(set(keys)) == 1
+
+
+async def keep_request(front, product_id, *, account):
+    """Leave a request in the browser, as a page leaves it that was closed before the answer."""
+    await front.page.evaluate(
+        """([id, account]) => localStorage.setItem(`asked ${id}`,
+          JSON.stringify({ key: "a-key-of-before", price: "999.99", at: Date.now(), sent: true, account }))""",
+        [product_id, account],
+    )
+
+
+async def test_a_request_of_one_account_is_never_sent_for_another(visit, shop):
+    front, buyer = Storefront(await visit()), await shop.buyer()
+    product_id = await shop.product()
+    await front.sign_in(buyer)
+    await keep_request(front, product_id, account="0123456789abcdef")
+    await front.open(product_id)
+    await expect(front.page.locator("#state")).to_contain_text("of another account")
+    assert await front.page.evaluate("(id) => localStorage.getItem(`asked ${id}`)", product_id) is None
+    assert await shop.orders(buyer) == []
+    await front.buy.click()
+    await one_order(front, shop, buyer)
+
+
+async def test_a_request_that_waited_for_hours_for_the_sign_in_waits_for_a_press(visit, shop):
+    front, buyer = Storefront(await visit()), await shop.buyer()
+    product_id = await shop.product()
+    await front.open(product_id)
+    await front.buy.click()
+    await expect(front.page).to_have_url(re.compile("/sign-in"))
+    await front.page.evaluate(
+        """(name) => {
+          const kept = JSON.parse(sessionStorage.getItem(name));
+          sessionStorage.setItem(name, JSON.stringify({ ...kept, at: kept.at - 7200_000 }));
+        }""",
+        f"asked {product_id}",
+    )
+    async with front.page.expect_response("**/session"):
+        await front.give(buyer)
+    await front.shows("open")
+    await expect(front.buy).to_be_enabled()
+    assert await shop.orders(buyer) == []
+    await front.buy.click()
+    await one_order(front, shop, buyer)
 
 
 async def test_a_buyer_who_reloads_the_page_of_the_order_finds_it(buying, shop):

@@ -44,6 +44,28 @@ def test_a_token_says_who_it_was_made_for():
     assert tokens().verify(token) == BUYER, "in another process"
 
 
+def test_a_session_is_prolonged_until_its_longest_time_and_never_from_a_scripts_token(monkeypatch):
+    made, began = tokens(jwt_ttl_s=100), int(time.time())
+    clock = began
+
+    def at(seconds):
+        nonlocal clock
+        clock = began + seconds
+
+    monkeypatch.setattr(time, "time", lambda: clock)
+    session, script = made.issue(BUYER), made.issue(BUYER, ttl_s=99)
+    assert made.prolong(session.encode(), most_s=250) == (session, began + 100)
+    ends = []
+    for seconds in (90, 180, 240):
+        at(seconds)
+        session, ends_at = made.prolong(session.encode(), most_s=250)
+        assert made.verify(session.encode()) == BUYER
+        ends.append(ends_at - began)
+    assert ends == [190, 250, 250]
+    at(50)
+    assert made.prolong(script.encode(), most_s=250) == (script, began + 99)
+
+
 @pytest.mark.parametrize(
     "token",
     [

@@ -44,6 +44,19 @@ class Tokens:
         lasts_s = self._settings.jwt_ttl_s if ttl_s is None else ttl_s
         return self._sign(principal, int(time.time()) + lasts_s, use="login")
 
+    def prolong(self, token: bytes, *, most_s: int) -> tuple[str, int]:
+        """Make a login token that ends later than `token`, which is valid; returns it and when it expires.
+
+        It keeps the time of the login as its `iat`, and ends `most_s` after it at the latest. The token that a script
+        has is never prolonged: it lasts for less than a login does.
+        """
+        principal, began_at, expires_at = self._read(token)
+        lasts_s = self._settings.jwt_ttl_s
+        later = min(int(time.time()) + lasts_s, began_at + most_s)
+        if expires_at - began_at < lasts_s or later <= expires_at:
+            return token.decode("ascii"), expires_at
+        return self._sign(principal, later, issued_at=began_at, use="login"), later
+
     def issue_stream(self, principal: Principal, order_id: UUID) -> tuple[str, int]:
         """Make a token that opens the stream of one order; returns it and when it expires, in Unix seconds."""
         expires_at = int(time.time()) + self._settings.stream_token_ttl_s
@@ -58,7 +71,7 @@ class Tokens:
         known = self._verified.get(token)
         if known is not None and time.time() < known[1]:
             return self._standing(known[0])
-        principal, expires_at = self._read(token)
+        principal, _, expires_at = self._read(token)
         if self._settings.verified_tokens_max:
             self._verified.pop(token, None)
             if len(self._verified) >= self._settings.verified_tokens_max:
@@ -122,15 +135,17 @@ class Tokens:
             raise ended()
         return principal
 
-    def _read(self, token: bytes) -> tuple[Principal, int]:
-        """Return the account of a login token, and when the token expires."""
+    def _read(self, token: bytes) -> tuple[Principal, int, int]:
+        """Return the account of a login token, when the account logged in, and when the token expires."""
         read = self._keys.login(token, now_s=time.time())
         if read is not None:
-            return Principal(user_id=read.sub, role=read.role, generation=read.gen), read.exp
+            return Principal(user_id=read.sub, role=read.role, generation=read.gen), read.iat, read.exp
         claims = self._keys.claims(token.decode("latin-1"), use="login")
-        return _principal(claims), int(claims["exp"])
+        return _principal(claims), int(claims["iat"]), int(claims["exp"])
 
-    def _sign(self, principal: Principal, expires_at: int, *, use: str, **more: str) -> str:
+    def _sign(
+        self, principal: Principal, expires_at: int, *, use: str, issued_at: int | None = None, **more: str
+    ) -> str:
         return self._keys.sign(
             {
                 "sub": str(principal.user_id),
@@ -140,7 +155,7 @@ class Tokens:
                 **more,
                 "iss": self._settings.jwt_issuer,
                 "aud": self._settings.jwt_audience,
-                "iat": int(time.time()),
+                "iat": int(time.time()) if issued_at is None else issued_at,
                 "exp": expires_at,
             }
         )

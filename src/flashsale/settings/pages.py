@@ -22,3 +22,9 @@ class PageSettings(Group):
     token_ttl_s: int = Field(
         300, ge=10, le=3600, description="Lifetime of the token that a page's script gets to call the API."
     )
+    session_max_s: int = Field(
+        43_200,
+        ge=60,
+        le=604_800,
+        description="How long after the sign-in a buyer's session ends, however long the buyer stays on a page.",
+    )

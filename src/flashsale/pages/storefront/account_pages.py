@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from flashsale.domain.errors import BadCredentials, FlashSaleError
+from flashsale.domain.users import STAFF
 from flashsale.http.messages import rendered
 from flashsale.http.routes.accounts import ANSWER_S, lasting
 from flashsale.pages.assets import NO_STORE
-from flashsale.pages.session import begin_session, end_session, form_of, query_of
+from flashsale.pages.session import begin_session, end_session, form_of, query_of, session_token
 from flashsale.pages.storefront.shop import SIGN_IN, next_path
 from flashsale.pages.storefront.texts import texts_of
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from flashsale.domain.users import User
     from flashsale.http.messages import Answer, Request
     from flashsale.http.routing import Direct
@@ -110,18 +115,32 @@ class AccountPages:
         return self._shop.redirect(request, "/", end_session(request), FORGET)
 
     async def session(self, request: Request) -> Answer:
-        """Give the script of a page a token for the API that soon expires, and prolong the session."""
-        principal = self._shop.visitor(request)
+        """Give the script of a page a token for the API that soon expires, and prolong the session.
+
+        Staff get neither: no script of the storefront needs their rights, and their session ends with their login.
+        """
+        principal, token = self._shop.visitor(request), session_token(request)
         caching = (b"cache-control", NO_STORE)
-        if principal is None:
+        if principal is None or token is None or principal.role in STAFF:
             return rendered(HTTPStatus.OK, b'{"token":null}', caching)
-        ttl_s = self._shop.settings.pages.token_ttl_s
-        body = msgspec.json.encode({"token": self._tokens.issue(principal, ttl_s=ttl_s), "expiresIn": ttl_s})
-        return rendered(HTTPStatus.OK, body, caching, begin_session(request, self._tokens.issue(principal)))
+        settings = self._shop.settings.pages
+        session, expires_at = self._tokens.prolong(token, most_s=settings.session_max_s)
+        ttl_s = max(1, min(settings.token_ttl_s, expires_at - int(time.time())))
+        given = {
+            "token": self._tokens.issue(principal, ttl_s=ttl_s),
+            "expiresIn": ttl_s,
+            "account": account_tag(principal.user_id),
+        }
+        return rendered(HTTPStatus.OK, msgspec.json.encode(given), caching, begin_session(request, session))
 
     def _signed_in(self, request: Request, user: User, path: str | None) -> Answer:
         session = begin_session(request, self._tokens.issue(user.principal))
         return self._shop.redirect(request, next_path(path), session)
+
+
+def account_tag(user_id: UUID) -> str:
+    """Return what a browser keeps of an account to know it again: it is not the id, and leads back to none."""
+    return hashlib.blake2b(user_id.bytes, digest_size=8, person=b"browser").hexdigest()
 
 
 def _kept(sent: dict[str, str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import secrets
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from flashsale.domain.errors import (
     FlashSaleError,
@@ -20,9 +21,10 @@ from flashsale.domain.errors import (
     SalePaused,
     Unauthenticated,
 )
+from flashsale.domain.money import parse_money
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.requests import BuyRequest, check_key
-from flashsale.pages.session import form_of
+from flashsale.pages.session import form_of, query_of
 from flashsale.pages.storefront.texts import texts_of
 
 if TYPE_CHECKING:
@@ -88,20 +90,21 @@ class ProductPages:
         return self._shop.public(request, body)
 
     async def form(self, request: Request) -> Answer:
-        """Show the form that buys, with a key of its own."""
+        """Show the form that buys, with a key of its own, or with that of a form whose session ended."""
         shown = await self._product(request)
+        sent = query_of(request)
+        kept = (check_key(sent["key"]), sent.get("price", str(shown.price))) if "key" in sent else None
         if self._shop.visitor(request) is None:
-            return self._shop.to_sign_in(request, request.path)
-        return self._shop.page(request, "buy.html", told="", **self._values(shown))
+            return self._to_sign_in(request, kept)
+        return self._shop.page(request, "buy.html", told="", **self._values(shown, kept))
 
     async def buy(self, request: Request) -> Answer:
         """Buy one unit under the key of the form."""
         shown = await self._product(request)
-        principal = self._shop.visitor(request)
-        if principal is None:
-            return self._shop.to_sign_in(request, request.path)
-        sent = form_of(request)
+        principal, sent = self._shop.visitor(request), form_of(request)
         key, price = check_key(sent.get("key", "")), sent.get("price", str(shown.price))
+        if principal is None:
+            return self._to_sign_in(request, (key, price))
         parts = self._shop.parts
         try:
             request.extra = parts.limits.buys.take((principal.user_id.int, shown.product_id))
@@ -109,12 +112,17 @@ class ProductPages:
         except FlashSaleError as error:
             parts.meter.count_buy(error.code)
             if isinstance(error, Unauthenticated):
-                return self._shop.to_sign_in(request, request.path)
+                return self._to_sign_in(request, (key, price))
             # A refusal is final for its key. After any other error the same request must be sent again.
             kept = None if isinstance(error, Refused) else (key, price)
             return self._shop.refusal(request, error, "buy.html", **self._values(await self._product(request), kept))
         parts.meter.count_buy("accepted")
         return self._shop.redirect(request, f"/order/{accepted.order_id}")
+
+    def _to_sign_in(self, request: Request, kept: tuple[str, str] | None) -> Answer:
+        # The request may have been accepted before, so the sign-in leads back to the same key.
+        query = "" if kept is None else f"?{urlencode(dict(zip(('key', 'price'), kept, strict=True)))}"
+        return self._shop.to_sign_in(request, request.path + query)
 
     async def _product(self, request: Request) -> Product:
         """Return the product of a path, if buyers may see it.
@@ -131,8 +139,10 @@ class ProductPages:
     def _values(self, product: Product, kept: tuple[str, str] | None = None) -> dict[str, Any]:
         """Return what the form shows; `kept`: key and price of a request which was not decided."""
         key, price = kept or (secrets.token_urlsafe(KEY_BYTES), str(product.price))
+        own = price == str(product.price)
         return {
             "product": product,
+            "asked": product.price if own else parse_money(price, product.price.currency),
             "terms": _terms(product),
             "state": sale_of(self._catalog, product),
             "stock": self._catalog.stock(product.product_id).free,

@@ -6,6 +6,7 @@ import re
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import structlog
 
@@ -91,7 +92,7 @@ class Shop:
         """
         if request.method == "GET" and request.fields.get(b"sec-fetch-site") == b"cross-site":
             return self.page(request, "come_in.html", to=texts_of(request).url(path))
-        return self.redirect(request, f"{SIGN_IN}?next={path}")
+        return self.redirect(request, f"{SIGN_IN}?next={quote(path)}")
 
     def visitor(self, request: Request) -> Principal | None:
         """Return the account of the session, if it holds."""

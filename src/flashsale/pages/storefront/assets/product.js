@@ -111,14 +111,16 @@ async function look() {
   show();
 }
 
-// Get a token for the API, which soon expires and stays in this page's memory: null without a session, or no answer.
+// Get a token for the API, which soon expires and stays in this page's memory, and a name for its account, which tells
+// nothing about it: a null token without a session, or why there is no answer.
 async function login() {
-  if (token && performance.now() < token.until) return { token: token.token };
+  if (token && performance.now() < token.until) return token;
   const answer = await call("/session", { method: "POST" });
+  if (answer.status === 401) return { token: null };
   if (answer.status !== 200) return answer;
-  const { token: made, expiresIn } = answer.body;
-  token = made && { token: made, until: performance.now() + 500 * expiresIn };
-  return { token: made };
+  const { token: made, account, expiresIn } = answer.body;
+  token = made && { token: made, account, until: performance.now() + 500 * expiresIn };
+  return token ?? { token: null };
 }
 
 const send = ({ key, price }, access) => call("/api/order/buy-flash", {
@@ -127,20 +129,23 @@ const send = ({ key, price }, access) => call("/api/order/buy-flash", {
   body: JSON.stringify({ productId: Number(product), quantity: 1, expectedPrice: price }),
 });
 
-// Ask for the unit until the shop has decided, with one key.
+// Ask for the unit until the shop has decided, with one key. Only an answer to the request itself is a decision.
 async function ask(request) {
   asking = "js.asking";
   show();
   for (let tries = 0; ; tries += 1) {
     const access = await login();
     if (access.token === null) return signIn(request);
-    if (access.token) keep(names.asked, Object.assign(request, { sent: true }));
+    if (access.token && request.account && request.account !== access.account) return ofAnother();
+    if (access.token) keep(names.asked, Object.assign(request, { sent: true, account: access.account }));
     const answer = access.token ? await send(request, access.token) : access;
-    if (answer.status === 202) return accepted(answer.body.orderId);
+    if (access.token && answer.status === 202) return accepted(answer.body.orderId);
     // The button may be a moment ahead of the clock that opens the sale.
     const early = answer.body.code === "sale_not_started" && tries < EARLY_TRIES && known && phase() === "open";
     if (answer.status === 401) token = null;
-    else if (!early && answer.status < 500 && !UNDECIDED.has(answer.status)) return refused(answer.body.code);
+    else if (access.token && !early && answer.status < 500 && !UNDECIDED.has(answer.status)) {
+      return refused(answer.body.code);
+    }
     if (!early) asking = UNREACHED.has(answer.status) ? "js.unsure" : "js.busy";
     show();
     await sleep(Math.max(answer.wait * (1 + Math.random()), pause(tries)));
@@ -162,12 +167,19 @@ function accepted(order) {
   location.assign(main.dataset.order.replace("ID", order));
 }
 
-async function refused(code) {
+function refused(code) {
+  const key = `js.refused.${code}`;
+  return dropped(has(key) ? key : "js.refused.other");
+}
+
+// The request is of an account that used this browser before: whoever is signed in now presses for an order of their own.
+const ofAnother = () => dropped("js.other_account");
+
+async function dropped(why) {
   keep(names.asked, null);
   await look();
   asking = null;
-  const key = `js.refused.${code}`;
-  refusal = { text: text(has(key) ? key : "js.refused.other"), phase: known && phase() };
+  refusal = { text: text(why), phase: known && phase() };
   show();
   if (button.disabled && [button, document.body].includes(document.activeElement)) focusOn("state");
 }
@@ -192,12 +204,13 @@ async function press() {
   await ask(request);
 }
 
-// After a reload, ask for the decision of a request that this browser has sent, or that waited for the sign-in.
+// After a reload, ask for the decision of a request that this browser has sent, or that waited for the sign-in. An old
+// one waits for a press.
 async function resume() {
   const waited = sessionStorage.getItem(names.asked);
   sessionStorage.removeItem(names.asked);
   const pending = kept(names.asked) ?? JSON.parse(waited);
-  if (!pending || (!waited && Date.now() - pending.at > ASK_AGAIN_MS)) return login();
+  if (!pending || Date.now() - pending.at > ASK_AGAIN_MS) return login();
   // Somebody who came back without signing in presses again.
   if ((await login()).token === null || asking) return show();
   keep(names.asked, pending);
@@ -212,7 +225,7 @@ function start() {
   addEventListener("offline", () => { misses = 2; show(); });
   addEventListener("pageshow", (event) => {
     if (!event.persisted) return;
-    asking = null;
+    asking = token = null;
     look();
     resume();
   });
