@@ -287,13 +287,24 @@ async def test_pages_of_what_is_not_there_say_so(visitor, order, buyers, product
     await until(visitor, f"/p/{archived}", "There is no such product.")
     for path in ("/p/2000000000", f"/p/{archived}", f"/order/{order[1]}", f"/order/{uuid.uuid4()}"):
         answer = await visitor.get(path)
-        assert (answer.status_code, answer.headers["cache-control"]) == (404, "no-store"), path
+        caching = "public, max-age=1" if path.startswith("/p/") else "no-store"
+        assert (answer.status_code, answer.headers["cache-control"]) == (404, caching), path
         assert FIELDS.items() <= dict(answer.headers).items()
         assert 'role="alert"' in answer.text
     for action in ("pay", "cancel", "refund"):
         assert (await visitor.post(f"/order/{order[1]}/{action}")).status_code == 404
     for path in ("/p/x", "/p/01", "/order/1", "/nothing"):
         assert (await visitor.get(path)).json()["code"] == "no_such_path"
+
+
+async def test_only_a_page_of_the_shop_leads_to_the_word_of_a_new_password(visitor):
+    for headers, told in (
+        ({}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+    ):
+        shown = await visitor.get("/sign-in?done=password", headers=headers)
+        assert (shown.status_code, 'role="status"' in shown.text) == (200, told), headers
 
 
 async def test_the_script_gets_a_token_that_soon_expires_and_ends_with_the_account(visitor, buyer, api, product):

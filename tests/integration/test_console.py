@@ -15,7 +15,7 @@ from flashsale.pages.console import plots
 from tests.conftest import add_product
 from tests.support import manual
 from tests.support.charging import waiting_order
-from tests.support.console import ADDRESS, every_page_and_action, found, open_console, refusal
+from tests.support.console import ADDRESS, SAME_ORIGIN, every_page_and_action, found, open_console, refusal
 from tests.support.refunding import Provider, paid_order, refunding
 
 PAGES, _ = every_page_and_action()
@@ -96,6 +96,17 @@ NEW = {"name": "Phone", "price": "999.99", "currency": "USD", "stock": "100", "l
        "paymentWindowS": "60", "cooldownS": "0", "refundableByBuyer": "on"}  # fmt: skip
 
 
+FOREIGN = [
+    {},
+    {"Sec-Fetch-Site": "cross-site", "Referer": "http://test/console"},
+    {"Sec-Fetch-Site": "none"},
+    {"Referer": "https://evil.example/http://test/"},
+    {"Referer": "http://test.evil.example/"},
+    {"Referer": "test"},
+]
+"""Browsers that follow a link of somebody else."""
+
+
 async def test_an_administrator_creates_a_drop_watches_and_ends_it(console, browser, db):
     """The night of the drop, form by form: what each does to the product, and its row in the trail."""
     one = (await browser.act("/console/products/new", **NEW)).removesuffix("?done=created")
@@ -103,7 +114,11 @@ async def test_an_administrator_creates_a_drop_watches_and_ends_it(console, brow
     assert (row["name"], row["price_minor"], row["allotment"], row["limit_per_buyer"]) == ("Phone", 99_999, 100, 2)
     assert (row["payment_mode"], row["payment_window_s"], row["refundable_by_buyer"]) == ("by_buyer", 60, True)
     assert (f"{row['starts_at']:%H:%M:%S}", f"{row['ends_at']:%H:%M:%S}") == ("09:00:00", "10:00:30")
-    assert "The product is created." in await browser.page(f"{one}?done=created")
+    for headers in SAME_ORIGIN, {"Referer": "http://test/console/products/new"}:
+        assert "The product is created." in (await browser.get(f"{one}?done=created", **headers)).text, headers
+    for headers in FOREIGN:
+        shown = await browser.get(f"{one}?done=created", **headers)
+        assert (shown.status_code, "is created" in shown.text) == (200, False), headers
     seen = found(r'name="seen" value="([^"]+)"', await browser.page(f"{one}/edit"))
     same = {
         name: NEW[name] for name in ("name", "limitPerBuyer", "limitPer", "paymentWindowS", "cooldownS", "startsAt")

@@ -13,7 +13,7 @@ from flashsale.local.stack import ROOT
 from flashsale.pages.console.signing import after_sign_in
 from tests.conftest import add_product, make_settings
 from tests.support.charging import waiting_order
-from tests.support.console import SAME_ORIGIN, Browser, every_page_and_action, found, open_console, refusal
+from tests.support.console import ADDRESS, SAME_ORIGIN, Browser, every_page_and_action, found, open_console, refusal
 
 PAGES, ACTIONS = every_page_and_action()
 PUBLIC_FORMS = ("/console/sign-in", "/console/password", "/console/sign-out")
@@ -234,6 +234,15 @@ async def test_a_session_ends_with_its_token(console):
     polled = await other.get("/console", **{"HX-Request": "true"})
     assert (polled.status_code, polled.headers["hx-redirect"]) == (401, "/console/sign-in")
     assert await console.db.fetchval("SELECT generation FROM users WHERE user_id = $1", user.user_id) == 1
+
+
+async def test_the_trail_names_staff_who_sign_out_everywhere(console):
+    for path, field in (("/console/sign-out", "everywhere"), ("/sign-out", "all")):
+        browser = await console.browser(Role.SUPPORT)
+        assert (await browser.post(path, **{field: "1"})).status_code == 303
+        assert (await browser.get("/console")).status_code == 303
+        user_id = browser.user.user_id
+        assert (await console.trail())[-1] == ("logOut", f"account/{user_id}", user_id, ADDRESS), path
 
 
 async def test_the_role_in_the_token_does_not_count(console):

@@ -112,14 +112,14 @@ def test_a_flood_of_one_account_or_of_logins_is_told_when_to_come_back(edge):
 
 @contextmanager
 def upstream(edge, answer):
-    """Take one connection in the API's place: send `answer` and close, or nothing while it is None."""
+    """Take one connection in the API's place: send `answer` and close, or nothing while it is None; yield what came."""
     with socket.create_server(("127.0.0.1", edge.upstream)) as server:
-        done = threading.Event()
+        done, seen = threading.Event(), []
 
         def behave():
             connection, _ = server.accept()
             with connection:
-                connection.recv(4096)
+                seen.append(connection.recv(4096))
                 if answer is None:
                     done.wait(10)
                 else:
@@ -128,7 +128,7 @@ def upstream(edge, answer):
         thread = threading.Thread(target=behave)
         thread.start()
         try:
-            yield
+            yield seen
         finally:
             done.set()
             thread.join(10)

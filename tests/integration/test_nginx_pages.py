@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from flashsale.pages.storefront.shop import MISSING, PUBLIC
 from tests.integration.test_nginx import IMPATIENT, get, upstream
 from tests.support.shipped_nginx import BINARIES, shipped_nginx
 
@@ -24,8 +25,8 @@ def edge(request, tmp_path_factory):
         yield made
 
 
-def answer(body=HTML, *headers, kind="text/html; charset=utf-8"):
-    lines = ["HTTP/1.1 200 OK", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close"]
+def answer(body=HTML, *headers, kind="text/html; charset=utf-8", status="200 OK"):
+    lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close"]
     return "\r\n".join([*lines, "X-Request-ID: of-the-api", *headers, "", ""]).encode() + body
 
 
@@ -82,6 +83,40 @@ def test_a_page_opens_while_no_process_of_the_api_answers(edge):
         status, _, body = ask(edge, "/p/9")
         assert (status, body) == (200, HTML)
         time.sleep(0.1)  # each second has a second's worth of answers
+
+
+def stale(seconds):
+    """Headers of a page whose copy has been too old for so long."""
+    return f"Cache-Control: {PUBLIC.decode()}", f"X-Accel-Expires: @{int(time.time()) - seconds}"
+
+
+def test_after_a_quiet_time_the_first_visitor_gets_the_present_page(edge):
+    with upstream(edge, answer(HTML, *stale(70))):
+        assert ask(edge, "/p/10")[2] == HTML
+    assert ask(edge, "/p/10")[2] == HTML, "while no process answers"
+    with upstream(edge, answer(b"the new price", "Cache-Control: no-store")):
+        assert ask(edge, "/p/10")[2] == b"the new price"
+
+
+def test_a_page_that_is_gone_takes_the_place_of_its_copy(edge):
+    with upstream(edge, answer(HTML, *stale(5))):
+        assert ask(edge, "/p/11")[0] == 200
+    with upstream(edge, answer(b"gone", f"Cache-Control: {MISSING.decode()}", status="404 Not Found")):
+        assert ask(edge, "/p/11")[2] == HTML, "the old one, while nginx asks for the new one"
+    until_s = time.monotonic() + 5
+    while ask(edge, "/p/11")[::2] != (404, b"gone"):
+        assert time.monotonic() < until_s
+
+
+@pytest.mark.parametrize(
+    ("said", "scheme"), [((), "http"), (("X-Forwarded-Proto: https",), "https"), (("X-Forwarded-Proto: x",), "http")]
+)
+@pytest.mark.parametrize("path", ["/p/12", "/orders", "/api/products"])
+def test_a_load_balancer_that_ends_tls_says_so(edge, path, said, scheme):
+    with upstream(edge, answer(HTML, "Cache-Control: no-store")) as seen:
+        _, headers, _ = ask(edge, path, *said)
+    assert f"\r\nX-Forwarded-Proto: {scheme}\r\n" in seen[0].decode()
+    assert ("strict-transport-security" in headers) == (scheme == "https")
 
 
 def test_a_tag_of_the_administration_stays_strong_and_others_may_become_weak(edge):

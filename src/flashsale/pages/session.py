@@ -1,7 +1,7 @@
 """What a browser sends to a page: the cookie of its session, forms, and the proof that a form is the page's own.
 
-The cookie carries the login token that the API issues, so it ends with it: a sign-out, a new password or another role
-ends the session in every browser.
+The cookie carries the login token that the API issues, so it ends with it: a sign-out everywhere, a new password or
+another role ends the session in every browser. A plain sign-out takes the cookie from one browser.
 """
 
 from __future__ import annotations
@@ -76,14 +76,19 @@ def require_same_origin(request: Request) -> None:
         Forbidden: unless `Sec-Fetch-Site` says that the page is ours; if the browser does not send it (an old one, or
             any without TLS), `Origin` must name this host.
     """
+    if not _is_own(request, request.fields.get(b"origin", b"")):
+        raise Forbidden("A page of another site sent this form, so nothing was changed; open the page here again.")
+
+
+def _is_own(request: Request, origin: bytes) -> bool:
+    """Return whether a page of this origin led here, as the browser says; without Sec-Fetch-Site by an `origin`."""
     site = request.fields.get(b"sec-fetch-site")
     if site is None:
-        origin, host = (request.fields.get(name, b"").lower() for name in (b"origin", b"host"))
+        origin, host = origin.lower(), request.fields.get(b"host", b"").lower()
         own = host != b"" and origin in {b"http://" + host, b"https://" + host}
     else:
         own = site == b"same-origin"
-    if not own:
-        raise Forbidden("A page of another site sent this form, so nothing was changed; open the page here again.")
+    return own
 
 
 def form_of(request: Request) -> dict[str, str]:
@@ -102,8 +107,19 @@ def form_of(request: Request) -> dict[str, str]:
 
 
 def query_of(request: Request) -> dict[str, str]:
-    """Return the fields of a query; raises like `form_of`."""
-    return _fields(request.query, "query") if request.query else {}
+    """Return the fields of a query; raises like `form_of`.
+
+    `done`, by which a page tells what an action did, is left out unless a page of this origin led here: in a link of
+    somebody else it would be untrue.
+    """
+    fields = _fields(request.query, "query") if request.query else {}
+    if "done" in fields and not _is_own(request, _origin_of(request.fields.get(b"referer", b""))):
+        del fields["done"]
+    return fields
+
+
+def _origin_of(url: bytes) -> bytes:
+    return b"/".join(url.split(b"/", 3)[:3])
 
 
 def _fields(sent: bytes, what: str) -> dict[str, str]:

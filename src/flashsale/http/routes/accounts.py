@@ -115,23 +115,25 @@ _reset_in = msgspec.json.Decoder(PasswordResetIn)
 _encode = msgspec.json.Encoder().encode
 
 
-async def _reset(sessions: Sessions, tokens: Tokens, wanted: PasswordResetIn, origin: str) -> None:
+async def _reset(sessions: Sessions, tokens: Tokens, addresses: Addresses, request: Request) -> None:
+    wanted = body_of(request, _reset_in, what="a reset of the password")
     if "." in wanted.token:
         principal = tokens.verify_reset(wanted.token)
-        by = _author(principal, RESET_PASSWORD, origin)
+        by = author(principal, RESET_PASSWORD, addresses, request)
         await sessions.reset_password(principal, password=wanted.password, by=by)
     else:
         # A code: base64 text without dots, of which a token has two. Only buyers get codes.
         await sessions.reset_by_code(wanted.token, password=wanted.password)
 
 
-def _author(principal: Principal, operation: Operation, origin: str) -> Author:
-    request_id = REQUEST_ID.get(b"").decode("ascii") or None
-    return Author(user_id=principal.user_id, action=operation.name, origin=origin, request_id=request_id)
-
-
-def _origin(addresses: Addresses, request: Request) -> str:
-    return str(addresses.whole(request) or "unknown")
+def author(principal: Principal, operation: Operation, addresses: Addresses, request: Request) -> Author:
+    """Return whom the trail names for what an account does to itself."""
+    return Author(
+        user_id=principal.user_id,
+        action=operation.name,
+        origin=str(addresses.whole(request) or "unknown"),
+        request_id=REQUEST_ID.get(b"").decode("ascii") or None,
+    )
 
 
 @asynccontextmanager
@@ -164,13 +166,13 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
     async def log_out(request: Request) -> Answer:
         no_body(request)
         principal = tokens.sender(request)
-        await services.sessions.sign_out(principal, by=_author(principal, LOG_OUT, _origin(addresses, request)))
+        await services.sessions.sign_out(principal, by=author(principal, LOG_OUT, addresses, request))
         return empty(HTTPStatus.NO_CONTENT)
 
     async def change_password(request: Request) -> Answer:
         principal = tokens.sender(request)
         wanted = body_of(request, _change_in, what="a change of the password")
-        by = _author(principal, CHANGE_PASSWORD, _origin(addresses, request))
+        by = author(principal, CHANGE_PASSWORD, addresses, request)
         user = await services.sessions.change_password(
             principal, old=wanted.old_password, new=wanted.new_password, by=by
         )
@@ -183,8 +185,7 @@ def direct_routes(services: Services, tokens: Tokens) -> list[Direct]:
         return empty(HTTPStatus.ACCEPTED)
 
     async def reset_password(request: Request) -> Answer:
-        wanted = body_of(request, _reset_in, what="a reset of the password")
-        await _reset(services.sessions, tokens, wanted, _origin(addresses, request))
+        await _reset(services.sessions, tokens, addresses, request)
         return empty(HTTPStatus.NO_CONTENT)
 
     def session(request: Request) -> UUID | None:

@@ -1,4 +1,4 @@
-"""Plots of the last ten minutes, as the points of lines; the template `plot.html` draws them as SVG.
+"""Plots of the last ten minutes, as the points of lines; the macro `plot` of `parts.html` draws them as SVG.
 
 Lines, ticks and texts are elements with classes, so the style sheet colours them, dark or light.
 """
@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 600, 140
 LEFT, TOP, BOTTOM = 52, 8, 20
 """Room for the numbers of the axes."""
 
-ACCEPTED = "accepted"
+ACCEPTED, REFUSED = "accepted", "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,24 +52,24 @@ class Plot:
 
 def buys_per_second(samples: Sequence[Sample], now_s: float) -> Plot:
     """Plot how many buys were answered per second: accepted, and refused."""
-    values: dict[str, list[tuple[float, float]]] = {"accepted": [], "refused": []}
+    values: dict[str, list[tuple[float, float]]] = {ACCEPTED: [], REFUSED: []}
     for before, after in pairwise(samples):
         seconds = after.at_s - before.at_s
         if seconds <= 0:
             continue
         rises = _rises(before.buys, after.buys)
         accepted = rises.pop(ACCEPTED, 0)
-        values["accepted"].append((after.at_s, accepted / seconds))
-        values["refused"].append((after.at_s, sum(rises.values()) / seconds))
-    return _plot("Buys answered per second", values, now_s)
+        values[ACCEPTED].append((after.at_s, accepted / seconds))
+        values[REFUSED].append((after.at_s, sum(rises.values()) / seconds))
+    return _plot("Buys answered per second", list(values.items()), now_s)
 
 
 def stock(samples: Sequence[Sample], names: Mapping[int, str], now_s: float) -> Plot:
-    """Plot the free units of products."""
-    values: dict[str, list[tuple[float, float]]] = {
-        name: [(one.at_s, one.stock[product_id]) for one in samples if product_id in one.stock]
+    """Plot the free units of products, of which several may have one name."""
+    values = [
+        (name, [(one.at_s, float(one.stock[product_id])) for one in samples if product_id in one.stock])
         for product_id, name in names.items()
-    }
+    ]
     return _plot("Free units", values, now_s)
 
 
@@ -87,11 +87,10 @@ def _rises(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int
     return {name: max(0, count - before.get(name, 0)) for name, count in after.items()}
 
 
-def _plot(title: str, values: Mapping[str, Sequence[tuple[float, float]]], now_s: float) -> Plot:
-    most = _round_up(max((value for line in values.values() for _, value in line), default=0.0))
+def _plot(title: str, values: Sequence[tuple[str, Sequence[tuple[float, float]]]], now_s: float) -> Plot:
+    most = _round_up(max((value for _, line in values for _, value in line), default=0.0))
     lines = [
-        Line(name=name, points=_points(line, most, now_s), last=line[-1][1] if line else 0)
-        for name, line in values.items()
+        Line(name=name, points=_points(line, most, now_s), last=line[-1][1] if line else 0) for name, line in values
     ]
     return Plot(title=title, lines=lines, most=most)
 

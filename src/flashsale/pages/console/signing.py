@@ -7,13 +7,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from flashsale.domain.errors import FlashSaleError, Forbidden
-from flashsale.domain.trail import Author
 from flashsale.domain.users import STAFF
-from flashsale.http.routes.accounts import RESET_PASSWORD
+from flashsale.http.routes.accounts import LOG_OUT, RESET_PASSWORD, author
 from flashsale.http.routing import Direct
 from flashsale.pages.console.frame import HOME, SIGN_IN, see
 from flashsale.pages.session import begin_session, end_session, form_of, query_of, require_same_origin, session_token
-from flashsale.runtime.logs import REQUEST_ID
 
 if TYPE_CHECKING:
     from flashsale.http.messages import Answer, Request
@@ -81,12 +79,7 @@ class Signing:
             require_same_origin(request)
             sent = form_of(request)
             principal = self._parts.tokens.verify_reset(sent.get("token", "").strip())
-            by = Author(
-                user_id=principal.user_id,
-                action=RESET_PASSWORD.name,
-                origin=self._frame.origin(request),
-                request_id=REQUEST_ID.get(b"").decode("ascii") or None,
-            )
+            by = author(principal, RESET_PASSWORD, self._parts.addresses, request)
             await self._parts.services.sessions.reset_password(principal, password=sent.get("password", ""), by=by)
         except FlashSaleError as error:
             return self._frame.public("password.html", error)
@@ -99,7 +92,9 @@ class Signing:
             everywhere = "everywhere" in form_of(request)
             token = session_token(request)
             if everywhere and token is not None:
-                await self._parts.services.sessions.sign_out(self._parts.tokens.verify(token))
+                principal = self._parts.tokens.verify(token)
+                by = author(principal, LOG_OUT, self._parts.addresses, request)
+                await self._parts.services.sessions.sign_out(principal, by=by)
         except FlashSaleError as error:
             answer = self._frame.public("refused.html", error)
             ended = answer.status == HTTPStatus.UNAUTHORIZED

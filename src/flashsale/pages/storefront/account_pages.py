@@ -12,7 +12,7 @@ import msgspec
 from flashsale.domain.errors import BadCredentials, FlashSaleError
 from flashsale.domain.users import STAFF
 from flashsale.http.messages import rendered
-from flashsale.http.routes.accounts import ANSWER_S, lasting
+from flashsale.http.routes.accounts import ANSWER_S, LOG_OUT, author, lasting
 from flashsale.pages.assets import NO_STORE
 from flashsale.pages.session import begin_session, end_session, form_of, query_of, session_token
 from flashsale.pages.storefront.shop import SIGN_IN, next_path
@@ -111,7 +111,7 @@ class AccountPages:
         """End the session in this browser, or all sessions and tokens of the account."""
         principal = self._shop.visitor(request)
         if principal is not None and "all" in form_of(request):
-            await self._sessions.sign_out(principal)
+            await self._sessions.sign_out(principal, by=author(principal, LOG_OUT, self._addresses, request))
         return self._shop.redirect(request, "/", end_session(request), FORGET)
 
     async def session(self, request: Request) -> Answer:

@@ -81,7 +81,10 @@ class ProductPages:
 
     async def product(self, request: Request) -> Answer:
         """Show a product."""
-        shown = await self._product(request)
+        try:
+            shown = await self._product(request)
+        except ProductNotFound as error:
+            return self._shop.missing(request, error)
         starts, now = shown.starts_at, self._catalog.now
         # A button that the start of the sale moves would slip away under a finger.
         waits = starts is not None and now < starts + STARTED

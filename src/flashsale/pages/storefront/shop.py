@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 PUBLIC = b"public, max-age=10, stale-while-revalidate=60, stale-if-error=86400"
 """Caching of pages that are the same for every visitor. A cache may show them while the shop is away."""
+MISSING = b"public, max-age=1"
+"""Caching of a product that is not there, or no longer: a cache stores it in the place of the page that it has."""
 VARY = (b"vary", b"accept-language")
 
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]*")
@@ -78,6 +80,11 @@ class Shop:
         """Answer with a page that is the same for every visitor of a language, with its tag."""
         answer = html(HTTPStatus.OK, body, VARY, caching=PUBLIC)
         return conditional(request, answer, tag_of(answer.body))
+
+    def missing(self, request: Request, error: FlashSaleError) -> Answer:
+        """Answer that there is no such page, the same for every visitor of a language: it replaces a cache's copy."""
+        body = self.render(request, "problem.html", {"told": told(texts_of(request), error)})
+        return html(HTTPStatus.NOT_FOUND, body, VARY, caching=MISSING)
 
     def redirect(self, request: Request, path: str, *headers: tuple[bytes, bytes]) -> Answer:
         """Lead the browser to a path of the shop with a GET."""
