@@ -25,6 +25,9 @@ LOCK_CLASS = 7001
 
 GRANTS = Path(__file__).parents[1] / "sql" / "grants.sql"
 
+BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+"""A transaction of somebody else holds what this one needs."""
+
 NAMED = "FLASHSALE_POSTGRES__OWNER_URL (or FLASHSALE_POSTGRES__URL)"
 
 ROLES = ("flashsale_api", "flashsale_worker")
@@ -66,6 +69,8 @@ def run_online(settings: PostgresSettings) -> None:
             with context.begin_transaction():
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
                 refuse_newer()
+                # What waits for a table makes every later statement on it wait, too.
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(settings.lock_timeout_s * 1000)}")
                 context.run_migrations()
                 if context.get_context().get_current_revision() == context.get_head_revision():
                     grant(driver, settings)
@@ -138,5 +143,10 @@ else:
     try:
         run_online(read_settings("migrate").postgres)
     except (OperationalError, psycopg.OperationalError) as error:
+        if isinstance(getattr(error, "orig", error), BUSY):
+            sys.exit(
+                "Nothing was changed: a long transaction, such as a full audit or a dump, holds a table that the "
+                "migration needs. Migrate again when it has ended."
+            )
         said = str(getattr(error, "orig", error)).splitlines()[0]
         sys.exit(f"Postgres refused: {said}. Is it running, and {NAMED} right?")

@@ -15,7 +15,10 @@ FUNCTIONS = ("accept_orders_v5",)
 
 
 def upgrade() -> None:
-    """Start without the ids of earlier requests. No row is written again, so this takes milliseconds."""
+    """Start without the ids of earlier requests. No row is written again.
+
+    Buys wait while this waits for the transactions that read the table, at most FLASHSALE_POSTGRES__LOCK_TIMEOUT_S.
+    """
     op.execute("ALTER TABLE requests ADD COLUMN request_id text")
     for name in FUNCTIONS:
         op.execute((SQL / "functions" / f"{name}.sql").read_text())

@@ -19,6 +19,13 @@ FUNCTIONS = (
     "note_failed_refund_v1",
 )
 
+# First, and in the order of processes' transactions, which write an order and then, by triggers, the outbox: in another
+# order each could wait for the other. The new table refers to `orders`, which can be read meanwhile.
+LOCKS = """
+LOCK TABLE orders IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE payment_intents, refunds, webhook_events, outbox_targets, outbox IN ACCESS EXCLUSIVE MODE
+"""
+
 TABLES = """
 -- when the provider said that a refund which had succeeded failed: the money is the shop's again, and the buyer's due
 ALTER TABLE refunds ADD COLUMN bounced_at timestamptz CHECK (bounced_at IS NULL OR state = 'succeeded');
@@ -80,7 +87,12 @@ EXECUTE FUNCTION note_failed_refund_v1();
 
 
 def upgrade() -> None:
-    """Add it; nobody is told of what failed before. The outbox, which keeps a few days, is locked meanwhile."""
+    """Add it; nobody is told of what failed before.
+
+    Meanwhile no order changes, and intents, refunds, webhooks and the outbox cannot be read. It reads `webhook_events`
+    and `outbox` once, which keep a few days, and waits for each table at most FLASHSALE_POSTGRES__LOCK_TIMEOUT_S.
+    """
+    op.execute(LOCKS)
     op.execute(TABLES)
     op.execute(INDEX)
     op.execute("DROP INDEX outbox_change")

@@ -13,7 +13,7 @@ WITH moved AS (
 SELECT
     o.product_id, p.name AS product_name, o.currency, count(m.taken_minor) AS payments, count(m.back_minor) AS refunds,
     coalesce(sum(m.taken_minor), 0)::bigint AS revenue_minor, coalesce(sum(m.back_minor), 0)::bigint AS refunded_minor,
-    CASE WHEN count(f.fee_minor) = count(m.taken_minor) THEN sum(f.fee_minor)::bigint END AS fees_minor
+    CASE WHEN count(f.fee_minor) = count(m.taken_minor) THEN coalesce(sum(f.fee_minor), 0)::bigint END AS fees_minor
 FROM moved AS m
 INNER JOIN orders AS o ON m.order_id = o.order_id
 INNER JOIN products AS p ON o.product_id = p.product_id

@@ -4,18 +4,19 @@ from datetime import UTC, datetime
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from flashsale.adapters.payments.stripe import StripeGateway
 from flashsale.adapters.postgres.settlement import PostgresFees, PostgresSettledOrders
 from flashsale.domain.money import Money
-from flashsale.domain.payments import ChargeOutcome
+from flashsale.domain.payments import ChargeOutcome, Intent, IntentState
 from flashsale.settings.stripe import StripeSettings
-from flashsale.usecases.settle import Settle
+from flashsale.usecases.settle import Cause, Settle
 from tests.conftest import add_buyers, add_product
 from tests.support.accepting import accept_one
 from tests.support.charging import Gateway, charging, waiting_order
 from tests.support.gateway import SECRET, running
-from tests.support.refunding import refunding, requesting
+from tests.support.refunding import Provider, paid_order, refunding, requesting
 
 SINCE = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -84,3 +85,48 @@ async def test_the_books_have_no_fee_unless_each_charge_has_one_in_its_currency(
     assert await books(services) == [("1999.98", None, "1999.98")]
     await fees.keep([(other, Money(minor=310, currency="USD"))])
     assert await books(services) == [("1999.98", "6.00", "1993.98")]
+
+
+class Listing(Provider):
+    """A provider whose list of captured payments a test writes: order, amount and fee."""
+
+    def __init__(self, *payments):
+        super().__init__()
+        self.payments = payments
+
+    async def intents(self, *, since):
+        for number, (order_id, amount, fee) in enumerate(self.payments):
+            yield Intent(
+                reference=f"pi_{number}", order_id=order_id, state=IntentState.CAPTURED, amount=amount, refunded_minor=0,
+                disputed=False, client_secret=None, page_url=None, decline_code=None, created_at=SINCE, fee=fee,
+            )  # fmt: skip
+
+
+async def test_whatever_becomes_of_the_fees_the_comparison_is_whole(services, db):
+    price = Money(minor=99_999, currency="USD")
+    orders = [(await paid_order(services, price=price))[0] for _ in range(3)]
+    euros = Money(minor=100, currency="EUR")
+    gateway = Listing(
+        (orders[0], price, Money(minor=290, currency="USD")),
+        (orders[0], euros, Money(minor=9, currency="EUR")),
+        (orders[1], price, Money(minor=-1, currency="USD")),
+        (orders[2], price, Money(minor=310, currency="USD")),
+    )
+    wanted = [(str(orders[0]), Cause.CURRENCY_DIFFERS)]
+    kept = "SELECT order_id, fee_minor FROM payment_fees"
+    assert [(one.order_id, one.cause) for one in await settle(services, gateway)] == wanted
+    assert [tuple(row) for row in await db.fetch(kept)] == [(orders[2], 310)]
+    await db.execute("DELETE FROM payment_fees; ALTER TABLE payment_fees ADD CHECK (fee_minor = 0)")
+    with capture_logs() as lines:
+        assert [(one.order_id, one.cause) for one in await settle(services, gateway)] == wanted
+    assert [line["event"] for line in lines] == ["settlement.fees_not_kept"]
+
+
+async def test_a_day_without_charges_has_no_fees_that_are_not_known(services, db):
+    order_id, _ = await paid_order(services)
+    move = "UPDATE payment_attempts SET finished_at = finished_at {} interval '2 days'"
+    await db.execute(move.format("-"))
+    await requesting(services)(order_id)
+    await refunding(services, Provider())(order_id)
+    assert await books(services) == [("0.00", "0.00", "-999.99")]
+    await db.execute(move.format("+"))

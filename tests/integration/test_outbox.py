@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from structlog.testing import capture_logs
 
 from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
@@ -81,6 +82,23 @@ async def orders_that_end(services, count=1):
 
 async def cancel(services, *ids):
     await services.order_rows.end(sorted(ids), OrderStatus.CANCELLED)
+
+
+async def test_an_event_of_a_newer_release_waits_for_it_and_delays_no_other(services, outbox, receiver, db):
+    await subscribe(outbox, receiver)
+    _, ids = await orders_that_end(services, 2)
+    await cancel(services, *ids)
+    change = "UPDATE outbox SET event = $2 WHERE order_id = $1"
+    await db.execute(change, ids[0], "order.dreamt_of")
+    async with delivering(outbox) as deliver:
+        with capture_logs() as lines:
+            await deliver()
+            await deliver.idle()
+    ((_, body),) = receiver.came
+    assert json.loads(body)["data"]["orderId"] == str(ids[1])
+    assert await db.fetchval("SELECT order_id FROM outbox WHERE due_at > now()") == ids[0]
+    assert ["order.dreamt_of"] in [line.get("message_events") for line in lines]
+    await db.execute(change, ids[0], Event.ORDER_CANCELLED)
 
 
 async def test_each_event_is_told_once_and_signed(services, outbox, receiver, db):

@@ -359,3 +359,22 @@ async def statuses(old):
 
 async def by_id(old):
     return {row["order_id"]: row["status"] for row in await old.db.fetch("SELECT order_id, status FROM orders")}
+
+
+async def test_a_migration_gives_up_on_a_table_that_is_in_use_and_is_in_nobodys_way(postgres_url, db, monkeypatch):
+    done = await asyncio.to_thread(alembic, postgres_url, "downgrade", "0032")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("FLASHSALE_POSTGRES__LOCK_TIMEOUT_S", "1")
+    waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass)"
+    async with db.transaction():
+        await db.execute("UPDATE orders SET version = version")
+        migrating = asyncio.create_task(asyncio.to_thread(alembic, postgres_url, "upgrade", "head"))
+        while not migrating.done() and not await db.fetchval(waits):
+            await asyncio.sleep(0.02)
+        # As the trigger of a status does next. A migration that had this table would wait for us, and we for it.
+        await db.execute("SET LOCAL lock_timeout = 500; LOCK TABLE outbox, refunds IN ROW EXCLUSIVE MODE")
+        done = await migrating
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Nothing was changed: a long transaction")
+    assert "Traceback" not in done.stderr
+    assert await db.fetchval("SELECT version_num FROM alembic_version") == "0032"

@@ -58,7 +58,9 @@ class PostgresSettings(Group):
         5.0, gt=0, description="Maximum wait for a free connection; then the API answers 503."
     )
     statement_timeout_s: float = Field(10.0, gt=0, description="Maximum duration of a statement.")
-    lock_timeout_s: float = Field(3.0, gt=0, description="Maximum wait for a lock; then the API answers 503.")
+    lock_timeout_s: float = Field(
+        3.0, gt=0, description="Maximum wait for a lock; then the API answers 503, and a migration ends."
+    )
     idle_transaction_timeout_s: float = Field(
         5.0, gt=0, description="Maximum idle time of a client in a transaction; then Postgres ends the session."
     )

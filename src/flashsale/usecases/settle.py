@@ -9,16 +9,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from uuid import UUID
 
+import structlog
+
+from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payment_errors import NotSupported
 from flashsale.domain.payments import IntentState
+from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from datetime import datetime
 
     from flashsale.usecases.payment_ports import PaymentGateway
+
+log = structlog.get_logger(__name__)
 
 PAGE = 1000
 """Orders that are read at a time."""
@@ -127,7 +133,6 @@ class Settle:
                 "fee INTEGER, fee_currency TEXT, PRIMARY KEY (order_id, currency)) WITHOUT ROWID"
             )
             await self._fill(book, since, first)
-            await self._keep_fees(book)
             theirs = _summed(book)
             paid = next(theirs, None)
             async for order in self._ours(first):
@@ -145,6 +150,7 @@ class Settle:
             while paid is not None:
                 yield _unknown(*paid)
                 paid = next(theirs, None)
+            await self._keep_fees(book)
 
     async def _ours(self, first: UUID) -> AsyncIterator[SettledOrder]:
         after = UUID(int=first.int - 1) if first.int else first
@@ -168,12 +174,20 @@ class Settle:
         book.execute("COMMIT")
 
     async def _keep_fees(self, book: sqlite3.Connection) -> None:
+        """Write the fees after the comparison, which stands whether they can be written or not."""
         if self._fees is None:
             return
-        rows = book.execute("SELECT order_id, fee, fee_currency FROM paid WHERE fee IS NOT NULL ORDER BY order_id")
-        while page := rows.fetchmany(PAGE):
-            fees = [(UUID(one), Money(minor=minor, currency=currency)) for one, minor, currency in page if _is_id(one)]
-            await self._fees.keep(fees)
+        # An order that was paid in two currencies has no one fee.
+        rows = book.execute(
+            "SELECT order_id, max(fee), max(fee_currency) FROM paid "
+            "GROUP BY order_id HAVING count(*) = 1 AND max(fee) >= 0 ORDER BY order_id"
+        )
+        try:
+            while page := rows.fetchmany(PAGE):
+                known = [(UUID(one), amount) for one, *amount in page if _is_id(one)]
+                await self._fees.keep([(one, Money(minor=fee, currency=name)) for one, (fee, name) in known])
+        except (FlashSaleError, PoisonBatch) as error:
+            log.warning("settlement.fees_not_kept", error=type(error).__name__, problem=str(error))
 
     async def _taken(self, since: datetime) -> AsyncIterator[tuple[str, Paid]]:
         try:

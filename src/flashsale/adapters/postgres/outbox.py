@@ -6,6 +6,8 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import structlog
+
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.messages import DeadMessage, Event, ListedTarget, Message, Target
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from flashsale.adapters.postgres.database import Database
 
 QUERIES = load("queries/outbox.sql")
+
+EVENTS = frozenset(str(event) for event in Event)
+
+log = structlog.get_logger(__name__)
 
 
 class PostgresOutbox:
@@ -38,8 +44,10 @@ class PostgresOutbox:
         return [Target(target_id=row["target_id"], url=row["url"], secret=row["secret"]) for row in rows]
 
     async def claim(self, target_id: str, *, limit: int, lease_s: float) -> Sequence[Message]:
-        """Begin a try of messages that are due."""
+        """Begin a try of messages that are due; those of events of a newer release only wait again."""
         rows = await self._database.fetch(QUERIES["claim_messages"], target_id, limit, timedelta(seconds=lease_s))
+        if unknown := {row["event"] for row in rows} - EVENTS:
+            log.warning("outbox.unknown_event", target=target_id, message_events=sorted(unknown))
         return [
             Message(
                 message_id=row["message_id"],
@@ -50,6 +58,7 @@ class PostgresOutbox:
                 attempts=row["attempts"],
             )
             for row in rows
+            if row["event"] in EVENTS
         ]
 
     async def end(self, message: Message, outcome: str, problem: str | None) -> None:
