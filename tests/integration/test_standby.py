@@ -412,7 +412,7 @@ async def test_one_failed_look_drops_no_connection_and_several_do(db, postgres_u
             waiting.keep(lent, ended(asked), reads=reads)
         for _ in range(4):
             if not dropped:
-                await looks.acquire()
+                await asyncio.wait_for(looks.acquire(), 5)
         if dropped:
             await asyncio.wait_for(waiting.close(), 5)
         else:
