@@ -30,6 +30,9 @@ STRIPE = {
 }
 """A provider in Stripe's dialect that is fast enough for a sale of thousands within the matrix' deadline."""
 
+PROBED = {"FLASHSALE_PAYMENTS__BREAKER_PAUSE_S": "0.1", "FLASHSALE_PAYMENTS__BREAKER_PAUSE_MAX_S": "0.2"}
+"""A breaker that probes often: of a provider that answers nothing it lets one call through after each pause."""
+
 END_LISTENERS = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'flashsale-%-feed'"
 )
@@ -304,7 +307,12 @@ CELLS = [
     Cell(name="gateway drops answers", disturb=gateway_drops_answers),
     Cell(name="gateway killed", disturb=gateway_killed),
     Cell(name="Stripe away for a minute", disturb=provider_away, stack=StripeStack, environment=STRIPE),
-    Cell(name="Stripe tells by webhooks only", disturb=only_webhooks_tell, stack=StripeStack, environment=STRIPE),
+    Cell(
+        name="Stripe tells by webhooks only",
+        disturb=only_webhooks_tell,
+        stack=StripeStack,
+        environment={**STRIPE, **PROBED},
+    ),
     Cell(name="every process replaced", disturb=everything_replaced, unnoticed=True),
     Cell(name="adversary in Valkey", disturb=adversary),
 ]
