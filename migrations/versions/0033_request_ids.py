@@ -1,4 +1,4 @@
-"""The id of the HTTP request that made an order, which the log lines of every process carry."""
+"""The id of the HTTP request that made an order, which log lines carry, and the price that a buy expects."""
 
 from __future__ import annotations
 

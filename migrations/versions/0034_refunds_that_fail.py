@@ -1,4 +1,4 @@
-"""Refunds that fail are told, refunds that nobody began are withdrawn, fees are kept, and a buy names its price."""
+"""Refunds that fail are told, refunds that nobody began are withdrawn, and fees are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ down_revision = "0033"
 SQL = Path(__file__).parents[2] / "sql"
 
 FUNCTIONS = (
-    "accept_orders_v6",
     "withdraw_refund_v1",
     "note_refund_v2",
     "note_late_refund_v2",

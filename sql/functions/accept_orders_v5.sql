@@ -3,7 +3,8 @@
 --
 -- The arrays have one element per proposal. A batch holds at most one proposal per (user, product) and per
 -- (user, key) and is sorted by (user, key). _epochs: the lease's epoch, or NULL for a proposal without a lease.
--- _request_ids: the id of the HTTP request, which log lines carry; nothing is decided by it.
+-- _request_ids: the id of the HTTP request, which log lines carry; nothing is decided by it. _expected: the price of a unit
+-- that the buyer saw, in minor units, or NULL: any; the whole array may be NULL.
 -- Lock order: products (advisory, shared), requests, e-mail roots (advisory), buyers, units, product_live.
 --
 -- Gives one row per proposal, in order: outcome (flashsale.domain.requests.AcceptOutcome), where an order stands what
@@ -28,7 +29,8 @@ CREATE FUNCTION accept_orders_v5(
     _fingerprints bytea [],
     _epochs bigint [],
     _due interval,
-    _request_ids text []
+    _request_ids text [],
+    _expected bigint []
 )
 RETURNS TABLE (
     outcome text,
@@ -175,6 +177,7 @@ BEGIN
                     WHEN _order_ids[i] NOT BETWEEN _oldest AND _newest THEN 'voided'
                     WHEN _verdict IS NOT NULL THEN _verdict
                     WHEN _keys[i] IS NOT NULL AND _order_ids[i] < _changed THEN 'voided'
+                    WHEN _expected[i] <> _product.price_minor THEN 'price_changed'
                     WHEN _epochs[i] <> _product.epoch THEN 'stale_epoch'
                     WHEN _quantities[i] > _product.limit_per_buyer THEN 'limit_reached'
                 END;

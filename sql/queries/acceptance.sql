@@ -7,7 +7,7 @@ SELECT
         WHEN outcome = 'replayed' AND current_setting('synchronous_standby_names') <> ''
             THEN pg_logical_emit_message(true, 'flashsale', '')
     END AS logged
-FROM accept_orders_v6($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+FROM accept_orders_v5($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: void
 -- Gives proposals up, waiting up to $2 for inserts in flight; gives each id that is decided with `order` or `void`. An order

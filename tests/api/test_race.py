@@ -66,7 +66,7 @@ async def test_with_a_gate_that_lets_everybody_in_the_database_still_sells_ten(s
 def test_without_row_locks_two_transactions_that_meet_after_their_claims_oversell(tmp_path):
     """The same meeting with the guard and without it: if that did not oversell, the race would prove nothing."""
     accept, claim = (
-        (sql_root() / f"functions/{name}.sql").read_text() for name in ("accept_orders_v6", "claim_units_v1")
+        (sql_root() / f"functions/{name}.sql").read_text() for name in ("accept_orders_v5", "claim_units_v1")
     )
     unlocked = claim.replace("FOR NO KEY UPDATE SKIP LOCKED", "")
     assert unlocked.count("SKIP LOCKED") == claim.count("SKIP LOCKED") - 2

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BUY = "/api/order/buy-flash"
 ACCEPT, PROCESS, BEGIN, FINISH = (
-    b"accept_orders_v6(",
+    b"accept_orders_v5(",
     b"process_orders_v2(",
     b"begin_payments_v4(",
     b"finish_payments_v2(",
@@ -332,7 +332,7 @@ async def test_a_terminated_accept_leaves_neither_order_nor_job(rig, sale):
         # What sells or releases units of the product keeps the accept waiting inside its transaction.
         await other.execute("SELECT 1 FROM product_live WHERE product_id = $1 FOR UPDATE", sale.product_id)
         buying = sale.buying()
-        accepts = "wait_event_type = 'Lock' AND query LIKE '%accept_orders_v6%' AND datname = current_database()"
+        accepts = "wait_event_type = 'Lock' AND query LIKE '%accept_orders_v5%' AND datname = current_database()"
         await rig.until(f"SELECT count(*) FROM pg_stat_activity WHERE {accepts}", wanted=1)
         await rig.database.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {accepts}")
         answer = await buying

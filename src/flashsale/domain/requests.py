@@ -87,7 +87,7 @@ class KeptAnswer(NamedTuple):
 
 
 class AcceptOutcome(enum.StrEnum):
-    """What Postgres made of a proposed order. The values are those of `accept_orders_v6`."""
+    """What Postgres made of a proposed order. The values are those of `accept_orders_v5`."""
 
     ACCEPTED = "accepted"
     # The user's key, or the very order id, belongs to an order already: it is answered with that order.

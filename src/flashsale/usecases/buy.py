@@ -156,7 +156,7 @@ class Buy:
             return await self.confirm.refuse(request, Unavailable("Too many orders wait; try again.", retry_after_s=2))
         # Reserved before the gate is asked, so that every lease has a place in the queue to Postgres.
         with self.propose.lanes.place(product_id) as queue:
-            # The id of every proposal of this request says when it began (see accept_orders_v6).
+            # The id of every proposal of this request says when it began (see accept_orders_v5).
             began_ms = time.time_ns() // 1_000_000
             for _ in range(2):
                 proposal = await self._admit(request, product, order_id_at(began_ms, os.urandom(10)))
