@@ -113,7 +113,7 @@ def test_a_flood_of_one_account_or_of_logins_is_told_when_to_come_back(edge):
 @contextmanager
 def upstream(edge, answer):
     """Take one connection in the API's place: send `answer` and close, or nothing while it is None; yield what came."""
-    with socket.create_server(("127.0.0.1", edge.upstream)) as server:
+    with socket.create_server(("127.0.0.1", edge.upstream), reuse_port=True) as server:
         done, seen = threading.Event(), []
 
         def behave():

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,10 +124,16 @@ def shipped_nginx(
     **environment: str,
 ) -> Iterator[tuple[Edge, NameServer]]:
     """Run it; `addresses` are those of its upstreams at first, at the port `upstream`."""
-    with name_server() as (names, port):
+    with name_server() as (names, port), ExitStack() as opened:
         for name, known in addresses.items():
             names.tell(name, *known)
-        edge = Edge(folder, binary, port, upstream=upstream or free_port(), files=files or {}, environment=environment)
+        if upstream is None:
+            # Held, and not listened on, so that no other process takes it between two uses.
+            held = opened.enter_context(socket.socket())
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind(("127.0.0.1", 0))
+            upstream = held.getsockname()[1]
+        edge = Edge(folder, binary, port, upstream=upstream, files=files or {}, environment=environment)
         try:
             edge.wait()
             yield edge, names

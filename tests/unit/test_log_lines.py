@@ -106,6 +106,7 @@ OF_NO_ORDER = {
     "refunds.woken": "how many",
     "outbox.interrupted": "of a target",
     "outbox.tidied": "how many",
+    "outbox.unknown_event": "of a newer release",
 }
 
 

@@ -136,12 +136,13 @@ class Tokens:
         return principal
 
     def _read(self, token: bytes) -> tuple[Principal, int, int]:
-        """Return the account of a login token, when the account logged in, and when the token expires."""
+        """Return the account of a login token, when it logged in (0 if unknown), and when the token expires."""
         read = self._keys.login(token, now_s=time.time())
         if read is not None:
             return Principal(user_id=read.sub, role=read.role, generation=read.gen), read.iat, read.exp
         claims = self._keys.claims(token.decode("latin-1"), use="login")
-        return _principal(claims), int(claims["iat"]), int(claims["exp"])
+        began_at = claims["iat"]
+        return _principal(claims), began_at if isinstance(began_at, int) else 0, int(claims["exp"])
 
     def _sign(
         self, principal: Principal, expires_at: int, *, use: str, issued_at: int | None = None, **more: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -347,7 +347,9 @@ class Database:
             async with self.connection(reads=True) as connection:
                 writes = await takes_writes(connection)
                 if writes:
-                    await adopt_timeline(connection)
+                    # The check of the schema says what the schema lacks.
+                    with suppress(*OTHER_SCHEMA):
+                        await adopt_timeline(connection)
                 else:
                     await self._leave_server(connection)
         except (*AWAY, *OTHER_SCHEMA) as error:
