@@ -338,6 +338,16 @@ async def test_a_browser_knows_whose_request_it_keeps_without_the_id(visitor, tw
     assert all(re.fullmatch("[0-9a-f]{16}", tag) for tag in tags)
 
 
+async def test_all_tabs_of_a_login_make_their_keys_of_the_same_name(visitor, two_buyers):
+    names = []
+    for one in two_buyers:
+        signed_in(visitor, one)
+        names.append({(await visitor.post("/session")).json()["visit"] for _ in range(2)})
+    (first,), (second,) = names
+    assert first != second
+    assert re.fullmatch("[0-9a-f]{16}", first)
+
+
 async def test_no_script_of_the_storefront_gets_the_rights_of_staff_and_their_session_is_not_prolonged(visitor, admin):
     answer = await signed_in(visitor, admin).post("/session")
     assert (answer.status_code, answer.json(), "set-cookie" in answer.headers) == (200, {"token": None}, False)

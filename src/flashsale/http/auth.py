@@ -57,6 +57,10 @@ class Tokens:
             return token.decode("ascii"), expires_at
         return self._sign(principal, later, issued_at=began_at, use="login"), later
 
+    def logged_in_at(self, token: bytes) -> int:
+        """Return when the login of a login token was, in Unix seconds; `Unauthenticated` if the token is not valid."""
+        return self._read(token)[1]
+
     def issue_stream(self, principal: Principal, order_id: UUID) -> tuple[str, int]:
         """Make a token that opens the stream of one order; returns it and when it expires, in Unix seconds."""
         expires_at = int(time.time()) + self._settings.stream_token_ttl_s

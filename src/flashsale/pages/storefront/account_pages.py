@@ -130,6 +130,7 @@ class AccountPages:
             "token": self._tokens.issue(principal, ttl_s=ttl_s),
             "expiresIn": ttl_s,
             "account": account_tag(principal.user_id),
+            "visit": account_tag(principal.user_id, self._tokens.logged_in_at(token)),
         }
         return rendered(HTTPStatus.OK, msgspec.json.encode(given), caching, begin_session(request, session))
 
@@ -138,9 +139,10 @@ class AccountPages:
         return self._shop.redirect(request, next_path(path), session)
 
 
-def account_tag(user_id: UUID) -> str:
-    """Return what a browser keeps of an account to know it again: it is not the id, and leads back to none."""
-    return hashlib.blake2b(user_id.bytes, digest_size=8, person=b"browser").hexdigest()
+def account_tag(user_id: UUID, logged_in_at: int = 0) -> str:
+    """Return what a browser keeps of an account, or of one login of it: it is not the id, and leads back to none."""
+    told = user_id.bytes + logged_in_at.to_bytes(8)
+    return hashlib.blake2b(told, digest_size=8, person=b"browser").hexdigest()
 
 
 def _kept(sent: dict[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ const UNDECIDED = new Set([0, 401, 408, 425, 429]);
 const UNREACHED = new Set([0, 502, 504]);
 
 const product = main.dataset.product;
-const names = { asked: `asked ${product}`, mine: `order ${product}` };
+const names = { asked: `asked ${product}`, mine: `order ${product}`, turn: `turn ${product}` };
 const button = of("buy"), label = button.textContent;
 
 let known = null;                // the product as the shop described it last
@@ -20,6 +20,7 @@ let asking = null;               // the key of what is said while a request is n
 let refusal = null;              // what was said of the last request, while the sale stays as it was then
 let seen = null, seenAt = -ARMED_MS;  // the order that this page has shown
 let token = null;
+let turns = 0;                   // the requests of this login that the shop has decided
 
 // What a tab knows of its own request, all tabs know: two tabs that press send one request, and so does a tab that was
 // closed and opened again. The key stays until the shop has decided.
@@ -34,11 +35,18 @@ function keep(name, value) {
   } catch { /* the browser keeps nothing: this page still sends one key */ }
 }
 
-function newKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+// A browser may show one tab late what another one keeps. So all tabs of a login make the same key until they know of a
+// decision, and the shop makes one order of it.
+const turn = () => Math.max(turns, kept(names.turn) ?? 0);
+const keyOf = (visit) => `${visit}-${product}-${turn()}`;
+
+function decided() {
+  turns = turn() + 1;
+  keep(names.turn, turns);
+  keep(names.asked, null);
 }
 
-// One tab at a time makes a key.
+// One tab at a time begins a request.
 const alone = (act) => (navigator.locks ? navigator.locks.request(names.asked, act) : act());
 
 function phase() {
@@ -111,15 +119,15 @@ async function look() {
   show();
 }
 
-// Get a token for the API, which soon expires and stays in this page's memory, and a name for its account, which tells
-// nothing about it: a null token without a session, or why there is no answer.
+// Get a token for the API, which soon expires and stays in this page's memory, and names for its account and its login,
+// which tell nothing about them: a null token without a session, or why there is no answer.
 async function login() {
   if (token && performance.now() < token.until) return token;
   const answer = await call("/session", { method: "POST" });
   if (answer.status === 401) return { token: null };
   if (answer.status !== 200) return answer;
-  const { token: made, account, expiresIn } = answer.body;
-  token = made && { token: made, account, until: performance.now() + 500 * expiresIn };
+  const { token: made, account, visit, expiresIn } = answer.body;
+  token = made && { token: made, account, visit, until: performance.now() + 500 * expiresIn };
   return token ?? { token: null };
 }
 
@@ -137,7 +145,10 @@ async function ask(request) {
     const access = await login();
     if (access.token === null) return signIn(request);
     if (access.token && request.account && request.account !== access.account) return ofAnother();
-    if (access.token) keep(names.asked, Object.assign(request, { sent: true, account: access.account }));
+    if (access.token) {
+      request.key ??= keyOf(access.visit);
+      keep(names.asked, Object.assign(request, { sent: true, account: access.account }));
+    }
     const answer = access.token ? await send(request, access.token) : access;
     if (access.token && answer.status === 202) return accepted(answer.body.orderId);
     // The button may be a moment ahead of the clock that opens the sale.
@@ -161,7 +172,7 @@ function signIn(request) {
 
 function accepted(order) {
   keep(names.mine, order);
-  keep(names.asked, null);
+  decided();
   asking = "js.accepted";
   show();
   location.assign(main.dataset.order.replace("ID", order));
@@ -176,7 +187,7 @@ function refused(code) {
 const ofAnother = () => dropped("js.other_account");
 
 async function dropped(why) {
-  keep(names.asked, null);
+  decided();
   await look();
   asking = null;
   refusal = { text: text(why), phase: known && phase() };
@@ -196,7 +207,7 @@ async function press() {
     // Another tab has an order that this page has not shown, so this press meant the first order.
     if (kept(names.mine) !== shown) return null;
     // The buyer pays the price that the page shows, or nothing is bought.
-    const made = { key: newKey(), price: known.price, at: Date.now() };
+    const made = { price: known.price, at: Date.now() };
     keep(names.asked, made);
     return made;
   });
