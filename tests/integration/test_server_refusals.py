@@ -318,7 +318,7 @@ async def test_connections_to_a_server_that_became_read_only_are_dropped_and_ano
 
 
 async def test_a_pool_that_meets_a_read_only_server_keeps_no_connection_to_it(postgres_url):
-    database = Database(PostgresSettings(url=postgres_url, pool_min=2), name="demoted")
+    database = Database(PostgresSettings(url=postgres_url, pool_min=2, pool_max=2), name="demoted")
     await database.open()
     async with database.connection() as one, database.connection() as other:
         for connection in (one, other):
