@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 import ssl
 import time
@@ -168,7 +169,11 @@ class GateConnection:
             return replies
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect for good: a call that comes later must not open what nobody closes."""
+        self._away_until = math.inf
+        await self._leave()
+
+    async def _leave(self) -> None:
         async with self._lock:
             await self._connection.disconnect(nowait=True)
 
@@ -177,7 +182,7 @@ class GateConnection:
         connected = Host(self._connection.host, self._connection.port)
         if connected != host and self._connection.is_connected:
             log.warning("gate.moved", was=f"{connected.name}:{connected.port}", to=f"{host.name}:{host.port}")
-            await self.close()
+            await self._leave()
 
     async def _greet(self, connection: Any) -> None:
         try:
@@ -217,7 +222,7 @@ class GateConnection:
                 instead="Postgres alone decides",
             )
         self._failed = True
-        self._away_until = time.monotonic() + self._reconnect_s
+        self._away_until = max(self._away_until, time.monotonic() + self._reconnect_s)
         await self._connection.disconnect(nowait=True)
 
     async def _reply(self, connection: Any) -> Any:
