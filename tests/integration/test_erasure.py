@@ -11,7 +11,7 @@ from tests.conftest import add_buyers, add_product
 from tests.support.accepting import accept_one
 from tests.support.refunding import paid_order
 
-NAME, EMAIL = "Ada Lovelace", "Ada+tag@Example.com"
+NAME, EMAIL = "Mary Somerville", "Somerville+tag@Example.com"
 
 
 async def texts(db):
@@ -38,54 +38,54 @@ async def test_nothing_of_the_person_is_left_in_any_table(services, db):
         "INSERT INTO outbox_targets (target_id, events, created_at) "
         "VALUES ('mail', '{order.cancelled}', now() - interval '1 minute')"
     )
-    ada = await services.users.create(name=NAME, email=EMAIL, password_hash="$argon2id$of-ada", role=Role.BUYER)
+    mary = await services.users.create(name=NAME, email=EMAIL, password_hash="$argon2id$of-mary", role=Role.BUYER)
     other = (await add_buyers(services, 1))[0]
     product = await add_product(
         services, payment_mode=PaymentMode.BY_BUYER, limit_per_buyer=3, limit_per=LimitPer.EMAIL_ROOT
     )
-    order_id = await ended_order(services, product, ada.user_id)
+    order_id = await ended_order(services, product, mary.user_id)
     kept = await ended_order(services, product, other)
     await db.execute("UPDATE outbox SET problem = 'no mailbox ' || $2 WHERE order_id = $1", order_id, EMAIL)
-    root = await db.fetchval("SELECT limit_id::text FROM buyer_units WHERE user_id = $1", ada.user_id)
-    traces = (NAME, "Ada", "example.com", "of-ada", root)
+    root = await db.fetchval("SELECT limit_id::text FROM buyer_units WHERE user_id = $1", mary.user_id)
+    traces = (NAME, "Somerville", "example.com", "of-mary", root)
     before = await texts(db)
     assert all(any(trace.lower() in text.lower() for text in before.values()) for trace in traces), "a control"
 
-    await services.buyers.erase(ada.user_id, None)
-    await services.buyers.erase(ada.user_id, None)
+    await services.buyers.erase(mary.user_id, None)
+    await services.buyers.erase(mary.user_id, None)
     after = await texts(db)
     found = {(table, trace) for table, text in after.items() for trace in traces if trace.lower() in text.lower()}
     assert found == set()
     # Who bought, what and when stays, as what it is: an account without a person.
     order = (await services.order_rows.get_many([order_id]))[order_id]
-    assert (order.user_id, order.total_price) == (ada.user_id, product.price)
+    assert (order.user_id, order.total_price) == (mary.user_id, product.price)
     assert [row["order_id"] for row in await db.fetch("SELECT order_id FROM outbox")] == [kept]
-    assert (await services.users.account(ada.user_id)).generation > ada.generation
+    assert (await services.users.account(mary.user_id)).generation > mary.generation
     assert await services.buyers.find(EMAIL) == []
     again = await services.users.create(name=NAME, email=EMAIL, password_hash="x", role=Role.BUYER)
-    assert [one.user_id for one in await services.buyers.find("ada+TAG@example.COM")] == [again.user_id]
+    assert [one.user_id for one in await services.buyers.find("somerville+TAG@example.COM")] == [again.user_id]
 
 
 async def test_an_account_with_open_orders_and_one_of_staff_are_refused(services, db):
     product = await add_product(services, payment_mode=PaymentMode.BY_BUYER)
-    ada = await services.users.create(name=NAME, email=EMAIL, password_hash="x", role=Role.BUYER)
-    order_id = await accept_one(services, product, ada.user_id)
+    mary = await services.users.create(name=NAME, email=EMAIL, password_hash="x", role=Role.BUYER)
+    order_id = await accept_one(services, product, mary.user_id)
     with pytest.raises(OpenOrders):
-        await services.buyers.erase(ada.user_id, None)
+        await services.buyers.erase(mary.user_id, None)
     await services.order_rows.process([order_id], payment_due_s=30)
     with pytest.raises(OpenOrders):
-        await services.buyers.erase(ada.user_id, None)
-    assert (await services.users.account(ada.user_id)).email == EMAIL
-    await services.orders.cancel(order_id, ada.principal)
+        await services.buyers.erase(mary.user_id, None)
+    assert (await services.users.account(mary.user_id)).email == EMAIL
+    await services.orders.cancel(order_id, mary.principal)
     await db.execute(
         "INSERT INTO payment_intents (order_id, number, provider, reference, state, amount_minor, currency, window_left, due_at) "
         "VALUES ($1, 1, 'test', 'pi_1', 'open', 99999, 'USD', interval '0', now())",
         order_id,
     )
     with pytest.raises(OpenOrders):
-        await services.buyers.erase(ada.user_id, None)
+        await services.buyers.erase(mary.user_id, None)
     await db.execute("DELETE FROM payment_intents")
-    await services.buyers.erase(ada.user_id, None)
+    await services.buyers.erase(mary.user_id, None)
     admin = await services.users.create(name="Grace", email="grace@example.com", password_hash="x", role=Role.ADMIN)
     with pytest.raises(BuyerNotFound):
         await services.buyers.erase(admin.user_id, None)

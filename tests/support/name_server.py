@@ -26,7 +26,7 @@ class NameServer:
         self._socket = sock
         self.addresses: dict[str, list[str]] = {}
         self.asked: dict[str, int] = {}
-        """How often each name was asked for."""
+        """How often the question for each name was answered."""
         self.turn = threading.Condition()
 
     def serve(self) -> None:
@@ -35,9 +35,13 @@ class NameServer:
             data, client = received
             if not data:
                 return
-            self._socket.sendto(self._answer(data), client)
+            name, answer = self._answer(data)
+            self._socket.sendto(answer, client)
+            with self.turn:
+                self.asked[name] = self.asked.get(name, 0) + 1
+                self.turn.notify_all()
 
-    def _answer(self, data: bytes) -> bytes:
+    def _answer(self, data: bytes) -> tuple[str, bytes]:
         number = HEAD.unpack_from(data)[0]
         labels, at = [], HEAD.size
         while length := data[at]:
@@ -48,24 +52,21 @@ class NameServer:
         with self.turn:
             known = self.addresses.get(name)
             found = known if known and kind == TYPE_A else []
-            self.asked[name] = self.asked.get(name, 0) + 1
-            self.turn.notify_all()
         flags = ANSWER_FLAGS | (0 if known else NO_SUCH_NAME)
         records = b"".join(
             struct.pack("!HHHIH", 0xC00C, TYPE_A, 1, TTL_S, 4) + socket.inet_aton(address) for address in found
         )
-        return HEAD.pack(number, flags, 1, len(found), 0, 0) + question + records
+        return name, HEAD.pack(number, flags, 1, len(found), 0, 0) + question + records
 
     def tell(self, name: str, *addresses: str) -> None:
         """Change the addresses of a name."""
         with self.turn:
             self.addresses[name] = list(addresses)
 
-    def wait_asked(self, name: str, times: int = 1, longest_s: float = 10) -> None:
-        """Wait until the name was asked for so many times more."""
+    def wait_answered(self, name: str, longest_s: float = 10) -> None:
+        """Wait until a question for the name was answered."""
         with self.turn:
-            before = self.asked.get(name, 0)
-            assert self.turn.wait_for(lambda: self.asked.get(name, 0) >= before + times, longest_s), name
+            assert self.turn.wait_for(lambda: self.asked.get(name, 0), longest_s), name
 
 
 @contextmanager

@@ -57,13 +57,13 @@ class Edge:
         """Start it; `files` stand in the place of shipped ones, `names` is the port of the name server."""
         self.port, self.tls_port, self.inner, self.upstream = free_port(), free_port(), free_port(), upstream
         self.log, self.errors = folder / "access.log", folder / "error.log"
-        self._here, made, programs = folder / "nginx", folder / "made", folder / "bin"
+        self._here, self._made, programs = folder / "nginx", folder / "made", folder / "bin"
         shutil.copytree(SHIPPED, self._here)
         programs.mkdir()
         (programs / "nginx").symlink_to(binary)
         has_status = "stub_status" in subprocess.run([binary, "-V"], capture_output=True, text=True, check=True).stderr
         places = {
-            "/run/flashsale": str(made),
+            "/run/flashsale": str(self._made),
             "/etc/nginx/flashsale": str(self._here),
             "/etc/nginx/certificate": str(folder / "certificate"),
             "/dev/stdout": str(self.log),
@@ -101,6 +101,11 @@ class Edge:
                 return
         raise AssertionError("nginx does not listen")
 
+    @property
+    def asks_early(self) -> bool:
+        """Whether it asks for the addresses of its upstreams when it starts, not with each request."""
+        return "/upstreams.conf" in (self._made / "upstreams.conf").read_text()
+
     def close(self) -> None:
         """Stop it."""
         self.process.terminate()
@@ -136,6 +141,10 @@ def shipped_nginx(
         edge = Edge(folder, binary, port, upstream=upstream, files=files or {}, environment=environment)
         try:
             edge.wait()
+            if edge.asks_early:
+                # It listens before it knows them, and would answer 503.
+                for name in addresses:
+                    names.wait_answered(name)
             yield edge, names
         finally:
             edge.close()

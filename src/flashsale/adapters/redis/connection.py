@@ -169,7 +169,7 @@ class GateConnection:
             return replies
 
     async def close(self) -> None:
-        """Disconnect for good: a call that comes later must not open what nobody closes."""
+        """Disconnect and stay away: a call that comes later must not open what nobody closes."""
         self._away_until = math.inf
         await self._leave()
 
