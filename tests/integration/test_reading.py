@@ -64,6 +64,7 @@ SELDOM = {
     "refunds.request_own": "a buyer; looks the order up by its id",
     "refunds.withdraw": "by hand; looks the refund up by its order and number",
     "replication.backends": "while statements are unanswered; reads no table of the shop",
+    "replication.any_waits": "the same, through a pooler",
     "sessions.echo": "reads no table",
     "sessions.settings_of_session": "at the start; reads no table of the shop",
     "settlement.settled_orders": "by hand; a settlement reads every order, page by page",

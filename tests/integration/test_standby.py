@@ -295,16 +295,25 @@ WRITE = Query(name="write", description="", text="INSERT INTO written DEFAULT VA
 READ = Query(name="read", description="", text="SELECT count(*) FROM written", reads=True)
 
 
-async def test_while_half_of_the_pool_waits_writes_are_refused_at_once_and_reads_go_on(standby, postgres_url):
-    settings = PostgresSettings(url=postgres_url, statement_timeout_s=0.6, pool_max=4)
-    pool = Database(settings, name="waiting")
-    await pool.open()
+WAIT_FOR_LOCK = """
+SELECT count(*) FROM pg_locks AS l INNER JOIN pg_database AS d ON l.database = d.oid
+WHERE NOT l.granted AND d.datname = current_database() AND l.relation = 'written'::regclass
+"""
+"""Not `pg_stat_activity`, of which a transaction sees the first look again and again."""
+
+POOLED = pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
+"""Through a pooler a process does not know its sessions."""
+
+
+@POOLED
+async def test_while_half_of_the_pool_waits_writes_are_refused_at_once_and_reads_go_on(standby, postgres_url, pooled):
+    pool = await small_pool(postgres_url, pooled=pooled, statement_timeout_s=0.6)
     await standby.db.execute("CREATE TABLE written (at timestamptz DEFAULT now())")
     await standby.goes_away()
     given_up = await asyncio.gather(*(pool.fetch(WRITE) for _ in range(2)), return_exceptions=True)
     assert [type(error) for error in given_up] == [Unavailable, Unavailable]
-    async with asyncio.timeout(5):
-        while not pool.waits_for_standby:
+    async with asyncio.timeout(10):
+        while not (pool.waits_for_standby and all(one.looked for one in pool._unanswered._kept.values())):
             await asyncio.sleep(0.01)
     with pytest.raises(Unavailable, match="does not confirm"):
         await pool.fetch(WRITE)
@@ -321,8 +330,43 @@ async def test_while_half_of_the_pool_waits_writes_are_refused_at_once_and_reads
     await pool.close()
 
 
+async def small_pool(url, *, pooled, **settings):
+    """Open a pool of four connections, two of which are half."""
+    pool = Database(PostgresSettings(url=url, direct_url=url if pooled else "", pool_max=4, **settings), name="waiting")
+    await pool.open()
+    return pool
+
+
+@POOLED
+async def test_writes_that_wait_for_a_lock_do_not_count_as_writes_that_wait_for_the_standby(
+    db, postgres_url, monkeypatch, pooled
+):
+    monkeypatch.setattr(unanswered, "OVERDUE_S", 0)
+    pool = await small_pool(postgres_url, pooled=pooled, statement_timeout_s=60, lock_timeout_s=60)
+    await db.execute("CREATE TABLE written (at timestamptz DEFAULT now())")
+    async with db.transaction():
+        await db.execute("LOCK TABLE written IN SHARE MODE")
+        leaving = [asyncio.create_task(pool.fetch(WRITE)) for _ in range(2)]
+        async with asyncio.timeout(10):
+            while await db.fetchval(WAIT_FOR_LOCK) < 2:
+                await asyncio.sleep(0.005)
+        for one in leaving:
+            one.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        await asyncio.sleep(0.001)  # the clock must move for their age to be above 0
+        assert pool.waits_for_standby, "the control: until a look at the server they count"
+        await until_confirmed(pool)
+        assert (await PostgresHealth(pool).problem()) == (True, None)
+        await pool.fetch(Query(name="other", description="", text="CREATE TABLE other ()", reads=False))
+        assert len(pool._unanswered._kept) == 2, "they still wait for the lock"
+    async with asyncio.timeout(10):
+        while pool._unanswered._kept:
+            await asyncio.sleep(0.01)
+    await pool.close()
+
+
 async def until_confirmed(pool):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while pool.waits_for_standby:
             await asyncio.sleep(0.01)
 
@@ -418,7 +462,9 @@ async def test_one_failed_look_drops_no_connection_and_several_do(db, postgres_u
         else:
             assert len(waiting._kept) == 2
             monkeypatch.setattr(unanswered, "OVERDUE_S", 0)
-            assert waiting.overdue == 1, "a read waits for no standby"
+            for one in waiting._kept.values():
+                one.for_standby = True
+            assert waiting.wait_for_standby == 1, "a read waits for no standby"
         pool.terminate()
         await waiting.close()
 

@@ -201,9 +201,9 @@ class Database:
 
     @property
     def waits_for_standby(self) -> bool:
-        """Whether half of the pool waits for answers that are overdue, as when the synchronous standby is away."""
-        overdue = self._unanswered.overdue
-        return overdue > 0 and 2 * overdue >= self._settings.pool_max
+        """Whether writes that were given up wait for the synchronous standby on half of the pool."""
+        waiting = self._unanswered.wait_for_standby
+        return waiting > 0 and 2 * waiting >= self._settings.pool_max
 
     @asynccontextmanager
     async def connection(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -12,14 +13,17 @@ from flashsale.adapters.postgres.failures import AWAY, PERMANENT
 from flashsale.adapters.postgres.queries import load
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 
     from flashsale.adapters.postgres.connection import Connection
 
 QUERIES = load("queries/replication.sql")
 
 OVERDUE_S = 0.5
-"""Age at which a statement that was given up counts as one that waits for the standby; most are answered in less."""
+"""Age at which a write that was given up counts as one that waits for the standby; most are answered in less."""
+
+FIRST_LOOK_S = 0.2
+"""How soon to look what a statement waits for: before it counts."""
 
 LOOKS = 2
 """Looks that must fail one after the other before the server counts as gone: a single one fails under load too."""
@@ -28,13 +32,18 @@ LOOK_S = 2.0
 """How often to look whether the server of given up statements still has their sessions."""
 
 
-class _Kept(NamedTuple):
+@dataclass(slots=True)
+class _Kept:
     """A connection that waits for an answer."""
 
     connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     since_s: float
     reads: bool
     """Whether the statement writes nothing."""
+    looked: bool = False
+    """Whether there was a look at the server since."""
+    for_standby: bool = True
+    """Whether the server said at the last look that it waits for the standby. True until the server says otherwise."""
 
 
 class Unanswered:
@@ -60,12 +69,12 @@ class Unanswered:
         self._looking: asyncio.Task[None] | None = None
 
     @property
-    def overdue(self) -> int:
-        """Return the number of answers to writes that are overdue; reads wait for no standby."""
+    def wait_for_standby(self) -> int:
+        """Return the number of writes that wait for the standby, not counting those that wait for a lock."""
         if not self._kept:
             return 0
         before = asyncio.get_running_loop().time() - OVERDUE_S
-        return sum(one.since_s < before and not one.reads for one in self._kept.values())
+        return sum(one.since_s < before and one.for_standby and not one.reads for one in self._kept.values())
 
     def keep(
         self,
@@ -79,7 +88,7 @@ class Unanswered:
         self._kept[task] = _Kept(connection, asyncio.get_running_loop().time(), reads)
         task.add_done_callback(self._kept.pop)
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._drop_what_nobody_answers())
+            self._looking = asyncio.create_task(self._look())
 
     async def close(self) -> None:
         """Wait for the answers; the pool has closed or terminated its connections."""
@@ -87,40 +96,54 @@ class Unanswered:
         if self._looking is not None:
             self._looking.cancel()
 
-    async def _drop_what_nobody_answers(self) -> None:
-        """Drop the connections to a server that is gone: no packet may ever say so."""
-        failed = 0
+    async def _look(self) -> None:
+        """Ask the server for what they wait, each soon after it was given up, and all of them regularly."""
+        failed, next_s = 0, 0.0
         while self._kept:
-            await asyncio.wait(self._kept, timeout=LOOK_S)
+            await asyncio.wait(self._kept, timeout=min(FIRST_LOOK_S, LOOK_S))
+            now_s = asyncio.get_running_loop().time()
+            if now_s < next_s and (failed or all(one.looked for one in self._kept.values())):
+                continue
+            next_s = now_s + LOOK_S
             try:
-                waiting = {connection.get_server_pid(): task for task, (connection, *_) in self._kept.items()}
+                waiting = {one.connection.get_server_pid(): task for task, one in self._kept.items()}
             except asyncpg.InterfaceError:
                 # One was answered just now.
                 continue
+            for task in waiting.values():
+                self._kept[task].looked = True
             try:
-                alive = await self._alive(waiting)
+                self._take(waiting, await self._find(waiting))
                 failed = 0
             except asyncpg.TooManyConnectionsError:
                 # The server is there and full.
                 failed = 0
-                continue
             except (*AWAY, *PERMANENT, asyncpg.PostgresError) as error:
                 self._away("look", error)
                 failed += 1
-                if failed < LOOKS:
-                    continue
-                alive = set()
-            for pid, task in waiting.items():
-                if pid not in alive and task in self._kept:
-                    # One that is answered by now belongs to nobody, and refuses this.
-                    with contextlib.suppress(asyncpg.InterfaceError):
-                        self._kept[task].connection.terminate()
+                if failed >= LOOKS:
+                    self._take(waiting, {})
 
-    async def _alive(self, waiting: Collection[int]) -> set[int]:
-        """Return those of some process ids that are sessions of the server."""
+    async def _find(self, waiting: Collection[int]) -> dict[int, bool]:
+        """Return those process ids that are sessions of the server, each with whether it waits for the standby."""
         looking = await self._connect()
         try:
+            if self._pooled:
+                return dict.fromkeys(waiting, await looking.fetchval(QUERIES["any_waits"].text))
             rows = await looking.fetch(QUERIES["backends"].text, [*waiting])
+            return {row["pid"]: row["waits"] for row in rows}
         finally:
             looking.terminate()
-        return {*waiting} if self._pooled else {row["pid"] for row in rows}
+
+    def _take(self, waiting: Mapping[int, asyncio.Task[None]], found: Mapping[int, bool]) -> None:
+        """Note for what they wait, and drop the connections to sessions that are gone: no packet may ever say so."""
+        for pid, task in waiting.items():
+            one = self._kept.get(task)
+            if one is None:
+                continue
+            if pid in found:
+                one.for_standby = found[pid]
+            else:
+                # One that is answered by now belongs to nobody, and refuses this.
+                with contextlib.suppress(asyncpg.InterfaceError):
+                    one.connection.terminate()
