@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from alembic import context
+from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.script import ScriptDirectory
 from psycopg import sql
 from sqlalchemy import create_engine, pool
@@ -18,15 +20,21 @@ from flashsale.adapters.postgres.sessions import BY_INDEX, alter_role, session_s
 from flashsale.settings import read_settings
 
 if TYPE_CHECKING:
+    from sqlalchemy import Executable
+
     from flashsale.settings.groups import PostgresSettings
 
-LOCK_CLASS = 7001
-"""First key of the advisory lock that lets one migration run at a time."""
+ALONE = "SELECT pg_advisory_xact_lock(7001, 0)"
+"""Takes the lock that lets one migration run at a time."""
 
 GRANTS = Path(__file__).parents[1] / "sql" / "grants.sql"
 
 BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 """A transaction of somebody else holds what this one needs."""
+
+PAUSE_MAX_S = 60.0
+
+HELD = "a long transaction, such as a full audit or a dump, holds a table that the migration needs"
 
 NAMED = "FLASHSALE_POSTGRES__OWNER_URL (or FLASHSALE_POSTGRES__URL)"
 
@@ -34,15 +42,36 @@ ROLES = ("flashsale_api", "flashsale_worker")
 """Under which processes run. They belong to the server, not to one of its databases; nothing is owned by them."""
 
 
-def run_offline() -> None:
-    """Print the SQL."""
+class AsWritten(PostgresqlImpl):
+    """Prints SQL as it is written; alembic itself would print each % twice, and four blanks for a tabulator."""
+
+    __dialect__ = "postgresql"
+
+    def execute(self, sql: Executable | str, execution_options: dict[str, Any] | None = None) -> None:
+        """Print a statement, or run it."""
+        if self.as_sql and isinstance(sql, str):
+            self.static_output(f"{sql.strip()}{self.command_terminator}")
+        else:
+            super().execute(sql, execution_options)
+
+
+def run_offline(settings: PostgresSettings) -> None:
+    """Print the SQL of one transaction, with the limits of a migration that runs here."""
     context.configure(dialect_name="postgresql", literal_binds=True)
+    context.static_output("-- psql --set ON_ERROR_STOP=1: the first error ends it, and nothing is changed.")
     with context.begin_transaction():
+        context.execute(ALONE)
+        context.execute(lock_timeout(settings))
         context.run_migrations()
-    if context.get_revision_argument() == context.get_head_revision():
-        for role in ROLES:
-            print(f"-- Where it is missing: CREATE ROLE {role};")  # noqa: T201
-        print(GRANTS.read_text())  # noqa: T201
+        if context.get_revision_argument() == context.get_head_revision():
+            for role in ROLES:
+                context.static_output(f"-- Where it is missing: CREATE ROLE {role};")
+            context.static_output(GRANTS.read_text())
+
+
+def lock_timeout(settings: PostgresSettings) -> str:
+    """Return the statement that bounds each wait for a table, because every later statement on it waits, too."""
+    return f"SET LOCAL lock_timeout = {round(settings.lock_timeout_s * 1000)}"
 
 
 def connect(url: str) -> psycopg.Connection:
@@ -67,10 +96,9 @@ def run_online(settings: PostgresSettings) -> None:
         with engine.connect() as connection:
             context.configure(connection=connection)
             with context.begin_transaction():
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
+                connection.exec_driver_sql(ALONE)
                 refuse_newer()
-                # What waits for a table makes every later statement on it wait, too.
-                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(settings.lock_timeout_s * 1000)}")
+                connection.exec_driver_sql(lock_timeout(settings))
                 context.run_migrations()
                 if context.get_context().get_current_revision() == context.get_head_revision():
                     grant(driver, settings)
@@ -137,16 +165,28 @@ def missing_roles(connection: psycopg.Connection) -> list[str]:
     return [role for role in ROLES if (role,) not in found]
 
 
+def migrate(settings: PostgresSettings) -> None:
+    """Migrate, and try again while another transaction holds what the migration needs: buys go on between two tries."""
+    for number in range(1, settings.migration_tries + 1):
+        try:
+            run_online(settings)
+        except (OperationalError, psycopg.OperationalError) as error:
+            refused: BaseException = getattr(error, "orig", error)
+            if not isinstance(refused, BUSY):
+                said = str(refused).splitlines()[0]
+                sys.exit(f"Postgres refused: {said}. Is it running, and {NAMED} right?")
+            tried = f"Try {number} of {settings.migration_tries}: nothing was changed, because {HELD}."
+            if number == settings.migration_tries:
+                sys.exit(f"{tried} Migrate again when it has ended.")
+            pause_s = min(settings.migration_pause_s * 2 ** (number - 1), PAUSE_MAX_S)
+            print(f"{tried} The next try is in {pause_s:g} s.", file=sys.stderr, flush=True)  # noqa: T201
+            time.sleep(pause_s)
+        else:
+            return
+
+
 if context.is_offline_mode():
-    run_offline()
+    # It connects to no database, so it needs no secret.
+    run_offline(read_settings("offline").postgres)
 else:
-    try:
-        run_online(read_settings("migrate").postgres)
-    except (OperationalError, psycopg.OperationalError) as error:
-        if isinstance(getattr(error, "orig", error), BUSY):
-            sys.exit(
-                "Nothing was changed: a long transaction, such as a full audit or a dump, holds a table that the "
-                "migration needs. Migrate again when it has ended."
-            )
-        said = str(getattr(error, "orig", error)).splitlines()[0]
-        sys.exit(f"Postgres refused: {said}. Is it running, and {NAMED} right?")
+    migrate(read_settings("migrate").postgres)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
+import asyncpg
 import pytest
 
 from flashsale.adapters.postgres.schema import (
@@ -16,7 +18,7 @@ from flashsale.adapters.postgres.schema import (
     expected,
 )
 from flashsale.domain.errors import NotReady
-from tests.conftest import ROOT, execute
+from tests.conftest import ROOT, alembic, execute
 from tests.schema import GRANTS, RELEASED, SCHEMA, digests, grants_of, released, schema_of, written
 
 UPDATE = "run `python tests/schema.py`, and commit what it writes"
@@ -30,6 +32,25 @@ async def found_by(db):
 
 async def test_the_digests_are_those_of_the_migrations(postgres_url):
     assert written(await schema_of(postgres_url)) == SCHEMA.read_text(), UPDATE
+
+
+@pytest.mark.usefixtures("postgres_url")  # the roles exist
+async def test_the_printed_sql_is_the_migration_and_has_its_limit(empty_url, monkeypatch):
+    monkeypatch.setenv("FLASHSALE_POSTGRES__LOCK_TIMEOUT_S", "1.5")
+    printed = await asyncio.to_thread(alembic, "postgresql://nobody@127.0.0.1:1/none", "upgrade", "head", "--sql")
+    assert printed.returncode == 0, printed.stderr
+    script = printed.stdout
+    begin, limit, end = map(script.index, ("BEGIN;\n", "SET LOCAL lock_timeout = 1500;\n", "COMMIT;\n\n"))
+    assert begin < limit < script.index("CREATE TABLE")
+    assert script[end:].strip() == "COMMIT;", "the rights are part of the transaction"
+    await execute(empty_url, script)
+    assert written(await schema_of(empty_url)) == SCHEMA.read_text()
+    granted = "SELECT has_table_privilege('flashsale_api', 'orders', 'SELECT')"
+    db = await asyncpg.connect(empty_url)
+    try:
+        assert await db.fetchval(granted)
+    finally:
+        await db.close()
 
 
 async def test_the_rights_are_those_that_the_statements_need(postgres_url):

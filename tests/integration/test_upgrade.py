@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 import uuid
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import asyncpg
 import httpx
 import pytest
 
+from flashsale.adapters.postgres.schema import expected
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.bootstrap.api import open_services
 from flashsale.domain.money import Money
@@ -24,7 +27,7 @@ from flashsale.domain.products import PaymentMode, Product
 from flashsale.domain.requests import BuyRequest
 from flashsale.local.stack import Stack
 from flashsale.simulator.ledger import derived_id
-from tests.conftest import alembic, assert_invariants, make_settings
+from tests.conftest import ROOT, alembic, assert_invariants, make_settings
 from tests.support.api import FAST, audit, buyer_headers
 from tests.support.charging import Gateway, charging
 from tests.support.refunding import Provider, refunding
@@ -361,20 +364,57 @@ async def by_id(old):
     return {row["order_id"]: row["status"] for row in await old.db.fetch("SELECT order_id, status FROM orders")}
 
 
-async def test_a_migration_gives_up_on_a_table_that_is_in_use_and_is_in_nobodys_way(postgres_url, db, monkeypatch):
-    done = await asyncio.to_thread(alembic, postgres_url, "downgrade", "0032")
+HELD = "nothing was changed, because a long transaction"
+
+
+@asynccontextmanager
+async def migrating_while_orders_change(url, db, **settings):
+    """Hold `orders` while a migration from revision 0032 runs with these settings; yields it and the transaction."""
+    done = await asyncio.to_thread(alembic, url, "downgrade", "0032")
     assert done.returncode == 0, done.stderr
-    monkeypatch.setenv("FLASHSALE_POSTGRES__LOCK_TIMEOUT_S", "1")
+    changing = db.transaction()
+    await changing.start()
+    await db.execute("LOCK TABLE orders IN ROW EXCLUSIVE MODE")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "alembic", "upgrade", "head"),
+        env={
+            **os.environ,
+            **{f"FLASHSALE_POSTGRES__{name.upper()}": value for name, value in {"url": url, **settings}.items()},
+        },
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process, changing
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def test_a_migration_gives_up_on_a_table_that_is_in_use_and_is_in_nobodys_way(postgres_url, db):
     waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass)"
-    async with db.transaction():
-        await db.execute("UPDATE orders SET version = version")
-        migrating = asyncio.create_task(asyncio.to_thread(alembic, postgres_url, "upgrade", "head"))
-        while not migrating.done() and not await db.fetchval(waits):
+    one_try = {"lock_timeout_s": "1", "migration_tries": "1"}
+    async with migrating_while_orders_change(postgres_url, db, **one_try) as (process, changing):
+        said = asyncio.create_task(process.stderr.read())
+        while not said.done() and not await db.fetchval(waits):
             await asyncio.sleep(0.02)
         # As the trigger of a status does next. A migration that had this table would wait for us, and we for it.
         await db.execute("SET LOCAL lock_timeout = 500; LOCK TABLE outbox, refunds IN ROW EXCLUSIVE MODE")
-        done = await migrating
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("Nothing was changed: a long transaction")
-    assert "Traceback" not in done.stderr
+        (line,) = (await said).decode().splitlines()
+        assert line.startswith(f"Try 1 of 1: {HELD}")
+        assert await process.wait() == 1
+        await changing.rollback()
     assert await db.fetchval("SELECT version_num FROM alembic_version") == "0032"
+
+
+async def test_a_migration_tries_again_after_the_transaction_that_was_in_its_way(postgres_url, db):
+    often = {"lock_timeout_s": "0.1", "migration_tries": "20", "migration_pause_s": "0.01"}
+    async with migrating_while_orders_change(postgres_url, db, **often) as (process, changing):
+        lines = [await process.stderr.readline() for _ in range(2)]
+        await changing.rollback()
+        lines += (await process.stderr.read()).splitlines()
+        assert await process.wait() == 0, lines
+    for number, line in enumerate(lines, 1):
+        assert line.decode().startswith(f"Try {number} of 20: {HELD}"), line
+    assert await db.fetchval("SELECT version_num FROM alembic_version") == expected().revision

@@ -218,6 +218,32 @@ def test_the_program_needs_nothing_that_the_image_leaves_out():
     assert done.returncode == 0, done.stderr
 
 
+WELL = {
+    ("migrate", "no", "exited", 0, None),
+    ("other", "no", "exited", 0, None),
+    *((service, policy, "running", 0, health) for service, policy in (("other", "no"), ("other", "unless-stopped"))
+      for health in (None, "healthy")),
+}  # fmt: skip
+"""Service, restart policy, state, exit code and health: the schema must be ready before a process reads it."""
+
+
+def test_deploy_goes_on_only_when_containers_are_healthy_and_the_migration_has_ended():
+    is_well, found = deploy().is_well, set()
+    for service, policy in (("migrate", "no"), ("other", "no"), ("other", "unless-stopped")):
+        for status in ("created", "running", "restarting", "exited", "dead"):
+            for code in (0, 1) if status in {"exited", "dead"} else (0,):
+                for health in (None, "starting", "healthy", "unhealthy") if status == "running" else (None,):
+                    container = {
+                        "Config": {"Labels": {"com.docker.compose.service": service}},
+                        "HostConfig": {"RestartPolicy": {"Name": policy}},
+                        "State": {"Status": status, "ExitCode": code}
+                        | ({"Health": {"Status": health}} if health else {}),
+                    }
+                    if is_well(container):
+                        found.add((service, policy, status, code, health))
+    assert found == WELL
+
+
 def test_deploy_labels_the_image_with_the_version():
     assert deploy().build_info()["VERSION"] == __version__
 

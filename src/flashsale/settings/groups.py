@@ -59,10 +59,19 @@ class PostgresSettings(Group):
     )
     statement_timeout_s: float = Field(10.0, gt=0, description="Maximum duration of a statement.")
     lock_timeout_s: float = Field(
-        3.0, gt=0, description="Maximum wait for a lock; then the API answers 503, and a migration ends."
+        3.0, gt=0, description="Maximum wait for a lock; then the API answers 503, and a try of a migration ends."
     )
     idle_transaction_timeout_s: float = Field(
         5.0, gt=0, description="Maximum idle time of a client in a transaction; then Postgres ends the session."
+    )
+    migration_tries: int = Field(
+        5, ge=1, le=20, description="Maximum number of tries of a migration that waits too long for a lock."
+    )
+    migration_pause_s: float = Field(
+        2.0,
+        gt=0,
+        le=60,
+        description="Pause after the first try of a migration; each later pause is twice as long, up to a minute.",
     )
 
 
