@@ -18,6 +18,7 @@ from rich.console import Console
 
 from flashsale.runtime.logs import configure_logs
 from flashsale.settings.groups import LogSettings
+from tests.bench.accept_function import accept_function
 from tests.bench.accepts import accepts
 from tests.bench.bench import Bench
 from tests.bench.figures import as_json, as_table
@@ -34,6 +35,7 @@ MEASURES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "latency": latency,
     "crowded": crowded,
     "accepts": accepts,
+    "accept-function": accept_function,
     "jobs": jobs,
     "payments-held": held,
     "sale": sale,
