@@ -195,3 +195,13 @@ async def test_regular_work_reads_no_history(settings, db):
         if most.pages > AIM * few.pages + DEPTH_PAGES or most.rows > AIM * few.rows + MORE_ROWS
     }
     assert not too_much, too_much
+
+
+async def test_staff_are_found_without_a_look_at_the_accounts_of_buyers(settings, db):
+    async with open_services(settings) as services:
+        await services.users.create_buyers(3_000, prefix="buyer")
+        await db.execute("ANALYZE users")
+        with counting() as most:
+            await services.users.staff()
+            await services.users.administrators()
+    assert {name: read.rows for name, read in most.items()} == {"users.staff": 0, "users.administrators": 0}

@@ -6,12 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from prometheus_client import REGISTRY
 
 import flashsale.adapters.payments.observed
 import flashsale.http.metrics  # noqa: F401 - its metrics are registered
+from flashsale.cli import main
 from flashsale.domain.gate import GateState
 from flashsale.settings.groups import WorkerSettings
 from flashsale.usecases.figures import QUEUES, Figures, ProductCount, Told
@@ -124,17 +126,53 @@ async def test_everything_that_is_exported_is_shown_or_watched(exported):
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in ours} - used == set()
 
 
+PARTS = ("Buyers", "Means", "Look at", "Do", "Over")
+"""What an entry says, in this order: what buyers notice, what it means, where to look, what to do, when it is over."""
+
+ENTRIES = dict(entry.split("\n", 1) for entry in RUNBOOK.split("\n## ")[2:])
+SERVICES = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"].keys()
+
+
+def commands(text):
+    """The commands between back quotes, each on one line."""
+    return [
+        " ".join(span.split())
+        for span in re.findall(r"`((?:\$compose|sql|shop|owner|curl|df|docker|openssl) [^`]+)`", text)
+    ]
+
+
 def test_every_alert_has_its_entry_in_the_runbook_and_every_entry_its_alert():
-    assert re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE) == list(ALERTS)
-    for entry in RUNBOOK.split("\n## ")[1:]:
-        for part in ("**Means:**", "**Look at:**", "**Do:**"):
-            assert part in entry, entry
+    assert list(ENTRIES) == list(ALERTS)
     for name, rule in ALERTS.items():
         assert rule["annotations"]["runbook"] == f"docs/how-to/runbook.md#{name.lower()}"
         assert rule["labels"]["severity"] in {"page", "ticket"}
 
 
-def test_the_runbook_names_events_settings_and_panels_that_exist():
+@pytest.mark.parametrize("name", ALERTS)
+def test_every_entry_says_what_a_tired_person_needs(name):
+    parts = re.split(r"^\*\*(.+?):\*\* ", ENTRIES[name], flags=re.MULTILINE)
+    assert tuple(parts[1::2]) == PARTS
+    for part, text in zip(PARTS, parts[2::2], strict=True):
+        assert len(text.strip()) > len("nothing"), f"{part} is empty"
+    assert commands(parts[2 + 2 * PARTS.index("Look at")]), "no command that can be pasted"
+
+
+def test_the_commands_of_the_runbook_exist():
+    for command in commands(RUNBOOK):
+        first, *words = command.split()
+        if first in {"shop", "owner"}:
+            found: click.Command | None = main
+            for word in words:
+                if not isinstance(found, click.Group):
+                    break
+                found = found.commands.get(word)
+            assert found is not None, command
+        if first == "$compose":
+            named = [word for word in words if word in SERVICES or word == "SERVICE"]
+            assert named or words[:2] == ["--profile", "observability"] or words == ["ps"], command
+
+
+def test_the_runbook_names_events_and_settings_that_exist():
     root = DOCKER.parent
     code = "".join(path.read_text() for folder in ("src", "workers") for path in (root / folder).rglob("*.py"))
     events = re.findall(r"`([a-z]+\.[a-z_]+)`", RUNBOOK)
@@ -144,10 +182,16 @@ def test_the_runbook_names_events_settings_and_panels_that_exist():
     settings = (root / "docs/reference/settings.md").read_text()
     for variable in re.findall(r"FLASHSALE_\w+", RUNBOOK):
         assert f"`{variable}`" in settings, variable
+
+
+def test_the_pages_for_operators_name_panels_that_exist():
     titles = {panel["title"] for board in DASHBOARDS.values() for panel in board["panels"]}
     titles |= {board["title"] for board in DASHBOARDS.values()}
-    for named in re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", RUNBOOK):
-        assert named in titles, named
+    for page in ("runbook", "scale", "recover", "watch"):
+        text = (DOCKER.parent / f"docs/how-to/{page}.md").read_text()
+        named = re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", text)
+        assert named
+        assert set(named) <= titles, page
 
 
 def test_every_alert_is_tested():
