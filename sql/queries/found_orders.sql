@@ -99,6 +99,7 @@ LIMIT $4;
 SELECT
     o.order_id, o.user_id, u.email, o.product_id, o.product_name, o.quantity, o.unit_price_minor, o.currency, o.status,
     o.version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
+    o.changes + (SELECT t.base FROM timeline AS t WHERE t.one) AS changes,
     CASE
         WHEN o.status = 'awaiting_payment' AND o.payment_mode = 'by_buyer' AND o.pay_requested_at IS NULL THEN o.due_at
     END AS pay_by,

@@ -3,6 +3,7 @@
 SELECT
     order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status,
     version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
+    changes + (SELECT t.base FROM timeline AS t WHERE t.one) AS changes,
     CASE
         WHEN status = 'awaiting_payment' AND payment_mode = 'by_buyer' AND pay_requested_at IS NULL THEN due_at
     END AS pay_by,
@@ -57,6 +58,7 @@ SELECT count(*) AS postponed FROM postponed_orders;
 SELECT
     order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status,
     version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
+    changes + (SELECT t.base FROM timeline AS t WHERE t.one) AS changes,
     CASE
         WHEN status = 'awaiting_payment' AND payment_mode = 'by_buyer' AND pay_requested_at IS NULL THEN due_at
     END AS pay_by,

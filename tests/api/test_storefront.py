@@ -312,8 +312,9 @@ async def test_the_script_gets_a_token_that_soon_expires_and_ends_with_the_accou
     signed_in(visitor, buyer)
     answer = await visitor.post("/session")
     assert answer.headers["cache-control"] == "no-store"
-    (cookie,) = answer.headers.get_list("set-cookie")
+    cookie, name = answer.headers.get_list("set-cookie")
     assert re.fullmatch(r"flashsale=[\w.-]+; Path=/; HttpOnly; SameSite=Strict", cookie)
+    assert name == f"flashsale-login={answer.json()['visit']}; Path=/; SameSite=Strict"
     token = {"Authorization": f"Bearer {answer.json()['token']}"}
     assert answer.json()["expiresIn"] == 300
     assert answer.json()["token"] not in cookie

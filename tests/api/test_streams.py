@@ -1,5 +1,6 @@
 """What a browser's EventSource depends on: it comes back after a stream that ends, and never after another answer."""
 
+import asyncio
 import time
 import uuid
 
@@ -129,3 +130,24 @@ async def test_an_id_that_no_event_had_hides_no_final_state(api, product, buyer,
     assert (source.last_id, source.closed) == (version, False)
     assert await source.connect(1) == []
     assert source.status == 204, "nothing more comes"
+
+
+async def test_a_pause_reaches_the_pages_of_every_process(api, product, admin):
+    product_id = await product()
+    begun = [asyncio.Event() for _ in range(8)]
+
+    async def watch(saw_it_open):
+        async with api.stream("GET", f"/sse/stock/{product_id}", params={"details": "true"}, timeout=30) as answer:
+            async for line in answer.aiter_lines():
+                if '"paused":false' in line:
+                    saw_it_open.set()
+                if '"paused":true' in line:
+                    return
+            raise AssertionError("the stream ended")
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for one in begun:
+            group.create_task(watch(one))
+        for one in begun:
+            await one.wait()
+        assert (await api.post(f"/api/admin/products/{product_id}/pause", headers=admin)).status_code == 200

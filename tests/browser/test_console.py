@@ -133,9 +133,9 @@ async def test_staff_sell_refund_and_export_an_order_in_the_browser(visit, shop)
     await page.get_by_label("Reason").fill("It arrived broken")
     await page.get_by_role("button", name="Refund", exact=True).click()
     await shop.ends_as(account, "refunded")
-    # The page of a decided order has no stream: the buyer opens it again.
-    await buyer.page.reload()
+    # Neither page is loaded again.
     await buyer.shows("refunded")
+    await expect(page.locator("#now .state").first).to_have_text("refunded", timeout=PATIENCE_MS)
     await buyer.check("refunded", picture="storefront-refunded")
 
     await page.goto("/console/orders")
@@ -149,6 +149,36 @@ async def test_staff_sell_refund_and_export_an_order_in_the_browser(visit, shop)
     assert "refunded" in row.values()
     assert await shop.captured(order_id) == (1, 12_000)
     await shop.audit()
+
+
+async def test_the_console_shows_what_others_do_and_keeps_what_is_being_typed(desk, shop):
+    buyer, page = await shop.buyer(), desk.page
+    product_id = await shop.product()
+    order_id = await shop.buy(product_id, buyer)
+    await shop.ends_as(buyer, "confirmed")
+    await page.goto(f"/console/products/{product_id}")
+    await shop.manage("PATCH", f"/products/{product_id}", {"name": "Perseid", "price": "899.99"})
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Perseid", timeout=PATIENCE_MS)
+    await expect(page.locator("#terms")).to_contain_text("899.99")
+    await shop.manage("POST", f"/products/{product_id}/pause")
+    await expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=PATIENCE_MS)
+    await page.goto("/console/products")
+    row = page.get_by_role("row").filter(has_text="Perseid")
+    await expect(row).to_contain_text("paused")
+    await shop.manage("POST", f"/products/{product_id}/resume")
+    await expect(row).to_contain_text("on sale", timeout=PATIENCE_MS)
+
+    await page.goto(f"/console/orders/{order_id}")
+    await page.get_by_label("Reason").fill("It arrived")
+    refund = {"amount": "100.00", "reason": "by somebody else"}
+    await shop.manage("POST", f"/orders/{order_id}/refunds", refund)
+    late = page.locator("#late")
+    await expect(late).to_contain_text("has changed since you began to type", timeout=PATIENCE_MS)
+    await expect(page.get_by_label("Reason")).to_have_value("It arrived")
+    await page.get_by_label("Reason").fill("")
+    await expect(page.get_by_text("by somebody else").first).to_be_visible(timeout=PATIENCE_MS)
+    await expect(late).to_be_hidden()
+    await desk.visit.check("console order, renewed")
 
 
 async def test_the_sale_page_is_kept_by_keyboard(desk, shop):

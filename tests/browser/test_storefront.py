@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from tests.browser.checks import tab_to
 from tests.browser.shop import later
-from tests.browser.storefront import PATIENCE_MS, Storefront
+from tests.browser.storefront import PATIENCE_MS, Storefront, without
 
 
 @pytest.fixture
@@ -102,19 +102,86 @@ async def test_what_a_screen_reader_hears_is_thresholds_and_states_and_not_each_
     await shop.audit()
 
 
-async def test_two_tabs_make_one_order(visit, shop):
+OWN_STORAGE = """
+(() => {
+  const own = new Map();
+  Storage.prototype.getItem = (name) => own.get(name) ?? null;
+  Storage.prototype.setItem = (name, value) => { own.set(name, value); };
+  Storage.prototype.removeItem = (name) => { own.delete(name); };
+})()
+"""
+"""A browser may show one tab late what another one keeps: this tab does not see it at all."""
+
+KEY_OF_THE_LOGIN = "const keyOf = (visit) => `${visit}-${product}-${turn()}`;"
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["one order", "without the key of the login: two"])
+async def test_two_tabs_make_one_order(visit, shop, guarded):
+    """Both requests are under way before the shop has seen one of them, and neither tab knows of the other's."""
+    first, buyer = Storefront(await visit()), await shop.buyer()
+    context = first.page.context
+    if not guarded:
+        await without(context, KEY_OF_THE_LOGIN, "const keyOf = () => crypto.randomUUID();")
+    product_id = await shop.product()
+    await first.sign_in(buyer)
+    second = Storefront(await visit(context=context))
+    await second.page.add_init_script(OWN_STORAGE)
+    keys, both = [], asyncio.Event()
+
+    async def hold(route):
+        keys.append(await route.request.header_value("idempotency-key"))
+        if len(keys) == 2:
+            both.set()
+        await both.wait()
+        await route.continue_()
+
+    await context.route("**/api/order/buy-flash", hold)
+    for tab in (first, second):
+        await tab.open(product_id)
+    for tab in (first, second):
+        await tab.buy.click(no_wait_after=True)
+    for tab in (first, second):
+        await tab.shows("confirmed")
+    made = {await tab.order_id() for tab in (first, second)}
+    assert made == {one["orderId"] for one in await shop.orders(buyer)}
+    assert (len(made), len(set(keys))) == ((1, 1) if guarded else (2, 2))
+    await shop.audit()
+
+
+LOGIN_OF_NOW = " && token.visit === visitNow()"
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["the new account", "without the look at the login: the old"])
+async def test_a_tab_buys_for_the_account_that_signed_in_last_in_whichever_tab(visit, shop, guarded):
+    first, old, new = Storefront(await visit()), await shop.buyer(), await shop.buyer()
+    context = first.page.context
+    if not guarded:
+        await without(context, LOGIN_OF_NOW, "")
+    product_id = await shop.product()
+    await first.sign_in(old)
+    async with first.page.expect_response("**/session"):
+        await first.open(product_id)
+    await Storefront(await visit(context=context)).sign_in(new)
+    async with first.page.expect_response("**/api/order/buy-flash") as answered:
+        await first.buy.click()
+    assert (await answered.value).status == 202
+    counts = [len(await shop.orders(one)) for one in (old, new)]
+    assert counts == ([0, 1] if guarded else [1, 0])
+
+
+async def test_a_tab_buys_nothing_after_the_sign_out_in_another_one(visit, shop):
     first, buyer = Storefront(await visit()), await shop.buyer()
     product_id = await shop.product()
     await first.sign_in(buyer)
-    second = Storefront(await visit(context=first.page.context))
-    await first.open(product_id)
-    await second.open(product_id)
-    # At once, and not each when its button can be pressed: the second would find the first one's order.
-    await asyncio.gather(*(tab.buy.evaluate("button => button.click()") for tab in (first, second)))
-    await first.shows("confirmed")
-    await second.shows("confirmed")
-    assert await first.order_id() == await second.order_id()
-    await bought(first, shop, buyer)
+    async with first.page.expect_response("**/session"):
+        await first.open(product_id)
+    second = await visit(context=first.page.context)
+    await second.page.goto("/orders")
+    await second.page.get_by_role("button", name="Sign out", exact=True).click()
+    await expect(second.page).not_to_have_url(re.compile("/orders"))
+    await first.buy.click()
+    await expect(first.page).to_have_url(re.compile("/sign-in"))
+    assert await shop.orders(buyer) == []
 
 
 async def test_a_buyer_pays_in_time(window, signed_in, shop):
@@ -186,6 +253,50 @@ async def test_a_buyer_who_presses_too_late_is_told_that_all_are_sold(signed_in,
         await front.buy.click()
     await front.shows("sold_out")
     assert await shop.orders(buyer) == []
+
+
+async def test_each_change_of_a_product_reaches_an_open_page_by_its_stream(signed_in, shop):
+    front, _ = signed_in
+    front.visit.allow("net::ERR_FAILED")
+    product_id = await shop.product(limitPerBuyer=2)
+    await front.open(product_id)
+    # Whatever the page learns from here on, it has not asked for.
+    await front.page.route("**/api/products/*", lambda route: route.abort())
+    page, path = front.page, f"/products/{product_id}"
+    await expect(page.get_by_text("At most 2 for each buyer")).to_be_visible()
+    change = {"name": "Aurora Two", "price": "899.99", "limitPerBuyer": 3, "endsAt": later(86_400)}
+    await shop.manage("PATCH", path, change)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Aurora Two", timeout=PATIENCE_MS)
+    await expect(page).to_have_title(re.compile("^Aurora Two · "))
+    await expect(page.locator("#price")).to_contain_text("899.99")
+    await expect(page.get_by_text("At most 3 for each buyer")).to_be_visible()
+    await expect(page.get_by_text("On sale until")).to_be_visible()
+    await shop.manage("POST", "/stock", {"productId": product_id, "stock": 25})
+    await expect(page.locator("#units")).to_have_text("25", timeout=PATIENCE_MS)
+    await expect(front.stock).to_have_text("25", timeout=PATIENCE_MS)
+    await shop.manage("PATCH", path, {"startsAt": later(7200), "endsAt": None})
+    await front.shows("before")
+    await shop.manage("PATCH", path, {"startsAt": None})
+    await front.shows("open")
+    await shop.manage("POST", f"{path}/pause")
+    await front.shows("paused")
+    await shop.manage("POST", f"{path}/archive")
+    await front.shows("ended")
+    await expect(front.buy).to_be_disabled()
+
+
+async def test_money_that_staff_give_back_reaches_the_open_page_of_the_order(signed_in, shop):
+    front, _ = signed_in
+    await front.open(await shop.product())
+    await front.buy.click()
+    await front.shows("confirmed")
+    refund = f"/orders/{await front.order_id()}/refunds"
+    await shop.manage("POST", refund, {"amount": "100.00", "reason": "a scratch"})
+    await expect(front.page.locator("#details")).to_contain_text("100.00", timeout=PATIENCE_MS)
+    await front.shows("confirmed")
+    await shop.manage("POST", refund, {"reason": "it broke"})
+    await front.shows("refunded")
+    await front.check("refunded while the page was open")
 
 
 async def test_a_pause_and_its_end_reach_the_page(signed_in, shop):

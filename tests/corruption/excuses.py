@@ -50,6 +50,9 @@ EXCUSES: tuple[Excuse, ...] = (
         ("changed", "aged", "ahead", "swapped", "missing"),
         "terms that are over, and that no order contradicts, have no second record; those of now are the product's",
     ),
+    Excuse(
+        r"(products\.version|orders\.changes)", (), "it only has to rise; how often something changed is kept nowhere"
+    ),
     Excuse(r"products\.(refundable_by_buyer|archived_at)", (), "an administrator set it; there is no second record"),
     Excuse(
         r"manual_entries\.\*", ("deleted",), "settlement with the provider `manual` finds it; this sale's is another"

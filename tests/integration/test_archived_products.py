@@ -202,7 +202,7 @@ async def test_an_archived_product_leaves_the_lists_and_its_orders_stay(desk):
         answer = await desk.call("GET", f"/api/admin/products?archived={archived}")
         assert [one["id"] for one in answer.json()] == [expected.product_id]
     one = (await desk.client.get(f"/api/products/{gone.product_id}")).json()
-    assert (one["id"], one["paused"]) == (gone.product_id, True)
+    assert (one["id"], one["paused"], one["archivedAt"] is not None) == (gone.product_id, True, True)
     assert isinstance(desk.services.catalog.closed(gone.product_id), SaleEnded)
 
 

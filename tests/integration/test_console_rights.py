@@ -163,10 +163,13 @@ async def signed_in(console, email, headers=SAME_ORIGIN, **fields):
 
 async def test_a_session_is_a_cookie_that_no_script_and_no_other_site_gets(console):
     _, email = await member(console)
-    plain = (await signed_in(console, email)).headers["set-cookie"]
-    over_tls = (await signed_in(console, email, {**SAME_ORIGIN, "X-Forwarded-Proto": "https"})).headers["set-cookie"]
+    https = {**SAME_ORIGIN, "X-Forwarded-Proto": "https"}
+    plain, name = (await signed_in(console, email)).headers.get_list("set-cookie")
+    over_tls, name_over_tls = (await signed_in(console, email, https)).headers.get_list("set-cookie")
     assert re.fullmatch(r"flashsale=[\w.-]+; Path=/; HttpOnly; SameSite=Strict", plain)
     assert re.fullmatch(r"__Host-flashsale=[\w.-]+; Path=/; HttpOnly; SameSite=Strict; Secure", over_tls)
+    assert re.fullmatch("flashsale-login=[0-9a-f]{16}; Path=/; SameSite=Strict", name)
+    assert re.fullmatch("__Host-flashsale-login=[0-9a-f]{16}; Path=/; SameSite=Strict; Secure", name_over_tls)
     value = plain.partition(";")[0]
     assert (await console.client.get("/console", headers={"Cookie": value})).status_code == 200
     # Over TLS only the cookie counts that no neighbour of the host can plant, and never one of two.
@@ -227,7 +230,7 @@ async def test_a_session_ends_with_its_token(console):
     one, other = [Browser(console.client, cookie.partition("=")[2]) for cookie in cookies]
     left = await one.post("/console/sign-out")
     assert (left.status_code, left.headers["location"]) == (303, "/console/sign-in")
-    assert "Max-Age=0" in left.headers["set-cookie"]
+    assert ["Max-Age=0" in cookie for cookie in left.headers.get_list("set-cookie")] == [True, True]
     assert await other.page("/console"), "a sign-out of one browser leaves the other"
     await one.post("/console/sign-out", everywhere="1")
     assert (await other.get("/console")).status_code == 303

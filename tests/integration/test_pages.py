@@ -1,5 +1,6 @@
 """Pages of the storefront over real servers in this process: payment providers, limits and what was not decided."""
 
+import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -137,8 +138,9 @@ async def test_behind_tls_the_cookie_is_bound_to_the_host(postgres_url, valkey, 
     async with shop(postgres_url, valkey) as (browser, *_):
         headers = {"X-Forwarded-Proto": "https", "Origin": "https://shop.example", "Sec-Fetch-Site": "same-origin"}
         headers["Cookie"] = "__Host-flashsale=" + browser.cookies["flashsale"]
-        (cookie,) = (await browser.post("/session", headers=headers)).headers.get_list("set-cookie")
+        cookie, name = (await browser.post("/session", headers=headers)).headers.get_list("set-cookie")
         assert cookie.startswith("__Host-flashsale=")
         assert cookie.endswith("; Path=/; HttpOnly; SameSite=Strict; Secure")
+        assert re.fullmatch("__Host-flashsale-login=[0-9a-f]{16}; Path=/; SameSite=Strict; Secure", name)
         headers["Cookie"] = "flashsale=" + browser.cookies["flashsale"]
         assert (await browser.post("/session", headers=headers)).json() == {"token": None}

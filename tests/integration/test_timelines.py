@@ -15,7 +15,8 @@ from flashsale.adapters.postgres import feed
 from flashsale.adapters.postgres.timeline import adopt_timeline
 from flashsale.bootstrap.api import open_services
 from flashsale.domain.errors import Unavailable
-from flashsale.http.streams.channel import Stream
+from flashsale.domain.products import ProductChange
+from flashsale.http.streams.channel import ENDED, Stream
 from flashsale.http.streams.hub import LiveHub
 from flashsale.local.access import free_port
 from flashsale.local.binaries import postgres_bin
@@ -29,10 +30,10 @@ SOON_S = 20.0
 class Client:
     """What a client of a stream was sent."""
 
-    def __init__(self, hub, channel, *, last=0):
+    def __init__(self, hub, channel, *, last=0, details=ENDED):
         self.events = []
         self.ended = False
-        hub.join(channel, Stream(channel, last, self.send))
+        hub.join(channel, Stream(channel, last, self.send, details=details))
 
     async def send(self, message):
         self.ended = self.ended or not message["more_body"]
@@ -80,6 +81,9 @@ class Crowd:
         self.hub.put_order(self.channels[0], (await self.services.order_rows.get_many([old_order]))[old_order])
         await self.stock.until(lambda event: event["stock"] == 9)
         await self.old.until(lambda event: event["status"] == "queued")
+        # It is told of the product alone: no stock is newer than what it says it has.
+        self.terms = Client(self.hub, await self.hub.stock(product.product_id), last=ENDED - 1, details=0)
+        await self.terms.until(lambda event: event["name"] == "Phone")
 
     async def sell_after_the_copy(self):
         user = (await add_buyers(self.services, 1))[0]
@@ -91,6 +95,8 @@ class Crowd:
         self.hub.put_order(self.channels[1], (await self.services.order_rows.get_many([young]))[young])
         await self.stock.until(lambda event: event["stock"] == 6)
         await self.old.until(lambda event: event["status"] == "awaiting_payment")
+        await self.services.administer.change(self.product.product_id, ProductChange(fields={"name": "Lost"}))
+        await self.terms.until(lambda event: event["name"] == "Lost")
 
     async def sees_what_is_there_now(self):
         """Wait until everybody sees the restored database; nobody saw a version go back."""
@@ -102,6 +108,8 @@ class Crowd:
         assert self.stock.events[-1]["version"] == stock.version > last
         assert self.stock.versions_rise()
         assert self.old.versions_rise()
+        await self.terms.until(lambda event: event["name"] == "Phone")
+        assert self.terms.versions_rise()
         assert (await self.services.order_rows.get_many([self.old_order]))[self.old_order].version == (
             self.old.events[-1]["version"]
         ), "a client that polls and one that watches see the same"

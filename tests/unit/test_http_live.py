@@ -19,7 +19,7 @@ from flashsale.http.streams.channel import Stream
 from flashsale.http.streams.held import Streams, StreamsOutlast
 from flashsale.http.streams.hub import LiveHub
 from flashsale.usecases.catalog import Catalog, CatalogFeed
-from flashsale.usecases.live_changes import Connected, OrderChanged
+from flashsale.usecases.live_changes import Connected, OrderChanged, ProductChanged
 from flashsale.usecases.revocations import Revocations
 from tests.conftest import make_settings
 
@@ -33,12 +33,13 @@ class Products:
     def __init__(self):
         self.live = {1: LiveStock(product_id=1, free=10, version=1)}
         self.away = False
+        self.name, self.version = "Phone", 1
 
     async def all(self, _=None):
         return [
             (
                 Product(
-                    product_id=product_id, name="Phone", price=Money(minor=99_999, currency="USD"), allotment=10, unmade=0,
+                    product_id=product_id, name=self.name, version=self.version, price=Money(minor=99_999, currency="USD"), allotment=10, unmade=0,
                     payment_mode=PaymentMode.AUTOMATIC, payment_window_s=300, limit_per_buyer=None, starts_at=None,
                     ends_at=None, paused=False, epoch=1, created_at=NOW, updated_at=NOW,
                 ),
@@ -70,12 +71,15 @@ class OrderRows:
     """Orders, and the desk that shows them to their owner."""
 
     def __init__(self):
-        self.rows = {}
+        self.rows, self.reads = {}, 0
 
-    def put(self, order_id, status, version):
-        self.rows[order_id] = SimpleNamespace(order_id=order_id, user_id=OWNER.user_id, status=status, version=version)
+    def put(self, order_id, status, version, changes=0):
+        self.rows[order_id] = SimpleNamespace(
+            order_id=order_id, user_id=OWNER.user_id, status=status, version=version, changes=changes
+        )
 
     async def get_many(self, order_ids):
+        self.reads += 1
         return {order_id: self.rows[order_id] for order_id in order_ids if order_id in self.rows}
 
     async def get(self, order_id, principal):
@@ -109,6 +113,10 @@ class World:
         self.hub = LiveHub(services)
         self.streams = Streams(services, Tokens(settings.auth), self.hub)
 
+    def rename(self, name, version):
+        self.products.name, self.products.version = name, version
+        self.feed.queue.put_nowait(ProductChanged(product_id=1))
+
     def change(self, free, version):
         stock = LiveStock(product_id=1, free=free, version=version)
         self.products.live[1] = stock
@@ -119,7 +127,7 @@ class Client:
     """The far end of a stream: what it was sent, and a way to leave. `slow` holds every send back until it is set."""
 
     def __init__(self):
-        self.events, self.comments, self.status, self.ended = [], 0, None, False
+        self.events, self.details, self.comments, self.status, self.ended = [], [], 0, None, False
         self.told = asyncio.Condition()
         self.gone = asyncio.Event()
         self.ready = asyncio.Event()
@@ -137,6 +145,10 @@ class Client:
             else:
                 self.ended = not message["more_body"]
                 self.comments += message["body"].startswith(b":")
+                _, named, event = message["body"].decode().partition("event: ")
+                if named:
+                    name, data = event.strip().split("\ndata: ")
+                    self.details.append((name, json.loads(data)))
                 if message["body"].startswith(b"id:"):
                     first, second = message["body"].decode().strip().split("\n")
                     self.events.append(json.loads(second.removeprefix("data: ")))
@@ -242,6 +254,17 @@ async def test_without_any_notification_polling_shows_an_orders_change():
             await client.until(lambda: client.events[-1]["version"] == 3)
 
 
+async def test_without_any_notification_a_poll_now_and_then_shows_what_follows_a_final_state():
+    async with world(poll_s=0.01) as here:
+        order_id = uuid4()
+        here.orders.put(order_id, OrderStatus.CONFIRMED, 5)
+        async with watching(await here.streams.order(order_id, OWNER, 0, details=True)) as client:
+            await client.until(lambda: client.events)
+            here.orders.put(order_id, OrderStatus.CONFIRMED, 5, changes=1)
+            await client.until(lambda: client.details)
+            assert here.orders.reads <= 2, "nearly all polls leave out what is final"
+
+
 async def test_a_change_between_snapshot_and_subscription_is_not_lost():
     async with world() as here:
         order_id = uuid4()
@@ -266,6 +289,61 @@ async def test_an_order_stream_ends_with_the_final_state_and_then_says_not_to_co
         async with watching(await here.streams.order(order_id, OWNER, 5)) as again:
             await again.until(lambda: again.ended)
             assert (again.status, again.events) == (204, [])
+
+
+async def test_a_product_is_told_at_the_beginning_and_after_each_change_to_those_who_ask_for_it():
+    async with (
+        world() as here,
+        watching(await here.streams.stock(1, 0)) as plain,
+        watching(await here.streams.stock(1, 1, details=True)) as client,
+    ):
+        await plain.until(lambda: plain.events)
+        await client.until(lambda: [(name, data["version"]) for name, data in client.details] == [("product", 1)])
+        assert "stock" not in client.details[0][1], "it has versions of its own"
+        here.rename("Watch", 3)
+        await client.until(lambda: client.details[-1][1]["name"] == "Watch")
+        for stock, (name, version) in ((2, ("older", 2)), (3, ("the same", 3))):
+            here.rename(name, version)
+            here.change(10 - stock, stock)
+            await client.until(lambda stock=stock: client.events and client.events[-1]["version"] == stock)
+        assert [(data["version"], data["name"]) for _, data in client.details] == [(1, "Phone"), (3, "Watch")]
+        await plain.until(lambda: plain.events[-1]["version"] == 3)
+        assert plain.details == []
+
+
+async def test_a_lost_notification_of_a_product_is_made_good_by_the_next_reading():
+    async with world() as here, watching(await here.streams.stock(1, 0, details=True)) as client:
+        await client.until(lambda: client.details)
+        here.products.name, here.products.version = "Watch", 2
+        here.feed.queue.put_nowait(Connected())
+        await client.until(lambda: client.details[-1][1]["name"] == "Watch")
+
+
+async def test_a_stream_with_details_goes_on_after_a_state_that_something_may_follow():
+    async with world() as here:
+        order_id = uuid4()
+        here.orders.put(order_id, OrderStatus.CONFIRMED, 5, changes=1)
+        async with (
+            watching(await here.streams.order(order_id, OWNER, 0)) as plain,
+            watching(await here.streams.order(order_id, OWNER, 5, details=True)) as client,
+        ):
+            await plain.until(lambda: plain.ended)
+            assert client.details == [("changed", {"orderId": str(order_id), "changes": 1})]
+            for changes in (2, 1):
+                told = OrderChanged(order_id=order_id, status=OrderStatus.CONFIRMED, version=5, changes=changes)
+                here.feed.queue.put_nowait(told)
+            here.feed.queue.put_nowait(OrderChanged(order_id=order_id, status=OrderStatus.REFUND_PENDING, version=6))
+            await client.until(lambda: client.events and client.events[-1]["version"] == 6)
+            assert [data["changes"] for _, data in client.details] == [1, 2]
+            assert not client.ended
+            here.orders.put(order_id, OrderStatus.REFUNDED, 7, changes=2)
+            here.feed.queue.put_nowait(OrderChanged(order_id=order_id, status=OrderStatus.REFUNDED, version=7))
+            await client.until(lambda: client.ended)
+            assert (client.events[-1]["status"], plain.details) == ("refunded", [])
+        for details in (True, False):
+            async with watching(await here.streams.order(order_id, OWNER, 7, details=details)) as again:
+                await again.until(lambda again=again: again.ended)
+                assert again.status == 204
 
 
 async def test_a_stream_that_is_not_the_callers_is_refused_before_anything_is_watched():

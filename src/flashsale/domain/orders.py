@@ -71,6 +71,9 @@ FINAL: frozenset[OrderStatus] = frozenset(
 )
 """States in which nothing is owed to the order any more."""
 
+OVER: frozenset[OrderStatus] = frozenset(OrderStatus) - {before for before, _ in TRANSITIONS}
+"""States that nothing follows. After `confirmed`, which is final too, money may be given back."""
+
 RELEASING: frozenset[OrderStatus] = frozenset({_S.PAYMENT_FAILED, _S.EXPIRED, _S.CANCELLED, _S.FAILED})
 """States whose entry gives the order's units back, in the same transaction."""
 
@@ -90,6 +93,8 @@ class Order:
     status: OrderStatus
     version: int
     """Rises by one with every transition."""
+    changes: int = 0
+    """Rises by one when something else changes of what the buyer is shown."""
     payment_requested: bool
     """Whether the buyer of a `by_buyer` order has asked to pay."""
     pay_by: datetime | None = None

@@ -68,6 +68,8 @@ class Product:
     paused: bool
     epoch: int
     """Changes whenever the gate is loaded from Postgres; a lease of another epoch is not accepted."""
+    version: int = 1
+    """Rises with each change of what is shown of the product; that of its units counts in `LiveStock`."""
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None

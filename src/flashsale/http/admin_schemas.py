@@ -15,7 +15,6 @@ from flashsale.domain.payments import RefundState
 from flashsale.domain.products import LimitPer, LiveStock, NewProduct, PaymentMode, Product, ProductChange
 from flashsale.domain.refunds import REASON_CHARS_MAX, OrderRefund
 from flashsale.http.fields import (
-    LATER,
     MOMENT,
     PRICE_SCHEMA,
     USER_ID,
@@ -36,14 +35,13 @@ from flashsale.http.fields import (
     StartsAt,
     shown,
 )
-from flashsale.http.schemas import In, Out, ProductTerms, product_fields
+from flashsale.http.schemas import In, Out, ProductWithStock, product_fields
 from flashsale.usecases.product_figures import ProductFigures
 
 
-class AdminProductOut(ProductTerms):
+class AdminProductOut(ProductWithStock):
     """A product as administrators see it."""
 
-    allotment: Allotment
     unmade_units: Annotated[
         int,
         shown(
@@ -53,7 +51,6 @@ class AdminProductOut(ProductTerms):
         ),
     ]
     epoch: Annotated[int, shown("The gate's epoch: rises whenever the gate is loaded.", 3, ge=0)]
-    archived_at: Annotated[datetime | None, shown("When it was archived; null: it is not archived.", LATER)]
 
 
 class ProductFiguresOut(AdminProductOut):
@@ -274,8 +271,6 @@ def product_figures_out(figures: ProductFigures) -> ProductFiguresOut:
 def _admin_fields(product: Product, stock: LiveStock) -> dict[str, object]:
     return {
         **product_fields(product, stock),
-        "allotment": product.allotment,
         "unmade_units": product.unmade,
         "epoch": product.epoch,
-        "archived_at": product.archived_at,
     }

@@ -19,6 +19,7 @@ from flashsale.http.fields import (
     ORDER_ID,
     PRICE_SCHEMA,
     TOKEN,
+    Allotment,
     Cooldown,
     CreatedAt,
     Currency,
@@ -191,19 +192,20 @@ class StreamTokenOut(Out):
 
 
 class ProductTerms(Out):
-    """What every answer with a product has."""
+    """What is shown of a product, but for its free units."""
 
     id: ProductId
     name: ProductName
     price: Price
     currency: Currency
-    stock: Annotated[int, shown("How many units are free.", 412, ge=0)]
-    stock_version: Annotated[int, shown("Rises with every change of `stock`.", 88, ge=0)]
+    allotment: Allotment
+    version: Annotated[int, shown("Rises with every change of the product; not with its free units.", 4, ge=0)]
     created_at: CreatedAt
     updated_at: UpdatedAt
     starts_at: StartsAt
     ends_at: EndsAt
     paused: Annotated[bool, shown("Whether the sale is paused.", False)]
+    archived_at: Annotated[datetime | None, shown("When it was archived; null: it is not archived.", LATER)]
     payment_mode: Annotated[PaymentMode, shown("Who starts the payment.", "automatic")]
     payment_window_s: PaymentWindow
     limit_per_buyer: LimitPerBuyer
@@ -212,7 +214,14 @@ class ProductTerms(Out):
     refundable_by_buyer: RefundableByBuyer
 
 
-class ProductOut(ProductTerms):
+class ProductWithStock(ProductTerms):
+    """What every answer with a product has."""
+
+    stock: Annotated[int, shown("How many units are free.", 412, ge=0)]
+    stock_version: Annotated[int, shown("Rises with every change of `stock`.", 88, ge=0)]
+
+
+class ProductOut(ProductWithStock):
     """A product with its free units."""
 
     now: Annotated[
@@ -342,18 +351,24 @@ def order_fields(order: Order) -> dict[str, object]:
 
 def product_fields(product: Product, stock: LiveStock) -> dict[str, object]:
     """Return the fields that all answers with a product have."""
+    return {**terms_fields(product), "stock": stock.free, "stock_version": stock.version}
+
+
+def terms_fields(product: Product) -> dict[str, object]:
+    """Return what is shown of a product, but for its free units."""
     return {
         "id": product.product_id,
         "name": product.name,
         "price": str(product.price),
         "currency": product.price.currency,
-        "stock": stock.free,
-        "stock_version": stock.version,
+        "allotment": product.allotment,
+        "version": product.version,
         "created_at": product.created_at,
         "updated_at": product.updated_at,
         "starts_at": product.starts_at,
         "ends_at": product.ends_at,
         "paused": product.paused,
+        "archived_at": product.archived_at,
         "payment_mode": product.payment_mode,
         "payment_window_s": product.payment_window_s,
         "limit_per_buyer": product.limit_per_buyer,

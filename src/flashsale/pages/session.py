@@ -6,6 +6,7 @@ another role ends the session in every browser. A plain sign-out takes the cooki
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -15,10 +16,15 @@ from flashsale.http.auth import TOKEN_BYTES_MAX, TOKEN_CHARS
 from flashsale.http.bodies import WrongMediaType
 
 if TYPE_CHECKING:
-    from flashsale.http.messages import Request
+    from uuid import UUID
+
+    from flashsale.http.messages import Headers, Request
 
 NAME = b"flashsale"
 """One session for all pages: staff who sign in at one page are signed in at the others."""
+
+LOGIN = b"flashsale-login"
+"""A cookie that scripts may read. It names the login of the session, so a page sees that another tab began another."""
 
 FIELDS_MAX = 64
 """Fields of a form or a query."""
@@ -34,9 +40,9 @@ def came_by_tls(request: Request) -> bool:
     return request.fields.get(b"x-forwarded-proto", b"").strip().lower() == b"https"
 
 
-def _name(request: Request) -> bytes:
+def _name(request: Request, name: bytes = NAME) -> bytes:
     # A browser takes a cookie with this prefix only over TLS, from this host alone: no neighbour can plant one.
-    return b"__Host-" + NAME if came_by_tls(request) else NAME
+    return b"__Host-" + name if came_by_tls(request) else name
 
 
 def session_token(request: Request) -> bytes | None:
@@ -53,20 +59,31 @@ def session_token(request: Request) -> bytes | None:
     return found[0]
 
 
-def begin_session(request: Request, token: str) -> tuple[bytes, bytes]:
-    """Return the header that gives the browser a session. It lasts until the token or the browser ends."""
-    return _cookie(request, token.encode("ascii"))
+def account_tag(user_id: UUID, logged_in_at: int = 0) -> str:
+    """Return what a browser keeps of an account, or of one login of it: it is not the id, and leads back to none."""
+    told = user_id.bytes + logged_in_at.to_bytes(8)
+    return hashlib.blake2b(told, digest_size=8, person=b"browser").hexdigest()
 
 
-def end_session(request: Request) -> tuple[bytes, bytes]:
-    """Return the header that takes the session from the browser; the token itself still holds."""
-    return _cookie(request, b"", b"; Max-Age=0")
+def begin_session(request: Request, token: str, login: str) -> Headers:
+    """Return the headers that give the browser a session, and its scripts the name of the login.
+
+    Both last until the token or the browser ends.
+    """
+    return [_cookie(request, NAME, token.encode("ascii")), _cookie(request, LOGIN, login.encode("ascii"))]
 
 
-def _cookie(request: Request, value: bytes, more: bytes = b"") -> tuple[bytes, bytes]:
+def end_session(request: Request) -> Headers:
+    """Return the headers that take the session from the browser; the token itself still holds."""
+    return [_cookie(request, name, b"", b"; Max-Age=0") for name in (NAME, LOGIN)]
+
+
+def _cookie(request: Request, name: bytes, value: bytes, more: bytes = b"") -> tuple[bytes, bytes]:
+    # No script reads the session, and no page of another site makes the browser send it.
+    hidden = b"" if name == LOGIN else b"; HttpOnly"
     secure = b"; Secure" if came_by_tls(request) else b""
-    # No script reads it, and no page of another site makes the browser send it.
-    return b"set-cookie", b"%b=%b; Path=/; HttpOnly; SameSite=Strict%b%b" % (_name(request), value, secure, more)
+    cookie = b"%b=%b; Path=/%b; SameSite=Strict%b%b" % (_name(request, name), value, hidden, secure, more)
+    return b"set-cookie", cookie
 
 
 def require_same_origin(request: Request) -> None:

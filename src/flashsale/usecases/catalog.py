@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -91,6 +92,11 @@ class Catalog:
                 raise ProductNotFound(product_id)
         return entry.product
 
+    def find(self, product_id: int) -> Product | None:
+        """Return a product, if it is known here."""
+        entry = self._entries.get(product_id)
+        return None if entry is None else entry.product
+
     def __contains__(self, product_id: int) -> bool:
         """Whether a product is known here."""
         return product_id in self._entries
@@ -104,6 +110,20 @@ class Catalog:
         if self._refreshed_at == float("-inf"):
             raise Unavailable("The products have not been read yet; send the same request again.")
         return [self._entries[product_id].product for product_id in sorted(self._entries)]
+
+    def listed(self, *, before: int | None, limit: int) -> list[Product]:
+        """Return products that are not archived, the newest first; `before`: the last one of the previous page.
+
+        Raises:
+            Unavailable: as for `all`.
+        """
+        newest_first = reversed(self.all())
+        shown = (
+            product
+            for product in newest_first
+            if product.archived_at is None and (before is None or product.product_id < before)
+        )
+        return list(islice(shown, limit))
 
     @property
     def now(self) -> datetime:

@@ -22,11 +22,13 @@ class Connected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderChanged:
-    """An order changed its state."""
+    """An order changed its state, or something else of what its buyer is shown."""
 
     order_id: UUID
     status: OrderStatus
     version: int
+    changes: int | None = None
+    """The order's count of changes other than of its state; None: the state changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

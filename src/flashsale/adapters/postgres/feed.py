@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
@@ -157,7 +157,17 @@ def _parse(channel: str, payload: str, *, base: int) -> list[Change]:
             return [Revocation(user_id=UUID(user_id), generation=int(generation))]
         if channel == "flashsale_stock":
             return [LiveStock(product_id=row[0], free=row[1], version=base + row[2]) for row in rows]
-        return [OrderChanged(order_id=UUID(row[0]), status=OrderStatus(row[1]), version=base + row[2]) for row in rows]
+        return [_order_changed(row, base) for row in rows]
     except (ValueError, TypeError, IndexError, KeyError):
         log.warning("feed.foreign_payload", channel=channel)
         return []
+
+
+def _order_changed(row: list[Any], base: int) -> OrderChanged:
+    order_id, status, version, *changes = row
+    return OrderChanged(
+        order_id=UUID(order_id),
+        status=OrderStatus(status),
+        version=base + version,
+        changes=base + changes[0] if changes else None,
+    )

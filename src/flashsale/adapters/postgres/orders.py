@@ -114,6 +114,7 @@ def order_of(row: asyncpg.Record) -> Order:
         unit_price=Money(minor=row["unit_price_minor"], currency=row["currency"]),
         status=OrderStatus(row["status"]),
         version=row["version"],
+        changes=row["changes"],
         payment_requested=row["payment_requested"],
         pay_by=row["pay_by"],
         refunded_minor=row["refunded_minor"],

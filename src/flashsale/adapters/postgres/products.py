@@ -277,6 +277,7 @@ def _product(row: asyncpg.Record) -> Product:
         ends_at=row["ends_at"],
         paused=row["paused"],
         epoch=row["epoch"],
+        version=row["version"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         archived_at=row["archived_at"],

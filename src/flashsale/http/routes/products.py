@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl
 
 import msgspec
 
+from flashsale.domain.errors import InvalidInput
+from flashsale.domain.products import PRODUCT_ID_MAX
 from flashsale.http.conditions import tag_of
 from flashsale.http.messages import rendered
-from flashsale.http.operations import SERVERS, Given, Operation
+from flashsale.http.operations import SERVERS, Given, Operation, Parameter
 from flashsale.http.routing import Direct
-from flashsale.http.schemas import ProductOut, ProductTerms, product_fields
+from flashsale.http.schemas import ProductOut, ProductWithStock, product_fields
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,15 +24,34 @@ if TYPE_CHECKING:
     from flashsale.usecases.catalog import Catalog
     from flashsale.usecases.services import Services
 
+PAGE_MAX = 100
+"""Most products in one answer, and in a page of the storefront's list."""
+
 LIST_PATH, LOOK_TEMPLATE = "/api/products", "/api/products/{product_id:int}"
 _PRODUCT_ID_AT = LOOK_TEMPLATE.split("/").index("{product_id:int}")
 
 LIST = Operation(
     name="listProducts",
     summary="List products",
-    description="Return every product that is not archived, with its free units.",
+    description="List the products that are not archived, the newest first, a page at a time, with their free units.",
     tag="products",
-    gives=(Given(status=HTTPStatus.OK, description="The products.", model=list[ProductOut]),),
+    parameters=(
+        Parameter(
+            name="before",
+            place="query",
+            schema={"type": "integer", "minimum": 1, "maximum": PRODUCT_ID_MAX},
+            description="The last product id of the previous page.",
+            example=7,
+        ),
+        Parameter(
+            name="limit",
+            place="query",
+            schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_MAX},
+            description="Maximum number of products in a page.",
+            example=PAGE_MAX,
+        ),
+    ),
+    gives=(Given(status=HTTPStatus.OK, description="A page of products.", model=list[ProductOut]),),
     codes=("internal",),
 )
 LOOK = Operation(
@@ -66,7 +88,7 @@ class Rendering:
         """Return the newest rendering of a product of the catalog."""
         stock, kept = self._catalog.stock(product.product_id), self._kept.get(product.product_id)
         if kept is None or kept.stock is not stock or kept.product != product:
-            terms = ProductTerms(**product_fields(product, stock))  # type: ignore[arg-type]
+            terms = ProductWithStock(**product_fields(product, stock))  # type: ignore[arg-type]
             body = _encode(terms)[:-1]
             kept = self._kept[product.product_id] = _Rendered(product, stock, body, tag_of(body))
         return kept
@@ -84,7 +106,8 @@ def direct_routes(services: Services) -> list[Direct]:
         return rendered(HTTPStatus.OK, shown.body + _time(catalog.now))
 
     async def list_all(request: Request) -> Answer:
-        shown = [rendering.of(product) for product in catalog.all() if product.archived_at is None]
+        before, limit = _page(request.query) if request.query else (None, PAGE_MAX)
+        shown = [rendering.of(product) for product in catalog.listed(before=before, limit=limit)]
         request.tag = b"W/" + tag_of(b"".join([one.tag for one in shown]))
         time = _time(catalog.now) if shown else b""
         return rendered(HTTPStatus.OK, b"[%b]" % b",".join([one.body + time for one in shown]))
@@ -93,6 +116,19 @@ def direct_routes(services: Services) -> list[Direct]:
         Direct(template=LIST_PATH, method="GET", serve=list_all, operation=LIST),
         Direct(template=LOOK_TEMPLATE, method="GET", serve=look, operation=LOOK),
     ]
+
+
+def _page(query: bytes) -> tuple[int | None, int]:
+    """Return where a page begins, and its length. The edge has checked that both are numbers.
+
+    Raises:
+        InvalidInput: if one is out of its range.
+    """
+    sent = {name: int(value) for name, value in parse_qsl(query.decode("ascii"))}
+    for name, most in (("before", PRODUCT_ID_MAX), ("limit", PAGE_MAX)):
+        if not 1 <= sent.get(name, 1) <= most:
+            raise InvalidInput(field=name, problem=f"must be 1 to {most}")
+    return sent.get("before"), sent.get("limit", PAGE_MAX)
 
 
 def _time(now: datetime) -> bytes:

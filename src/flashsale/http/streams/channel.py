@@ -6,6 +6,7 @@ import asyncio
 import random
 import sys
 import time
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
@@ -39,23 +40,35 @@ def _body(body: bytes, *, more: bool = True) -> HTTPResponseBodyEvent:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What a stream is sent, and the version that its client has then."""
+
+    version: int
+    message: HTTPResponseBodyEvent
+    details: bool = False
+    """Whether it is the details of what is watched, which have versions of their own."""
+
+
 COMMENT = _body(b": keep-alive\n\n")
-END = _body(b"", more=False)
+END = Value(ENDED, _body(b"", more=False))
+NOTHING, NO_DETAILS = Value(0, _body(b"")), Value(0, _body(b""), details=True)
 
 
 class Stream:
-    """The stream of one client: its `send`, and the version that was sent last.
+    """The stream of one client: its `send`, and the versions that were sent last.
 
     The task that publishes also sends: an ASGI `send` that does not wait is complete after its first step and wakes no
     task. Only a full connection gets a task, which waits and then sends the newest value.
     """
 
-    __slots__ = ("_catching_up", "_channel", "_ending", "_send", "_version")
+    __slots__ = ("_catching_up", "_channel", "_details", "_ending", "_send", "_version")
 
-    def __init__(self, channel: Channel, version: int, send: Send) -> None:
-        """Follow a channel; the client has its `version`."""
+    def __init__(self, channel: Channel, version: int, send: Send, *, details: int = ENDED) -> None:
+        """Follow a channel; the client has its `version`, and its details up to another; ENDED: it wants no details."""
         self._channel = channel
         self._version = version
+        self._details = details
         self._send = send
         self._ending = False
         self._catching_up: asyncio.Task[None] | None = None
@@ -63,9 +76,8 @@ class Stream:
     def flush(self) -> None:
         """Send the newest value, unless the client has it, as soon as the connection accepts it."""
         while self._catching_up is None and (due := self._due()) is not None:
-            version, message = due
-            if self._sent_at_once(message):
-                self._version = version
+            if self._sent_at_once(due.message):
+                self._has(due)
             else:
                 self._catching_up = asyncio.create_task(self._catch_up())
 
@@ -81,17 +93,29 @@ class Stream:
 
     def forget(self) -> None:
         """Stop sending: the client has disconnected."""
-        self._version = ENDED
+        self._has(END)
         if self._catching_up is not None:
             self._catching_up.cancel()
 
-    def _due(self) -> tuple[int, HTTPResponseBodyEvent] | None:
+    def _due(self) -> Value | None:
         channel = self._channel
-        if channel.version > self._version:
-            return channel.version, channel.message
-        if (channel.final or self._ending) and self._version < ENDED:
-            return ENDED, END
+        if (value := channel.value).version > self._version:
+            return value
+        if (details := channel.details).version > self._details:
+            return details
+        if (channel.final or self._ending) and self._version < ENDED and self._is_over():
+            return END
         return None
+
+    def _is_over(self) -> bool:
+        """Whether nothing comes any more: a stream without details ends with a final state."""
+        return self._ending or self._channel.over or self._details == ENDED
+
+    def _has(self, sent: Value) -> None:
+        if not sent.details:
+            self._version = sent.version
+        if sent.details or sent is END:
+            self._details = sent.version
 
     def _sent_at_once(self, message: HTTPResponseBodyEvent) -> bool:
         """Send if the connection accepts data at once. The server waits only before a write, so no message is cut."""
@@ -106,15 +130,14 @@ class Stream:
     async def _catch_up(self) -> None:
         try:
             while (due := self._due()) is not None:
-                version, message = due
-                await self._send(message)
-                self._version = version
+                await self._send(due.message)
+                self._has(due)
         finally:
             self._catching_up = None
 
 
 class Channel:
-    """The newest value of one product or order, encoded once for all its streams.
+    """The newest value of one product or order, encoded once for all its streams, and details for those that want them.
 
     A round sends the value to all streams in slices; between two slices the process does other work. If a new value
     comes during a round, the rest of the round sends the new value, and another round follows. So every stream gets its
@@ -125,38 +148,60 @@ class Channel:
     __slots__ = (
         "__weakref__",
         "_commenting",
+        "_news",
         "_pausing",
         "_round",
         "_sent",
         "_spoke_s",
         "_worked_s",
+        "details",
         "final",
-        "message",
+        "over",
         "streams",
-        "version",
+        "value",
     )
 
     def __init__(self) -> None:
         """Start without a value."""
-        self.version = 0
-        self.message = _body(b"")
+        self.value = NOTHING
+        self.details = NO_DETAILS
         self.final = False
+        """Whether a stream without details ends with this value."""
+        self.over = False
+        """Whether every stream ends with it."""
         self.streams: set[Stream] = set()
         self._round: Iterator[Stream] | None = None
         self._pausing = False
         self._worked_s = 0.0
         self._commenting = False
+        self._news = 0
+        """How often something was published."""
         self._sent = 0
-        """The version that the round began with."""
+        """How often, when the round began."""
         self._spoke_s = asyncio.get_running_loop().time()
 
-    def put(self, version: int, data: dict[str, object], *, final: bool = False) -> None:
+    @property
+    def version(self) -> int:
+        """The version of the newest value."""
+        return self.value.version
+
+    def put(self, version: int, data: dict[str, object], *, final: bool = False, over: bool = False) -> None:
         """Publish a value, unless the channel has this version or a later one."""
-        if version <= self.version:
+        if version <= self.value.version:
             return
-        self.version = version
-        self.message = _body(b"id: %d\ndata: %s\n\n" % (version, _encode(data)))
-        self.final = final
+        self.value = Value(version, _body(b"id: %d\ndata: %s\n\n" % (version, _encode(data))))
+        self.final, self.over = final, over
+        self._publish()
+
+    def put_details(self, version: int, event: bytes, data: object) -> None:
+        """Publish details as an event without an id, unless the channel has this version or a later one."""
+        if version <= self.details.version:
+            return
+        self.details = Value(version, _body(b"event: %b\ndata: %b\n\n" % (event, _encode(data))), details=True)
+        self._publish()
+
+    def _publish(self) -> None:
+        self._news += 1
         if self._round is None and not self._pausing:
             self._go_round(commenting=False)
 
@@ -172,7 +217,7 @@ class Channel:
             self._go_round(commenting=True)
 
     def _go_round(self, *, commenting: bool) -> None:
-        self._sent = self.version
+        self._sent = self._news
         self._commenting = commenting
         self._spoke_s = asyncio.get_running_loop().time()
         self._worked_s = 0.0
@@ -195,7 +240,7 @@ class Channel:
             asyncio.get_running_loop().call_soon(self._slice, remaining)
             return
         self._round = None
-        if self.version == self._sent:
+        if self._news == self._sent:
             return
         if len(self.streams) > SLICE:
             self._pausing = True

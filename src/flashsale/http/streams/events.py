@@ -11,7 +11,7 @@ from flashsale.http.fields import (
     ProductId,
     shown,
 )
-from flashsale.http.schemas import Out
+from flashsale.http.schemas import Out, ProductTerms
 
 
 class StockEvent(Out):
@@ -22,12 +22,26 @@ class StockEvent(Out):
     version: Annotated[int, shown("Rises with every change of `stock`.", 88, ge=0)]
 
 
+class ProductEvent(ProductTerms):
+    """The data of an event `product` of a product's stream, which has no id."""
+
+
 class OrderEvent(Out):
     """The data of an event of an order's stream; the event's id is the version."""
 
     order_id: OrderId
     status: Annotated[OrderStatus, shown("The order's state.", "confirmed")]
     version: Annotated[int, shown("Rises with every change of the order's state.", 5, ge=0)]
+
+
+class ChangedEvent(Out):
+    """The data of an event `changed` of an order's stream, which has no id: ask for the order again."""
+
+    order_id: OrderId
+    changes: Annotated[
+        int,
+        shown("Rises with every change of what an answer with the order shows, other than its state.", 1, ge=0),
+    ]
 
 
 class TokenExpiredEvent(Out):

@@ -13,7 +13,7 @@ from litestar.types import ASGIApp
 
 from flashsale.domain.errors import FlashSaleError, Unavailable
 from flashsale.http import metrics
-from flashsale.http.streams.channel import Stream
+from flashsale.http.streams.channel import ENDED, Stream
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -55,8 +55,10 @@ class Streams:
         self._private: dict[Stream, Principal] = {}
         """Streams of orders, and who watches."""
 
-    async def stock(self, product_id: int, last: int) -> ASGIApp:
+    async def stock(self, product_id: int, last: int, *, details: bool = False) -> ASGIApp:
         """Begin the stream of a product, for a client that has version `last`.
+
+        `details`: also tell the product, now and after each change.
 
         Raises:
             ProductNotFound: if there is no such product.
@@ -67,13 +69,16 @@ class Streams:
         channel = await self._hub.stock(product_id)
 
         async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
-            await self._begin("stock", channel, last, scope, send)
+            await self._begin("stock", channel, last, scope, send, details=details)
 
         return answer
 
-    async def order(self, order_id: UUID, principal: Principal, last: int, *, expired: bool = False) -> ASGIApp:
+    async def order(
+        self, order_id: UUID, principal: Principal, last: int, *, expired: bool = False, details: bool = False
+    ) -> ASGIApp:
         """Begin the stream of an order, for its owner.
 
+        `details`: also tell changes of anything but the state, and go on after a final state that something may follow.
         `expired`: the stream token has expired. An EventSource never reconnects after an answer that is no stream. The
         answer is therefore a stream with one event, which asks the page for another token, and no data of the order.
 
@@ -90,12 +95,12 @@ class Streams:
         async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
             channel = self._hub.order(order_id)
             self._hub.put_order(channel, await self._services.orders.get(order_id, principal))
-            if channel.final and last == channel.version:
-                # The client has the final state: 204 tells an EventSource not to reconnect.
+            if (channel.over if details else channel.final) and last == channel.version:
+                # The client has the last state: 204 tells an EventSource not to reconnect.
                 await send({"type": "http.response.start", "status": 204, "headers": []})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
-                await self._begin("order", channel, last, scope, send, principal)
+                await self._begin("order", channel, last, scope, send, principal, details=details)
 
         return answer
 
@@ -128,7 +133,15 @@ class Streams:
             raise Unavailable("Too many streams here; try again.")
 
     async def _begin(
-        self, kind: str, channel: Channel, last: int, scope: Scope, send: Send, principal: Principal | None = None
+        self,
+        kind: str,
+        channel: Channel,
+        last: int,
+        scope: Scope,
+        send: Send,
+        principal: Principal | None = None,
+        *,
+        details: bool,
     ) -> None:
         """Send the head of a stream, and let `StreamsOutlast` hold it from then on."""
         # Check again, because other streams may have begun meanwhile; no await lies between this check and the count.
@@ -137,18 +150,29 @@ class Streams:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             retry_ms = round(self._settings.retry_ms * random.uniform(1, 2))  # noqa: S311 - spreads reconnections
-            await send({"type": "http.response.body", "body": b"retry: %d\n\n" % retry_ms, "more_body": True})
+            # Of details the client names no version: it gets them at each beginning, in the same write.
+            known = channel.details if details else None
+            head = b"retry: %d\n\n" % retry_ms + (b"" if known is None else known.message["body"])
+            await send({"type": "http.response.body", "body": head, "more_body": True})
         except BaseException:
             self._count(kind, -1)
             raise
-        cast("dict[str, Any]", scope)[BEGUN] = partial(self._hold, kind, channel, last, principal)
+        has = ENDED if known is None else known.version
+        cast("dict[str, Any]", scope)[BEGUN] = partial(self._hold, kind, channel, last, has, principal)
 
     async def _hold(
-        self, kind: str, channel: Channel, last: int, principal: Principal | None, receive: Receive, send: Send
+        self,
+        kind: str,
+        channel: Channel,
+        last: int,
+        details: int,
+        principal: Principal | None,
+        receive: Receive,
+        send: Send,
     ) -> None:
         """Let a stream follow its channel until the client disconnects, which the server also reports after an end."""
         # A version of another time line, or an invented one, counts as none: the client would wait until it is reached.
-        stream = Stream(channel, last if last <= channel.version else 0, send)
+        stream = Stream(channel, last if last <= channel.version else 0, send, details=details)
         try:
             self._hub.join(channel, stream)
             if principal is not None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import structlog
 
 from flashsale.domain.errors import FlashSaleError
-from flashsale.domain.orders import FINAL, OrderStatus
+from flashsale.domain.orders import FINAL, OVER, OrderStatus
 from flashsale.domain.products import LiveStock
+from flashsale.http.schemas import terms_fields
 from flashsale.http.streams.channel import SLICE, Channel, Stream, end_soon
+from flashsale.http.streams.events import ChangedEvent, ProductEvent
 from flashsale.usecases.batching import Batcher
-from flashsale.usecases.live_changes import Connected, OrderChanged
+from flashsale.usecases.live_changes import Connected, OrderChanged, ProductChanged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +29,9 @@ log = structlog.get_logger(__name__)
 
 LOOKUP_MAX = 256
 """Maximum number of watched orders in one read."""
+
+FINAL_EVERY = 15
+"""Every how many polls the watched orders are read whose state is final: few of them change, and there may be many."""
 
 
 class LiveHub:
@@ -66,6 +72,10 @@ class LiveHub:
                 channel = self._orders.get(change.order_id)
                 if channel is not None:
                     _put_order(channel, change.order_id, change.status, change.version)
+                    _put_changes(channel, change.order_id, change.changes)
+            elif isinstance(change, ProductChanged):
+                if change.product_id in self._stock:
+                    self._describe(change.product_id)
             elif isinstance(change, Connected):
                 await self._resume()
 
@@ -90,8 +100,9 @@ class LiveHub:
 
     @staticmethod
     def put_order(channel: Channel, order: Order) -> None:
-        """Publish the state of an order."""
+        """Publish the state of an order, and how often something else of it changed."""
         _put_order(channel, order.order_id, order.status, order.version)
+        _put_changes(channel, order.order_id, order.changes)
 
     def join(self, channel: Channel, stream: Stream) -> None:
         """Let a begun stream follow a channel."""
@@ -116,8 +127,15 @@ class LiveHub:
         else:
             self._timers[stock.product_id] = loop.call_later(wait_s, self._publish, stock.product_id)
 
+    def _describe(self, product_id: int) -> None:
+        """Publish the product of the catalog, if it is another one than before."""
+        channel, product = self._stock[product_id], self._services.catalog.find(product_id)
+        if product is not None and product.version > channel.details.version:
+            channel.put_details(product.version, b"product", ProductEvent(**terms_fields(product)))  # type: ignore[arg-type]
+
     def _publish(self, product_id: int) -> None:
         """Publish the newest values of the catalog."""
+        self._describe(product_id)
         self._timers.pop(product_id, None)
         self._published_at[product_id] = asyncio.get_running_loop().time()
         stock = self._services.catalog.stock(product_id)
@@ -130,15 +148,18 @@ class LiveHub:
             self._services.catalog.take_stock(stock)
         return [None] * len(asked)
 
-    async def _resume(self) -> None:
-        """Publish every value, because notifications may be lost. The catalog has just read the products."""
+    async def _resume(self, *, final: bool = True) -> None:
+        """Publish every value, because notifications may be lost; without `final`, no order whose state is final.
+
+        The catalog has just read the products.
+        """
         known = {product.product_id for product in self._services.catalog.all()} if self._stock else set()
         for product_id, channel in self._stock.items():
             if product_id in known:
                 self._publish(product_id)
             else:
                 channel.end()
-        watched = list(self._orders)
+        watched = [order_id for order_id, channel in self._orders.items() if final or not channel.final]
         for start in range(0, len(watched), LOOKUP_MAX):
             asked = watched[start : start + LOOKUP_MAX]
             found = await self._services.order_rows.get_many(asked)
@@ -158,10 +179,10 @@ class LiveHub:
                     await asyncio.sleep(0)
 
     async def _poll(self) -> None:
-        while True:
+        for number in count(1):
             await asyncio.sleep(self._poll_s)
             try:
-                await self._resume()
+                await self._resume(final=number % FINAL_EVERY == 0)
             except FlashSaleError as error:
                 log.info("live.stale", reason=error.detail)
             except Exception:
@@ -170,4 +191,9 @@ class LiveHub:
 
 def _put_order(channel: Channel, order_id: UUID, status: OrderStatus, version: int) -> None:
     data: dict[str, object] = {"orderId": str(order_id), "status": status.value, "version": version}
-    channel.put(version, data, final=status in FINAL)
+    channel.put(version, data, final=status in FINAL, over=status in OVER)
+
+
+def _put_changes(channel: Channel, order_id: UUID, changes: int | None) -> None:
+    if changes is not None:
+        channel.put_details(changes, b"changed", ChangedEvent(order_id=order_id, changes=changes))

@@ -151,6 +151,7 @@ class Frame:
             user=visit.user,
             may=lambda name: visit.user.role in self._rights[name],
             path=visit.request.path,
+            here=b"?".join(filter(None, (visit.request.path.encode("latin-1"), visit.request.query))).decode("latin-1"),
             query=visit.query,
             form=visit.form,
             error=visit.error,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 from uuid import UUID
@@ -16,6 +17,7 @@ from flashsale.domain.refunds import REASON_CHARS_MAX
 from flashsale.http.routes import found_orders, manual, refunds, story, support
 from flashsale.pages.console.forms import id_of, instant_of, number_of, text_of
 from flashsale.pages.console.frame import Action, Page, as_in_api, csv_file, see
+from flashsale.pages.console.shown import stand
 from flashsale.usecases.record_money import MANUAL
 from flashsale.usecases.status import SOLD
 from flashsale.usecases.story import story_of
@@ -96,6 +98,8 @@ class Orders:
         return self._frame.render(
             visit,
             "orders.html",
+            at=datetime.now(UTC),
+            stand=stand(found, visit.error),
             found=found,
             asked=asked,
             more=more,
@@ -127,6 +131,8 @@ class Orders:
         return self._frame.render(
             visit,
             "order.html",
+            at=datetime.now(UTC),
+            stand=stand(told, given_back),
             told=told,
             total=told.unit_price.times(told.quantity),
             refunds=given_back,

@@ -16,7 +16,7 @@ from flashsale.http.routes import admin, product_figures
 from flashsale.pages.console import plots
 from flashsale.pages.console.forms import number_of, typed
 from flashsale.pages.console.frame import Action, Page, as_in_api
-from flashsale.pages.console.shown import for_input, number, sale_state
+from flashsale.pages.console.shown import for_input, number, sale_state, stand
 from flashsale.usecases.record_money import MANUAL
 
 if TYPE_CHECKING:
@@ -93,7 +93,15 @@ class Products:
         found = await self._services.read_products.page(archived=archived, before=before, limit=PAGE)
         rows = [(one, self._state(one)) for one in found]
         more = found[-1].product.product_id if len(found) == PAGE else None
-        return self._frame.render(visit, "products.html", rows=rows, archived=archived, more=more)
+        return self._frame.render(
+            visit,
+            "products.html",
+            at=datetime.now(UTC),
+            stand=stand(rows, more),
+            rows=rows,
+            archived=archived,
+            more=more,
+        )
 
     async def new(self, visit: Visit) -> Answer:
         """Show the form for a new product."""
@@ -112,6 +120,7 @@ class Products:
             at=datetime.now(UTC),
             one=found,
             row={"product": product, "style": style},
+            acts=stand(product.name, product.archived_at, style),
             state=state,
             plot_of=plots.stock(samples, {product.product_id: product.name}, time.monotonic()),
         )

@@ -13,7 +13,7 @@ from flashsale.http.metrics import buys_so_far
 from flashsale.http.routes.status import STATUS
 from flashsale.pages.console import plots
 from flashsale.pages.console.frame import HOME, Page, as_in_api
-from flashsale.pages.console.shown import sale_state
+from flashsale.pages.console.shown import sale_state, stand
 from flashsale.usecases.figures import QUEUES
 from flashsale.usecases.readiness import PROVIDER_AWAY
 from flashsale.usecases.status import SOLD
@@ -103,6 +103,7 @@ class Sale:
             at=datetime.now(UTC),
             problems=_problems(now, await self._services.readiness()),
             rows=rows,
+            acts=stand([(row.product.product_id, row.product.name, row.style) for row in rows]),
             funnel=_funnel(buys, now.figures),
             rejects=sorted(((name, n) for name, n in buys.items() if name != plots.ACCEPTED), key=lambda one: -one[1]),
             rates=plots.rates(samples),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,11 @@ def advice(error: FlashSaleError) -> str:
     """Say what to do about a refusal, as the page of its code does; empty: nothing is to be said."""
     _, _, todo = MEANINGS.get(error.code, (0, "", "-"))
     return "" if todo == "-" else f"{todo[0].upper()}{todo[1:]}.".replace("`", "")
+
+
+def stand(*shown: object) -> str:
+    """Return what is another one once something that a page shows has changed."""
+    return hashlib.blake2b(repr(shown).encode(), digest_size=8).hexdigest()
 
 
 def day(value: date) -> str:

@@ -11,7 +11,15 @@ from flashsale.domain.users import STAFF
 from flashsale.http.routes.accounts import LOG_OUT, RESET_PASSWORD, author
 from flashsale.http.routing import Direct
 from flashsale.pages.console.frame import HOME, SIGN_IN, see
-from flashsale.pages.session import begin_session, end_session, form_of, query_of, require_same_origin, session_token
+from flashsale.pages.session import (
+    account_tag,
+    begin_session,
+    end_session,
+    form_of,
+    query_of,
+    require_same_origin,
+    session_token,
+)
 
 if TYPE_CHECKING:
     from flashsale.http.messages import Answer, Request
@@ -65,9 +73,9 @@ class Signing:
         except FlashSaleError as error:
             values = {"next": after_sign_in(sent.get("next", "")), "email": sent.get("email", "")}
             return self._frame.public("sign-in.html", error, **values)
-        return see(
-            after_sign_in(sent.get("next", "")), begin_session(request, self._parts.tokens.issue(user.principal))
-        )
+        token = self._parts.tokens.issue(user.principal)
+        login = account_tag(user.user_id, self._parts.tokens.logged_in_at(token.encode("ascii")))
+        return see(after_sign_in(sent.get("next", "")), *begin_session(request, token, login))
 
     async def password_form(self, _: Request) -> Answer:
         """Show the form that sets a password by a token, which an administrator gave."""
@@ -83,7 +91,7 @@ class Signing:
             await self._parts.services.sessions.reset_password(principal, password=sent.get("password", ""), by=by)
         except FlashSaleError as error:
             return self._frame.public("password.html", error)
-        return see(SIGN_IN, end_session(request))
+        return see(SIGN_IN, *end_session(request))
 
     async def sign_out(self, request: Request) -> Answer:
         """End the session of this browser; with `everywhere`, every session and token of the account."""
@@ -98,8 +106,8 @@ class Signing:
         except FlashSaleError as error:
             answer = self._frame.public("refused.html", error)
             ended = answer.status == HTTPStatus.UNAUTHORIZED
-            return answer.with_headers(end_session(request)) if ended else answer
-        return see(SIGN_IN, end_session(request))
+            return answer.with_headers(*end_session(request)) if ended else answer
+        return see(SIGN_IN, *end_session(request))
 
 
 def after_sign_in(wanted: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,11 @@ from flashsale.domain.users import STAFF
 from flashsale.http.messages import rendered
 from flashsale.http.routes.accounts import ANSWER_S, LOG_OUT, author, lasting
 from flashsale.pages.assets import NO_STORE
-from flashsale.pages.session import begin_session, end_session, form_of, query_of, session_token
+from flashsale.pages.session import account_tag, begin_session, end_session, form_of, query_of, session_token
 from flashsale.pages.storefront.shop import SIGN_IN, next_path
 from flashsale.pages.storefront.texts import texts_of
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from flashsale.domain.users import User
     from flashsale.http.messages import Answer, Request
     from flashsale.http.routing import Direct
@@ -112,7 +109,7 @@ class AccountPages:
         principal = self._shop.visitor(request)
         if principal is not None and "all" in form_of(request):
             await self._sessions.sign_out(principal, by=author(principal, LOG_OUT, self._addresses, request))
-        return self._shop.redirect(request, "/", end_session(request), FORGET)
+        return self._shop.redirect(request, "/", *end_session(request), FORGET)
 
     async def session(self, request: Request) -> Answer:
         """Give the script of a page a token for the API that soon expires, and prolong the session.
@@ -126,23 +123,19 @@ class AccountPages:
         settings = self._shop.settings.pages
         session, expires_at = self._tokens.prolong(token, most_s=settings.session_max_s)
         ttl_s = max(1, min(settings.token_ttl_s, expires_at - int(time.time())))
+        visit = account_tag(principal.user_id, self._tokens.logged_in_at(token))
         given = {
             "token": self._tokens.issue(principal, ttl_s=ttl_s),
             "expiresIn": ttl_s,
             "account": account_tag(principal.user_id),
-            "visit": account_tag(principal.user_id, self._tokens.logged_in_at(token)),
+            "visit": visit,
         }
-        return rendered(HTTPStatus.OK, msgspec.json.encode(given), caching, begin_session(request, session))
+        return rendered(HTTPStatus.OK, msgspec.json.encode(given), caching, *begin_session(request, session, visit))
 
     def _signed_in(self, request: Request, user: User, path: str | None) -> Answer:
-        session = begin_session(request, self._tokens.issue(user.principal))
-        return self._shop.redirect(request, next_path(path), session)
-
-
-def account_tag(user_id: UUID, logged_in_at: int = 0) -> str:
-    """Return what a browser keeps of an account, or of one login of it: it is not the id, and leads back to none."""
-    told = user_id.bytes + logged_in_at.to_bytes(8)
-    return hashlib.blake2b(told, digest_size=8, person=b"browser").hexdigest()
+        token = self._tokens.issue(user.principal)
+        visit = account_tag(user.user_id, self._tokens.logged_in_at(token.encode("ascii")))
+        return self._shop.redirect(request, next_path(path), *begin_session(request, token, visit))
 
 
 def _kept(sent: dict[str, str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from flashsale.domain.errors import FlashSaleError
-from flashsale.domain.orders import FINAL, OrderStatus
+from flashsale.domain.orders import FINAL, OVER, OrderStatus
 from flashsale.domain.payment_errors import NotSupported
 from flashsale.http.problems import problem_of
 from flashsale.pages.assets import POLICY, policy
@@ -128,12 +128,13 @@ class OrderPages:
             told_as=told_as(order),
             state=state_of(order),
             final=order.status in FINAL,
+            over=order.status in OVER,
             own=order.user_id == principal.user_id,
             by_hand=provider == "manual",
             leaves=provider == "stripe",
             hint=self._shop.settings.pages.payment_hint,
             refundable=await self._refundable(order),
-            stream=f"/sse/orders/{order.order_id}?token={token}",
+            stream=f"/sse/orders/{order.order_id}?token={token}&details=true",
             now=now,
             left="" if order.pay_by is None else _left(order.pay_by, now),
             problem=problem,

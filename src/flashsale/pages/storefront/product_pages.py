@@ -6,11 +6,12 @@ for everything that changes.
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 from flashsale.domain.errors import (
     FlashSaleError,
@@ -24,6 +25,7 @@ from flashsale.domain.errors import (
 from flashsale.domain.money import parse_money
 from flashsale.domain.products import PaymentMode
 from flashsale.domain.requests import BuyRequest, check_key
+from flashsale.http.routes.products import PAGE_MAX
 from flashsale.pages.session import form_of, query_of
 from flashsale.pages.storefront.texts import texts_of
 
@@ -40,9 +42,12 @@ if TYPE_CHECKING:
 PRODUCT, BUY = "/p/{product_id:int}", "/p/{product_id:int}/buy"
 KEPT_S = 1.0
 """How long a rendered list of products is used again."""
+KEPT_MAX = 64
+"""Most rendered lists that are kept."""
 STARTED = timedelta(minutes=5)
 """How long after the start of a sale its page keeps the place of the countdown."""
 MINUTE_S = 60
+_NUMBER = re.compile("[1-9][0-9]{0,9}")
 KEY_BYTES = 16
 """Randomness of an idempotency key."""
 CLOSED = {SalePaused: "paused", SaleNotStarted: "before", SaleEnded: "ended"}
@@ -55,8 +60,8 @@ class ProductPages:
         """Keep the shop."""
         self._shop = shop
         self._catalog = shop.services.catalog
-        self._lists: dict[Texts, tuple[float, str]] = {}
-        """The list as it was rendered last, and when."""
+        self._lists: dict[tuple[Texts, int | None], tuple[float, str]] = {}
+        """Each page of the list as it was rendered last, and when."""
 
     def routes(self) -> list[Direct]:
         """Make the routes."""
@@ -70,13 +75,16 @@ class ProductPages:
         )
 
     async def products(self, request: Request) -> Answer:
-        """List the products."""
-        texts = texts_of(request)
-        kept = self._lists.get(texts)
+        """List the products, the newest first, from before a product."""
+        page = texts_of(request), _before(request.query)
+        kept = self._lists.get(page)
         if kept is None or time.monotonic() - kept[0] > KEPT_S:
-            shown = [(one, sale_of(self._catalog, one)) for one in self._catalog.all() if one.archived_at is None]
-            body = self._shop.render(request, "products.html", {"products": shown})
-            kept = self._lists[texts] = (time.monotonic(), body)
+            found = self._catalog.listed(before=page[1], limit=PAGE_MAX + 1)
+            shown = [(one, sale_of(self._catalog, one)) for one in found[:PAGE_MAX]]
+            values = {"products": shown, "more": len(found) > PAGE_MAX}
+            if len(self._lists) >= KEPT_MAX:
+                self._lists.clear()
+            kept = self._lists[page] = (time.monotonic(), self._shop.render(request, "products.html", values))
         return self._shop.public(request, kept[1])
 
     async def product(self, request: Request) -> Answer:
@@ -154,6 +162,12 @@ class ProductPages:
         }
 
 
+def _before(query: bytes) -> int | None:
+    """Return the product before which a page begins; None: it is the first page, or the query names no number."""
+    named = parse_qs(query.decode("latin-1")).get("before", [""])[-1]
+    return int(named) if _NUMBER.fullmatch(named) else None
+
+
 def sale_of(catalog: Catalog, product: Product) -> str:
     """Return how a sale stands, as far as this process knows: before, open, sold_out, paused or ended."""
     closed = catalog.closed(product.product_id)
@@ -165,12 +179,12 @@ def sale_of(catalog: Catalog, product: Product) -> str:
 def _terms(product: Product) -> Iterator[tuple[str, dict[str, int | None]]]:
     """Return the texts of a product's terms, as keys and values."""
     if product.limit_per_buyer is not None:
-        yield "product.each", {"limit": product.limit_per_buyer}
+        yield "js.each", {"limit": product.limit_per_buyer}
     if product.payment_mode is PaymentMode.AUTOMATIC:
-        yield "product.at_once", {}
+        yield "js.at_once", {}
     elif product.payment_window_s % MINUTE_S:
-        yield "product.window_s", {"seconds": product.payment_window_s}
+        yield "js.window_s", {"seconds": product.payment_window_s}
     else:
-        yield "product.window", {"minutes": product.payment_window_s // MINUTE_S}
+        yield "js.window", {"minutes": product.payment_window_s // MINUTE_S}
     if product.refundable_by_buyer:
-        yield "product.refundable", {}
+        yield "js.refundable", {}

@@ -22,6 +22,20 @@ for (const { dataset: { follow } } of document.querySelectorAll("[data-follow]")
 }
 
 const late = document.getElementById("late");
+let kept = false;                // a part has changed in which somebody types
+
+const typed = (part) => [...part.querySelectorAll("input, textarea, select")].some(
+  (one) => (one.type === "checkbox" ? one.checked !== one.defaultChecked : "defaultValue" in one && one.value !== one.defaultValue),
+);
+
+// A part that stands as it stood stays, so that no press on a button is lost; so does what somebody types.
+function swaps(part, fresh) {
+  if (!part.dataset.stand) return true;
+  const same = part.dataset.stand === fresh?.dataset.stand;
+  if (same && fresh.dataset.at) part.dataset.at = fresh.dataset.at;
+  kept = !same && typed(part);
+  return !same && !kept;
+}
 
 function isLate(reason) {
   const now = document.getElementById("now");
@@ -30,6 +44,14 @@ function isLate(reason) {
   late.hidden = false;
 }
 
+document.body.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  if (!detail.shouldSwap || !detail.target.dataset.stand) return;
+  const page = new DOMParser().parseFromString(detail.serverResponse, "text/html");
+  detail.shouldSwap = swaps(detail.target, page.getElementById(detail.target.id));
+});
+document.body.addEventListener("htmx:oobBeforeSwap", ({ detail }) => {
+  detail.shouldSwap = swaps(detail.target, detail.fragment.firstElementChild);
+});
 document.body.addEventListener("htmx:afterSwap", ({ detail }) => {
   show();
   // A question that came in place of another part is read out, and the next key is for it.
@@ -39,5 +61,7 @@ document.body.addEventListener("htmx:sendError", () => isLate("The shop does not
 document.body.addEventListener("htmx:timeout", () => isLate("The shop does not answer"));
 document.body.addEventListener("htmx:responseError", ({ detail }) => isLate(`The shop answers ${detail.xhr.status}`));
 document.body.addEventListener("htmx:afterOnLoad", ({ detail }) => {
-  if (detail.successful) late.hidden = true;
+  if (!detail.successful) return;
+  late.hidden = !kept;
+  if (kept) late.textContent = "This has changed since you began to type: load the page again to see it.";
 });

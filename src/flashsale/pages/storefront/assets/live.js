@@ -69,3 +69,9 @@ export function watch(url, onValue, onState, events = {}) {
 
 export const watchStock = (product, onStock, onState = () => {}) =>
   watch(() => `/sse/stock/${product}`, ({ stock, version }) => onStock(stock, version), onState);
+
+// The same, with the product at the beginning and after each change.
+export const watchProduct = (product, onStock, onProduct, onState) => watch(
+  () => `/sse/stock/${product}?details=true`, ({ stock, version }) => onStock(stock, version), onState,
+  { product: (event) => onProduct(JSON.parse(event.data)) },
+);

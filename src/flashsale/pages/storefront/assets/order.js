@@ -4,7 +4,8 @@ import { countDown, focusOn, localTimes, main, of, say, text } from "./page.js";
 
 const ENDED = new Set(["declined", "expired", "cancelled", "failed", "refunded"]);
 
-const isFinal = () => "final" in main.dataset;
+const isOver = () => "over" in main.dataset;
+const standOf = ({ dataset: { version, changes } }) => `${version} ${changes}`;
 
 let stop = null, reading = false, again = false, stale = false;
 
@@ -21,19 +22,19 @@ function take(answer, sent, sentForm = false) {
   if (fresh?.dataset.page !== "order") return location.assign(answer.url ?? location.href);
   clock.take(fresh.dataset.now, sent);
   if (Date.parse(fresh.dataset.now) < Date.parse(main.dataset.now)) return;
-  delete main.dataset.final;
+  const changed = standOf(fresh) !== standOf(main);
+  delete main.dataset.over;
   Object.assign(main.dataset, fresh.dataset);
   const focused = sentForm || document.activeElement?.closest("#details");
   // What the buyer has opened stays open while the order stays as it is.
   const open = of("details").querySelector("details[open]") !== null;
   say("state", fresh.querySelector("#state").textContent);
   of("state").className = fresh.querySelector("#state").className;
-  if (sentForm || !open || main.dataset.shown !== fresh.dataset.version) {
+  if (sentForm || !open || changed) {
     of("details").replaceWith(document.importNode(fresh.querySelector("#details"), true));
     localTimes();
     if (focused) focusOn("state");
   }
-  main.dataset.shown = fresh.dataset.version;
   tidy();
   turn();
 }
@@ -73,9 +74,9 @@ async function send(event) {
   say("old", "");
 }
 
-// Follow the order while it can change: a refund begins after the end.
+// Follow the order while it can change: money may be given back after it was confirmed.
 function turn() {
-  if (isFinal()) {
+  if (isOver()) {
     stop?.();
     [stop, stale] = [null, false];
     say("old", "");
@@ -89,12 +90,15 @@ function follow() {
     await read();
   };
   stop = watch(() => main.dataset.stream, (order) => {
-    if (order.version > Number(main.dataset.shown)) read();
+    if (order.version > Number(main.dataset.version)) read();
   }, (state) => {
     stale = state === "stale";
     if (stale) read();
     else if (!reading) say("old", "");
-  }, { "token-expired": expired });
+  }, {
+    "token-expired": expired,
+    changed: (event) => { if (JSON.parse(event.data).changes > Number(main.dataset.changes)) read(); },
+  });
 }
 
 // Without a stream, ask.
@@ -109,11 +113,10 @@ function start() {
   localTimes();
   const [navigation] = performance.getEntriesByType("navigation");
   clock.take(main.dataset.now, navigation?.requestStart ?? 0, navigation?.responseStart ?? performance.now());
-  main.dataset.shown = main.dataset.version;
   tidy();
   document.addEventListener("submit", send);
   addEventListener("pageshow", (event) => { if (event.persisted) read(); });
-  document.addEventListener("visibilitychange", () => { if (!document.hidden && !isFinal()) read(); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && !isOver()) read(); });
   let over = false;
   setInterval(() => {
     const until = of("countdown")?.dataset.until;

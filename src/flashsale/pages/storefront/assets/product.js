@@ -1,8 +1,8 @@
 // The page of a product: the countdown, the stock, and one button that makes one order at most.
-import { call, clock, pause, sleep, watchStock } from "./live.js";
+import { call, clock, pause, sleep, watchProduct } from "./live.js";
 import { amount, countDown, focusOn, has, localTimes, main, number, of, say, text } from "./page.js";
 
-const LOOK_MS = 20_000;          // a pause or a new price comes with no stock event
+const LOOK_MS = 60_000;          // every change comes over the stream: this finds a stream that is dead without an error
 const ASK_AGAIN_MS = 600_000;    // an older request without an answer waits for the buyer to press again
 const ARMED_MS = 1500;           // a button with another label can be pressed after this time
 const EARLY_TRIES = 4;
@@ -13,13 +13,15 @@ const product = main.dataset.product;
 const names = { asked: `asked ${product}`, mine: `order ${product}`, turn: `turn ${product}` };
 const button = of("buy"), label = button.textContent;
 
-let known = null;                // the product as the shop described it last
+let terms = null;                // the product as the shop described it last, in an event or an answer
+let known = null;                // the same, once an answer has told the time too
 let stock = null, version = -1, stale = false;
 let misses = 0;                  // looks without an answer, one after the other
 let asking = null;               // the key of what is said while a request is not decided
 let refusal = null;              // what was said of the last request, while the sale stays as it was then
 let seen = null, seenAt = -ARMED_MS;  // the order that this page has shown
 let token = null;
+let shownTerms = "";             // the terms as this page has written them
 let turns = 0;                   // the requests of this login that the shop has decided
 
 // What a tab knows of its own request, all tabs know: two tabs that press send one request, and so does a tab that was
@@ -51,7 +53,7 @@ const alone = (act) => (navigator.locks ? navigator.locks.request(names.asked, a
 
 function phase() {
   const starts = known.startsAt && Date.parse(known.startsAt), ends = known.endsAt && Date.parse(known.endsAt);
-  if (ends && clock.now() >= ends) return "ended";
+  if (known.archivedAt || (ends && clock.now() >= ends)) return "ended";
   if (known.paused) return "paused";
   if (starts && clock.now() < starts) return "before";
   return stock > 0 ? "open" : "sold_out";
@@ -83,8 +85,49 @@ function show() {
   if (phase() === "before") countDown(Date.parse(known.startsAt));
   say("stock", state === "unreachable" && !asking ? "–" : number(stock));
   const bar = of("bar");
-  bar.max = Math.max(bar.max, stock);
+  bar.max = Math.max(known.allotment ?? bar.max, stock, 1);
   bar.value = stock;
+}
+
+// An answer may come from a process that has not heard of the newest change, or from an older release without versions.
+function learn(product) {
+  if (terms === null || !(product.version < terms.version)) terms = product;
+}
+
+function describe() {
+  if (known === terms) return;
+  known = terms;
+  say("name", known.name);
+  document.title = known.name + document.title.slice(document.title.lastIndexOf(" · "));
+  say("price", amount(known.price, known.currency));
+  if (known.allotment !== undefined) say("units", number(known.allotment));
+  const lines = [...termsOf(known)].map(([key, values, at]) => item(key, values, at));
+  if (lines.map((line) => line.outerHTML).join() === shownTerms) return;
+  shownTerms = lines.map((line) => line.outerHTML).join();
+  of("terms").replaceChildren(...lines);
+  localTimes();
+}
+
+// As the server writes them.
+function* termsOf({ limitPerBuyer, paymentMode, paymentWindowS, refundableByBuyer, startsAt, endsAt }) {
+  if (limitPerBuyer !== null) yield ["js.each", { limit: limitPerBuyer }];
+  if (paymentMode === "automatic") yield ["js.at_once"];
+  else if (paymentWindowS % 60) yield ["js.window_s", { seconds: paymentWindowS }];
+  else yield ["js.window", { minutes: paymentWindowS / 60 }];
+  if (refundableByBuyer) yield ["js.refundable"];
+  if (startsAt) yield ["js.opens_at", {}, startsAt];
+  if (endsAt) yield ["js.ends_at", {}, endsAt];
+}
+
+function item(key, values = {}, at = null) {
+  const line = document.createElement("li");
+  const [before, after] = text(key, { ...values, time: "\n" }).split("\n");
+  line.append(before);
+  if (at === null) return line;
+  const time = document.createElement("time");
+  time.dateTime = at;
+  line.append(time, after);
+  return line;
 }
 
 // Tell of the stock at thresholds, not at each unit.
@@ -111,18 +154,23 @@ async function look() {
   if (answer.status === 404) location.reload();
   if (answer.status === 200) {
     const units = stale || answer.body.stockVersion > version ? answer.body.stock : stock;
-    known = answer.body;
-    say("name", known.name);
-    say("price", amount(known.price, known.currency));
-    take(units, known.stockVersion);
+    learn(answer.body);
+    describe();
+    take(units, answer.body.stockVersion);
   }
   show();
+}
+
+// The name of the session's login: another tab may have signed in as somebody else, or out.
+function visitNow() {
+  const name = `${location.protocol === "https:" ? "__Host-" : ""}flashsale-login=`;
+  return document.cookie.split("; ").find((one) => one.startsWith(name))?.slice(name.length);
 }
 
 // Get a token for the API, which soon expires and stays in this page's memory, and names for its account and its login,
 // which tell nothing about them: a null token without a session, or why there is no answer.
 async function login() {
-  if (token && performance.now() < token.until) return token;
+  if (token && performance.now() < token.until && token.visit === visitNow()) return token;
   const answer = await call("/session", { method: "POST" });
   if (answer.status === 401) return { token: null };
   if (answer.status !== 200) return answer;
@@ -183,7 +231,7 @@ function refused(code) {
   return dropped(has(key) ? key : "js.refused.other");
 }
 
-// The request is of an account that used this browser before: whoever is signed in now presses for an order of their own.
+// The request is of an account that used this browser before: who is signed in now presses for an order of their own.
 const ofAnother = () => dropped("js.other_account");
 
 async function dropped(why) {
@@ -241,7 +289,13 @@ function start() {
     resume();
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
-  watchStock(product, take, (state) => {
+  const change = (product) => {
+    learn(product);
+    if (known === null) return;
+    describe();
+    show();
+  };
+  watchProduct(product, take, change, (state) => {
     const before = stale;
     stale = state === "stale";
     if (stale || before) look();
