@@ -24,7 +24,7 @@ from tests.faults.cells import CELLS
 from tests.faults.many_products import many_products
 from tests.faults.pressure import flood, overload, rebuild, stampede
 from tests.faults.raised import raised
-from tests.faults.scene import Cell, Result, play, wait_for_postgres
+from tests.faults.scene import DEADLINE_S, Cell, Result, play, wait_for_postgres
 from tests.faults.steps import SCENARIOS, Scenario, killed_at, rigged, steps_of
 
 SIMULATOR = {"FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "1", "FLASHSALE_LOG__LEVEL": "warning"}
@@ -238,13 +238,21 @@ async def run_cell(cell: Cell, seed: int, *, units: int, buyers: int, keep: Path
             environment={**SIMULATOR, "FLASHSALE_SIMULATOR__SEED": str(seed), **cell.environment},
         )
         async with stack:
-            return await play(stack, cell, seed, demand(units, buyers, seed), folder / "sale")
+            sale = demand(units, buyers, seed, cell.deadline_s)
+            return await play(stack, cell, seed, sale, folder / "sale")
 
 
-def demand(units: int, buyers: int, seed: int) -> Sale:
-    """Return a sale whose demand lasts until every unit is confirmed."""
+def demand(units: int, buyers: int, seed: int, deadline_s: float = DEADLINE_S) -> Sale:
+    """Return a sale whose demand lasts until every unit is confirmed, or until 30 s before the deadline."""
     return Sale(
-        units=units, buyers=buyers, seconds=6, seed=seed, players=150, persistence=0.2, persist_s=120, follow_s=150
+        units=units,
+        buyers=buyers,
+        seconds=6,
+        seed=seed,
+        players=150,
+        persistence=0.2,
+        persist_s=deadline_s - 30,
+        follow_s=deadline_s,
     )
 
 

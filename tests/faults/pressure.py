@@ -48,7 +48,7 @@ RECOVERY_S = 5.0
 
 FLOOD_PER_S = 200
 """Logins and registrations a second: about twice what two cores hash if they do nothing else (21 ms each)."""
-PAIRS = 3
+PAIRS = 5
 
 REBUILD_S = {1_000: 2.0, 100_000: 5.0}
 """Aims, by units."""

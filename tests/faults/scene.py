@@ -135,6 +135,8 @@ class Cell:
     """What is disturbed."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """More settings of its processes."""
+    deadline_s: float = DEADLINE_S
+    """Longest time of the sale; until shortly before it, buyers come back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,9 +198,9 @@ async def play(stack: Stack, cell: Cell, seed: int, sale: Sale, folder: Path) ->
 
         try:
             # Whatever happens, what the fault broke is repaired before the results are read.
-            for waited in (run.watch(show, every_s=LOOK_S, deadline_s=DEADLINE_S), disturbing):
+            for waited in (run.watch(show, every_s=LOOK_S, deadline_s=cell.deadline_s), disturbing):
                 try:
-                    await asyncio.wait_for(waited, 2 * DEADLINE_S)
+                    await asyncio.wait_for(waited, 2 * cell.deadline_s)
                 except Exception as error:  # noqa: BLE001 - a row of the table, whatever it was
                     problems.append(f"{type(error).__name__}: {error}")
         finally:
