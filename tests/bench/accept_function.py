@@ -58,7 +58,8 @@ class Alternative:
         self._settings = PostgresSettings(url=with_database(server_url, f"shop_{number}"))
         url = self._settings.url.get_secret_value()
         self._db = await asyncpg.connect(url, server_settings=session_settings(self._settings, BY_INDEX))
-        await self._db.execute(self._ddl)
+        if self._ddl:
+            await self._db.execute(self._ddl)
         self._product_id = await self._db.fetchval(
             "SELECT create_product_v1('Phone', $1, 'USD', $2, 'automatic', 300, NULL, NULL, NULL)",
             PRICE_MINOR,
