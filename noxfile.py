@@ -239,8 +239,10 @@ def lock(session: nox.Session) -> None:
     base = ["uv", "pip", "compile", "--upgrade", "--universal", "--python-version", "3.11", "--generate-hashes"]
     plain = ["--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
     run, dev = "requirements/run.txt", "requirements/dev.txt"
-    session.run(*base, *plain, "pyproject.toml", "-o", run, env=environment, external=True)
-    session.run(*base, *plain, "-c", run, "pyproject.toml", "--group", "dev", "-o", dev, env=environment, external=True)
+    # The image has the extra: whether a process traces is a setting.
+    code = ["pyproject.toml", "--extra", "tracing"]
+    session.run(*base, *plain, *code, "-o", run, env=environment, external=True)
+    session.run(*base, *plain, "-c", run, *code, "--group", "dev", "-o", dev, env=environment, external=True)
 
 
 @nox.session
@@ -307,3 +309,10 @@ def failover(session: nox.Session) -> None:
     """Lose the primary, then the gate's server, in a sale (5 minutes); `-- --pitr`: restore to a second."""
     install(session)
     session.run("python", "-m", "tests.failover", *session.posargs)
+
+
+@nox.session
+def tracing(session: nox.Session) -> None:
+    """Sell one unit on a real stack that traces, and print the order's trace; fails if a step is missing (20 s)."""
+    install(session)
+    session.run("python", "-m", "tests.tracing", *session.posargs)

@@ -63,11 +63,9 @@ STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("accept", "replays", "end_orders", "request_payment"), (API,)),
     **dict.fromkeys(("create_product", "change_product", "set_allotment", "change_allotment"), (API,)),
     **dict.fromkeys(("close_sale", "archive_product", "product_page", "claimed_units"), (API,)),
-    **dict.fromkeys(
-        ("process", "request_ids", "sweep", "due", "postpone", "forget_postponed", "count_postponed"), (WORKER,)
-    ),
+    **dict.fromkeys(("process", "sweep", "due", "postpone", "forget_postponed", "count_postponed"), (WORKER,)),
     **dict.fromkeys(("begin_intent", "lose", "wait", "receive"), (API,)),
-    "open_intent": ROLES,
+    **dict.fromkeys(("open_intent", "origin_of_intent"), ROLES),
     **dict.fromkeys(("add_endpoint", "list_targets", "remove_endpoint", "dead_messages", "resend_messages"), ()),
     **dict.fromkeys(("payment_recorded", "refund_recorded", "payments_recorded"), (WORKER,)),
     **dict.fromkeys(("request", "withdraw", "request_own", "refunds_of", "set_refund", "refund_made"), (API,)),

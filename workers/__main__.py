@@ -17,6 +17,7 @@ from procrastinate.exceptions import ProcrastinateException
 
 from flashsale.bootstrap.jobs import open_jobs
 from flashsale.bootstrap.servers import require_servers
+from flashsale.bootstrap.tracing import require_tracing
 from flashsale.domain.errors import NotReady
 from flashsale.runtime.logs import configure_logs, tell_ready
 from flashsale.runtime.metrics import measured
@@ -51,6 +52,7 @@ def main(role: str, fd: int | None, ready_fd: int | None) -> None:
     configure_logs(settings.log)
     if role == "payments" and settings.payments.provider == "simulator" and not settings.payments.gateway_url:
         sys.exit("FLASHSALE_PAYMENTS__GATEWAY_URL: name the payment gateway; see docs/reference/settings.md.")
+    require_tracing(settings)
     require_servers(settings)
     run_processes(settings.workers.processes, lambda: uvloop.run(work(role, settings, fd, ready_fd)))
 

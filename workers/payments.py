@@ -21,29 +21,33 @@ def make_tasks() -> Blueprint:
         """Charge one order."""
         bind_contextvars(job_id=context.job.id, order_id=order_id)
         jobs: Jobs = context.additional_context["jobs"]
-        await jobs.charge(UUID(order_id))
+        with jobs.span("charge"):
+            await jobs.charge(UUID(order_id))
 
     @tasks.task(name="intent", queue="payments", pass_context=True)
     async def intent(context: JobContext, *, order_id: str, number: int) -> None:
         """Look up an order's intent at the provider; cancel or refund it if the order ended unpaid."""
         bind_contextvars(job_id=context.job.id, order_id=order_id)
         jobs: Jobs = context.additional_context["jobs"]
-        await jobs.name_request(UUID(order_id))
-        await jobs.settle_intent(UUID(order_id), number)
+        with jobs.span("intent"):
+            await jobs.name_request(UUID(order_id))
+            await jobs.settle_intent(UUID(order_id), number)
 
     @tasks.task(name="event", queue="payments", pass_context=True)
     async def event(context: JobContext, *, provider: str, event_id: str) -> None:
         """Handle a webhook."""
         bind_contextvars(job_id=context.job.id, event_id=event_id)
         jobs: Jobs = context.additional_context["jobs"]
-        await jobs.take_event(provider, event_id)
+        with jobs.span("event"):
+            await jobs.take_event(provider, event_id)
 
     @tasks.task(name="refund", queue="payments", pass_context=True)
     async def refund(context: JobContext, *, order_id: str) -> None:
         """Make the pending refund of one order."""
         bind_contextvars(job_id=context.job.id, order_id=order_id)
         jobs: Jobs = context.additional_context["jobs"]
-        await jobs.name_request(UUID(order_id))
-        await jobs.refund(UUID(order_id))
+        with jobs.span("refund"):
+            await jobs.name_request(UUID(order_id))
+            await jobs.refund(UUID(order_id))
 
     return tasks

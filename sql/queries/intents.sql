@@ -2,7 +2,7 @@
 -- Gives the intent under which the buyer of an order pays, a new one if there is none.
 SELECT
     number, state, reference, client_secret, page_url, amount_minor, currency, problem, product_name, window_s, asked_at,
-    window_left
+    window_left, (SELECT r.request_id FROM requests AS r WHERE r.order_id = $1) AS request_id
 FROM begin_intent_v2($1, $2, $3);
 
 -- name: open_intent
@@ -118,6 +118,15 @@ SELECT coalesce(
     ),
     (SELECT a.order_id FROM payment_attempts AS a WHERE a.reference = $2 AND a.outcome = 'captured' LIMIT 1)
 ) AS order_id;
+
+-- name: origin_of_intent
+-- Reads the HTTP request that made the order of an intent ($1 provider, $2 reference): the id, and after a space the span.
+SELECT r.request_id
+FROM requests AS r
+WHERE r.order_id = coalesce(
+    (SELECT i.order_id FROM payment_intents AS i WHERE i.provider = $1 AND i.reference = $2 LIMIT 1),
+    (SELECT a.order_id FROM payment_attempts AS a WHERE a.reference = $2 AND a.outcome = 'captured' LIMIT 1)
+);
 
 -- name: wake
 -- Makes jobs for due intents and webhooks.

@@ -15,8 +15,8 @@ WHERE order_id = ANY($1::uuid []);
 -- Moves queued orders to awaiting_payment and defers their payment jobs.
 SELECT order_id, status FROM process_orders_v2($1, $2);
 
--- name: request_ids
--- Reads the ids of the HTTP requests that made orders.
+-- name: origins
+-- Reads the HTTP requests that made orders: the id, and after a space the span.
 SELECT order_id, request_id FROM requests WHERE order_id = ANY($1::uuid []) AND request_id IS NOT NULL;
 
 -- name: end_orders

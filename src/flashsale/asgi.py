@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flashsale import pages
 from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.tracing import open_tracer
 from flashsale.http.app import build_app
 from flashsale.http.server import Server
 from flashsale.http.streams.hub import LiveHub
@@ -42,9 +44,12 @@ async def serve(settings: Settings, *, sock: socket.socket, ready_fd: int | None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
-    async with open_services(settings) as services, measured("api", services.database, services.feed):
-        hub = LiveHub(services)
-        edge = build_app(services, hub, pages.routes)
+    async with AsyncExitStack() as opened:
+        tracer = open_tracer(opened, settings, role="api")
+        services = await opened.enter_async_context(open_services(settings, tracer=tracer))
+        await opened.enter_async_context(measured("api", services.database, services.feed))
+        hub = LiveHub(services, services.traces)
+        edge = build_app(services, hub, pages.routes, tracer=tracer)
         server = Server(edge, settings.http)
         async with edge.lifespan():
             settle_collector()

@@ -70,6 +70,7 @@ async def test_every_process_names_the_order_and_its_request_and_one_command_sho
     )
     told = json.loads(done.stdout)
     assert (told["orderId"], told["requestId"], told["status"]) == (order_id, REQUEST_ID, "confirmed")
+    assert told["traceId"] is None, "this stack does not trace"
     what = {(row["where"].partition("-")[0], row["what"]) for row in told["entries"]}
     assert {(process.strip("-"), event) for process, event in SAYING.items()} <= what
     assert {("postgres", "payment_begun"), ("postgres", "payment_ended"), ("postgres", "status")} <= what

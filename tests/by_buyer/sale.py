@@ -31,8 +31,9 @@ from workers.app import ROLES, slots
 from workers.app import build_app as build_worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
+    from flashsale.bootstrap.jobs import Jobs
     from flashsale.settings import Settings
 
 KEY, PUBLISHABLE = "sk_test_0123456789abcdefghijklmn", "pk_test_simulator"
@@ -188,12 +189,12 @@ async def selling(plan: Plan, postgres_url: str, redis_url: str, **faults: float
 
 
 @asynccontextmanager
-async def working(settings: Settings) -> AsyncIterator[None]:
-    """Run a worker of each queue in this process."""
+async def working(settings: Settings, roles: Iterable[str] = ROLES) -> AsyncIterator[Jobs]:
+    """Run a worker of each queue in this process, or of those of some roles."""
     async with AsyncExitStack() as opened:
         jobs = await opened.enter_async_context(open_jobs(settings, name="by-buyer"))
         running = []
-        for role in ROLES:
+        for role in roles:
             for first, (queue, concurrency) in enumerate(slots(role, settings.workers).items()):
                 app = build_worker(settings, roles=[role], concurrency=concurrency, periodic=not first)
                 await opened.enter_async_context(app.open_async())
@@ -211,7 +212,7 @@ async def working(settings: Settings) -> AsyncIterator[None]:
                     )
                 )
         try:
-            yield
+            yield jobs
         finally:
             for one in running:
                 one.cancel()

@@ -211,6 +211,7 @@ class Shop:
             event_id=uuid.uuid4().hex, type="changed", reference=reference, created_at=datetime.now(tz=UTC)
         )
         assert await self.intents.receive(PROVIDER, event, due_s=30)
+        await self.intents.origin(PROVIDER, reference)
         waiting = [one.event_id for one in await self.intents.waiting(PROVIDER, event.event_id)]
         await self.intents.events_again(PROVIDER, waiting, after_s=0)
         await self.jobs.wake_payments()

@@ -12,7 +12,8 @@ import yaml
 from prometheus_client import REGISTRY
 
 import flashsale.adapters.payments.observed
-import flashsale.http.metrics  # noqa: F401 - its metrics are registered
+import flashsale.http.metrics
+import flashsale.runtime.span_queue  # noqa: F401 - the metrics of these are registered
 from flashsale.cli import main
 from flashsale.domain.gate import GateState
 from flashsale.settings.groups import WorkerSettings

@@ -73,7 +73,7 @@ def test_every_problem_has_a_page_that_says_what_its_row_says():
 def test_every_dependency_has_its_reason():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     named = list(project["project"]["dependencies"])
-    for group in project["dependency-groups"].values():
+    for group in (*project["dependency-groups"].values(), *project["project"]["optional-dependencies"].values()):
         named += [item for item in group if isinstance(item, str)]
     names = {re.split(r"[\[<>=;]", item)[0] for item in named}
     text = (ROOT / "docs/reference/dependencies.md").read_text()

@@ -204,7 +204,7 @@ def ports(service, direction):
 
 def test_pods_reach_and_are_reached_at_what_they_need_alone():
     reached = {service: ports(service, "Egress") for service in OURS}
-    servers = {53, 5432, 6379}
+    servers = {53, 5432, 6379, 4318}
     assert reached == {
         "api": servers | {443},
         "sse": servers,

@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 
 from flashsale.cli.log_lines import lines_about
+from flashsale.domain.traces import Origin
 from flashsale.runtime.logs import ORDERS_PER_LINE, lines_of_orders
 from tests.unit.test_docs import ROOT
 
@@ -63,6 +65,13 @@ def test_any_other_line_is_left_out(text):
     assert not list(lines_about(ORDER, "r1", [("file", text)]))
 
 
+def test_lines_of_the_orders_trace_are_about_it():
+    text = json.dumps({"timestamp": AT, "event": "gateway.call_failed", "trace_id": "t1", "error": "TimeoutError"})
+    (line,) = lines_about(ORDER, "r1", [("payments", text)], trace_id="t1")
+    assert (line.event, line.facts) == ("gateway.call_failed", {"error": "TimeoutError"})
+    assert not list(lines_about(ORDER, "r1", [("payments", text)], trace_id="t2"))
+
+
 def test_without_a_request_only_the_order_is_looked_for():
     assert not list(lines_about(ORDER, None, [("file", LINES["nginx"][0])]))
     assert list(lines_about(ORDER, None, [("file", LINES["a job"][0])]))
@@ -89,7 +98,8 @@ def test_the_query_of_the_guide_finds_what_the_command_finds():
 
 
 def test_a_line_about_a_batch_stays_below_what_collectors_cut():
-    ids = [(ORDER, "r" * 64)] * (2 * ORDERS_PER_LINE + 1)
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    ids = [(UUID(ORDER), Origin("r" * 64, traceparent))] * (2 * ORDERS_PER_LINE + 1)
     lines = list(lines_of_orders(ids))
     assert [len(orders) for orders in lines] == [ORDERS_PER_LINE, ORDERS_PER_LINE, 1]
     assert max(len(json.dumps(orders)) for orders in lines) < 15_000

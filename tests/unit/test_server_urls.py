@@ -354,6 +354,16 @@ NAMING_A_SERVER = {
         "smtp://u@mail.example": "without a password",
         "mail.example:25": "is no URL",
     },
+    "tracing.otlp_url": {
+        "http://collector.example:4318": "",
+        "https://collector.example/of-the-shop/": "",
+        "collector.example:4318": "is no URL",
+        "grpc://collector.example": "has the scheme grpc",
+        "http://u:s3cret@collector.example": "has a user in it",
+        "http://collector.example?key=s3cret": "has parameters",
+        "http://collector.example/v1/traces": "is the base",
+        "http://collector.example:0": "port",
+    },
 }
 
 

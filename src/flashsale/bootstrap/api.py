@@ -48,11 +48,14 @@ from flashsale.usecases.revocations import RevocationFeed, Revocations
 from flashsale.usecases.services import Services
 from flashsale.usecases.sessions import Sessions
 from flashsale.usecases.status import Status
+from flashsale.usecases.tracing import OrderTraces
 from flashsale.usecases.webhooks import ReceiveWebhook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from flashsale.adapters.postgres.database import Database
+    from flashsale.runtime.tracing import Tracer
     from flashsale.settings import Settings
     from flashsale.usecases.payment_ports import PaymentGateway
 
@@ -70,13 +73,24 @@ def _accounts(opened: AsyncExitStack, settings: Settings, users: PostgresUsers) 
     return Accounts(users, passwords, login_limits)
 
 
+def _acceptance(settings: Settings, database: Database, tracer: Tracer | None) -> PostgresAcceptance:
+    """Wire the accept transaction; only a process that traces loads the one with spans."""
+    due_s = settings.orders.order_due_s
+    if tracer is None:
+        return PostgresAcceptance(database, order_due_s=due_s)
+    from flashsale.adapters.postgres.traced_acceptance import TracedAcceptance
+
+    return TracedAcceptance(database, order_due_s=due_s, tracer=tracer)
+
+
 @asynccontextmanager
 async def open_services(
-    settings: Settings, *, name: str = "api", provider: PaymentGateway | None = None
+    settings: Settings, *, name: str = "api", provider: PaymentGateway | None = None, tracer: Tracer | None = None
 ) -> AsyncIterator[Services]:
     """Wire the services; servers that are away are no error here. Leaving the block closes everything.
 
-    `provider`: at which buyers pay and which sends webhooks, in place of the one that the settings name.
+    `provider`: at which buyers pay and which sends webhooks, in place of the one that the settings name. `tracer`:
+    makes the spans of a process that traces.
     """
     async with AsyncExitStack() as opened:
         database, gate = await open_servers(opened, settings, f"flashsale-{name}")
@@ -101,7 +115,7 @@ async def open_services(
         opened.push_async_callback(return_units.close)
         revocations = Revocations(users, token_s=settings.auth.jwt_ttl_s, poll_s=settings.live.poll_s)
         feed = CatalogFeed(RevocationFeed(PostgresFeed(database), revocations), catalog)
-        acceptance = PostgresAcceptance(database, order_due_s=settings.orders.order_due_s)
+        acceptance = _acceptance(settings, database, tracer)
         buy = Buy(
             catalog=catalog,
             gate=gate,
@@ -170,4 +184,5 @@ async def open_services(
             read_books=ReadBooks(PostgresLedgerDays(database)),
             buyers=PostgresBuyers(database),
             audit_now=AuditNow(PostgresInvariants(database, timeout_s=settings.audit.timeout_s), settings.audit),
+            traces=None if tracer is None else OrderTraces(tracer, order_rows),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,9 @@ from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.adapters.webhooks.sender import WebhookSender
 from flashsale.bootstrap.servers import open_gateway, open_servers, turns_of
-from flashsale.runtime.logs import bind_request_id
+from flashsale.bootstrap.tracing import open_tracer
+from flashsale.domain.traces import NO_ORIGIN, SpanKind
+from flashsale.runtime.logs import bind_origin
 from flashsale.usecases.charge import Charge
 from flashsale.usecases.deliver import Deliver
 from flashsale.usecases.halving import Postpone
@@ -39,13 +41,16 @@ from flashsale.usecases.send_resets import SendResets
 from flashsale.usecases.settle_intent import SettleIntent
 from flashsale.usecases.tend_units import TendUnits
 from flashsale.usecases.tidy import Tidy
+from flashsale.usecases.tracing import OrderTraces
 from flashsale.usecases.wake_payments import WakePayments
 from flashsale.usecases.webhooks import TakeEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
+    from flashsale.runtime.tracing import Tracer
     from flashsale.settings import Settings
 
 
@@ -72,14 +77,19 @@ class Jobs:
     wake_payments: WakePayments
     deliver: Deliver
     send_resets: SendResets
+    tracer: Tracer | None = None
 
     async def check_schema(self) -> None:
         """Look whether the database has this release's schema; `NotReady` if not."""
         await check_schema(self.database)
 
     async def name_request(self, order_id: UUID) -> None:
-        """Let the log lines of this job carry the id of the request that made its order."""
-        bind_request_id((await self.orders.request_ids([order_id])).get(order_id))
+        """Let the log lines of this job carry the id of the request that made its order, and join its trace."""
+        bind_origin((await self.orders.origins([order_id])).get(order_id, NO_ORIGIN))
+
+    def span(self, name: str) -> AbstractContextManager[object]:
+        """Run a job in a span, if this process traces; the job joins the trace of its order once it has read that."""
+        return nullcontext() if self.tracer is None else self.tracer.running(f"{name} job", SpanKind.CONSUMER)
 
 
 def job_queue(settings: Settings, *, name: str, slots: int) -> JobQueue:
@@ -93,21 +103,26 @@ def _mails(settings: Settings) -> SmtpSender | None:
 
 
 async def _open_deliver(
-    opened: AsyncExitStack, settings: Settings, database: Database, mails: SmtpSender | None
+    opened: AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    mails: SmtpSender | None,
+    traces: OrderTraces | None,
 ) -> Deliver:
     """Wire the delivery of the outbox; leaving `opened` breaks deliveries off."""
     outbox = settings.outbox
     sender = WebhookSender(connections_max=outbox.concurrency * outbox.targets_max, loopback=outbox.loopback_allowed)
     await opened.enter_async_context(sender)
-    deliver = Deliver(PostgresOutbox(database), sender, mails, outbox)
+    deliver = Deliver(PostgresOutbox(database), sender, mails, outbox, traces)
     opened.push_async_callback(deliver.close)
     return deliver
 
 
 @asynccontextmanager
 async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
-    """Wire what a worker process runs."""
+    """Wire what a worker process runs; the collector of traces shows `name`."""
     async with AsyncExitStack() as opened:
+        tracer = open_tracer(opened, settings, role=name)
         database, gate = await open_servers(opened, settings, f"flashsale-{name}")
         gateway = await opened.enter_async_context(
             open_gateway(
@@ -143,7 +158,7 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
             acceptance=acceptance,
             invariants=PostgresInvariants(database, timeout_s=settings.audit.timeout_s),
             orders=orders,
-            process_orders=ProcessOrders(orders, postpone, payment_due_s=settings.orders.payment_due_s),
+            process_orders=ProcessOrders(orders, postpone, payment_due_s=settings.orders.payment_due_s, tracer=tracer),
             charge=Charge(
                 PostgresPayments(database),
                 gateway,
@@ -177,6 +192,9 @@ async def open_jobs(settings: Settings, *, name: str) -> AsyncIterator[Jobs]:
             settle_intent=settle_intent,
             take_event=TakeEvent(intents, gateway, settings.payments, settle_intent, hooks=[refund.note_intent]),
             wake_payments=WakePayments(intents, limit=settings.payments.poll_limit),
-            deliver=await _open_deliver(opened, settings, database, mails),
+            deliver=await _open_deliver(
+                opened, settings, database, mails, None if tracer is None else OrderTraces(tracer, orders)
+            ),
             send_resets=SendResets(PostgresResets(database), mails, ttl_s=settings.auth.reset_token_ttl_s),
+            tracer=tracer,
         )

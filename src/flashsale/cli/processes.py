@@ -24,9 +24,11 @@ def serve(host: str, port: int, fd: int | None, ready_fd: int | None) -> None:
 
     from flashsale.asgi import serve as run_serve
     from flashsale.bootstrap.servers import require_servers
+    from flashsale.bootstrap.tracing import require_tracing
     from flashsale.runtime.processes import run_processes
 
     settings = process_settings("api")
+    require_tracing(settings)
     require_servers(settings)
     sock = listening(host, port, fd)
     run_processes(settings.http.processes, lambda: uvloop.run(run_serve(settings, sock=sock, ready_fd=ready_fd)), sock)

@@ -43,7 +43,7 @@ def trace(order_id: object, logs: tuple[str, ...], url: str, machine: bool) -> N
         async with open_api(url) as api:
             told = await api("GET", f"/api/admin/orders/{order_id}")
         # The same id may be written in capitals on the command line.
-        rows = _rows(told, _lines(told["orderId"], told["requestId"], logs))
+        rows = _rows(told, _lines(told, logs))
         if machine:
             print_result(json.dumps({**told, "entries": rows}))
         else:
@@ -52,10 +52,10 @@ def trace(order_id: object, logs: tuple[str, ...], url: str, machine: bool) -> N
     run_command(run())
 
 
-def _lines(order_id: str, request_id: str | None, logs: Sequence[str]) -> Iterator[LogLine]:
+def _lines(told: dict[str, Any], logs: Sequence[str]) -> Iterator[LogLine]:
     from flashsale.cli.log_lines import lines_about
 
-    return lines_about(order_id, request_id, _texts(logs))
+    return lines_about(told["orderId"], told["requestId"], _texts(logs), trace_id=told.get("traceId"))
 
 
 def _texts(logs: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -92,7 +92,7 @@ def _print(told: dict[str, Any], rows: list[dict[str, Any]], *, searched: bool) 
     price = f"{told['quantity']} x {told['unitPrice']} {told['currency']}"
     print_result(
         f"order {told['orderId']}: {told['status']}\n"
-        f"request {told['requestId'] or 'unknown'}\n"
+        f"request {told['requestId'] or 'unknown'}, trace {told.get('traceId') or 'none'}\n"
         f"{told['productName']} (product {told['productId']}), {price}, account {told['userId']}"
     )
     table = Table("at", "where", "what", "facts")

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flashsale.domain.traces import NO_ORIGIN, Origin
+
 if TYPE_CHECKING:
     from flashsale.domain.money import Money
     from flashsale.domain.orders import OrderStatus
@@ -62,6 +64,8 @@ class BegunIntent:
     intent: KnownIntent
     amount: Money
     terms: PaymentTerms
+    origin: Origin = NO_ORIGIN
+    """The HTTP request that made the order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,5 +94,5 @@ class Merged:
     state: KnownState | None
     status: OrderStatus | None
     """The order's, None if no order of ours is named."""
-    request_id: str | None = None
-    """The id of the HTTP request that made the order, for log lines."""
+    origin: Origin = NO_ORIGIN
+    """The HTTP request that made the order."""

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flashsale.domain.traces import NO_ORIGIN, Origin
+
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
@@ -28,8 +30,8 @@ class PaymentAttempt:
     amount: Money
     reference: str | None = None
     """The provider's id of the order's intent, if it is known."""
-    request_id: str | None = None
-    """The id of the HTTP request that made the order, for log lines."""
+    origin: Origin = NO_ORIGIN
+    """The HTTP request that made the order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from flashsale.domain.errors import InvalidInput
+from flashsale.domain.traces import Origin
 from flashsale.domain.trail import Author
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from flashsale.domain.money import Money
+    from flashsale.domain.traces import Span
 
 KEY_BYTES_MAX = 255
 _KEY = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
@@ -136,6 +138,13 @@ class Proposal(NamedTuple):
     """The id of the HTTP request, for log lines; nothing is decided by it."""
     expected_minor: int | None = None
     """The price of a unit without which nothing is bought; None: any."""
+    span: Span | None = None
+    """The span of the HTTP request; None: this process does not trace."""
+
+    @property
+    def origin(self) -> Origin:
+        """Return what the order's row keeps of the request."""
+        return Origin(self.request_id, None if self.span is None else self.span.context.traceparent)
 
 
 class Verdict(NamedTuple):

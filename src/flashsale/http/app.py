@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from flashsale.http.openapi import Described
     from flashsale.http.pages import PageRoutes
+    from flashsale.runtime.tracing import Tracer
     from flashsale.usecases.services import Services
 
 
@@ -85,10 +86,10 @@ HANDLERS: ExceptionHandlersMap = {
 }
 
 
-def build_app(services: Services, hub: LiveHub, pages: PageRoutes = no_pages) -> Edge:
+def build_app(services: Services, hub: LiveHub, pages: PageRoutes = no_pages, *, tracer: Tracer | None = None) -> Edge:
     """Make the ASGI app that serves from `services`; its lifespan runs the live hub and the metrics' flusher.
 
-    `pages`: makes the routes of the HTML pages.
+    `pages`: makes the routes of the HTML pages. `tracer`: makes the spans of a process that traces.
     """
     settings = services.settings
     tokens = Tokens(settings.auth, services.revocations)
@@ -151,7 +152,12 @@ def build_app(services: Services, hub: LiveHub, pages: PageRoutes = no_pages) ->
     )
     parts = PageParts(services=services, tokens=tokens, limits=limits, meter=meter, addresses=addresses, recent=recent)
     direct += pages(parts)
-    return Edge(StreamsOutlast(app), app, direct, meter, cors=cors)
+    if tracer is None:
+        return Edge(StreamsOutlast(app), app, direct, meter, cors=cors)
+    from flashsale.http.traced import TracedEdge
+
+    slow_s = settings.tracing.slow_s
+    return TracedEdge(StreamsOutlast(app), app, direct, meter, cors=cors, tracer=tracer, slow_s=slow_s)
 
 
 def operations(app: Litestar) -> Iterator[Described]:

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
     from flashsale.http.messages import Headers, Request
 
-TAKEN = b"authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, x-request-id"
+TAKEN = (
+    b"authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, "
+    b"traceparent, tracestate, x-request-id"
+)
 SHOWN = (
     b"content-disposition, date, etag, location, ratelimit, ratelimit-policy, retry-after, "
     b"www-authenticate, x-request-id"

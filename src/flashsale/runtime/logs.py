@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flashsale.runtime.outputs import OUTPUTS, guard_errors
+from flashsale.runtime.tracing import CURRENT, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from structlog.types import EventDict, Processor
 
+    from flashsale.domain.traces import Origin
     from flashsale.settings.groups import LogSettings
 
 
@@ -47,7 +49,7 @@ def configure_logs(settings: LogSettings) -> None:
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        _with_request_id,
+        _with_ids,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         # As text, without local variables, which hold tokens and passwords.
@@ -87,20 +89,28 @@ def current_request_id() -> str | None:
     return None if request_id is None else request_id.decode("ascii")
 
 
-def bind_request_id(request_id: str | None) -> None:
-    """Let the following log lines of this job carry the id of the request that made its order."""
-    if request_id is not None:
-        REQUEST_ID.set(request_id.encode("ascii", "replace"))
+def bind_origin(origin: Origin) -> None:
+    """Let the following log lines of this job carry the id of the request that made its order, and join its trace."""
+    if origin.request_id is not None:
+        REQUEST_ID.set(origin.request_id.encode("ascii", "replace"))
+    if origin.traceparent is not None:
+        join(origin.traceparent)
 
 
-def lines_of_orders(ids: Sequence[tuple[UUID, str | None]]) -> Iterator[list[dict[str, str | None]]]:
-    """Yield what each line about a batch says: the ids of at most ORDERS_PER_LINE orders and of their requests.
+def lines_of_orders(orders: Sequence[tuple[UUID, Origin]]) -> Iterator[list[dict[str, str | None]]]:
+    """Yield what each line about a batch says: the ids of at most ORDERS_PER_LINE orders, their requests and traces.
 
     One line for all orders costs a batch a tenth of what a line for each would.
     """
-    for first in range(0, len(ids), ORDERS_PER_LINE):
-        some = ids[first : first + ORDERS_PER_LINE]
-        yield [{"order_id": str(order_id), "request_id": request_id} for order_id, request_id in some]
+    for first in range(0, len(orders), ORDERS_PER_LINE):
+        yield [_ids_of(order_id, origin) for order_id, origin in orders[first : first + ORDERS_PER_LINE]]
+
+
+def _ids_of(order_id: UUID, origin: Origin) -> dict[str, str | None]:
+    ids = {"order_id": str(order_id), "request_id": origin.request_id}
+    if origin.traceparent is not None:
+        ids["trace_id"] = origin.trace_id
+    return ids
 
 
 def _quiet(base: type[Any]) -> type[Any]:
@@ -121,10 +131,13 @@ def _dropped_as_json(lines: int) -> str:
     return json.dumps({"event": "log.dropped", "level": "warning", "lines": lines})
 
 
-def _with_request_id(_logger: object, _name: str, event: EventDict) -> EventDict:
+def _with_ids(_logger: object, _name: str, event: EventDict) -> EventDict:
     request_id = REQUEST_ID.get(None)
     if request_id is not None:
         event["request_id"] = request_id.decode("ascii")
+    span = CURRENT.get(None)
+    if span is not None:
+        event["trace_id"] = f"{span.trace_id:032x}"
     return event
 
 

@@ -37,6 +37,7 @@ from flashsale.settings.outbox import MailSettings, OutboxSettings
 from flashsale.settings.pages import PageSettings
 from flashsale.settings.simulator import SimulatorSettings
 from flashsale.settings.stripe import StripeSettings
+from flashsale.settings.tracing import TracingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -210,6 +211,7 @@ class Settings(BaseSettings):
     mail: MailSettings = Field(default_factory=MailSettings)
     simulator: SimulatorSettings = SimulatorSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @classmethod
     def settings_customise_sources(

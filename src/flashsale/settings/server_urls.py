@@ -162,6 +162,21 @@ def check_gateway_url(url: str) -> None:
     _check_hosts([authority], sockets=False)
 
 
+def check_collector_url(url: str) -> None:
+    """Check that a URL is the base of a collector of traces.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    example = "https://collector.example or http://127.0.0.1:4318"
+    _, authority, _, query = _split(url, ("https", "http"), example)
+    if "@" in authority:
+        raise ValueError("has a user in it; a secret belongs into OTEL_EXPORTER_OTLP_HEADERS")
+    if query:
+        raise ValueError(f"has parameters; expected {example}")
+    _check_hosts([authority], sockets=False)
+
+
 def check_mail_url(url: str) -> None:
     """Check that a URL names a mail server; empty names none.
 

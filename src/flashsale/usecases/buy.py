@@ -28,6 +28,7 @@ from flashsale.domain.money import parse_money
 from flashsale.domain.products import QUANTITY_MAX
 from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, Proposal, Verdict, order_id_at
 from flashsale.runtime.logs import current_request_id
+from flashsale.runtime.tracing import CURRENT
 from flashsale.usecases.batching import QUEUES_MAX
 from flashsale.usecases.confirm import Confirm
 from flashsale.usecases.limit_ids import LimitIds
@@ -226,6 +227,7 @@ class Buy:
             send_by_s,
             current_request_id(),
             _expected_minor(request, product),
+            CURRENT.get(None),
         )
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from flashsale.domain.orders import RELEASING
 from flashsale.domain.payments import ChargeOutcome, PaymentResult
-from flashsale.runtime.logs import bind_request_id
+from flashsale.runtime.logs import bind_origin
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.halving import halve
 
@@ -95,7 +95,7 @@ class Charge:
         if attempt is None:
             log.debug("payment.skipped", order_id=str(order_id))
             return
-        bind_request_id(attempt.request_id)
+        bind_origin(attempt.origin)
         # From here on the attempt counts as a try, because a worker that dies may have made the call. First attempts
         # are not marked: that may cost one more call, but saves a transaction for each payment.
         if attempt.attempt > 1 and not await self._announcing.submit(attempt):

@@ -12,13 +12,16 @@ import structlog
 
 from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.messages import MAILED, Failure, pause_s
+from flashsale.domain.traces import SpanKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from flashsale.domain.messages import Message, Target
+    from flashsale.domain.traces import TraceContext
     from flashsale.settings.outbox import OutboxSettings
+    from flashsale.usecases.tracing import OrderTraces
 
 log = structlog.get_logger(__name__)
 
@@ -77,10 +80,16 @@ class Deliver:
     """The use case. Each target has a task of its own, so a slow or dead target delays no other."""
 
     def __init__(
-        self, rows: OutboxRows, endpoints: EndpointSender, mails: MailSender | None, settings: OutboxSettings
+        self,
+        rows: OutboxRows,
+        endpoints: EndpointSender,
+        mails: MailSender | None,
+        settings: OutboxSettings,
+        traces: OrderTraces | None = None,
     ) -> None:
         """Keep the parts; without `mails` buyers get no e-mail."""
         self._rows = rows
+        self._traces = traces
         self._endpoints = endpoints
         self._mails = mails
         self._settings = settings
@@ -140,11 +149,43 @@ class Deliver:
                     if target.url is None
                     else {}
                 )
-                await asyncio.gather(*(self._deliver(target, one, addresses) for one in messages))
+                buys = await self._buys(messages)
+                await asyncio.gather(*(self._deliver(target, one, addresses, buys) for one in messages))
         except FlashSaleError as error:
             log.warning("outbox.interrupted", target=target.target_id, reason=error.detail)
 
-    async def _deliver(self, target: Target, message: Message, addresses: Mapping[UUID, str]) -> None:
+    async def _buys(self, messages: Sequence[Message]) -> Mapping[UUID, TraceContext]:
+        """Return the spans below which the deliveries are spans; none if this process does not trace."""
+        if self._traces is None:
+            return {}
+        return await self._traces.of([one.order_id for one in messages if one.order_id])
+
+    async def _deliver(
+        self,
+        target: Target,
+        message: Message,
+        addresses: Mapping[UUID, str],
+        buys: Mapping[UUID, TraceContext],
+    ) -> None:
+        buy = buys.get(message.order_id) if message.order_id else None
+        if self._traces is None or buy is None:
+            await self._try(target, message, addresses)
+            return
+        name = f"send {'e-mail' if target.url is None else 'webhook'}"
+        with self._traces.tracer.running(name, SpanKind.PRODUCER, buy) as span:
+            span.facts.update(
+                {
+                    "flashsale.order_id": str(message.order_id),
+                    "flashsale.event": message.event.value,
+                    "flashsale.target": target.target_id,
+                    "flashsale.try": message.attempts,
+                }
+            )
+            failure = await self._try(target, message, addresses)
+            span.error = None if failure is None else failure.problem
+
+    async def _try(self, target: Target, message: Message, addresses: Mapping[UUID, str]) -> Failure | None:
+        """Send a message, and write what became of it."""
         failure = await self._send(target, message, addresses)
         name = target.target_id
         said = {"target": name, "message_id": str(message.message_id), "message_event": message.event}
@@ -154,11 +195,11 @@ class Deliver:
             self._failures.pop(name, None)
             await self._rows.end(message, "delivered", None)
             log.info("outbox.delivered", **said, attempts=message.attempts)
-            return
+            return None
         if failure.final:
             await self._rows.end(message, "dead", failure.problem)
             log.warning("outbox.dead", **said, problem=failure.problem)
-            return
+            return failure
         self._failures[name] = self._failures.get(name, 0) + 1
         settings = self._settings
         wait_s = pause_s(
@@ -177,6 +218,7 @@ class Deliver:
             log.info("outbox.failed", **said, attempts=message.attempts, problem=failure.problem)
         else:
             log.warning("outbox.dead", **said, problem=failure.problem)
+        return failure
 
     async def _send(self, target: Target, message: Message, addresses: Mapping[UUID, str]) -> Failure | None:
         try:

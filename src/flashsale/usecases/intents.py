@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from flashsale.domain.intents import BegunIntent, DueIntent, KnownIntent, Merged
     from flashsale.domain.payments import Intent, ProviderEvent
+    from flashsale.domain.traces import Origin
 
 RETRY_MAX_S = 3600.0
 """Longest pause between two tries to end an intent."""
@@ -93,6 +94,10 @@ class Intents(Protocol):
 
     async def settled(self, provider: str, reference: str) -> UUID | None:
         """Return the order of an intent that paid it, or is cancelled or given back; None if more can come of it."""
+        ...
+
+    async def origin(self, provider: str, reference: str) -> Origin:
+        """Return the request that made the order of an intent, as far as the intent is known here."""
         ...
 
     async def wake(self, *, intents_max: int, events_max: int, due_s: float) -> tuple[int, int]:

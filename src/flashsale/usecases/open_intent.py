@@ -11,6 +11,7 @@ import structlog
 from flashsale.domain.errors import Unavailable
 from flashsale.domain.intents import KnownIntent, KnownState
 from flashsale.domain.payments import NoAnswer, NoAnswerKind
+from flashsale.runtime.tracing import join
 from flashsale.usecases.intents import INTENTS
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class OpenIntent:
             begun = await self._intents.begin(order_id, self._gateway.name, due_s=LEFT_S)
             if begun is None:
                 return None
+            join(begun.origin.traceparent or "")
             intent = begun.intent
             if intent.state is not KnownState.OPENING:
                 return _checked(intent, order_id)

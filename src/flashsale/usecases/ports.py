@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flashsale.domain.orders import Order, OrderStatus
     from flashsale.domain.products import LiveStock, NewProduct, Product, ProductChange
     from flashsale.domain.requests import Accepted, AdminRequest, BuyRequest, Held, KeptAnswer, Proposal, Verdict
+    from flashsale.domain.traces import Origin
     from flashsale.domain.trail import Author
     from flashsale.domain.users import Role, User
 
@@ -159,8 +160,8 @@ class Orders(Protocol):
         """
         ...
 
-    async def request_ids(self, order_ids: Sequence[UUID]) -> dict[UUID, str]:
-        """Read the ids of the HTTP requests that made orders; orders without one are left out."""
+    async def origins(self, order_ids: Sequence[UUID]) -> dict[UUID, Origin]:
+        """Read the HTTP requests that made orders; orders without one are left out."""
         ...
 
     async def end(self, order_ids: Sequence[UUID], status: OrderStatus) -> Sequence[UUID]:

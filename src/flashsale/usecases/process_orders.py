@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.orders import OrderStatus
+from flashsale.domain.traces import NO_ORIGIN, SpanKind, read_traceparent
 from flashsale.runtime.logs import lines_of_orders
 from flashsale.usecases.batching import Batcher
 from flashsale.usecases.halving import halve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
+    from flashsale.domain.traces import Origin
+    from flashsale.runtime.tracing import Tracer
     from flashsale.usecases.halving import Postpone
     from flashsale.usecases.ports import Orders, PoisonBatch
 
@@ -33,9 +37,12 @@ REFUSALS_MAX = 3
 class ProcessOrders:
     """The use case. A repetition changes nothing. Concurrent jobs share a transaction."""
 
-    def __init__(self, orders: Orders, postpone: Postpone, *, payment_due_s: float) -> None:
+    def __init__(
+        self, orders: Orders, postpone: Postpone, *, payment_due_s: float, tracer: Tracer | None = None
+    ) -> None:
         """A payment whose job is lost is due again after `payment_due_s`."""
         self._orders = orders
+        self._tracer = tracer
         self._postpone = postpone
         self._payment_due_s = payment_due_s
         self._processing: Batcher[Sequence[UUID], Sequence[UUID]] = Batcher(
@@ -66,22 +73,30 @@ class ProcessOrders:
         return [[order_id for order_id in order_ids if order_id in failed] for order_ids in jobs]
 
     async def _process(self, order_ids: Sequence[UUID]) -> dict[UUID, OrderStatus]:
+        began_ns = time.time_ns()
         moved = await self._orders.process(order_ids, payment_due_s=self._payment_due_s)
-        await self._tell(list(moved))
-        return moved
-
-    async def _tell(self, order_ids: Sequence[UUID]) -> None:
         try:
-            request_ids = await self._orders.request_ids(order_ids)
+            origins = await self._orders.origins(list(moved))
         except FlashSaleError:
             # The orders have moved; only their lines lack the ids.
-            request_ids = {}
-        for orders in lines_of_orders([(order_id, request_ids.get(order_id)) for order_id in order_ids]):
+            origins = {}
+        for orders in lines_of_orders([(order_id, origins.get(order_id, NO_ORIGIN)) for order_id in moved]):
             log.info("orders.processed", orders=orders)
+        if self._tracer is not None:
+            self._trace(self._tracer, origins, began_ns)
+        return moved
+
+    @staticmethod
+    def _trace(tracer: Tracer, origins: Mapping[UUID, Origin], began_ns: int) -> None:
+        """Note a span in the trace of each order: one transaction moved them all."""
+        for order_id, origin in origins.items():
+            if (parent := read_traceparent(origin.traceparent or "")) is not None:
+                facts: dict[str, str | int] = {"flashsale.order_id": str(order_id), "flashsale.orders": len(origins)}
+                tracer.note("process order", SpanKind.CONSUMER, parent, began_ns, facts)
 
     async def _fail(self, order_ids: Sequence[UUID]) -> None:
         ended = await self._orders.end(order_ids, OrderStatus.FAILED)
-        for orders in lines_of_orders([(order_id, None) for order_id in ended]):
+        for orders in lines_of_orders([(order_id, NO_ORIGIN) for order_id in ended]):
             log.error("orders.failed", orders=orders)
 
     async def _not_failed(self, order_id: UUID, poison: PoisonBatch) -> None:

@@ -120,7 +120,7 @@ class Propose:
             for place, verdict in zip(places, verdicts, strict=True):
                 answers[place] = verdict
                 if verdict.outcome is AcceptOutcome.ACCEPTED:
-                    accepted.append((proposals[place].order_id, proposals[place].request_id))
+                    accepted.append((proposals[place].order_id, proposals[place].origin))
             for orders in lines_of_orders(accepted):
                 log.info("orders.accepted", orders=orders)
             # Only later proposals of the same product wait during this time.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from flashsale.usecases.sessions import Sessions
     from flashsale.usecases.status import Status
     from flashsale.usecases.story import Stories
+    from flashsale.usecases.tracing import OrderTraces
     from flashsale.usecases.trail import Trail
     from flashsale.usecases.webhooks import ReceiveWebhook
 
@@ -86,3 +87,5 @@ class Services:
     read_books: ReadBooks
     buyers: Buyers
     audit_now: AuditNow
+    traces: OrderTraces | None = None
+    """Traces of orders; None in a process that does not trace."""

@@ -10,7 +10,7 @@ import structlog
 
 from flashsale.domain.intents import Effect, KnownState
 from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, NoAnswer, NoAnswerKind, RefundState
-from flashsale.runtime.logs import bind_request_id
+from flashsale.runtime.logs import bind_origin
 from flashsale.usecases.intents import INTENTS, RETRY_MAX_S
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class SettleIntent:
     async def merge(self, order_id: UUID, intent: Intent, *, due_s: float) -> Merged:
         """Write the provider's state, and log what a person must look at."""
         merged = await self._intents.merge(order_id, self._gateway.name, intent, due_s=due_s)
-        bind_request_id(merged.request_id)
+        bind_origin(merged.origin)
         more = {"order_id": str(order_id), "reference": intent.reference, "status": merged.status}
         if merged.effect is Effect.DIFFERS:
             INTENTS.labels("differs").inc()

@@ -46,6 +46,8 @@ class Story:
     """The idempotency key of its request."""
     request_id: str | None
     """The id of the HTTP request that made it, which log lines carry; None: the order is from before revision 0033."""
+    trace_id: str | None
+    """The id of its trace; None: the process that took the request did not trace."""
     units: Sequence[int]
     """Numbers of the units that it holds."""
     entries: Sequence[Entry]

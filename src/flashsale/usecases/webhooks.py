@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
 import structlog
 
+from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.intents import Effect
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payment_errors import ProviderNotFound, WebhookRefused
 from flashsale.domain.payments import NoAnswer, NoAnswerKind
 from flashsale.runtime.shared_metrics import Counter
+from flashsale.runtime.tracing import CURRENT, join
+from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -70,6 +74,7 @@ class ReceiveWebhook:
             raise
         fresh = await self._intents.receive(provider, event, due_s=JOB_LOST_S)
         WEBHOOKS.labels("received" if fresh else "repeated").inc()
+        await _join_order(self._intents, provider, event.reference)
         log.debug("webhook.received", event_id=event.event_id, type=event.type, fresh=fresh)
         return fresh
 
@@ -79,6 +84,14 @@ def _checked(event: ProviderEvent) -> ProviderEvent:
         if _TEXT.fullmatch(text) is None:
             raise WebhookRefused("The ids of an event are 1 to 255 printable ASCII characters.")
     return event
+
+
+async def _join_order(intents: Intents, provider: str, reference: str | None) -> None:
+    """Let the span that runs, if one does, become a part of the trace of the intent's order."""
+    if reference is None or CURRENT.get(None) is None:
+        return
+    with contextlib.suppress(FlashSaleError, PoisonBatch):
+        join((await intents.origin(provider, reference)).traceparent or "")
 
 
 class TakeEvent:
@@ -133,6 +146,7 @@ class TakeEvent:
         """Return the order of the webhooks if they cannot say anything new of it."""
         if not all(event.type.startswith(OF_PAYMENT) for event in waiting):
             return None
+        await _join_order(self._intents, provider, waiting[0].reference)
         return await self._intents.settled(provider, waiting[0].reference)
 
     async def _merge(self, order_id: UUID, intent: Intent) -> None:

@@ -1,4 +1,4 @@
-"""A payment gateway whose answers are counted and timed."""
+"""A payment gateway whose answers are counted, timed and traced."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, Intent, NoAnswer, NoAnswerKind, Refund
 from flashsale.runtime.shared_metrics import Counter, Histogram
+from flashsale.runtime.tracing import calling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
@@ -29,6 +30,9 @@ SECONDS = Histogram(
     ["call"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 7.5, 10, 15),
 )
+
+NO_ANSWERS = frozenset({ChargeOutcome.UNKNOWN.value, ChargeOutcome.UNSENT.value, NoAnswerKind.REFUSED.value})
+"""Outcomes of calls that count as failed where they are traced. A decline is an answer."""
 
 
 class ObservedGateway:
@@ -118,8 +122,13 @@ Result = TypeVar("Result", ChargeAnswer, Intent | NoAnswer, Refund | NoAnswer)
 
 async def _metered(call: str, answer: Awaitable[Result]) -> Result:
     began_s = time.perf_counter()
-    result = await answer
-    PAYMENTS.labels(call, _outcome(result)).inc()
+    with calling(f"provider {call}") as span:
+        result = await answer
+        outcome = _outcome(result)
+        if span is not None:
+            span.facts["flashsale.outcome"] = str(outcome)
+            span.error = str(outcome) if outcome in NO_ANSWERS else None
+    PAYMENTS.labels(call, outcome).inc()
     SECONDS.labels(call).observe(time.perf_counter() - began_s)
     return result
 

@@ -26,6 +26,7 @@ from flashsale.domain.payments import (
     Refund,
     RefundState,
 )
+from flashsale.runtime.tracing import outgoing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -178,7 +179,7 @@ class SimulatorGateway(Unsupported):
             async with self._open().post(
                 self._base_url + path,
                 json=body,
-                headers={"Idempotency-Key": key} if body is not None else None,
+                headers=outgoing() | ({"Idempotency-Key": key} if body is not None else {}),
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
                 allow_redirects=False,
                 trace_request_ctx=call,

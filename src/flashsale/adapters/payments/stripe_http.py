@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import stripe
 
+from flashsale.runtime.tracing import outgoing
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -74,7 +76,12 @@ class PooledClient(stripe.HTTPClient):
             raise RuntimeError("the gateway is not open: use it as an async context manager")
         try:
             async with self._session.request(
-                method, url, headers=headers, data=post_data, allow_redirects=False, trace_request_ctx=SENDING.get()
+                method,
+                url,
+                headers={**headers, **outgoing()},
+                data=post_data,
+                allow_redirects=False,
+                trace_request_ctx=SENDING.get(),
             ) as response:
                 body = b""
                 async for piece in response.content.iter_any():

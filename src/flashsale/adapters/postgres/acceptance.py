@@ -47,7 +47,7 @@ class PostgresAcceptance:
             [None if request.key is None else request.fingerprint() for request in requests],
             [proposal.epoch for proposal in proposals],
             self._due,
-            [proposal.request_id for proposal in proposals],
+            [one.request_id if one.span is None else one.origin.kept for one in proposals],
             None if expected.count(None) == len(expected) else expected,
         )
         for left in reversed(range(SERIALIZATION_TRIES)):

@@ -10,6 +10,7 @@ from flashsale.domain.intents import BegunIntent, DueIntent, Effect, KnownIntent
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import PaymentTerms
+from flashsale.domain.traces import Origin
 from flashsale.usecases.intents import WaitingEvent
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class PostgresIntents:
             # The caller tells of an intent that was opened by an earlier COMMIT, which the standby may lack.
             await self._database.replicate()
         amount = Money(minor=row["amount_minor"], currency=row["currency"])
-        return BegunIntent(intent=_known(row), amount=amount, terms=_terms(row))
+        origin = Origin.read(row["request_id"])
+        return BegunIntent(intent=_known(row), amount=amount, terms=_terms(row), origin=origin)
 
     async def open(self, order_id: UUID, number: int, intent: Intent, *, due_s: float) -> KnownIntent | None:
         """Write the provider's answer; None if another reference was written for the intent first."""
@@ -89,7 +91,7 @@ class PostgresIntents:
             number=row["number"],
             state=None if row["state"] is None else KnownState(row["state"]),
             status=None if row["order_status"] is None else OrderStatus(row["order_status"]),
-            request_id=row["request_id"],
+            origin=Origin.read(row["request_id"]),
         )
 
     async def note(self, order_id: UUID, provider: str, reference: str, *, due_s: float) -> None:
@@ -144,6 +146,11 @@ class PostgresIntents:
         """Return the order of an intent that paid it, or is cancelled or given back; None if more can come of it."""
         row = await self._database.fetch_row(QUERIES["settled"], provider, reference)
         return None if row is None else row["order_id"]
+
+    async def origin(self, provider: str, reference: str) -> Origin:
+        """Return the request that made the order of an intent, as far as the intent is known here."""
+        row = await self._database.fetch_row(QUERIES["origin_of_intent"], provider, reference)
+        return Origin.read(None if row is None else row["request_id"])
 
     async def wake(self, *, intents_max: int, events_max: int, due_s: float) -> tuple[int, int]:
         """Defer jobs for due intents and webhooks; returns the number of each."""

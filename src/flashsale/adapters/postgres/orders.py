@@ -9,6 +9,7 @@ from flashsale.adapters.postgres.administration import change
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.money import Money
 from flashsale.domain.orders import Order, OrderStatus
+from flashsale.domain.traces import Origin
 from flashsale.usecases.ports import Swept
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ class PostgresOrders:
         rows = await self._database.fetch(QUERIES["process"], order_ids, timedelta(seconds=payment_due_s))
         return {row["order_id"]: OrderStatus(row["status"]) for row in rows}
 
-    async def request_ids(self, order_ids: Sequence[UUID]) -> dict[UUID, str]:
-        """Read the ids of the HTTP requests that made orders; orders without one are left out."""
-        rows = await self._database.fetch(QUERIES["request_ids"], order_ids)
-        return {row["order_id"]: row["request_id"] for row in rows}
+    async def origins(self, order_ids: Sequence[UUID]) -> dict[UUID, Origin]:
+        """Read the HTTP requests that made orders; orders without one are left out."""
+        rows = await self._database.fetch(QUERIES["origins"], order_ids)
+        return {row["order_id"]: Origin.read(row["request_id"]) for row in rows}
 
     async def end(self, order_ids: Sequence[UUID], status: OrderStatus) -> Sequence[UUID]:
         """End orders before any payment. Returns the orders that ended."""

@@ -9,6 +9,7 @@ from flashsale.adapters.postgres.queries import load
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.payments import PaymentAttempt, PaymentResult
+from flashsale.domain.traces import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,7 @@ class PostgresPayments:
                 gateway_key=row["gateway_key"],
                 amount=Money(minor=row["amount_minor"], currency=row["currency"]),
                 reference=row["reference"],
-                request_id=row["request_id"],
+                origin=Origin.read(row["request_id"]),
             )
             for row in rows
         ]

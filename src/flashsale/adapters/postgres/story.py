@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flashsale.adapters.postgres.queries import load
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
+from flashsale.domain.traces import Origin
 from flashsale.usecases.story import Entry, Story
 
 if TYPE_CHECKING:
@@ -37,4 +38,12 @@ class PostgresStories:
             for entry in await self._database.fetch(QUERIES["entries"], order_id)
         ]
         status = OrderStatus(fields.pop("status"))
-        return Story(**fields, status=status, unit_price=price, entries=entries)
+        origin = Origin.read(fields.pop("request_id"))
+        return Story(
+            **fields,
+            status=status,
+            unit_price=price,
+            entries=entries,
+            request_id=origin.request_id,
+            trace_id=origin.trace_id,
+        )

@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import Webhook
 from flashsale import __version__
 from flashsale.domain.addresses import address_allowed
 from flashsale.domain.messages import Failure, body_of
+from flashsale.runtime.tracing import outgoing
 
 if TYPE_CHECKING:
     from flashsale.domain.messages import Message, Target
@@ -67,6 +68,7 @@ class WebhookSender:
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": Webhook(target.secret).sign(message_id, now, body.decode()),
+            **outgoing(),
         }
         try:
             async with self._session.post(

@@ -54,6 +54,10 @@ class StoryOut(Out):
         str | None,
         shown("The id of the request that made the order, which log lines carry; null: unknown.", "5f2c9a01be44-2a"),
     ]
+    trace_id: Annotated[
+        str | None,
+        shown("The id of the order's trace; null: the request was not traced.", "4bf92f3577b34da6a3ce929d0e0e4736"),
+    ]
     units: Annotated[list[int], shown("Numbers of the units that the order holds.", [17])]
     entries: Annotated[list[EntryOut], shown("What happened, in the order of time.")]
 
@@ -93,6 +97,7 @@ def _story_out(one: Story) -> StoryOut:
         due_at=one.due_at,
         key=one.key,
         request_id=one.request_id,
+        trace_id=one.trace_id,
         units=list(one.units),
         entries=[EntryOut(at=entry.at, kind=entry.kind, facts=dict(entry.facts)) for entry in one.entries],
     )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from litestar.types import Send
     from litestar.types.asgi_types import HTTPResponseBodyEvent
 
+    from flashsale.domain.traces import TraceContext
+
 log = structlog.get_logger(__name__)
 
 SLICE = 256
@@ -158,6 +160,7 @@ class Channel:
         "final",
         "over",
         "streams",
+        "trace",
         "value",
     )
 
@@ -165,6 +168,8 @@ class Channel:
         """Start without a value."""
         self.value = NOTHING
         self.details = NO_DETAILS
+        self.trace: TraceContext | None = None
+        """The span of the order's buy, in a process that traces."""
         self.final = False
         """Whether a stream without details ends with this value."""
         self.over = False

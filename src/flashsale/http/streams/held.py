@@ -94,6 +94,7 @@ class Streams:
 
         async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
             channel = self._hub.order(order_id)
+            await self._hub.trace(channel, order_id)
             self._hub.put_order(channel, await self._services.orders.get(order_id, principal))
             if (channel.over if details else channel.final) and last == channel.version:
                 # The client has the last state: 204 tells an EventSource not to reconnect.

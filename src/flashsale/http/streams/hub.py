@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import count
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -12,6 +13,7 @@ import structlog
 from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.orders import FINAL, OVER, OrderStatus
 from flashsale.domain.products import LiveStock
+from flashsale.domain.traces import SpanKind
 from flashsale.http.schemas import terms_fields
 from flashsale.http.streams.channel import SLICE, Channel, Stream, end_soon
 from flashsale.http.streams.events import ChangedEvent, ProductEvent
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from flashsale.domain.orders import Order
     from flashsale.usecases.services import Services
+    from flashsale.usecases.tracing import OrderTraces
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +40,10 @@ FINAL_EVERY = 15
 class LiveHub:
     """Carries changes from the feed to channels, at most one per `interval_s` and product."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, traces: OrderTraces | None = None) -> None:
         """Keep the parts; `run` does the work."""
         self._services = services
+        self._traces = traces
         self._interval_s = services.settings.live.interval_s
         self._poll_s = services.settings.live.poll_s
         self._stock: dict[int, Channel] = {}
@@ -71,7 +75,7 @@ class LiveHub:
             elif isinstance(change, OrderChanged):
                 channel = self._orders.get(change.order_id)
                 if channel is not None:
-                    _put_order(channel, change.order_id, change.status, change.version)
+                    self._put_order(channel, change.order_id, change.status, change.version)
                     _put_changes(channel, change.order_id, change.changes)
             elif isinstance(change, ProductChanged):
                 if change.product_id in self._stock:
@@ -98,11 +102,28 @@ class LiveHub:
             channel = self._orders[order_id] = Channel()
         return channel
 
-    @staticmethod
-    def put_order(channel: Channel, order: Order) -> None:
+    async def trace(self, channel: Channel, order_id: UUID) -> None:
+        """Let the events of an order's channel be spans of the order's trace, if this process traces."""
+        if self._traces is not None and channel.trace is None:
+            channel.trace = (await self._traces.of([order_id])).get(order_id)
+
+    def put_order(self, channel: Channel, order: Order) -> None:
         """Publish the state of an order, and how often something else of it changed."""
-        _put_order(channel, order.order_id, order.status, order.version)
+        self._put_order(channel, order.order_id, order.status, order.version)
         _put_changes(channel, order.order_id, order.changes)
+
+    def _put_order(self, channel: Channel, order_id: UUID, status: OrderStatus, version: int) -> None:
+        data: dict[str, object] = {"orderId": str(order_id), "status": status.value, "version": version}
+        traced = channel.trace is not None and channel.streams and version > channel.version
+        began_ns = time.time_ns() if traced else 0
+        channel.put(version, data, final=status in FINAL, over=status in OVER)
+        if traced and channel.trace is not None and self._traces is not None:
+            facts = {
+                "flashsale.order_id": str(order_id),
+                "flashsale.status": status.value,
+                "flashsale.streams": len(channel.streams),
+            }
+            self._traces.tracer.note("stream event", SpanKind.PRODUCER, channel.trace, began_ns, facts)
 
     def join(self, channel: Channel, stream: Stream) -> None:
         """Let a begun stream follow a channel."""
@@ -187,11 +208,6 @@ class LiveHub:
                 log.info("live.stale", reason=error.detail)
             except Exception:
                 log.exception("live.failed")
-
-
-def _put_order(channel: Channel, order_id: UUID, status: OrderStatus, version: int) -> None:
-    data: dict[str, object] = {"orderId": str(order_id), "status": status.value, "version": version}
-    channel.put(version, data, final=status in FINAL, over=status in OVER)
 
 
 def _put_changes(channel: Channel, order_id: UUID, changes: int | None) -> None:

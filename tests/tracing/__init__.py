@@ -1,0 +1,1 @@
+"""One order's trace through all processes: `python -m tests.tracing` prints it."""
