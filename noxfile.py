@@ -316,3 +316,10 @@ def tracing(session: nox.Session) -> None:
     """Sell one unit on a real stack that traces, and print the order's trace; fails if a step is missing (20 s)."""
     install(session)
     session.run("python", "-m", "tests.tracing", *session.posargs)
+
+
+@nox.session
+def archive(session: nox.Session) -> None:
+    """Archive a sale of 100,000 orders while another product sells, and audit both (2 minutes)."""
+    install(session)
+    session.run("python", "-m", "tests.growth.archive", *session.posargs)

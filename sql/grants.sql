@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, buyer_units, gate_returns, manual_entries, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, password_resets, payment_attempts, payment_fees, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, archived_money, archived_orders, buyer_units, gate_returns, manual_entries, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, password_resets, payment_attempts, payment_fees, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, sale_archives, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -155,6 +155,8 @@ GRANT UPDATE (product_id, status, tag, body, refund_number) ON admin_requests TO
 GRANT INSERT (user_id, actor, origin, action, object, old, new, request_id) ON admin_trail TO flashsale_api;
 GRANT SELECT ON admin_trail TO flashsale_api;
 GRANT SELECT ON alembic_version TO flashsale_api;
+GRANT SELECT ON archived_money TO flashsale_api;
+GRANT SELECT ON archived_orders TO flashsale_api;
 GRANT INSERT (product_id, user_id, units, limit_id) ON buyer_units TO flashsale_api;
 GRANT SELECT ON buyer_units TO flashsale_api;
 GRANT UPDATE (units, limit_id, cooling, cools_until) ON buyer_units TO flashsale_api;
@@ -219,6 +221,7 @@ GRANT UPDATE (kind) ON requests TO flashsale_api;
 GRANT INSERT ON revocations TO flashsale_api;
 GRANT SELECT ON revocations TO flashsale_api;
 GRANT UPDATE (generation, revoked_at) ON revocations TO flashsale_api;
+GRANT SELECT ON sale_archives TO flashsale_api;
 GRANT INSERT ON stock_raises TO flashsale_api;
 GRANT SELECT ON stock_raises TO flashsale_api;
 GRANT UPDATE (raised_at) ON stock_raises TO flashsale_api;
@@ -307,6 +310,8 @@ GRANT SELECT ON admin_requests TO flashsale_worker;
 GRANT UPDATE (refund_number) ON admin_requests TO flashsale_worker;
 GRANT INSERT (user_id, actor, origin, action, object, old, new, request_id) ON admin_trail TO flashsale_worker;
 GRANT SELECT ON alembic_version TO flashsale_worker;
+GRANT SELECT ON archived_money TO flashsale_worker;
+GRANT SELECT ON archived_orders TO flashsale_worker;
 GRANT SELECT ON buyer_units TO flashsale_worker;
 GRANT UPDATE (units, limit_id, cooling, cools_until) ON buyer_units TO flashsale_worker;
 GRANT DELETE ON gate_returns TO flashsale_worker;
@@ -391,6 +396,7 @@ GRANT UPDATE (request_id) ON requests TO flashsale_worker;
 GRANT DELETE ON revocations TO flashsale_worker;
 GRANT SELECT ON revocations TO flashsale_worker;
 GRANT UPDATE (revoked_at) ON revocations TO flashsale_worker;
+GRANT SELECT ON sale_archives TO flashsale_worker;
 GRANT INSERT ON stock_raises TO flashsale_worker;
 GRANT SELECT ON stock_raises TO flashsale_worker;
 GRANT UPDATE (raised_at) ON stock_raises TO flashsale_worker;

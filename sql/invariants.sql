@@ -6,18 +6,25 @@
 
 -- name: I1_units_whole
 -- Per product: free and claimed units add up to the allotment, and the live count equals the free units. Units without
--- a row count as free (a negative `unmade` is a surplus of free rows); each row belongs to a product.
+-- a row count as free (a negative `unmade` is a surplus of free rows); each row belongs to a product. The units that
+-- archived orders hold have no rows.
 WITH counted AS (
     SELECT
         u.product_id, count(u.unit_no) AS units, count(*) FILTER (WHERE u.order_id IS NULL) AS free,
         bool_and(u.unit_no > 0) AS numbered
     FROM units AS u
     GROUP BY u.product_id
+),
+archived AS (
+    SELECT a.product_id, sum(a.quantity) AS units
+    FROM archived_orders AS a
+    WHERE a.status IN ('confirmed', 'refunded') AND NOT a.restocked
+    GROUP BY a.product_id
 )
 SELECT
-    coalesce(p.product_id, l.product_id, c.product_id, o.product_id, s.product_id)::text AS id,
+    coalesce(p.product_id, l.product_id, c.product_id, o.product_id, s.product_id, h.product_id)::text AS id,
     (
-        p.allotment = coalesce(c.units, 0) + coalesce(o.unmade, 0)
+        p.allotment = coalesce(c.units, 0) + coalesce(o.unmade, 0) + coalesce(h.units, 0)
         AND l.free = coalesce(c.free, 0) + coalesce(o.unmade, 0)
         AND l.version > 0 AND l.claim_hand >= 0 AND coalesce(c.numbered, true)
         AND l.above_zero_at <= l.raised_at AND l.raised_at <= clock_timestamp()
@@ -28,7 +35,8 @@ FROM products AS p
 FULL JOIN product_live AS l ON p.product_id = l.product_id
 FULL JOIN counted AS c ON coalesce(p.product_id, l.product_id) = c.product_id
 FULL JOIN unit_pools AS o ON coalesce(p.product_id, l.product_id, c.product_id) = o.product_id
-FULL JOIN stock_raises AS s ON coalesce(p.product_id, l.product_id, c.product_id, o.product_id) = s.product_id;
+FULL JOIN stock_raises AS s ON coalesce(p.product_id, l.product_id, c.product_id, o.product_id) = s.product_id
+FULL JOIN archived AS h ON coalesce(p.product_id, l.product_id, c.product_id, o.product_id, s.product_id) = h.product_id;
 
 -- name: I2_owners
 -- Each order that is live, confirmed or refunded owns exactly its quantity of units of its product, unless its refund
@@ -575,20 +583,31 @@ FROM (
     SELECT 'order_stragglers', count(*), count(DISTINCT s.order_id) FROM order_stragglers AS s
     UNION ALL
     SELECT 'order_totals', count(*), count(DISTINCT row(t.product_id, t.status, t.currency)) FROM order_totals AS t
+    UNION ALL
+    SELECT 'sale_archives', count(*), count(DISTINCT s.product_id) FROM sale_archives AS s
+    UNION ALL
+    SELECT 'archived_orders', count(*), count(DISTINCT a.order_id) FROM archived_orders AS a
+    UNION ALL
+    SELECT 'archived_money', count(*), count(DISTINCT row(m.product_id, m.currency, m.at)) FROM archived_money AS m
 ) AS k;
 
 -- name: I25_totals_whole
 -- The totals equal the sums of the orders that they count: the orders up to the mark, without those that were open
--- when the mark passed them or that left the state in which they are counted.
+-- when the mark passed them or that left the state in which they are counted, and the archived orders.
 WITH counted AS (
     SELECT
-        o.product_id, coalesce(s.counted, o.status) AS status, o.currency, count(*) AS orders,
-        sum(o.quantity) AS units, sum(o.quantity * o.unit_price_minor) AS value_minor
-    FROM orders AS o
-    INNER JOIN order_mark AS m ON o.order_id <= m.order_id
-    LEFT JOIN order_stragglers AS s ON o.order_id = s.order_id
-    WHERE s.order_id IS NULL OR s.counted IS NOT NULL
-    GROUP BY o.product_id, coalesce(s.counted, o.status), o.currency
+        b.product_id, b.status, b.currency, count(*) AS orders, sum(b.quantity) AS units,
+        sum(b.quantity * b.unit_price_minor) AS value_minor
+    FROM (
+        SELECT o.product_id, coalesce(s.counted, o.status) AS status, o.currency, o.quantity, o.unit_price_minor
+        FROM orders AS o
+        INNER JOIN order_mark AS m ON o.order_id <= m.order_id
+        LEFT JOIN order_stragglers AS s ON o.order_id = s.order_id
+        WHERE s.order_id IS NULL OR s.counted IS NOT NULL
+        UNION ALL
+        SELECT a.product_id, a.status, a.currency, a.quantity, a.unit_price_minor FROM archived_orders AS a
+    ) AS b
+    GROUP BY b.product_id, b.status, b.currency
 )
 SELECT
     coalesce(t.product_id, c.product_id)::text AS id,
@@ -612,13 +631,19 @@ UNION ALL
 SELECT 'mark', count(*) <> 1 FROM order_mark AS m WHERE m.order_id <= first_order_id_v1(clock_timestamp());
 
 -- name: I25_restocks_whole
--- The sum of units that refunds released equals that of the refunded orders that released them.
+-- The sum of units that refunds released equals that of the refunded orders that released them, archived ones among them.
 SELECT
     coalesce(s.product_id, o.product_id)::text AS id,
     (s.units = o.units) IS NOT TRUE AS bad
 FROM product_restocks AS s
 FULL JOIN (
-    SELECT r.product_id, sum(r.quantity) AS units FROM orders AS r WHERE r.restocked GROUP BY r.product_id
+    SELECT r.product_id, sum(r.quantity) AS units
+    FROM (
+        SELECT l.product_id, l.quantity FROM orders AS l WHERE l.restocked
+        UNION ALL
+        SELECT a.product_id, a.quantity FROM archived_orders AS a WHERE a.restocked
+    ) AS r
+    GROUP BY r.product_id
 ) AS o ON s.product_id = o.product_id;
 
 -- name: I26_told
@@ -791,3 +816,93 @@ SELECT
         AND count(*) OVER (PARTITION BY t.target_id) = 1
     ) IS NOT TRUE AS bad
 FROM outbox_targets AS t;
+
+-- name: I27_archived_whole
+-- Each archived order is a final one of a sale that is archived, with the terms that were valid when it was made; no row of
+-- it is left. Its account is older. What was given back of it is at most its price, and the whole price if it is refunded.
+WITH terms AS (
+    SELECT
+        t.*, lead(t.valid_from, 1, 'infinity') OVER w AS valid_until, min(t.valid_from) OVER w AS kept_since
+    FROM product_terms AS t
+    WINDOW w AS (PARTITION BY t.product_id ORDER BY t.valid_from)
+)
+SELECT
+    a.order_id::text AS id,
+    (
+        s.product_id IS NOT NULL AND p.archived_at IS NOT NULL AND u.created_at <= a.created_at
+        AND a.status IN ('confirmed', 'payment_failed', 'expired', 'cancelled', 'failed', 'refunded')
+        AND a.version > 1 AND a.changes >= 0 AND a.quantity > 0 AND a.restocked IS NOT NULL
+        AND a.created_at <= a.updated_at AND a.updated_at <= coalesce(s.ended_at, clock_timestamp())
+        AND substr(a.order_id::text, 15, 1) = '7'
+        AND to_timestamp(('x' || translate(left(a.order_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0)
+        BETWEEN a.created_at - interval '1 hour' AND a.created_at + interval '1 hour'
+        AND (
+            (t.name, t.price_minor, t.currency) = (a.product_name, a.unit_price_minor, a.currency)
+            OR a.created_at < (SELECT min(k.valid_from) FROM product_terms AS k WHERE k.product_id = a.product_id)
+        )
+        AND CASE a.status
+            WHEN 'refunded' THEN a.refunded_minor = a.unit_price_minor * a.quantity
+            WHEN 'confirmed'
+                THEN NOT a.restocked AND a.refunded_minor >= 0 AND a.refunded_minor < a.unit_price_minor * a.quantity
+            ELSE NOT a.restocked AND a.refunded_minor = 0
+        END
+        AND NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = a.order_id)
+    ) IS NOT TRUE AS bad
+FROM archived_orders AS a
+LEFT JOIN users AS u ON a.user_id = u.user_id
+LEFT JOIN products AS p ON a.product_id = p.product_id
+LEFT JOIN sale_archives AS s ON a.product_id = s.product_id
+LEFT JOIN terms AS t
+    ON a.product_id = t.product_id AND a.created_at >= t.valid_from AND a.created_at < t.valid_until;
+
+-- name: I27_files_whole
+-- The files of each archived sale have as many orders as were archived and are left in the tables, and none is left at the
+-- end.
+SELECT
+    s.product_id::text AS id,
+    (
+        s.orders = coalesce(a.orders, 0) + coalesce(o.orders, 0) AND length(s.place) > 0
+        AND (coalesce(a.orders, 0) = 0) = (coalesce(cardinality(s.digests), 0) = 0)
+        AND s.begun_at >= p.archived_at AND s.begun_at <= coalesce(s.ended_at, clock_timestamp())
+        AND (s.ended_at IS NULL OR (s.ended_at <= clock_timestamp() AND coalesce(o.orders, 0) = 0))
+    ) IS NOT TRUE AS bad
+FROM sale_archives AS s
+LEFT JOIN products AS p ON s.product_id = p.product_id
+LEFT JOIN (SELECT n.product_id, count(*) AS orders FROM archived_orders AS n GROUP BY n.product_id) AS a
+    ON s.product_id = a.product_id
+LEFT JOIN (SELECT n.product_id, count(*) AS orders FROM orders AS n GROUP BY n.product_id) AS o
+    ON s.product_id = o.product_id;
+
+-- name: I27_money_whole
+-- The money that stays of an archived sale, by product and currency, is what its archived orders say.
+WITH kept AS (
+    SELECT
+        m.product_id, m.currency, sum(m.payments) AS payments, sum(m.revenue_minor) AS revenue_minor,
+        sum(m.refunded_minor) AS refunded_minor,
+        bool_and((
+            m.payments >= 0 AND m.revenue_minor >= 0 AND m.refunds >= 0 AND m.refunded_minor >= m.refunds
+            AND (m.refunds = 0) = (m.refunded_minor = 0) AND (m.payments = 0) = (m.revenue_minor = 0)
+            AND m.fees BETWEEN 0 AND m.payments AND m.fees_minor >= 0 AND (m.fees > 0 OR m.fees_minor = 0)
+            AND m.at = date_bin('15 minutes', m.at, '2000-01-01 00:00:00+00'::timestamptz)
+            AND m.at BETWEEN p.created_at - interval '15 minutes' AND coalesce(s.ended_at, clock_timestamp())
+        ) IS TRUE) AS sound
+    FROM archived_money AS m
+    LEFT JOIN products AS p ON m.product_id = p.product_id
+    LEFT JOIN sale_archives AS s ON m.product_id = s.product_id
+    GROUP BY m.product_id, m.currency
+),
+told AS (
+    SELECT
+        a.product_id, a.currency, count(*) AS payments, sum(a.unit_price_minor * a.quantity) AS revenue_minor,
+        sum(a.refunded_minor) AS refunded_minor
+    FROM archived_orders AS a
+    WHERE a.status IN ('confirmed', 'refunded')
+    GROUP BY a.product_id, a.currency
+)
+SELECT
+    coalesce(k.product_id, t.product_id)::text AS id,
+    (
+        k.sound AND k.payments = t.payments AND k.revenue_minor = t.revenue_minor AND k.refunded_minor = t.refunded_minor
+    ) IS NOT TRUE AS bad
+FROM kept AS k
+FULL JOIN told AS t ON k.product_id = t.product_id AND k.currency = t.currency;

@@ -27,6 +27,7 @@ ROLES = (API, WORKER)
 FILES = {
     "queries/acceptance.sql": ROLES,
     "queries/administration.sql": (API,),
+    "queries/archive.sql": (),
     "queries/audit.sql": (WORKER,),
     "queries/doctor.sql": ROLES,
     "queries/books.sql": (API,),
@@ -62,8 +63,8 @@ FILES = {
 STATEMENTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("accept", "replays", "end_orders", "request_payment"), (API,)),
     **dict.fromkeys(("create_product", "change_product", "set_allotment", "change_allotment"), (API,)),
-    **dict.fromkeys(("close_sale", "archive_product", "product_page", "claimed_units"), (API,)),
     **dict.fromkeys(("process", "sweep", "due", "postpone", "forget_postponed", "count_postponed"), (WORKER,)),
+    **dict.fromkeys(("close_sale", "archive_product", "product_page", "claimed_units", "places"), (API,)),
     **dict.fromkeys(("begin_intent", "lose", "wait", "receive"), (API,)),
     **dict.fromkeys(("open_intent", "origin_of_intent"), ROLES),
     **dict.fromkeys(("add_endpoint", "list_targets", "remove_endpoint", "dead_messages", "resend_messages"), ()),

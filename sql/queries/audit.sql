@@ -3,7 +3,8 @@
 SELECT order_id FROM order_mark;
 
 -- name: outcomes
--- Reads every order for a comparison with what clients saw.
+-- Reads every order for a comparison with what clients saw and with the provider's ledger; of those that are in files
+-- only, what stays of them.
 SELECT
     o.order_id::text AS order_id, o.user_id::text AS user_id, r.key, o.status, o.version, o.product_id, o.product_name,
     coalesce(o.quantity, 0) AS quantity, coalesce(o.unit_price_minor, 0) AS unit_price_minor, o.currency,
@@ -14,7 +15,13 @@ SELECT
     coalesce(extract(EPOCH FROM o.created_at), 0)::float8 AS created_at_s,
     coalesce(extract(EPOCH FROM clock_timestamp() - o.due_at), 0)::float8 AS overdue_s
 FROM orders AS o
-LEFT JOIN requests AS r ON o.order_id = r.order_id;
+LEFT JOIN requests AS r ON o.order_id = r.order_id
+UNION ALL
+SELECT
+    a.order_id::text, a.user_id::text, NULL, a.status, a.version, a.product_id, a.product_name, coalesce(a.quantity, 0),
+    coalesce(a.unit_price_minor, 0), a.currency, coalesce(a.unit_price_minor * a.quantity, 0),
+    coalesce(a.refunded_minor, 0), 0, coalesce(extract(EPOCH FROM a.created_at), 0)::float8, 0
+FROM archived_orders AS a;
 
 -- name: fingerprints
 -- Reads what keys were used for: a row for each product, quantity and fingerprint that orders with a key have, with the

@@ -8,3 +8,7 @@ ORDER BY created_at;
 -- name: erase_buyer
 -- Erases what an account of a buyer says of a person; `erased`, `open` or `unknown`.
 SELECT erase_buyer_v1($1) AS result;
+
+-- name: archived_orders
+-- Counts the orders of an account of which most is in files only.
+SELECT count(*) AS orders FROM archived_orders WHERE user_id = $1;

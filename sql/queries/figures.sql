@@ -138,6 +138,10 @@ WITH summed AS (
     SELECT o.product_id, o.status, 0, 0, o.refunded_minor
     FROM orders AS o
     WHERE o.product_id = ANY($1::integer []) AND o.refunded_minor > 0 AND o.status <> 'refunded'
+    UNION ALL
+    SELECT a.product_id, a.status, 0, 0, a.refunded_minor
+    FROM archived_orders AS a
+    WHERE a.product_id = ANY($1::integer []) AND a.refunded_minor > 0 AND a.status <> 'refunded'
 )
 SELECT
     s.product_id, s.status, sum(s.units)::bigint AS units, sum(s.value_minor)::bigint AS value_minor,

@@ -107,6 +107,10 @@ UPDATE webhook_events
 SET due_at = clock_timestamp() + $3::interval, job_id = NULL
 WHERE provider = $1 AND event_id = ANY($2::text []) AND taken_at IS NULL;
 
+-- name: archived
+-- Gives an order of which most is in files only.
+SELECT order_id FROM archived_orders WHERE order_id = $1;
+
 -- name: settled
 -- Gives the order of an intent ($1 provider, $2 reference) of which nothing more can come but refunds and disputes: the
 -- order was paid by it, or it is cancelled or given back.

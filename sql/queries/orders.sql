@@ -11,6 +11,16 @@ SELECT
 FROM orders
 WHERE order_id = ANY($1::uuid []);
 
+-- name: archived_many
+-- Reads orders by id of which most is in files only.
+SELECT
+    order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status,
+    version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
+    changes + (SELECT t.base FROM timeline AS t WHERE t.one) AS changes, NULL::timestamptz AS pay_by,
+    false AS payment_requested, refunded_minor, created_at, updated_at
+FROM archived_orders
+WHERE order_id = ANY($1::uuid []);
+
 -- name: process
 -- Moves queued orders to awaiting_payment and defers their payment jobs.
 SELECT order_id, status FROM process_orders_v2($1, $2);
@@ -54,16 +64,38 @@ WHERE NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.order_id = p.order_id AND o.
 SELECT count(*) AS postponed FROM postponed_orders;
 
 -- name: of_buyer
--- Lists the orders of an account, newest first (ids rise with time), from before an id.
+-- Lists the orders of an account, newest first (ids rise with time), from before an id; also those of which most is in
+-- files only.
 SELECT
-    order_id, user_id, product_id, product_name, quantity, unit_price_minor, currency, status,
-    version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
-    changes + (SELECT t.base FROM timeline AS t WHERE t.one) AS changes,
-    CASE
-        WHEN status = 'awaiting_payment' AND payment_mode = 'by_buyer' AND pay_requested_at IS NULL THEN due_at
-    END AS pay_by,
-    pay_requested_at IS NOT NULL AS payment_requested, refunded_minor, created_at, updated_at
-FROM orders
-WHERE user_id = $1 AND order_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-ORDER BY order_id DESC
+    found.order_id, found.user_id, found.product_id, found.product_name, found.quantity, found.unit_price_minor,
+    found.currency, found.status, found.version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
+    found.changes + (SELECT t.base FROM timeline AS t WHERE t.one) AS changes,
+    found.pay_by, found.payment_requested, found.refunded_minor, found.created_at, found.updated_at
+FROM (
+    (
+        SELECT
+            o.order_id, o.user_id, o.product_id, o.product_name, o.quantity, o.unit_price_minor, o.currency, o.status,
+            o.version, o.changes,
+            CASE
+                WHEN o.status = 'awaiting_payment' AND o.payment_mode = 'by_buyer' AND o.pay_requested_at IS NULL
+                    THEN o.due_at
+            END AS pay_by,
+            o.pay_requested_at IS NOT NULL AS payment_requested, o.refunded_minor, o.created_at, o.updated_at
+        FROM orders AS o
+        WHERE o.user_id = $1 AND o.order_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+        ORDER BY o.order_id DESC
+        LIMIT $3
+    )
+    UNION ALL
+    (
+        SELECT
+            a.order_id, a.user_id, a.product_id, a.product_name, a.quantity, a.unit_price_minor, a.currency, a.status,
+            a.version, a.changes, NULL, false, a.refunded_minor, a.created_at, a.updated_at
+        FROM archived_orders AS a
+        WHERE a.user_id = $1 AND a.order_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+        ORDER BY a.order_id DESC
+        LIMIT $3
+    )
+) AS found
+ORDER BY found.order_id DESC
 LIMIT $3;

@@ -70,6 +70,10 @@ WHERE (archived_at IS NOT NULL) = $1 AND ($2::integer IS NULL OR product_id < $2
 ORDER BY product_id DESC
 LIMIT $3;
 
+-- name: places
+-- Reads where the files are that have the orders of products, of those whose orders left the tables.
+SELECT product_id, place FROM sale_archives WHERE product_id = ANY($1::integer []);
+
 -- name: recount_limits
 -- Writes what the product's limit counts to the buyers that it has, after that was changed.
 UPDATE buyer_units AS b
@@ -87,9 +91,10 @@ SELECT result, claimed FROM change_allotment_v1($1, $2, $3);
 
 -- name: open_pools
 -- Lists products whose rows of units are too many, or of which fewer than $1 are left behind the last claim and more
--- can be made: those with the fewest left first.
+-- can be made and are for sale: those with the fewest left first.
 SELECT o.product_id
 FROM unit_pools AS o
+INNER JOIN products AS p ON o.product_id = p.product_id AND (o.unmade < 0 OR p.archived_at IS NULL)
 INNER JOIN product_live AS l ON o.product_id = l.product_id
 CROSS JOIN LATERAL (
     SELECT coalesce(max(u.unit_no), 0) - l.claim_hand AS ahead FROM units AS u WHERE u.product_id = o.product_id

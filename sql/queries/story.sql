@@ -9,6 +9,13 @@ INNER JOIN users AS u ON o.user_id = u.user_id
 LEFT JOIN requests AS r ON o.order_id = r.order_id
 WHERE o.order_id = $1;
 
+-- name: archived
+-- Reads when the rows of an order left the tables, and where the files are that have them.
+SELECT a.begun_at, a.place
+FROM archived_orders AS o
+INNER JOIN sale_archives AS a ON o.product_id = a.product_id
+WHERE o.order_id = $1;
+
 -- name: entries
 -- Reads what happened to an order, in the order of time, with the facts of each entry; NULL: there is no such fact.
 SELECT e.at, e.kind, e.facts

@@ -39,6 +39,7 @@ from flashsale.usecases.ports import PoisonBatch
 from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.settle import Settle
 from tests.conftest import add_buyers, add_product
+from tests.corruption.archived import archive_another
 from tests.support.accepting import new_id
 from tests.support.charging import charging
 from tests.support.provider import paying
@@ -205,6 +206,7 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
         limit_per=LimitPer.EMAIL_ROOT,
     )
     sale.products = [automatic, by_buyer]
+    await archive_another(sale)
     # A shop's endpoint and the buyers are told; added a minute ago, so that every message is missed.
     outbox = PostgresOutbox(cast("Database", services.database))
     await outbox.add_endpoint(

@@ -59,7 +59,7 @@ SET session_replication_role = replica;
 """Corruption asks no constraint and no trigger."""
 
 COLUMNS = """
-SELECT c.table_name, c.column_name, CASE WHEN c.udt_name = '_text' THEN 'names' ELSE c.data_type END
+SELECT c.table_name, c.column_name, CASE c.udt_name WHEN '_text' THEN 'names' WHEN '_bytea' THEN 'digests' ELSE c.data_type END
 FROM information_schema.columns AS c
 INNER JOIN information_schema.tables AS t USING (table_schema, table_name)
 WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE'
@@ -81,6 +81,7 @@ OTHER = {
     # Of instants, and of names.
     "ARRAY": "ARRAY(SELECT one + interval '3 days' FROM unnest({0}) AS one)",
     "names": "{0} || ARRAY['x']",
+    "digests": "{0} || ARRAY['\\x00'::bytea]",
 }
 INSTANT = "timestamp with time zone"
 

@@ -7,7 +7,14 @@ from tests.support.documents import ROOT, rows
 
 NO_HISTORY = {
     "one row": {"order_mark", "timeline", "alembic_version"},
-    "one row for each product": {"products", "product_live", "product_terms", "unit_pools", "stock_raises"},
+    "one row for each product": {
+        "products",
+        "product_live",
+        "product_terms",
+        "unit_pools",
+        "stock_raises",
+        "sale_archives",
+    },
     "one row for each product, status and currency; filled when old orders are carried": {"order_totals"},
     "a few rows by hand or by configuration": {"outbox_targets", "provider_turns"},
     "rows are deleted within days, and read by key or by their age": {
@@ -24,7 +31,13 @@ NO_HISTORY = {
         "procrastinate_periodic_defers",
         "procrastinate_workers",
     },
-    "no periodic work reads them": {"admin_trail", "manual_entries", "payment_fees"},
+    "no periodic work reads them": {
+        "admin_trail",
+        "manual_entries",
+        "payment_fees",
+        "archived_orders",
+        "archived_money",
+    },
 }
 """Tables that old orders do not fill (`tests/growth/old_orders.py`), by the reason why they have no history to read."""
 

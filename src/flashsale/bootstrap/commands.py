@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from flashsale.adapters.archive_files import MANIFEST, FolderOfArchive
 from flashsale.adapters.passwords import Argon2Passwords
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.database import Database
@@ -16,23 +18,31 @@ from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.outbox import PostgresOutbox
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.sale import PostgresSale, open_sale_pool
+from flashsale.adapters.postgres.sale_rows import PostgresSaleRows
 from flashsale.adapters.postgres.settlement import PostgresFees, PostgresSettledOrders
 from flashsale.adapters.postgres.users import PostgresUsers
 from flashsale.adapters.redis.gate import RedisGate
 from flashsale.bootstrap.servers import open_gateway, open_servers, provider_away
 from flashsale.domain.errors import NotReady
 from flashsale.usecases.accounts import Accounts
+from flashsale.usecases.archive_check import CheckArchive
+from flashsale.usecases.archive_sale import ArchiveSale
 from flashsale.usecases.audit import Audit
 from flashsale.usecases.gate_audit import GateAudit
 from flashsale.usecases.settle import Settle
 from flashsale.usecases.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
+    from flashsale.domain.trail import Author
     from flashsale.settings import Settings
 
 SaleFigures = PostgresSale
+
+FOLDER_OF_SALE = "product-{}"
+"""Folder of an archived sale, by the product's id."""
 
 
 @asynccontextmanager
@@ -115,6 +125,33 @@ async def open_audit(settings: Settings, *, bypass_allowed: bool = False) -> Asy
     finally:
         await gate.close()
         await database.close()
+
+
+@asynccontextmanager
+async def open_archive(
+    settings: Settings, to: Path, *, place: str | None, quiet_days: float, author: Author
+) -> AsyncIterator[tuple[Callable[[int], ArchiveSale], PostgresSaleRows]]:
+    """Wire the archive: what makes the use case for a product, and the sales. The database user owns the tables."""
+    # It reads a whole sale.
+    patient = settings.postgres.model_copy(update={"statement_timeout_s": settings.audit.timeout_s})
+    database = Database(patient, name="flashsale-archive")
+    await database.open()
+    rows = PostgresSaleRows(database)
+
+    def of(product_id: int) -> ArchiveSale:
+        files = FolderOfArchive(to / FOLDER_OF_SALE.format(product_id), parent=place)
+        return ArchiveSale(rows, files, quiet=timedelta(days=quiet_days), author=author)
+
+    try:
+        yield of, rows
+    finally:
+        await database.close()
+
+
+def open_archives(folder: Path) -> list[CheckArchive]:
+    """Wire the check of the archive in a folder, or of all archives in its folders."""
+    folders = [folder] if (folder / MANIFEST).exists() else sorted(folder.glob(FOLDER_OF_SALE.format("*")))
+    return [CheckArchive(FolderOfArchive(one)) for one in folders or [folder]]
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from flashsale.cli import (
     accounts,
+    archives,
     backups,
     books,
     checks,
@@ -22,6 +23,7 @@ from flashsale.cli.group import main
 
 __all__ = [
     "accounts",
+    "archives",
     "backups",
     "books",
     "checks",

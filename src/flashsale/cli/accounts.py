@@ -46,7 +46,7 @@ def create_staff(email: str, role: str, if_missing: bool) -> None:  # noqa: FBT0
 
     async def run(accounts: Accounts, _: Users) -> str:
         user = await accounts.create_staff(
-            email=email, password=password, role=Role(role), if_missing=if_missing, by=_author("admin create")
+            email=email, password=password, role=Role(role), if_missing=if_missing, by=author_of("admin create")
         )
         return _told(user)
 
@@ -60,7 +60,7 @@ def set_password(email: str) -> None:
     password = _read_password(email)
 
     async def run(accounts: Accounts, _: Users) -> str:
-        return _told(await accounts.set_staff_password(email=email, password=password, by=_author("admin password")))
+        return _told(await accounts.set_staff_password(email=email, password=password, by=author_of("admin password")))
 
     _as_owner(run)
 
@@ -73,7 +73,7 @@ def set_role(email: str, role: str) -> None:
     from flashsale.domain.users import Role
 
     async def run(accounts: Accounts, _: Users) -> str:
-        return _told(await accounts.set_role(email, Role(role), by=_author("admin role")))
+        return _told(await accounts.set_role(email, Role(role), by=author_of("admin role")))
 
     _as_owner(run)
 
@@ -82,7 +82,7 @@ def _told(user: User) -> str:
     return f"{user.role} {user.email}: {user.user_id}"
 
 
-def _author(command: str) -> Author:
+def author_of(command: str) -> Author:
     """Name the user and the machine that the trail shows for a command."""
     from flashsale.domain.trail import Author
 
@@ -139,7 +139,7 @@ def token(email: str) -> None:
 
     async def run(_: Accounts, users: Users) -> str:
         user = await _account(users, email)
-        await users.note(user.user_id, _author("token"))
+        await users.note(user.user_id, author_of("token"))
         return Tokens(settings.auth).issue(user.principal)
 
     _with_accounts("token", settings, run)
@@ -159,7 +159,7 @@ def password_reset(email: str) -> None:
 
     async def run(_: Accounts, users: Users) -> str:
         user = await _account(users, email)
-        await users.note(user.user_id, _author("password-reset"))
+        await users.note(user.user_id, author_of("password-reset"))
         return Tokens(settings.auth).issue_reset(user.principal)
 
     _with_accounts("password-reset", settings, run)
@@ -172,7 +172,7 @@ def sign_out(email: str) -> None:
 
     async def run(_: Accounts, users: Users) -> str:
         user = await _account(users, email)
-        await users.raise_generation(user.user_id, by=_author("sign-out"))
+        await users.raise_generation(user.user_id, by=author_of("sign-out"))
         return f"signed out {user.email}: {user.user_id}"
 
     _with_accounts("sign-out", process_settings("accounts"), run)

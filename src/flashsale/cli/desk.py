@@ -79,6 +79,11 @@ def find_orders(
         query = {**asked, "limit": str(limit), **({} if before is None else {"before": before})}
         async with open_api(url) as api:
             found = await api("GET", "/api/admin/orders", query=query)
+            product_id = None if found else asked.get("productId")
+            product = {} if product_id is None else await api("GET", f"/api/admin/products/{product_id}")
+        if product.get("files") is not None and not machine:
+            print_result(f"none in the database: the orders of product {product_id} are in {product['files']}")
+            return
         if machine:
             show_rows(found, machine=True)
             return

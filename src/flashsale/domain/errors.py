@@ -58,6 +58,16 @@ class OrderNotFound(NotFound):
         super().__init__("You have no order with this id.")
 
 
+class OrderArchived(NotFound):
+    """Most of the order's rows left the database for files."""
+
+    code = "order_archived"
+
+    def __init__(self, *, at: datetime, place: str) -> None:
+        """Name the day and the place of the files."""
+        super().__init__(f"The order was archived on {at:%Y-%m-%d} in {place}: look for its id in the files there.")
+
+
 class BuyerNotFound(NotFound):
     """No account of a buyer has this id."""
 

@@ -65,6 +65,13 @@ class ProductFiguresOut(AdminProductOut):
         ),
     ]
     refunded: Annotated[str, shown("What of it was given back.", "2000.00")]
+    files: Annotated[
+        str | None,
+        shown(
+            "Machine and folder of the files that have the orders; null: the database has them.",
+            "desk:/backup/sales/product-7",
+        ),
+    ]
 
 
 class NewProductIn(In, kw_only=True):
@@ -265,6 +272,7 @@ def product_figures_out(figures: ProductFigures) -> ProductFiguresOut:
         sold=figures.sold,
         revenue=str(figures.revenue),
         refunded=str(figures.refunded),
+        files=figures.files,
     )
 
 

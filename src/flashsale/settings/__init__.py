@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from flashsale.settings.archive import ArchiveSettings
 from flashsale.settings.edge import AuthSettings, HttpSettings, LimitSettings, LiveSettings, LoginSettings
 from flashsale.settings.groups import (
     AcceptSettings,
@@ -204,6 +205,7 @@ class Settings(BaseSettings):
     stripe: StripeSettings = StripeSettings()
     workers: WorkerSettings = WorkerSettings()
     audit: AuditSettings = AuditSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     live: LiveSettings = LiveSettings()
     http: HttpSettings = HttpSettings()
     outbox: OutboxSettings = OutboxSettings()

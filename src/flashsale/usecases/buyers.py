@@ -26,3 +26,7 @@ class Buyers(Protocol):
             BuyerNotFound, OpenOrders: nothing was changed.
         """
         ...
+
+    async def archived_orders(self, user_id: UUID) -> int:
+        """Count the orders of an account that are in files only."""
+        ...

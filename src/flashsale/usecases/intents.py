@@ -92,6 +92,10 @@ class Intents(Protocol):
         """Postpone the handling of webhooks."""
         ...
 
+    async def is_archived(self, order_id: UUID) -> bool:
+        """Say whether an order is in files only."""
+        ...
+
     async def settled(self, provider: str, reference: str) -> UUID | None:
         """Return the order of an intent that paid it, or is cancelled or given back; None if more can come of it."""
         ...

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flashsale.domain.errors import ProductNotFound
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import PRODUCT_ID_MAX
+from flashsale.usecases.ports import Products
 from flashsale.usecases.status import SOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from flashsale.domain.products import LiveStock, Product
     from flashsale.usecases.figures import FiguresSource, Sales
-    from flashsale.usecases.ports import Products
 
 PAGE_MAX = 500
 """Most products in a page."""
@@ -38,12 +38,22 @@ class ProductFigures:
     """Prices of all orders that were paid, also of those whose money was given back."""
     refunded: Money
     """What of it was given back."""
+    files: str | None = None
+    """Machine and folder of the files that have its orders, if these left the database."""
+
+
+class PlacedProducts(Products, Protocol):
+    """Products, and where the orders are that left the database."""
+
+    async def places(self, product_ids: Sequence[int]) -> Mapping[int, str]:
+        """Read machine and folder of the files, of products whose orders left the database."""
+        ...
 
 
 class ReadProducts:
     """The use case."""
 
-    def __init__(self, products: Products, figures: FiguresSource) -> None:
+    def __init__(self, products: PlacedProducts, figures: FiguresSource) -> None:
         """Read from these."""
         self._products = products
         self._figures = figures
@@ -72,10 +82,13 @@ class ReadProducts:
         # The units last: a product that is found has them.
         products = {product.product_id: product for product, _ in await self._products.all(product_ids)}
         units = {stock.product_id: (stock, claimed) for stock, claimed in await self._products.claimed(product_ids)}
-        return [_figures(products[one], *units[one], sales) for one in product_ids if one in products]
+        places = await self._products.places(product_ids)
+        return [_figures(products[one], *units[one], sales, places.get(one)) for one in product_ids if one in products]
 
 
-def _figures(product: Product, stock: LiveStock, claimed: int, sales: Sequence[Sales]) -> ProductFigures:
+def _figures(
+    product: Product, stock: LiveStock, claimed: int, sales: Sequence[Sales], files: str | None
+) -> ProductFigures:
     paid = [one for one in sales if one.product_id == product.product_id and one.status in PAID]
     return ProductFigures(
         product=product,
@@ -84,4 +97,5 @@ def _figures(product: Product, stock: LiveStock, claimed: int, sales: Sequence[S
         sold=sum(one.units for one in paid if one.status in SOLD),
         revenue=Money(minor=sum(one.value_minor for one in paid), currency=product.price.currency),
         refunded=Money(minor=sum(one.refunded_minor for one in paid), currency=product.price.currency),
+        files=files,
     )

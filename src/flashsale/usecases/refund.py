@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from flashsale.domain.errors import InvalidInput, OrderNotFound, Unavailable
+from flashsale.domain.errors import InvalidInput, OrderNotFound, StateForbids, Unavailable
 from flashsale.domain.money import parse_money
 from flashsale.domain.payment_errors import NotSupported
 from flashsale.domain.payments import NoAnswer, NoAnswerKind, Refund, RefundState
@@ -120,7 +120,7 @@ class RequestRefund:
         Raises:
             OrderNotFound: if there is no such order.
             InvalidInput: if the amount cannot be read, or units are to be released without all of the money.
-            StateForbids: if the order is not paid, or the money is back already.
+            StateForbids: if the order is not paid or archived, or the money is back already.
             RefundUnderWay: if another refund of the order has not ended.
             OrderDisputed: if the buyer disputes the charge.
             RefundTooLarge: if the refunds would exceed the payment.
@@ -139,6 +139,7 @@ class RequestRefund:
         )
         refund = await self._refunds.request(wanted, due_s=self._due_s, request=request)
         if refund is None:
+            await self._refuse_archived(order_id)
             raise OrderNotFound
         log.info("refund.requested", order_id=str(order_id), number=refund.number, minor=refund.amount.minor)
         return refund
@@ -172,6 +173,11 @@ class RequestRefund:
             raise OrderNotFound
         log.info("refund.requested_by_buyer", order_id=str(order_id))
         return (await self._orders.get_many([order_id]))[order_id]
+
+    async def _refuse_archived(self, order_id: UUID) -> None:
+        """Say so if an order of which the tables have no row is in files only."""
+        if await self._orders.get_many([order_id]):
+            raise StateForbids(action="refunded", status="archived")
 
     async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:
         """Return the refunds of an order, the oldest first.

@@ -61,6 +61,7 @@ class Stories(Protocol):
         """Read one order's story; None if there is no such order.
 
         Raises:
+            OrderArchived: if it is in files only.
             Unavailable: if Postgres is away.
         """
         ...
@@ -71,6 +72,7 @@ async def story_of(stories: Stories, order_id: UUID) -> Story:
 
     Raises:
         OrderNotFound: if there is none.
+        OrderArchived: if it is in files only.
     """
     story = await stories.read(order_id)
     if story is None:

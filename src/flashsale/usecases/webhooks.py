@@ -40,10 +40,11 @@ BEING_CHARGED = frozenset({OrderStatus.PROCESSING_PAYMENT, OrderStatus.PAYMENT_U
 
 WEBHOOKS = Counter(
     "flashsale_webhooks",
-    "Webhooks of the payment provider: received, repeated, refused (signature, age, content), taken, foreign.",
+    "Webhooks of the payment provider: received, repeated, refused (signature, age, content), taken, foreign, archived "
+    "(about an order that is in files only).",
     ["outcome"],
 )
-for _outcome in ("received", "repeated", "refused", "taken", "foreign"):
+for _outcome in ("received", "repeated", "refused", "taken", "foreign", "archived"):
     WEBHOOKS.labels(_outcome)
 
 _TEXT = re.compile(r"[!-~]{1,255}")
@@ -151,6 +152,12 @@ class TakeEvent:
 
     async def _merge(self, order_id: UUID, intent: Intent) -> None:
         merged = await self._settle.merge(order_id, intent, due_s=self._settings.poll_s)
+        if merged.effect is Effect.FOREIGN and await self._intents.is_archived(order_id):
+            # What the provider says about money is compared by `flashsale reconcile payments`; a person decides.
+            WEBHOOKS.labels("archived").inc()
+            moved = {"refunded_minor": intent.refunded_minor, "disputed": intent.disputed}
+            log.error("webhook.order_archived", order_id=str(order_id), reference=intent.reference, **moved)
+            return
         for hook in self._hooks:
             await hook(order_id, intent)
         if merged.effect is Effect.UNWANTED and merged.number is not None:

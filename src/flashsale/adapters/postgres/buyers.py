@@ -43,3 +43,8 @@ class PostgresBuyers:
                     raise OpenOrders
             if not changing.repeated:
                 await changing.note(f"account/{user_id}", old=None, new={"erased": True})
+
+    async def archived_orders(self, user_id: UUID) -> int:
+        """Count the orders of an account that are in files only."""
+        row = await self._database.fetch_row(QUERIES["archived_orders"], user_id)
+        return 0 if row is None else int(row["orders"])

@@ -142,6 +142,10 @@ class PostgresIntents:
         """Postpone the handling of webhooks."""
         await self._database.fetch(QUERIES["events_again"], provider, event_ids, timedelta(seconds=after_s))
 
+    async def is_archived(self, order_id: UUID) -> bool:
+        """Say whether an order is in files only."""
+        return await self._database.fetch_row(QUERIES["archived"], order_id) is not None
+
     async def settled(self, provider: str, reference: str) -> UUID | None:
         """Return the order of an intent that paid it, or is cancelled or given back; None if more can come of it."""
         row = await self._database.fetch_row(QUERIES["settled"], provider, reference)

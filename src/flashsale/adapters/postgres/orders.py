@@ -32,9 +32,13 @@ class PostgresOrders:
         self._database = database
 
     async def get_many(self, order_ids: Sequence[UUID]) -> dict[UUID, Order]:
-        """Read orders by id; unknown ids are left out."""
+        """Read orders by id, also those of which most is in files only; unknown ids are left out."""
         rows = await self._database.fetch(QUERIES["get_many"], order_ids)
-        return {row["order_id"]: order_of(row) for row in rows}
+        found = {row["order_id"]: order_of(row) for row in rows}
+        if missing := [order_id for order_id in order_ids if order_id not in found]:
+            rows = await self._database.fetch(QUERIES["archived_many"], missing)
+            found |= {row["order_id"]: order_of(row) for row in rows}
+        return found
 
     async def process(self, order_ids: Sequence[UUID], *, payment_due_s: float) -> dict[UUID, OrderStatus]:
         """Move queued orders to awaiting payment and defer their payment jobs; see the port."""

@@ -30,7 +30,7 @@ from flashsale.domain.products import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from flashsale.adapters.postgres.database import Database
@@ -77,6 +77,11 @@ class PostgresProducts:
             (LiveStock(product_id=row["product_id"], free=row["free"], version=row["version"]), row["claimed"])
             for row in rows
         ]
+
+    async def places(self, product_ids: Sequence[int]) -> Mapping[int, str]:
+        """Read machine and folder of the files, of products whose orders left the database."""
+        rows = await self._database.fetch(QUERIES["places"], product_ids)
+        return {row["product_id"]: row["place"] for row in rows}
 
     async def create(self, product: NewProduct, request: AdminRequest | None = None) -> Product:
         """Create a product whose units have no rows yet; see the port."""

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.queries import load
+from flashsale.domain.errors import OrderArchived
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.traces import Origin
@@ -30,6 +31,7 @@ class PostgresStories:
         """Read an order, then its history; an entry may therefore be newer than the order's status."""
         row = await self._database.fetch_row(QUERIES["order"], order_id)
         if row is None:
+            await self._refuse_archived(order_id)
             return None
         fields = dict(row)
         price = Money(minor=fields.pop("unit_price_minor"), currency=fields.pop("currency"))
@@ -47,3 +49,8 @@ class PostgresStories:
             request_id=origin.request_id,
             trace_id=origin.trace_id,
         )
+
+    async def _refuse_archived(self, order_id: UUID) -> None:
+        row = await self._database.fetch_row(QUERIES["archived"], order_id)
+        if row is not None:
+            raise OrderArchived(at=row["begun_at"], place=row["place"])

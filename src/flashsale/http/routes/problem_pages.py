@@ -41,6 +41,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "product_not_found": (404, "no product has this id", "-"),
     "buyer_not_found": (404, "no account of a buyer has this id", "find the account by its address"),
     "order_not_found": (404, "you have no order with this id", "-"),
+    "order_archived": (
+        404,
+        "the order was archived: its rows left the database for files",
+        "look into the files, where the detail says",
+    ),
     "refund_not_found": (404, "the order has no refund with this number", "look at the order's refunds"),
     "provider_not_found": (
         404,

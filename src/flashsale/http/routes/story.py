@@ -71,7 +71,7 @@ STORY = Operation(
     caller="staff",
     limit="administration",
     gives=(Given(status=HTTPStatus.OK, description="The order's story.", model=StoryOut),),
-    codes=("order_not_found", *SERVERS),
+    codes=("order_not_found", "order_archived", *SERVERS),
 )
 
 

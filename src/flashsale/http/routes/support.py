@@ -37,6 +37,15 @@ class ErasedOut(Out):
     """An account whose personal data are erased."""
 
     user_id: UserId
+    archived_orders: Annotated[
+        int,
+        shown(
+            "Number of orders that are in files only (`flashsale archive`). The files name the account by its id, and"
+            " no person.",
+            0,
+            ge=0,
+        ),
+    ]
 
 
 CANCEL = Operation(
@@ -76,7 +85,8 @@ ERASE = Operation(
     name="eraseBuyer",
     summary="Erase a buyer's personal data",
     description="Replace name and address of an account, delete its password and the e-mails about its orders, and end "
-    "its tokens. Orders and money stay. Nothing brings the data back; once more changes nothing.",
+    "its tokens. Orders and money stay, those in the files of archived sales too. Nothing brings the data back; once "
+    "more changes nothing.",
     tag="administration",
     caller="admin",
     limit="administration",
@@ -117,7 +127,8 @@ async def erase_buyer(
 
     async def erase(wanted: AdminRequest) -> KeptAnswer:
         await services.buyers.erase(user_id, wanted)
-        return _kept(ErasedOut(user_id=user_id))
+        archived = await services.buyers.archived_orders(user_id)
+        return _kept(ErasedOut(user_id=user_id, archived_orders=archived))
 
     return response_of(await answered_once(request, None, services, tokens, erase))
 
