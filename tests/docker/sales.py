@@ -83,10 +83,10 @@ class Sale:
 class Probe:
     """Buys, one after the other, each on a connection of its own and never repeated, until told to stop."""
 
-    def __init__(self, exercise: Exercise, sale: Sale) -> None:
-        """Make buyers of its own, and begin."""
+    def __init__(self, exercise: Exercise) -> None:
+        """Make buyers and a product of its own, because it may still buy when the streams of a sale have ended."""
         self._buyers: Iterator[str] = iter(exercise.buyers("probe", 3000).read_text().splitlines())
-        self._exercise, self._sale = exercise, sale
+        self._exercise, self._product = exercise, exercise.product("probe", 4000)
         self._stopping = threading.Event()
         self.answers: dict[str, int] = {}
         self._thread = threading.Thread(target=self._run)
@@ -96,7 +96,7 @@ class Probe:
         while not self._stopping.wait(PROBE_S):
             buyer = json.loads(next(self._buyers))
             try:
-                body = {"productId": self._sale.product}
+                body = {"productId": self._product}
                 status, _, _ = self._exercise.request(
                     "/api/order/buy-flash", body, Authorization=f"Bearer {buyer['token']}"
                 )
@@ -188,7 +188,7 @@ def replace(exercise: Exercise) -> None:
     """Sell while the API and SSE containers are replaced by a new version; nobody may notice."""
     # More units than buyers: a request that comes while another one holds the last units is told to come again, by 503.
     sale = Sale(exercise, "second", units=4000, buyers=1500, seconds=90)
-    probe = Probe(exercise, sale)
+    probe = Probe(exercise)
     try:
         sale.until(0.05)
         exercise.deploy("--rolling", "--product", "second", PAYMENT_CONTAINERS="6", COMMIT="second")

@@ -368,34 +368,31 @@ HELD = "nothing was changed, because a long transaction"
 
 
 @asynccontextmanager
-async def migrating_while_orders_change(url, db, **settings):
-    """Hold `orders` while a migration from revision 0032 runs with these settings; yields it and the transaction."""
-    done = await asyncio.to_thread(alembic, url, "downgrade", "0032")
-    assert done.returncode == 0, done.stderr
-    changing = db.transaction()
-    await changing.start()
-    await db.execute("LOCK TABLE orders IN ROW EXCLUSIVE MODE")
+async def migrating(url, **settings):
+    """Run a migration with these settings; yields its process."""
+    given = {f"FLASHSALE_POSTGRES__{name.upper()}": value for name, value in {"url": url, **settings}.items()}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "alembic", "upgrade", "head"),
-        env={
-            **os.environ,
-            **{f"FLASHSALE_POSTGRES__{name.upper()}": value for name, value in {"url": url, **settings}.items()},
-        },
+        env={**os.environ, **given},
         cwd=ROOT,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        yield process, changing
+        yield process
     finally:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
 
 
-async def test_a_migration_gives_up_on_a_table_that_is_in_use_and_is_in_nobodys_way(postgres_url, db):
+async def test_a_migration_gives_up_on_a_table_that_is_in_use_or_tries_again_after_the_transaction(postgres_url, db):
+    done = await asyncio.to_thread(alembic, postgres_url, "downgrade", "0032")
+    assert done.returncode == 0, done.stderr
     waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass)"
-    one_try = {"lock_timeout_s": "1", "migration_tries": "1"}
-    async with migrating_while_orders_change(postgres_url, db, **one_try) as (process, changing):
+    changing = db.transaction()
+    await changing.start()
+    await db.execute("LOCK TABLE orders IN ROW EXCLUSIVE MODE")
+    async with migrating(postgres_url, lock_timeout_s="1", migration_tries="1") as process:
         said = asyncio.create_task(process.stderr.read())
         while not said.done() and not await db.fetchval(waits):
             await asyncio.sleep(0.02)
@@ -404,13 +401,9 @@ async def test_a_migration_gives_up_on_a_table_that_is_in_use_and_is_in_nobodys_
         (line,) = (await said).decode().splitlines()
         assert line.startswith(f"Try 1 of 1: {HELD}")
         assert await process.wait() == 1
-        await changing.rollback()
     assert await db.fetchval("SELECT version_num FROM alembic_version") == "0032"
-
-
-async def test_a_migration_tries_again_after_the_transaction_that_was_in_its_way(postgres_url, db):
     often = {"lock_timeout_s": "0.1", "migration_tries": "20", "migration_pause_s": "0.01"}
-    async with migrating_while_orders_change(postgres_url, db, **often) as (process, changing):
+    async with migrating(postgres_url, **often) as process:
         lines = [await process.stderr.readline() for _ in range(2)]
         await changing.rollback()
         lines += (await process.stderr.read()).splitlines()
