@@ -1,11 +1,13 @@
 """The Stripe adapter over a real socket, against the simulator's dialect: no misbehaviour leads to a wrong definite answer."""
 
 import asyncio
+import json
 import time
 import uuid
 from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
 from pydantic import SecretStr
 
 from flashsale.adapters.payments.stripe import StripeGateway
@@ -104,7 +106,7 @@ async def test_whatever_goes_wrong_the_answer_is_not_wrong_and_the_next_call_set
         assert (said(then), await money(simulator)) == SETTLED[call]
 
 
-@pytest.mark.parametrize("call", ["charge", "cancel", "open_intent", "look_up"])
+@pytest.mark.parametrize("call", ["charge", "cancel", "open_intent", "look_up", "refund"])
 async def test_a_wrong_secret_ends_nothing(simulator, call):
     order_id = order()
     async with stripe(simulator.url, secret_key=SecretStr("sk_test_wrong")) as gateway:
@@ -115,12 +117,51 @@ async def test_a_wrong_secret_ends_nothing(simulator, call):
             elif call == "cancel":
                 answer = await gateway.cancel(order_id=order_id, amount=PRICE, timeout_s=SOON_S)
                 assert answer.outcome is ChargeOutcome.UNSENT
-            elif call == "open_intent":
-                answer = await gateway.open_intent(order_id=order_id, number=1, amount=PRICE, timeout_s=SOON_S)
-                assert isinstance(answer, NoAnswer)
-                assert answer.kind is NoAnswerKind.REFUSED
+            elif call == "look_up":
+                for reference in (None, "pi_1"):
+                    answer = await gateway.look_up(order_id=order_id, reference=reference, timeout_s=SOON_S)
+                    assert (type(answer), answer.kind) == (NoAnswer, NoAnswerKind.UNSENT)
             else:
-                assert isinstance(await gateway.look_up(order_id=order_id, timeout_s=SOON_S), NoAnswer)
+                answer = await ask(gateway, call, order_id, "pi_1", SOON_S)
+                assert (type(answer), answer.kind) == (NoAnswer, NoAnswerKind.UNSENT)
+
+
+STRIPES_WORD = json.dumps({"error": {"type": "invalid_request_error", "message": "no"}})
+
+
+@asynccontextmanager
+async def answering(status, body):
+    """Answer every call so, as a proxy before Stripe may do."""
+
+    async def handle(_):
+        return web.Response(status=status, text=body)
+
+    runner = web.ServerRunner(web.Server(handle))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        *((status, STRIPES_WORD, "unsent") for status in (401, 403, 409, 429)),
+        *((status, body, "unknown") for status in (302, 400, 404, 405, 413) for body in ("<html>no</html>", "{}")),
+        *((status, STRIPES_WORD, "refused") for status in (400, 404)),
+    ],
+)
+async def test_only_stripes_own_word_refuses_a_call_permanently(status, body, kind):
+    async with answering(status, body) as url, stripe(url) as gateway:
+        for call in ("look_up", "refund", "refunds"):
+            if call == "refund":
+                answer = await ask(gateway, call, order(), "pi_1", SOON_S)
+            elif call == "refunds":
+                answer = await gateway.refunds(reference="pi_1", timeout_s=SOON_S)
+            else:
+                answer = await gateway.look_up(order_id=None, reference="pi_1", timeout_s=SOON_S)
+            assert said(answer) == kind, call
 
 
 async def test_a_refused_connection_was_not_sent(simulator):

@@ -23,6 +23,7 @@ from flashsale.adapters.payments.stripe_answers import (
     made_at,
     read_intent,
     read_refund,
+    read_rows,
 )
 from flashsale.adapters.payments.stripe_calls import Calls
 from flashsale.adapters.payments.stripe_http import PooledClient
@@ -296,7 +297,8 @@ class StripeGateway:
         """Look for the order's newest intent among all that were made since the order."""
         since = datetime.fromtimestamp(made_at(order_id), UTC) - timedelta(seconds=CLOCKS_S)
         async for found in self._pages(since, deadline_s):
-            if isinstance(found, Failure) or found.order_id == order_id:
+            # A failure without an order is one of the list itself.
+            if found.order_id == order_id or (isinstance(found, Failure) and found.order_id is None):
                 return found
         return Failure(kind=NoAnswerKind.REFUSED, reason=NOT_FOUND)
 
@@ -309,8 +311,8 @@ class StripeGateway:
             "expand": [expand],
         }
 
-        def read(page: Any) -> tuple[list[Intent], bool]:
-            return [read_intent(one) for one in page["data"]], bool(page["has_more"])
+        def read(page: Any) -> tuple[list[Intent | Failure], str | None]:
+            return read_rows(page, read_intent)
 
         while True:
             until_s = deadline_s or asyncio.get_running_loop().time() + TAKING_S
@@ -318,12 +320,12 @@ class StripeGateway:
             if isinstance(page, Failure):
                 yield page
                 return
-            intents, more = page
+            intents, last = page
             for one in intents:
                 yield one
-            if not more or not intents:
+            if last is None:
                 return
-            params["starting_after"] = intents[-1].reference
+            params["starting_after"] = last
 
     async def _capture(self, order_id: UUID, intent: Intent, deadline_s: float) -> ChargeAnswer:
         """Capture held money. A kept 500 gives way to another key: a captured intent cannot be captured again."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import stripe
 
 from flashsale.adapters.payments.stripe_amounts import from_stripe
+from flashsale.domain.errors import InvalidInput
 from flashsale.domain.payments import Intent, IntentState, NoAnswer, NoAnswerKind, Refund, RefundState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flashsale.domain.money import Money
 
@@ -36,12 +37,20 @@ REFUND_STATES = {
 }
 
 UNEXPECTED_STATE = "payment_intent_unexpected_state"
+
+WRONG_KEY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+"""No call succeeds until somebody changes the key, or its rights. Then the same call may."""
 NOT_FOUND = "not found"
 KEY_IN_USE_S = 1.0
 """How long to wait for a call that is under way under the same key."""
 
 REJECTED_S = 1.0
 """How long to wait after a 429 that does not say it."""
+
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput)
+"""What the functions below raise for an answer that is none of Stripe's."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +68,8 @@ class Failure:
     intent: str | None = None
     decline_code: str | None = None
     """The bank said no: the definite end of what the key asked for."""
+    order_id: UUID | None = None
+    """The order of a row of a list that cannot be read."""
 
     def as_answer(self) -> NoAnswer:
         """Return what the use cases see."""
@@ -91,10 +102,12 @@ def read_failure(error: stripe.StripeError) -> Failure:
             retry_after_s=_seconds(headers.get("Retry-After")) or pause_s,
             **about,
         )
-    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status in WRONG_KEY:
+        return Failure(kind=NoAnswerKind.UNSENT, reason=code, **about)
+    if member and HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
         reason = NOT_FOUND if status == HTTPStatus.NOT_FOUND else code
         return Failure(kind=NoAnswerKind.REFUSED, reason=reason, **about)
-    # 5xx, with or without Stripe's words in it: perhaps it was done.
+    # 5xx, or no word of Stripe's, such as the page of a proxy: perhaps it was done.
     return Failure(kind=NoAnswerKind.UNKNOWN, reason=code, **about)
 
 
@@ -134,6 +147,24 @@ def read_intent(found: Any) -> Intent:
         created_at=datetime.fromtimestamp(found["created"], UTC),
         fee=_fee(charge.get("balance_transaction")),
     )
+
+
+def read_rows(page: Any, read: Callable[[Any], T]) -> tuple[list[T | Failure], str | None]:
+    """Read a page of a list, and the last id of the page if there is another page.
+
+    A row that cannot be read hides no other row: if it names an order of ours, a failure stands in its place. Rows of
+    others, who share the account, may have states and currencies that nobody here knows; they are left out.
+    """
+    found: list[T | Failure] = []
+    for one in page["data"]:
+        try:
+            found.append(read(one))
+        except UNREADABLE as error:
+            order_id = _order_id(one.get("metadata") or {})
+            if order_id is not None:
+                reason = f"{one.get('id')} cannot be read ({type(error).__name__})"
+                found.append(Failure(kind=NoAnswerKind.UNKNOWN, reason=reason, order_id=order_id))
+    return found, page["data"][-1]["id"] if page["has_more"] and page["data"] else None
 
 
 def _fee(entry: Any) -> Money | None:

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import stripe
 import structlog
 
-from flashsale.adapters.payments.stripe_answers import NOT_FOUND, UNEXPECTED_STATE, Failure, read_failure
+from flashsale.adapters.payments.stripe_answers import (
+    NOT_FOUND,
+    UNEXPECTED_STATE,
+    UNREADABLE,
+    WRONG_KEY,
+    Failure,
+    read_failure,
+)
 from flashsale.adapters.payments.stripe_http import SENDING, NoAnswerError, Sending
 from flashsale.adapters.payments.stripe_outcomes import unknown
-from flashsale.domain.errors import InvalidInput
 from flashsale.domain.payments import NoAnswerKind
 
 if TYPE_CHECKING:
@@ -21,9 +27,6 @@ if TYPE_CHECKING:
     from flashsale.usecases.turns import Turns
 
 log = structlog.get_logger(__name__)
-
-WRONG_KEY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-"""No call succeeds until somebody changes the key."""
 
 T = TypeVar("T")
 
@@ -66,7 +69,7 @@ class Calls:
                 return read((await ask()).to_dict())
         except stripe.StripeError as error:
             failure = read_failure(error)
-            refused = failure.kind is NoAnswerKind.REFUSED
+            refused = failure.kind is NoAnswerKind.REFUSED or failure.status in WRONG_KEY
             if refused and failure.decline_code is None and failure.reason not in {NOT_FOUND, UNEXPECTED_STATE}:
                 log.error(  # noqa: TRY400 - one line says it
                     "gateway.call_refused", call=call, status=failure.status, reason=failure.reason
@@ -76,8 +79,8 @@ class Calls:
             reason = str(error) or type(error).__name__
             log.info("gateway.call_failed", call=call, error=reason, sent=sending.sent)
             return unknown(reason) if sending.sent else Failure(kind=NoAnswerKind.UNSENT, reason=reason)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput) as error:
-            # An answer that is none of Stripe's: perhaps it was done.
+        except UNREADABLE as error:
+            # Perhaps it was done.
             log.warning("gateway.answer_unclear", call=call, error=type(error).__name__)
             return unknown(type(error).__name__)
         finally:

@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from flashsale.adapters.payments.stripe_amounts import from_stripe, to_stripe
-from flashsale.adapters.payments.stripe_answers import NOT_FOUND, Failure, made_at, read_intent
+from flashsale.adapters.payments.stripe_answers import NOT_FOUND, Failure, made_at, read_intent, read_rows
 from flashsale.adapters.payments.stripe_outcomes import answer_of, charge_failure
 from flashsale.domain.errors import InvalidInput
 from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, NoAnswer, NoAnswerKind
@@ -244,7 +244,9 @@ class StripePages:
                 return page
             sessions, last = page
             for one in sessions:
-                if (one.order_id, one.number) == (order_id, number):
+                # Perhaps the one that is looked for.
+                unread = isinstance(one, Failure) and one.order_id == order_id
+                if unread or (isinstance(one, Session) and (one.order_id, one.number) == (order_id, number)):
                     return one
             if last is None:
                 return Failure(kind=NoAnswerKind.REFUSED, reason=NOT_FOUND)
@@ -284,7 +286,10 @@ class StripePages:
             return page
         if not page[0]:
             return Failure(kind=NoAnswerKind.UNKNOWN, reason="the intent of a page has no session")
-        return replace(intent, reference=page[0][0].reference, client_secret=None, page_url=page[0][0].url)
+        session = page[0][0]
+        if isinstance(session, Failure):
+            return session
+        return replace(intent, reference=session.reference, client_secret=None, page_url=session.url)
 
     async def _intent_of(self, reference: str, until_s: float) -> str | NoAnswer:
         if not _is_session(reference):
@@ -337,10 +342,9 @@ def _read_session(found: Any) -> Session:
     )
 
 
-def _read_sessions(page: Any) -> tuple[list[Session], str | None]:
-    """Read the payments of a page of a list, and the last id of the page if there is another page."""
-    found = [_read_session(one) for one in page["data"] if one.get("mode") == "payment"]
-    return found, page["data"][-1]["id"] if page["has_more"] and page["data"] else None
+def _read_sessions(page: Any) -> tuple[list[Session | Failure], str | None]:
+    """Read a page of a list; a session that is no payment cannot be read."""
+    return read_rows(page, _read_session)
 
 
 def _read_paged(found: Any) -> tuple[Intent, bool]:

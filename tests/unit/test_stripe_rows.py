@@ -1,0 +1,67 @@
+"""A row of Stripe's lists that cannot be read hides no other row, and an order is never said to have no payment because
+of such a row."""
+
+import copy
+import time
+import uuid
+
+import pytest
+
+from flashsale.adapters.payments.stripe_answers import Failure, read_intent, read_rows
+from flashsale.adapters.payments.stripe_pages import _read_session
+from flashsale.domain.payments import NoAnswerKind
+
+ORDERS = [uuid.uuid4() for _ in range(3)]
+OTHERS = {"order_id": "4711"}
+"""What another program that uses the account may write down."""
+
+
+def intent(number, metadata):
+    return {
+        "id": f"pi_{number}", "status": "requires_capture", "amount": 99_999, "currency": "usd",
+        "created": int(time.time()), "metadata": metadata, "latest_charge": None, "last_payment_error": None,
+    }  # fmt: skip
+
+
+def session(number, metadata):
+    return {
+        "id": f"cs_{number}", "status": "open", "amount_total": 99_999, "currency": "usd", "created": int(time.time()),
+        "metadata": metadata, "payment_intent": None, "url": "https://checkout.example/", "mode": "payment",
+    }  # fmt: skip
+
+
+READERS = {"intents": (intent, read_intent, "amount"), "sessions": (session, _read_session, "amount_total")}
+WRONGS = [
+    ("status", "a state of next year"),
+    ("status", None),
+    ("created", "yesterday"),
+    ("currency", None),
+    # Not a whole number of crowns.
+    ("currency", "isk"),
+    ("AMOUNT", None),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONGS, ids=str)
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_row_that_cannot_be_read_hides_no_other(kind, wrong, place, ours):
+    make, read, amount = READERS[kind]
+    name, value = wrong
+    rows = [make(number, {"order_id": str(order_id), "number": "1"}) for number, order_id in enumerate(ORDERS)]
+    sound = [read(row) for row in copy.deepcopy(rows)]
+    rows[place][name.replace("AMOUNT", amount)] = value
+    if not ours:
+        rows[place]["metadata"] = OTHERS
+    found, last = read_rows({"data": rows, "has_more": True}, read)
+    assert last == rows[-1]["id"], "the next page begins after the last row, whether that can be read or not"
+    readable = [one for one in found if not isinstance(one, Failure)]
+    assert readable == [one for number, one in enumerate(sound) if number != place]
+    unread = [one for one in found if isinstance(one, Failure)]
+    assert [(one.order_id, one.kind) for one in unread] == ([(ORDERS[place], NoAnswerKind.UNKNOWN)] if ours else [])
+
+
+def test_a_page_without_rows_is_the_last():
+    assert read_rows({"data": [], "has_more": True}, read_intent) == ([], None)
+    assert read_rows({"data": [intent(1, {})], "has_more": False}, read_intent)[1] is None
