@@ -906,3 +906,41 @@ SELECT
     ) IS NOT TRUE AS bad
 FROM kept AS k
 FULL JOIN told AS t ON k.product_id = t.product_id AND k.currency = t.currency;
+
+-- name: I28_records_whole
+-- A product is archived, and its buyers may ask for refunds, if the trail says so; an account has the role that the trail says
+-- last, and one that there is. A revocation names the generation of its account, or every one if the account is gone.
+WITH newest AS (
+    SELECT DISTINCT ON (t.object, e.key) t.object, e.key AS name, e.value #>> '{}' AS value
+    FROM admin_trail AS t
+    CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(t.new) = 'object' THEN t.new END) AS e
+    WHERE e.key IN ('archived_at', 'refundable_by_buyer', 'role')
+    ORDER BY t.object ASC, e.key ASC, t.trail_id DESC
+)
+SELECT
+    n.object AS id,
+    (CASE n.name
+        WHEN 'archived_at' THEN n.value::timestamptz IS NOT DISTINCT FROM p.archived_at
+        WHEN 'refundable_by_buyer' THEN n.value::boolean = p.refundable_by_buyer
+    END) IS NOT TRUE AS bad
+FROM newest AS n
+INNER JOIN products AS p ON n.object = 'product/' || p.product_id
+WHERE n.name <> 'role'
+UNION ALL
+SELECT n.object, (n.value = u.role) IS NOT TRUE
+FROM newest AS n
+INNER JOIN users AS u ON n.object = 'account/' || u.user_id
+WHERE n.name = 'role'
+UNION ALL
+SELECT u.user_id::text, true
+FROM users AS u
+WHERE (u.role IN ('buyer', 'support', 'operator', 'admin')) IS NOT TRUE
+UNION ALL
+SELECT
+    r.user_id::text,
+    (
+        r.generation = CASE WHEN u.user_id IS NULL THEN 2147483647 ELSE u.generation END
+        AND r.revoked_at <= clock_timestamp()
+    ) IS NOT TRUE
+FROM revocations AS r
+LEFT JOIN users AS u ON r.user_id = u.user_id;

@@ -115,7 +115,7 @@ def add_upkeep(tasks: Blueprint) -> None:
         for checked in await jobs.invariants.check_recent(overdue_s=settings.overdue_s, stuck_s=settings.stuck_s):
             violations[checked.invariant] += checked.violations
             if checked.violations:
-                log.error("audit.violated", invariant=checked.invariant, sample=checked.sample)
+                log.error("audit.violated", invariant=checked.invariant, sample=checked.sample, note=checked.note)
         for invariant, count in violations.items():
             VIOLATIONS.labels(invariant).set(count)
         AUDITED.set_to_current_time()

@@ -93,6 +93,9 @@ def _expressions(column: str, kind: str) -> Iterator[tuple[str, str]]:
         yield "ahead", f"{there} + interval '3 days'"
     else:
         yield "changed", OTHER[kind].format(column)
+    if kind == "bigint":
+        # A sum or a product of it is beyond the type: the audit says so, and judges everything else.
+        yield "huge", str(2**63 - 1)
     yield "missing", "NULL"
 
 
@@ -244,6 +247,8 @@ def _wrong_values(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 async def wrong_keys(redis: Redis, found: Found, victims_max: int) -> AsyncIterator[tuple[Wrong, set[str]]]:
     """Falsify each key of the gate and what it holds; each is restored."""
     keys = sorted([key async for key in redis.scan_iter("flashsale:*")])
+    # Counts of a window of time end by themselves, on a slow machine during this.
+    keys = [key for key in keys if await redis.persist(key) or await redis.exists(key)]
     for key in keys:
         short = key.split("}:")[-1].split(":")[0]
         kind = await redis.type(key)

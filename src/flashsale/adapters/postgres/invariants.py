@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from flashsale.adapters.postgres.failures import AWAY
+from flashsale.adapters.postgres.failures import AWAY, told
 from flashsale.adapters.postgres.queries import load
 from flashsale.adapters.postgres.recent_invariants import RECENT, limited_to_recent
 from flashsale.domain.requests import BuyRequest
@@ -19,10 +19,12 @@ from flashsale.usecases.ledger_audit import Ends
 from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
     from flashsale.adapters.postgres.database import Database
     from flashsale.adapters.postgres.queries import Query
+
+    Session = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 INVARIANTS = load("invariants.sql")
 QUERIES = load("queries/audit.sql")
@@ -65,13 +67,13 @@ class PostgresInvariants:
         Raises:
             Unavailable: if Postgres is away, or a statement takes too long.
         """
-        async with self._snapshot() as connection:
+
+        async def whole(connection: Session) -> str:
             await connection.execute(WHOLE_TABLES)
-            return [
-                await self._judge(connection, query, COUNTED.format(query.text), overdue_s, stuck_s)
-                for query in INVARIANTS.values()
-                if query.name.partition("_")[0] not in but
-            ]
+            return ""
+
+        named = [query for query in INVARIANTS.values() if query.name.partition("_")[0] not in but]
+        return await self._judge_all(named, whole, (overdue_s, stuck_s))
 
     async def check_recent(self, *, overdue_s: float, stuck_s: float, secrets: bool = True) -> Sequence[Checked]:
         """Check every invariant on one snapshot, for the orders that may have changed lately.
@@ -81,18 +83,51 @@ class PostgresInvariants:
         Raises:
             Unavailable: if Postgres is away, or a statement takes too long.
         """
-        async with self._snapshot() as connection:
+
+        async def recent(connection: Session) -> str:
             # Without a mark every order is recent.
-            recent = limited_to_recent(await connection.fetchval(QUERIES["mark"].text) or UUID(int=0))
-            return [
-                await self._judge(connection, query, recent + COUNTED.format(query.text), overdue_s, stuck_s)
-                if secrets or query.name not in OF_SECRETS
-                else skipped(query.name.partition("_")[0], query.description, "a worker alone may read the secrets")
-                for query in RECENT
-            ]
+            return limited_to_recent(await connection.fetchval(QUERIES["mark"].text) or UUID(int=0))
+
+        left_out = [query for query in RECENT if query.name in OF_SECRETS and not secrets]
+        judged = await self._judge_all([one for one in RECENT if one not in left_out], recent, (overdue_s, stuck_s))
+        return [
+            *judged,
+            *(
+                skipped(query.name.partition("_")[0], query.description, "a worker alone may read the secrets")
+                for query in left_out
+            ),
+        ]
+
+    async def _judge_all(
+        self, queries: Sequence[Query], prepare: Callable[[Session], Awaitable[str]], bounds: tuple[float, float]
+    ) -> Sequence[Checked]:
+        """Judge invariants; `prepare` gives the WITH clause of their statements, in the transaction that reads them.
+
+        An invariant that cannot be computed, because no sound row has such a value, is violated. The transaction ends
+        with it; the others are judged on another snapshot.
+        """
+        results: list[Checked] = []
+        while len(results) < len(queries):
+            try:
+                async with self._snapshot() as connection:
+                    before = await prepare(connection)
+                    while len(results) < len(queries):
+                        results.append(await self._judge(connection, queries[len(results)], before, bounds))
+            except asyncpg.DataError as error:
+                query = queries[len(results)]
+                results.append(
+                    Checked(
+                        invariant=query.name.partition("_")[0],
+                        promise=query.description,
+                        checked=0,
+                        violations=1,
+                        note=f"it cannot be computed: {told(error)}",
+                    )
+                )
+        return results
 
     @asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
+    async def _snapshot(self) -> AsyncIterator[Session]:
         try:
             async with (
                 self._database.connection(reads=True) as connection,
@@ -107,15 +142,9 @@ class PostgresInvariants:
         except (*AWAY, asyncpg.QueryCanceledError) as error:
             raise self._database.away("audit", error) from error
 
-    async def _judge(
-        self,
-        connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record],
-        query: Query,
-        counted: str,
-        overdue_s: float,
-        stuck_s: float,
-    ) -> Checked:
-        arguments = (overdue_s, stuck_s) if "$1" in query.text else ()
+    async def _judge(self, connection: Session, query: Query, before: str, bounds: tuple[float, float]) -> Checked:
+        arguments = bounds if "$1" in query.text else ()
+        counted = before + COUNTED.format(query.text)
         row = await connection.fetchrow(counted, *arguments, timeout=self._timeout_s + 1)
         if row is None:
             raise AssertionError(query.name)
