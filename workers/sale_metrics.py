@@ -11,6 +11,7 @@ from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.money import Money
 from flashsale.domain.orders import FINAL, OrderStatus
 from flashsale.usecases.figures import QUEUES, compare_gate
+from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,12 +40,12 @@ class SaleMetrics:
         self._acceptance = acceptance
 
     async def read(self) -> list[Metric]:
-        """Return every family; with Postgres away only `flashsale_truth_up 0`."""
+        """Return every family; if Postgres is away, or refuses, only `flashsale_truth_up 0`."""
         try:
             figures = await self._figures.read()
             gates = await compare_gate(self._figures, self._gate, self._acceptance, limit=PRODUCTS_MAX)
-        except FlashSaleError as error:
-            log.warning("metrics.truth_unread", reason=error.detail)
+        except (FlashSaleError, PoisonBatch) as error:
+            log.warning("metrics.truth_unread", reason=str(error).partition("\n")[0])
             return [_gauge("flashsale_truth_up", "1 if Postgres could be read.", 0)]
         return [
             _gauge("flashsale_truth_up", "1 if Postgres could be read.", 1),

@@ -170,6 +170,8 @@ VOTES: dict[str, tuple[list[str | None], Any]] = {
     "one is down": ([SILENCE, "new:1", "new:1"], Host("new", 1)),
     "one knows it": ([SILENCE, SILENCE, "a:1"], Host("a", 1)),
     "one knows it and one has never heard of it": ([None, None, "a:1"], Host("a", 1)),
+    "one is no Sentinel": (["old:none", "new:1", "new:1"], Host("new", 1)),
+    "only one is a Sentinel": (["old:none", ":", "a:1"], Host("a", 1)),
     "none knows it": ([None, None, None], GateRefuses),
     "none answers": ([SILENCE, SILENCE, SILENCE], GateAway),
 }
@@ -287,10 +289,10 @@ async def test_a_slot_that_the_map_does_not_name_is_bypassed_and_a_gate_with_dec
         assert (await gate.state(1, 1)).loaded is False
         assert gate.away(1), "else each reconciliation begins a new epoch"
         gate.settle(1, new_id())
-        await asyncio.wait_for(gate.close(), 2)
+        await asyncio.wait_for(gate.close(), 20)
         never = RedisGate(RedisSettings(url=nodes.url, reconnect_s=1e-9, timeout_s=1.0), GateSettings())
         never.settle(1, new_id())
-        await asyncio.wait_for(never.close(), 2)
+        await asyncio.wait_for(never.close(), 20)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,19 @@ async def test_an_event_of_a_newer_release_waits_for_it_and_delays_no_other(serv
     await db.execute(change, ids[0], Event.ORDER_CANCELLED)
 
 
+async def test_many_events_of_a_newer_release_delay_no_other(services, outbox, receiver, db):
+    await subscribe(outbox, receiver)
+    _, ids = await orders_that_end(services, 3 * FAST.concurrency + 1)
+    await cancel(services, *ids)
+    newer = "UPDATE outbox SET event = 'order.dreamt_of', due_at = due_at - interval '1 minute' WHERE order_id <> $1"
+    await db.execute(newer, ids[0])
+    async with delivering(outbox) as deliver:
+        await deliver()
+        await deliver.idle()
+    assert [json.loads(body)["data"]["orderId"] for _, body in receiver.came] == [str(ids[0])]
+    await db.execute("UPDATE outbox SET event = $1 WHERE event = 'order.dreamt_of'", Event.ORDER_CANCELLED)
+
+
 async def test_each_event_is_told_once_and_signed(services, outbox, receiver, db):
     await subscribe(outbox, receiver)
     product = await add_product(services, allotment=3, name="Phone ü")

@@ -13,6 +13,7 @@ from flashsale.adapters.postgres.resets import PostgresResets
 from flashsale.domain.errors import BadCredentials, InvalidInput, TooManyLogins, Unauthenticated, Unavailable
 from flashsale.domain.users import Role
 from flashsale.http.routes.accounts import ANSWER_S
+from flashsale.usecases import send_resets
 from flashsale.usecases.send_resets import SendResets
 from tests.api.test_documented_answers import serving
 from tests.conftest import make_settings
@@ -172,3 +173,38 @@ async def test_the_answer_and_its_duration_tell_nothing(postgres_url, valkey, re
         assert await db.fetchval("SELECT count(*) FROM password_resets") == 1
         answer = await client.post("/api/auth/reset", json={"token": "x" * 43, "password": NEW})
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+
+
+class Picky:
+    """A mail server's client to which one address does something; the others get their e-mail."""
+
+    def __init__(self, address, happens):
+        self.address, self.happens, self.sent = address, happens, []
+
+    async def send_code(self, address, code, *, ttl_s):
+        if address == self.address:
+            return await self.happens()
+        self.sent.append(address)
+        return None
+
+
+async def breaks():
+    raise AttributeError("no such header")
+
+
+async def hangs():
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("happens", [breaks, hangs])
+async def test_one_e_mail_that_goes_wrong_delays_no_other(services, db, monkeypatch, happens):
+    monkeypatch.setattr(send_resets, "RETRY_S", 0.5)
+    addresses = [f"{name}@example.com" for name in ("ada", "grace", "edsger")]
+    for number, address in enumerate(addresses):
+        await services.users.create(name="A", email=address, password_hash="x", role=Role.BUYER)
+        await ask(services, address, address=f"192.0.2.{number}")
+    mails = Picky(addresses[0], happens)
+    await SendResets(PostgresResets(services.database), mails, ttl_s=60)()
+    assert sorted(mails.sent) == sorted(addresses[1:])
+    due = "SELECT u.email FROM password_resets AS r INNER JOIN users AS u USING (user_id) WHERE r.due_at IS NOT NULL"
+    assert [row["email"] for row in await db.fetch(due)] == addresses[:1], "it is sent again"

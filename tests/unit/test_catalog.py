@@ -62,3 +62,33 @@ async def test_products_that_were_never_read_are_not_an_empty_list():
         catalog.all()
     await catalog.refresh()
     assert catalog.all() == []
+
+
+async def test_a_product_is_found_as_soon_as_there_is_one_whoever_asks_for_others_meanwhile():
+    """Another process created it: a look a moment ago for an id that there is not says nothing of this one."""
+    known, reads = {1}, []
+
+    async def products(ids):
+        reads.append(ids)
+        now = datetime.now(UTC)
+        return [
+            (SimpleNamespace(product_id=one, starts_at=None, ends_at=None), now)
+            for one in sorted(known)
+            if ids is None or one in ids
+        ]
+
+    async def stocks(ids):
+        return [LiveStock(product_id=one, free=5, version=1) for one in known if ids is None or one in ids]
+
+    catalog = Catalog(SimpleNamespace(all=products, stocks=stocks), poll_s=3600)
+    await catalog.refresh()
+    for number in range(2, 6):
+        with pytest.raises(ProductNotFound):
+            await catalog.get(1000 * number)
+        known.add(number)
+        assert (await catalog.get(number)).product_id == number
+    reads.clear()
+    asked = [catalog.get(number) for number in range(10_000, 10_400)]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(one) for one in found} == {ProductNotFound}
+    assert len(reads) <= 4, "ids that come together are looked for together"

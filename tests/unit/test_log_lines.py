@@ -115,7 +115,6 @@ OF_NO_ORDER = {
     "payment.budget_not_held": "of the provider",
     "refunds.woken": "how many",
     "outbox.interrupted": "of a target",
-    "outbox.tidied": "how many",
     "outbox.unknown_event": "of a newer release",
 }
 

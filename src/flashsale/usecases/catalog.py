@@ -37,8 +37,8 @@ log = structlog.get_logger(__name__)
 CLOSED_MARGIN_S = 1.0
 """The process refuses without Postgres only if the sale has been closed, or will stay closed, for longer than this."""
 
-UNKNOWN_WAIT_S = 1.0
-"""Minimum time between two reads that an unknown product id causes."""
+SEEK_PAUSE_S = 0.05
+"""Minimum time between two reads that unknown product ids cause; ids that come meanwhile share the next one."""
 
 READ_MAX = 500
 """Most products that are read by id in one statement."""
@@ -70,8 +70,9 @@ class Catalog:
         """Postgres' time at the last reading, and this process' monotonic clock after it."""
         self._refreshed_at = float("-inf")
         self._sought_s = float("-inf")
-        """When an unknown product was last looked for."""
+        """When unknown products were last looked for."""
         self._reading: Batcher[int | None, None] = Batcher(self._read, batch_max=READ_MAX, queue_max=READS_WAIT_MAX)
+        self._seeking: Batcher[int, None] = Batcher(self._seek, batch_max=READ_MAX, queue_max=READS_WAIT_MAX)
 
     async def get(self, product_id: int) -> Product:
         """Return a product.
@@ -84,9 +85,8 @@ class Catalog:
         if entry is None:
             if not 1 <= product_id <= PRODUCT_ID_MAX:
                 raise ProductNotFound(product_id)
-            if time.monotonic() - self._sought_s > UNKNOWN_WAIT_S or not self._entries:
-                await self.refresh(product_id)
-                self._sought_s = time.monotonic()
+            # Another process may have created it just now. So each unknown id is looked for, however many there are.
+            await self._seeking.submit(product_id)
             entry = self._entries.get(product_id)
             if entry is None:
                 raise ProductNotFound(product_id)
@@ -174,6 +174,12 @@ class Catalog:
         Calls at the same time share a reading, and one reading runs at a time, so that none replaces what is newer.
         """
         await self._reading.submit(product_id)
+
+    async def _seek(self, wanted: list[int]) -> Sequence[None]:
+        await asyncio.sleep(self._sought_s + SEEK_PAUSE_S - time.monotonic())
+        self._sought_s = time.monotonic()
+        await asyncio.gather(*(self.refresh(product_id) for product_id in sorted(set(wanted))))
+        return [None] * len(wanted)
 
     async def _read(self, wanted: list[int | None]) -> Sequence[None]:
         before = time.monotonic()

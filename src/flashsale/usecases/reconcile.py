@@ -10,6 +10,7 @@ import structlog
 
 from flashsale.domain.errors import FlashSaleError
 from flashsale.usecases.give_up import give_up
+from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,6 +178,9 @@ class Reconcile:
             await self._load_gate(one.product_id, seen_epoch=one.epoch)
         except FlashSaleError as error:
             log.warning("product.not_reconciled", product_id=one.product_id, reason=error.detail)
+        except PoisonBatch as poison:
+            # Postgres refuses this product alone; the others must not wait for a person.
+            log.error("product.refused", product_id=one.product_id, problem=str(poison).partition("\n")[0])  # noqa: TRY400
 
     async def _give_up_overdue(self, product_id: int) -> None:
         leases = await self._gate.overdue_leases(product_id, limit=self._limit)

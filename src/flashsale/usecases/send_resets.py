@@ -6,11 +6,13 @@ its e-mail is sent, and the database gets its digest. A failed e-mail is tried a
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.passwords import digest_of
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class SendResets:
         self._ttl_s = ttl_s
 
     async def __call__(self) -> None:
-        """Send the codes that are due, and forget old requests.
+        """Send the codes that are due, at the same time, and forget old requests.
 
         Raises:
             Unavailable: if Postgres is away.
@@ -77,11 +79,24 @@ class SendResets:
         await self._rows.forget(older_s=KEPT_S)
         if self._mails is None:
             return
-        for user_id, address in await self._rows.claim(limit=AT_ONCE, lease_s=RETRY_S):
-            code = secrets.token_urlsafe(32)
-            digest = digest_of(code)
+        due = await self._rows.claim(limit=AT_ONCE, lease_s=RETRY_S)
+        await asyncio.gather(*(self._send(self._mails, user_id, address) for user_id, address in due))
+
+    async def _send(self, mails: CodeSender, user_id: UUID, address: str) -> None:
+        code = secrets.token_urlsafe(32)
+        digest = digest_of(code)
+        try:
             await self._rows.keep_code(user_id, digest, ttl_s=self._ttl_s)
-            failure = await self._mails.send_code(address, code, ttl_s=self._ttl_s)
+            async with asyncio.timeout(RETRY_S):
+                failure = await mails.send_code(address, code, ttl_s=self._ttl_s)
             if failure is None or failure.final:
                 await self._rows.end(user_id, digest)
+        except TimeoutError:
+            log.info("reset.failed", user_id=str(user_id), reason="no answer")
+        except FlashSaleError as error:
+            log.info("reset.failed", user_id=str(user_id), reason=error.detail)
+        except Exception:
+            # What is wrong with one e-mail must not delay the others.
+            log.exception("reset.broken", user_id=str(user_id))
+        else:
             log.info("reset.sent" if failure is None else "reset.failed", user_id=str(user_id))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flashsale.domain.errors import FlashSaleError
+from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
     from flashsale.usecases.ports import Products
@@ -49,6 +50,10 @@ class TendUnits:
                 except FlashSaleError as error:
                     # The other products must not wait for this one.
                     log.warning("units.not_tended", product_id=product_id, reason=error.detail)
+                    failed.add(product_id)
+                except PoisonBatch as poison:
+                    problem = str(poison).partition("\n")[0]
+                    log.error("units.refused", product_id=product_id, problem=problem)  # noqa: TRY400 - one line says it
                     failed.add(product_id)
                 else:
                     log.debug("units.tended", product_id=product_id, made=made)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from flashsale.domain.errors import FlashSaleError
+from flashsale.usecases.ports import PoisonBatch
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from flashsale.settings.outbox import OutboxSettings
 
@@ -87,44 +91,45 @@ class Tidy:
         self._outbox = outbox
 
     async def __call__(self) -> None:
-        """Update the totals and delete rows that have reached their age.
+        """Update the totals and delete rows that have reached their age. A table that fails delays no other.
 
         Raises:
-            Unavailable: if Postgres is away; finished steps stay committed.
+            Unavailable, PoisonBatch: why the first of the tables that failed did; finished steps stay committed.
         """
-        upkeep = self._upkeep
-        carried = await _until_done(lambda: upkeep.carry(settled_s=SETTLED_S, limit=CARRIED), CARRIED)
-        voids = await _until_done(lambda: upkeep.delete_voids(older_s=VOIDS_KEPT_S, limit=BATCH), BATCH)
-        keys = await _until_done(lambda: upkeep.delete_admin_keys(older_s=ADMIN_KEYS_KEPT_S, limit=BATCH), BATCH)
-        jobs = await _until_done(lambda: upkeep.delete_jobs(older_s=JOBS_KEPT_S, limit=BATCH), BATCH)
-        revoked = await _until_done(lambda: upkeep.delete_revocations(older_s=REVOCATIONS_KEPT_S, limit=BATCH), BATCH)
-        await self._tidy_outbox()
-        webhooks = await _until_done(lambda: upkeep.delete_webhooks(older_s=WEBHOOKS_KEPT_S, limit=BATCH), BATCH)
-        if done := {
-            name: rows
-            for name, rows in (
-                ("orders", carried),
-                ("voids", voids),
-                ("admin_keys", keys),
-                ("jobs", jobs),
-                ("revocations", revoked),
-                ("webhooks", webhooks),
-            )
-            if rows
-        }:
+        done: dict[str, int] = {}
+        failed: FlashSaleError | PoisonBatch | None = None
+        for table, work, limit in self._works():
+            try:
+                rows = await _until_done(work, limit)
+            except (FlashSaleError, PoisonBatch) as error:
+                # The other tables must not grow because of this one.
+                failed = failed or error
+                log.warning("table.not_tidied", table=table, problem=str(error).partition("\n")[0])
+            else:
+                done |= {table: rows} if rows else {}
+        if done:
             log.info("tables.tidied", **done)
+        if failed is not None:
+            raise failed
 
-    async def _tidy_outbox(self) -> None:
-        upkeep = self._upkeep
-        settings = self._outbox
+    def _works(self) -> Sequence[tuple[str, Callable[[], Awaitable[int]], int]]:
+        """Return the name of each table, what tidies it, and the most rows of one transaction."""
+        upkeep, outbox = self._upkeep, self._outbox
 
-        async def delete(outcome: str, older_s: float) -> int:
-            return await _until_done(lambda: upkeep.delete_messages(outcome, older_s=older_s, limit=BATCH), BATCH)
+        def older(delete: Callable[..., Awaitable[int]], older_s: float, *more: str) -> Callable[[], Awaitable[int]]:
+            return partial(delete, *more, older_s=older_s, limit=BATCH)
 
-        ended = await delete("delivered", settings.kept_s) + await delete("dead", settings.dead_kept_s)
-        orphans = await _until_done(lambda: upkeep.delete_orphans(limit=BATCH), BATCH)
-        if ended or orphans:
-            log.info("outbox.tidied", messages=ended, without_target=orphans)
+        return [
+            ("orders", partial(upkeep.carry, settled_s=SETTLED_S, limit=CARRIED), CARRIED),
+            ("voids", older(upkeep.delete_voids, VOIDS_KEPT_S), BATCH),
+            ("admin_keys", older(upkeep.delete_admin_keys, ADMIN_KEYS_KEPT_S), BATCH),
+            ("jobs", older(upkeep.delete_jobs, JOBS_KEPT_S), BATCH),
+            ("revocations", older(upkeep.delete_revocations, REVOCATIONS_KEPT_S), BATCH),
+            ("delivered", older(upkeep.delete_messages, outbox.kept_s, "delivered"), BATCH),
+            ("dead", older(upkeep.delete_messages, outbox.dead_kept_s, "dead"), BATCH),
+            ("without_target", partial(upkeep.delete_orphans, limit=BATCH), BATCH),
+            ("webhooks", older(upkeep.delete_webhooks, WEBHOOKS_KEPT_S), BATCH),
+        ]
 
 
 async def _until_done(work: Callable[[], Awaitable[int]], limit: int) -> int:

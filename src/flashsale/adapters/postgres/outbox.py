@@ -45,9 +45,13 @@ class PostgresOutbox:
 
     async def claim(self, target_id: str, *, limit: int, lease_s: float) -> Sequence[Message]:
         """Begin a try of messages that are due; those of events of a newer release only wait again."""
-        rows = await self._database.fetch(QUERIES["claim_messages"], target_id, limit, timedelta(seconds=lease_s))
-        if unknown := {row["event"] for row in rows} - EVENTS:
-            log.warning("outbox.unknown_event", target=target_id, message_events=sorted(unknown))
+        lease = timedelta(seconds=lease_s)
+        # However many such messages come first, the others must not wait for them.
+        while rows := await self._database.fetch(QUERIES["claim_messages"], target_id, limit, lease):
+            if unknown := {row["event"] for row in rows} - EVENTS:
+                log.warning("outbox.unknown_event", target=target_id, message_events=sorted(unknown))
+            if not unknown.issuperset(row["event"] for row in rows):
+                break
         return [
             Message(
                 message_id=row["message_id"],

@@ -42,7 +42,8 @@ class Sentinels:
             for answer in asyncio.as_completed(asked):
                 try:
                     found = await answer
-                except (RedisError, OSError, TimeoutError) as error:
+                except (RedisError, OSError, TimeoutError, ValueError, TypeError, IndexError) as error:
+                    # The last three: what answers is no Sentinel. The others still have their say.
                     problem = f"{type(error).__name__}: {error}"
                     continue
                 if found is None:
