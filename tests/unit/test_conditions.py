@@ -1,5 +1,7 @@
 """Entity tags: which lists of them are understood, and what holds."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +53,15 @@ def test_what_is_no_list_is_ignored_by_a_look_and_refused_by_a_change(text):
     assert not is_known(b'"a"', [text])
     with pytest.raises(InvalidInput):
         wanted_tags([text])
+
+
+@pytest.mark.parametrize("gap", [b",", b", ", b" ", b"\t,", b',"a"', b', W/"b" ,'])
+def test_the_longest_list_that_ends_wrongly_is_read_in_no_time(gap):
+    """Anybody may send it, and while it is read the process answers nobody else."""
+    sent = b'"a"' + gap * (16_000 // len(gap)) + b"x"
+    began_s = time.process_time()
+    assert not is_known(b'"z"', [sent])
+    assert time.process_time() - began_s < 0.5
 
 
 def test_a_tag_changes_with_each_byte():

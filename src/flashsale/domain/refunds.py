@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 REASON_CHARS_MAX = 500
 
+NUMBER_MAX = 2**31 - 1
+"""Highest number that a refund of an order may have."""
+
 WITHDRAWN = "withdrawn"
 """The problem of a refund that failed because somebody withdrew it; `withdraw_refund_v1` writes it."""
 

@@ -147,7 +147,11 @@ async def page(accept: str, families: Sequence[Metric] = ()) -> tuple[bytes, str
 
     Returns the page and its content type: OpenMetrics if the header `accept` asks for it, else Prometheus' text format.
     """
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (ValueError, TypeError):
+        # A version that is no number, for example.
+        encode, content_type = choose_encoder("")
 
     def render() -> bytes:
         try:

@@ -10,6 +10,7 @@ from flashsale.domain.errors import InvalidInput
 from flashsale.domain.manual import REFERENCE_CHARS_MAX
 from flashsale.domain.money import parse_money
 from flashsale.domain.payment_errors import NotSupported, RefundNotFound
+from flashsale.domain.refunds import NUMBER_MAX
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from flashsale.domain.requests import AdminRequest
 
 log = structlog.get_logger(__name__)
-
-REFUNDS_MAX = 2**31 - 1
-"""Highest number that a refund may have."""
 
 MANUAL = "manual"
 """The provider's name in the setting `payments.provider`."""
@@ -132,9 +130,9 @@ class RecordMoney:
             InvalidInput: if the reference cannot be read.
             And what `ManualBook.record_refund` raises.
         """
-        self._check("record a refund", reference)
-        if not 1 <= number <= REFUNDS_MAX:
+        if not 1 <= number <= NUMBER_MAX:
             raise RefundNotFound
+        self._check("record a refund", reference)
         entry = await self._book.record_refund(
             order_id, number, reference=reference, recorded_by=recorded_by, due_s=self._due_s, request=request
         )

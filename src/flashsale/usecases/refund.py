@@ -8,9 +8,9 @@ import structlog
 
 from flashsale.domain.errors import InvalidInput, OrderNotFound, StateForbids, Unavailable
 from flashsale.domain.money import parse_money
-from flashsale.domain.payment_errors import NotSupported
+from flashsale.domain.payment_errors import NotSupported, RefundNotFound
 from flashsale.domain.payments import NoAnswer, NoAnswerKind, Refund, RefundState
-from flashsale.domain.refunds import WantedRefund
+from flashsale.domain.refunds import NUMBER_MAX, WantedRefund
 from flashsale.runtime.shared_metrics import Counter
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ class RequestRefund:
             RefundBegun: if its money may be on its way.
             KeyReused: if the key belongs to another request.
         """
+        if not 1 <= number <= NUMBER_MAX:
+            raise RefundNotFound
         refund = await self._refunds.withdraw(order_id, number, request=request)
         log.info("refund.withdrawn", order_id=str(order_id), number=number)
         return refund

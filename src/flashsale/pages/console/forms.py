@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from flashsale.domain.errors import InvalidInput
+from flashsale.domain.instants import YEARS, check_instant
 from flashsale.http.bodies import invalid
 
 if TYPE_CHECKING:
@@ -58,15 +59,17 @@ def instant_of(text: str, field: str) -> datetime | None:
     """Return a time in UTC; None: the field is empty.
 
     Raises:
-        InvalidInput: if it is no time.
+        InvalidInput: if it is no time, or one that no database holds.
     """
     text = text.strip()
     if not text:
         return None
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC) if _LOCAL.fullmatch(text) else _whole(text)
+        instant = datetime.fromisoformat(text).replace(tzinfo=UTC) if _LOCAL.fullmatch(text) else _whole(text)
     except ValueError:
         raise InvalidInput(field=field, problem="must be a time in UTC, such as 2026-11-27T09:00") from None
+    check_instant(field, instant)
+    return instant
 
 
 def _whole(text: str) -> datetime:
@@ -80,12 +83,15 @@ def day_of(text: str, field: str) -> date | None:
     """Return a day; None: the field is empty.
 
     Raises:
-        InvalidInput: if it is none.
+        InvalidInput: if it is none, or outside the years of all sales.
     """
     try:
-        return date.fromisoformat(text.strip()) if text.strip() else None
+        day = date.fromisoformat(text.strip()) if text.strip() else None
     except ValueError:
         raise InvalidInput(field=field, problem="must be a day such as 2026-11-27") from None
+    if day is not None and day.year not in YEARS:
+        raise InvalidInput(field=field, problem=f"must be in the years {YEARS.start} to {YEARS.stop - 1}")
+    return day
 
 
 def id_of(text: str, field: str) -> UUID | None:

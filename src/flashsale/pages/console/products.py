@@ -14,7 +14,7 @@ from flashsale.domain.products import ALLOTMENT_MAX, PAUSED, PRODUCT_ID_MAX, RES
 from flashsale.http.admin_schemas import NewProductIn, ProductChangeIn, new_product, product_change
 from flashsale.http.routes import admin, product_figures
 from flashsale.pages.console import plots
-from flashsale.pages.console.forms import number_of, typed
+from flashsale.pages.console.forms import instant_of, number_of, typed
 from flashsale.pages.console.frame import Action, Page, as_in_api
 from flashsale.pages.console.shown import for_input, number, sale_state, stand
 from flashsale.usecases.record_money import MANUAL
@@ -156,10 +156,9 @@ class Products:
 
     async def change(self, visit: Visit, request: AdminRequest) -> str:
         """Change a product, if nobody changed it since the form was opened."""
-        try:
-            seen = datetime.fromisoformat(visit.field("seen"))
-        except ValueError:
-            raise InvalidInput(field="seen", problem="is not a time") from None
+        seen = instant_of(visit.field("seen"), "seen")
+        if seen is None:
+            raise InvalidInput(field="seen", problem="is missing")
         product_id = visit.number("product_id")
         product = (await self._services.read_products.one(product_id)).product
         wanted, shown = (
