@@ -4,7 +4,6 @@ import functools
 import http.server
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ import httpx
 import pytest
 from playwright.async_api import async_playwright, expect
 
+from flashsale.local.access import free_port
 from flashsale.local.stack import ROOT
 from tests.support.processes import wait_for
 
@@ -40,9 +40,7 @@ def site():
 @pytest.fixture(scope="module")
 def host(stack, site):
     """An API process of the stack that allows the origin of the page; returns its address."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     environment = {**stack.environment, "FLASHSALE_HTTP__CORS_ORIGINS": json.dumps([site])}
     command = [sys.executable, "-m", "flashsale.cli", "serve", "--port", str(port)]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as process:

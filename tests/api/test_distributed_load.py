@@ -3,20 +3,15 @@
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import jwt
 
+from flashsale.local.access import free_port
 from tests.unit.test_docs import ROOT
 
 LONGEST_S = 60
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 async def locust(*arguments, log):

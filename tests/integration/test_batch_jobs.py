@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import re
-import time
 
 import asyncpg
 import pytest
@@ -240,16 +239,12 @@ async def test_a_product_whose_lock_is_held_holds_no_others_orders_up(services, 
             # A change waits for the lock, and every later transaction waits behind it.
             waiting = asyncio.create_task(waiter.execute("SELECT pg_advisory_lock(7000, $1)", busy.product_id))
             await asyncio.wait({waiting}, timeout=0.05)
-        began_s = time.monotonic()
-        async with asyncio.timeout(2):
-            swept = await sweep(services)
-        took_s = time.monotonic() - began_s
+        # It does not wait for the lock: that would end with an error, at `lock_timeout_s`.
+        swept = await sweep(services)
         assert await by_status(db, others) == {"expired": 5}
         assert swept.busy == (frozenset() if hold == "orders" else {busy.product_id})
-        assert took_s < 0.5
         # The whole run waits a little for the busy one, and gives up.
-        async with asyncio.timeout(2):
-            await sweeping(services)()
+        await sweeping(services)()
     if waiting is not None:
         await waiting
     await waiter.close()

@@ -393,12 +393,15 @@ async def test_a_host_that_answers_nothing_leaves_time_for_the_next(postgres_url
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hosts = f"127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{parts.port}"
         url = f"postgresql://{parts.username}:{parts.password}@{hosts}{parts.path}"
-        pool = Database(PostgresSettings(url=url, acquire_timeout_s=1.0, pool_min=1), name="hosts")
+        pool = Database(PostgresSettings(url=url, acquire_timeout_s=2.0, pool_min=1), name="hosts")
         await pool.open()
-        async with asyncio.timeout(0.4):
-            # The host that served is asked first from now on.
-            async with pool.connection(), pool.connection(), pool.connection():
-                assert await pool.takes_writes()
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        # The host that served is asked first from now on.
+        async with pool.connection(), pool.connection(), pool.connection():
+            assert await pool.takes_writes()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
         with pytest.raises(TimeoutError):
             await asyncpg.connect(url, timeout=0.5)
         await pool.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
 
@@ -62,9 +61,8 @@ async def hang(reader, _):
 
 @asynccontextmanager
 async def refusing_connections(_):
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    yield url
+    # No server listens there, and none of another test begins to.
+    yield "http://127.0.0.1:1"
 
 
 @asynccontextmanager
