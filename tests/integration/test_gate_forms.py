@@ -182,7 +182,7 @@ async def test_the_primary_is_the_one_that_most_sentinels_name(vote):
     answers, expected = VOTES[vote]
     listeners = await naming(*answers)
     hosts = ",".join(f"127.0.0.1:{one.sockets[0].getsockname()[1]}" for one in listeners)
-    sentinels = Sentinels(read_address(f"redis+sentinel://{hosts}/shop"), timeout_s=0.2)
+    sentinels = Sentinels(read_address(f"redis+sentinel://{hosts}/shop"), timeout_s=1.0)
     if isinstance(expected, Host):
         assert await sentinels.primary() == expected
     else:
