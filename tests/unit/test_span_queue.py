@@ -64,6 +64,7 @@ async def test_spans_arrive_as_they_were(collector):
     queue.start()
     make(queue)
     await queue.close()
+    await asyncio.to_thread(queue._thread.join, 20)
     work, call = sorted(collector.spans, key=lambda one: one.name, reverse=True)
     assert (work.trace_id, work.parent_id) == (f"{PARENT.trace_id:032x}", f"{PARENT.span_id:016x}")
     assert (call.trace_id, call.parent_id, call.error) == (work.trace_id, work.span_id, "unknown")
@@ -108,14 +109,31 @@ async def test_a_failing_collector_costs_no_time_and_no_room(collector, how):
 
 
 async def test_a_collector_that_is_back_gets_spans_again(collector):
-    queue = queue_to(collector.url)
+    queue = queue_to(collector.url, timeout_s=20)
     with capture_logs() as lines:
-        for how in (500, 500, "takes"):
+        for how in (400, 400, "takes"):
             collector.how = how
             make(queue)
             await asyncio.to_thread(queue._deliver)
     assert len(collector.spans) == 2
     assert [line["event"] for line in lines] == ["traces.not_sent", "traces.sent_again"]
+
+
+async def test_a_queue_that_is_half_full_waits_for_no_turn(monkeypatch):
+    monkeypatch.setattr(span_queue, "EVERY_S", 600.0)
+    sent = threading.Event()
+
+    def take(_spans):
+        sent.set()
+        return True
+
+    queue = SpanQueue(take, spans_max=8)
+    queue.start()
+    make(queue)
+    assert not sent.is_set()
+    make(queue)
+    assert await asyncio.to_thread(sent.wait, 20)
+    await queue.close()
 
 
 async def test_an_exporter_that_raises_ends_nothing():
