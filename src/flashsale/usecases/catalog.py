@@ -37,8 +37,10 @@ log = structlog.get_logger(__name__)
 CLOSED_MARGIN_S = 1.0
 """The process refuses without Postgres only if the sale has been closed, or will stay closed, for longer than this."""
 
-SEEK_PAUSE_S = 0.05
-"""Minimum time between two reads that unknown product ids cause; ids that come meanwhile share the next one."""
+SEEK_PAUSE_S = 0.25
+"""Minimum time between two reads that unknown product ids cause; ids that come meanwhile share the next one.
+Anybody can ask for such ids, and buys read terms in the same lane.
+"""
 
 READ_MAX = 500
 """Most products that are read by id in one statement."""

@@ -343,7 +343,7 @@ def _read_session(found: Any) -> Session:
 
 
 def _read_sessions(page: Any) -> tuple[list[Session | Failure], str | None]:
-    """Read a page of a list; a session that is no payment cannot be read."""
+    """Read a page of a list; a session without an amount cannot be read."""
     return read_rows(page, _read_session)
 
 

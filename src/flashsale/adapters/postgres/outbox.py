@@ -21,6 +21,9 @@ QUERIES = load("queries/outbox.sql")
 
 EVENTS = frozenset(str(event) for event in Event)
 
+CLAIMS_MAX = 100
+"""Most claims of one call in which every message is of a newer release."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -46,11 +49,12 @@ class PostgresOutbox:
     async def claim(self, target_id: str, *, limit: int, lease_s: float) -> Sequence[Message]:
         """Begin a try of messages that are due; those of events of a newer release only wait again."""
         lease = timedelta(seconds=lease_s)
-        # However many such messages come first, the others must not wait for them.
-        while rows := await self._database.fetch(QUERIES["claim_messages"], target_id, limit, lease):
+        # Such messages may come first, and the others must not wait for them.
+        for _ in range(CLAIMS_MAX):
+            rows = await self._database.fetch(QUERIES["claim_messages"], target_id, limit, lease)
             if unknown := {row["event"] for row in rows} - EVENTS:
                 log.warning("outbox.unknown_event", target=target_id, message_events=sorted(unknown))
-            if not unknown.issuperset(row["event"] for row in rows):
+            if not rows or not unknown.issuperset(row["event"] for row in rows):
                 break
         return [
             Message(
