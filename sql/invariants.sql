@@ -822,7 +822,7 @@ FROM outbox_targets AS t;
 -- it is left. Its account is older. What was given back of it is at most its price, and the whole price if it is refunded.
 WITH terms AS (
     SELECT
-        t.*, lead(t.valid_from, 1, 'infinity') OVER w AS valid_until, min(t.valid_from) OVER w AS kept_since
+        t.*, lead(t.valid_from, 1, 'infinity') OVER w AS valid_until
     FROM product_terms AS t
     WINDOW w AS (PARTITION BY t.product_id ORDER BY t.valid_from)
 )

@@ -152,7 +152,8 @@ FROM (
 ORDER BY x.order_id, x.kind, x.id;
 
 -- name: product
--- Reads a product with its terms, its units, its row in the trail, and the messages about it, as one JSON document.
+-- Reads a product with its terms, its units, its rows in the trail without names of persons, and the messages about it, as
+-- one JSON document.
 SELECT
     jsonb_build_object(
         'product', to_jsonb(p),
@@ -167,7 +168,7 @@ SELECT
             FROM outbox AS m WHERE m.product_id = $1 AND m.order_id IS NULL
         ),
         'trail', (
-            SELECT coalesce(jsonb_agg(to_jsonb(a) ORDER BY a.trail_id), '[]')
+            SELECT coalesce(jsonb_agg(to_jsonb(a) - '{actor,origin}'::text [] ORDER BY a.trail_id), '[]')
             FROM admin_trail AS a WHERE a.object = 'product/' || $1
         )
     )::text AS document

@@ -44,6 +44,9 @@ async def test_an_order_can_be_found_and_its_story_told(api, desk, buyer):
     headers = {**buyer, "Idempotency-Key": "desk-1"}
     order_id = (await api.post(BUY, json={"productId": created["id"]}, headers=headers)).json()["orderId"]
     assert await final(api, order_id, buyer) == "confirmed"
+    for options in ((), ("--json",)):
+        nothing = desk("orders", "find", "--product", "2000000000", *options)
+        assert (nothing.returncode, nothing.stderr) == (0, ""), "an unknown product has no orders"
     assert order_id in desk("orders", "list", "--product", product_id, "--status", "confirmed").stdout
     told = json.loads(desk("orders", "show", order_id, "--json").stdout)
     found = json.loads(desk("orders", "find", "--email", told["email"].upper(), "--json").stdout)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner
 
 from flashsale.adapters.archive_files import FolderOfArchive
 from flashsale.adapters.postgres import sale_rows
+from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.sale_rows import PostgresSaleRows
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.bootstrap.api import open_services
@@ -177,9 +182,18 @@ class Killing:
         return dying_at_once
 
 
+SOLD_OUT = """
+INSERT INTO outbox (target_id, event, product_id, facts, outcome, created_at, ended_at, due_at)
+SELECT
+    'wh_a', 'stock.sold_out', p.product_id, jsonb_build_object('product_id', p.product_id), 'delivered', now(), now(), NULL
+FROM products AS p WHERE p.product_id = $1
+"""
+
+
 async def test_a_run_that_ends_anywhere_is_finished_by_the_next(services, db, tmp_path):
     """Each call that changes something is the last one of a run, once before and twice after it was carried out."""
     product, orders = await finished(services)
+    await db.execute(SOLD_OUT, product.product_id)
     archived = "SELECT order_id FROM archived_orders"
     seen = []
     for name, after in ((name, after) for name in CHANGING for after in (False, True, True)):
@@ -199,6 +213,11 @@ async def test_a_run_that_ends_anywhere_is_finished_by_the_next(services, db, tm
         assert {str(row["order_id"]) for row in gone} <= in_files.keys()
         seen.append(len(gone))
     assert sorted(set(seen)) == [0, 3, 6, 7], "a part at a time"
+    assert await db.fetchval("SELECT count(*) FROM outbox") == 0
+    told_of = json.loads((tmp_path / "product.json").read_text())
+    assert [message["event"] for message in told_of["messages"]] == ["stock.sold_out"]
+    assert told_of["trail"]
+    assert not any({"actor", "origin"} & row.keys() for row in told_of["trail"]), "names of persons"
     assert all(not one.violations for one in CheckArchive(FolderOfArchive(tmp_path))())
 
 
@@ -304,10 +323,11 @@ async def test_control_without_the_comparison_the_change_would_be_in_no_file(set
         product, orders = await finished(services)
         order_id = orders["part refunded"]
 
-        async def equal(connection, product_id, number, order_ids, digest):
+        async def equal(connection, product_id, number, order_ids, digest, messages):
+            answers = iter((digest, messages))
             with monkeypatch.context() as patched:
-                patched.setattr(sale_rows, "digest_of", lambda _: digest)
-                return await remove(connection, product_id, number, order_ids, digest)
+                patched.setattr(sale_rows, "digest_of", lambda _: next(answers))
+                return await remove(connection, product_id, number, order_ids, digest, messages)
 
         remove = sale_rows._remove
         monkeypatch.setattr(sale_rows, "_remove", equal)
@@ -330,13 +350,17 @@ async def test_a_refund_that_begins_while_its_order_is_deleted_is_made_or_its_or
         assert await db.fetchval(asked, order_id, order_id) == "requested"
         begun.set()
 
-    late = Late(services.database, happens)
+    patient = services.settings.postgres.model_copy(update={"lock_timeout_s": 60, "statement_timeout_s": 60})
+    database = Database(patient, name="test-archive")
+    await database.open()
+    late = Late(database, happens)
     archive = asyncio.create_task(archiving(services, tmp_path, rows=late)(product.product_id))
     await asyncio.wait_for(begun.wait(), 30)
     await wait_for_lock(db)
     await rival.commit()
     with pytest.raises(NotArchived, match="changed"):
         await archive
+    await database.close()
     assert await db.fetchval("SELECT status FROM orders WHERE order_id = $1", order_id) == OrderStatus.REFUND_PENDING
     await assert_invariants(services.database)
     await refunding(services, Provider())(order_id)
@@ -357,6 +381,10 @@ async def test_what_is_asked_of_an_archived_order_is_answered(services, db, tmp_
     with pytest.raises(OrderArchived) as refused:
         await story_of(services.stories, order_id)
     assert done.place in refused.value.detail
+    with pytest.raises(OrderArchived):
+        await services.refunds.of_order(order_id)
+    with pytest.raises(OrderNotFound):
+        await services.refunds.of_order(uuid4())
     with pytest.raises(OrderNotFound):
         await services.orders.get(order_id, principal("declined"))
     for forbidden in (
@@ -467,6 +495,73 @@ async def test_another_folder_cannot_finish_an_archive_that_began_elsewhere(serv
     done = await archiving(services, tmp_path / "moved")(product.product_id)
     assert done.removed == 1
     assert await db.fetchval("SELECT place FROM sale_archives") == done.place
+
+
+async def test_a_folder_with_orders_that_the_database_does_not_know_is_left_as_it_is(settings, db, tmp_path):
+    """Two shops have a product of the same id; a backup that lacks orders is a third shop."""
+    async with open_services(settings, name="test") as services:
+        product, _ = await finished(services)
+        await archiving(services, tmp_path)(product.product_id, keep=True)
+        whole = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        manifest = FolderOfArchive(tmp_path).manifest()
+        assert manifest is not None
+        first, other = manifest.parts[0], manifest.parts[-1]
+        foreign = {
+            "another first order": replace(manifest, parts=(replace(first, first=uuid4()), *manifest.parts[1:])),
+            "another last order": replace(manifest, parts=(*manifest.parts[:-1], replace(other, last=uuid4()))),
+            "an order more": replace(manifest, parts=(*manifest.parts, other)),
+            "another name": replace(manifest, product_name="Tent", parts=()),
+            "another product": replace(manifest, product_id=product.product_id + 1),
+        }
+        for what, one in foreign.items():
+            FolderOfArchive(tmp_path).write_manifest(one)
+            spoilt = (tmp_path / "manifest.json").read_bytes()
+            for keep in (True, False):
+                with pytest.raises(NotArchived, match="Give another folder") as refused:
+                    await archiving(services, tmp_path)(product.product_id, keep=keep)
+                assert "\n" not in str(refused.value), what
+            whole[tmp_path / "manifest.json"] = spoilt
+            assert {path: path.read_bytes() for path in tmp_path.iterdir()} == whole, what
+            assert await db.fetchval("SELECT count(*) FROM orders") == len(FATES)
+        FolderOfArchive(tmp_path).write_manifest(manifest)
+        assert (await archiving(services, tmp_path)(product.product_id)).removed == len(FATES), "a control"
+
+
+@pytest.mark.parametrize("kind", ["message", "webhook"])
+async def test_what_others_were_told_after_its_file_was_written_stays_and_the_next_run_has_it(
+    kind, services, db, tmp_path
+):
+    product, orders = await finished(services)
+    statement = {
+        "message": (
+            "INSERT INTO outbox (target_id, event, order_id, order_version, product_id, facts, outcome, ended_at, due_at)"
+            " SELECT 'wh_a', 'order.confirmed', order_id, 5, product_id, '{}', 'delivered', clock_timestamp(), NULL"
+            " FROM orders WHERE order_id = $1"
+        ),
+        "webhook": (
+            "INSERT INTO webhook_events (provider, event_id, type, reference, order_id, taken_at)"
+            " VALUES ('test', 'evt_1', 'x', 'pi_1', $1, clock_timestamp())"
+        ),
+    }[kind]
+    late = Late(services.database, lambda: db.execute(statement, orders["confirmed"]))
+    with pytest.raises(NotArchived, match="changed"):
+        await archiving(services, tmp_path, rows=late)(product.product_id)
+    await archiving(services, tmp_path)(product.product_id)
+    _, messages = documents(tmp_path)
+    assert [one[kind]["order_id"] for one in messages] == [str(orders["confirmed"])]
+    assert (
+        await db.fetchval("SELECT count(*) FROM outbox") + await db.fetchval("SELECT count(*) FROM webhook_events") == 0
+    )
+
+
+def test_the_name_of_each_new_folder_is_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda opened: synced.append(str(Path(f"/proc/self/fd/{opened}").readlink())))
+    files = FolderOfArchive(tmp_path / "sales" / "product-7")
+    with files.locked():
+        assert {str(tmp_path), str(tmp_path / "sales")} <= set(synced)
+        files.write_product("{}")
+    assert str(files.folder) in synced
 
 
 async def test_files_alone_are_written_and_nothing_is_deleted_if_that_is_asked(services, db, tmp_path):

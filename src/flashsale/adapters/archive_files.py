@@ -50,7 +50,10 @@ class FolderOfArchive:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the folder; see the port. The lock ends with the process."""
+        new = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in new:
+            _keep_names(one.parent)
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             try:
@@ -106,11 +109,7 @@ class FolderOfArchive:
             file.flush()
             os.fsync(file.fileno())
         new.rename(path)
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _keep_names(self.folder)
         facts = self._facts(name)
         if facts is None or facts.file_digest != hashlib.sha256(content).hexdigest():
             raise OSError(0, "does not have what was written", str(path))
@@ -157,3 +156,12 @@ class FolderOfArchive:
             return msgspec.json.decode(text, type=dict[str, Any])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UnreadableArchive(f"{path} is damaged: {error}") from None
+
+
+def _keep_names(folder: Path) -> None:
+    """Write the names of a folder's files to the disk."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

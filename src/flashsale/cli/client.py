@@ -31,13 +31,19 @@ url_option = click.option(
 async def open_api(url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     """Open a connection; yields a function that sends a request and returns the decoded answer.
 
-    A problem document or a missing answer ends the command with one line.
+    A problem document or a missing answer ends the command with one line. A call with `missing` gets that for 404.
     """
     import aiohttp
     import msgspec
 
     async def ask(
-        method: str, path: str, *, body: object = None, query: dict[str, str] | None = None, key: str | None = None
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: dict[str, str] | None = None,
+        key: str | None = None,
+        missing: object = ...,
     ) -> Any:
         sent = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
@@ -47,6 +53,8 @@ async def open_api(url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
                 method, url.rstrip("/") + path, data=sent, params=query, headers=headers, allow_redirects=False
             ) as answer:
                 content = await answer.read()
+                if answer.status == HTTPStatus.NOT_FOUND and missing is not ...:
+                    return missing
                 if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                     sys.exit(f"flashsale: {url} answered {answer.status}: {_detail(content)}")
                 return msgspec.json.decode(content)

@@ -79,10 +79,12 @@ def find_orders(
         query = {**asked, "limit": str(limit), **({} if before is None else {"before": before})}
         async with open_api(url) as api:
             found = await api("GET", "/api/admin/orders", query=query)
-            product_id = None if found else asked.get("productId")
-            product = {} if product_id is None else await api("GET", f"/api/admin/products/{product_id}")
-        if product.get("files") is not None and not machine:
-            print_result(f"none in the database: the orders of product {product_id} are in {product['files']}")
+            product_id, place = asked.get("productId"), None
+            if not found and not machine and before is None and asked.keys() == {"productId"}:
+                product = await api("GET", f"/api/admin/products/{product_id}", missing={})
+                place = product.get("files")
+        if place is not None:
+            print_result(f"none in the database: the orders of product {product_id} are in {place}")
             return
         if machine:
             show_rows(found, machine=True)

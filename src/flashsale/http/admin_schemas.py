@@ -68,7 +68,8 @@ class ProductFiguresOut(AdminProductOut):
     files: Annotated[
         str | None,
         shown(
-            "Machine and folder of the files that have the orders; null: the database has them.",
+            "Machine and folder of the files that have the orders, from the start of `flashsale archive` on; null:"
+            " only the database has them.",
             "desk:/backup/sales/product-7",
         ),
     ]

@@ -124,11 +124,13 @@ class SaleRows(Protocol):
         """Note where the files are, before the first rows leave; once. The trail names the author."""
         ...
 
-    async def remove(self, product_id: int, number: int, order_ids: Sequence[UUID], digest: bytes) -> bool:
+    async def remove(
+        self, product_id: int, number: int, order_ids: Sequence[UUID], digest: bytes, messages: bytes
+    ) -> bool:
         """Delete the orders of part `number` with all of their rows, and note the digest, in one transaction.
 
-        Returns False, and deletes nothing, if the rows are not those of the digest, if anything of the orders is open,
-        or if another part is the next.
+        Returns False, and deletes nothing, if the rows are not those of the digests of the orders and of the messages,
+        if anything of the orders is open, or if another part is the next.
         """
         ...
 
@@ -202,12 +204,35 @@ class ArchiveSale:
             raise NotArchived(f"The first rows of product {product_id} went to {kept.place}: give that folder.")
         return parts
 
+    async def _refuse_foreign(self, product_id: int, sale: Sale, done: tuple[Part, ...], before: Manifest) -> None:
+        """Refuse a folder whose files have orders that this database does not know: another shop wrote them.
+
+        The digests of `done` prove their parts.
+        """
+        here = sum(part.orders.lines for part in done) + sale.orders
+        told = before.product_id, before.product_name
+        known = told == (product_id, sale.name) and before.orders <= here
+        if known and len(before.parts) > len(done):
+            first, last = before.parts[len(done)].first, before.parts[-1].last
+            follows = done[-1].last if done else UUID(int=0)
+            known = [first, last] == [
+                *await self._rows.next_orders(product_id, follows, 1),
+                *await self._rows.next_orders(product_id, UUID(int=last.int - 1), 1),
+            ]
+        if not known:
+            raise NotArchived(
+                f"{self._files.folder} has {before.orders:,} orders of product {before.product_id} of another "
+                f"database, or some that this one lost; it has {here:,} of product {product_id}. Give another folder."
+            )
+
     async def _write(
         self, product_id: int, sale: Sale, done: tuple[Part, ...], show: Callable[[str, int, int], None]
     ) -> Manifest:
         """Write the parts whose rows are in the tables, then the manifest."""
         before = self._files.manifest()
-        known = () if before is None or before.product_id != product_id else before.parts
+        if before is not None:
+            await self._refuse_foreign(product_id, sale, done, before)
+        known = () if before is None else before.parts
         parts, after, written = list(done), done[-1].last if done else UUID(int=0), 0
         while order_ids := await self._rows.next_orders(product_id, after, ORDERS_PER_PART):
             rows = await self._rows.rows(order_ids)
@@ -230,12 +255,18 @@ class ArchiveSale:
             product_id=product_id,
             product_name=sale.name,
             made_at=sale.now,
-            product=self._files.write_product(await self._rows.product(product_id)),
+            product=await self._product(product_id, sale, before),
             parts=tuple(parts),
             totals=tuple(await self._rows.totals(product_id)),
         )
         self._files.write_manifest(manifest)
         return manifest
+
+    async def _product(self, product_id: int, sale: Sale, before: Manifest | None) -> FileFacts:
+        """Write the document of the product; keep it if its rows began to leave, which they do after the last order."""
+        if sale.kept is not None and not sale.orders and before is not None and self._files.is_whole(before.product):
+            return before.product
+        return self._files.write_product(await self._rows.product(product_id))
 
     def _kept_or_written(self, known: tuple[Part, ...], number: int, kind: str, lines: Sequence[str]) -> FileFacts:
         """Keep the file of an earlier run that has these lines, or write it."""
@@ -262,8 +293,8 @@ class ArchiveSale:
         for number, part in enumerate(manifest.parts[done:], done):
             after = manifest.parts[number - 1].last if number else UUID(int=0)
             order_ids = await self._rows.next_orders(product_id, after, part.orders.lines)
-            digest = bytes.fromhex(part.orders.content_digest)
-            if not await self._rows.remove(product_id, number, order_ids, digest):
+            digests = [bytes.fromhex(facts.content_digest) for facts in (part.orders, part.messages)]
+            if not await self._rows.remove(product_id, number, order_ids, *digests):
                 raise _changed(product_id)
             removed += part.orders.lines
             show("removed", removed, left)

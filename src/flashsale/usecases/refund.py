@@ -72,7 +72,11 @@ class Refunds(Protocol):
         ...
 
     async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:
-        """Read the refunds of an order, the oldest first."""
+        """Read the refunds of an order, the oldest first.
+
+        Raises:
+            OrderArchived: if it is in files only.
+        """
         ...
 
     async def begin(self, order_id: UUID, *, due_s: float) -> RefundTry | None:
@@ -186,6 +190,7 @@ class RequestRefund:
 
         Raises:
             OrderNotFound: if there is no such order.
+            OrderArchived: if it is in files only.
         """
         found = await self._refunds.of_order(order_id)
         if not found and not await self._orders.get_many([order_id]):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.administration import change
 from flashsale.adapters.postgres.queries import load
+from flashsale.adapters.postgres.story import refuse_archived
 from flashsale.domain.errors import InvalidInput, StateForbids
 from flashsale.domain.money import Money
 from flashsale.domain.payment_errors import (
@@ -117,7 +118,10 @@ class PostgresRefunds:
 
     async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:
         """Read the refunds of an order, the oldest first."""
-        return [_refund(order_id, row) for row in await self._database.fetch(QUERIES["refunds_of"], order_id)]
+        rows = await self._database.fetch(QUERIES["refunds_of"], order_id)
+        if not rows:
+            await refuse_archived(self._database, order_id)
+        return [_refund(order_id, row) for row in rows]
 
     async def begin(self, order_id: UUID, *, due_s: float) -> RefundTry | None:
         """Begin a try of the order's pending refund; None if none is pending."""

@@ -111,7 +111,9 @@ class PostgresSaleRows:
                     connection, author.action, f"product/{product_id}", old=None, new={"place": place, "orders": orders}
                 )
 
-    async def remove(self, product_id: int, number: int, order_ids: Sequence[UUID], digest: bytes) -> bool:
+    async def remove(
+        self, product_id: int, number: int, order_ids: Sequence[UUID], digest: bytes, messages: bytes
+    ) -> bool:
         """Delete the orders of a part with all of their rows, and note the digest; see the port.
 
         One snapshot: a row that somebody changes meanwhile is a lost conflict, not a row that is deleted unread.
@@ -119,7 +121,7 @@ class PostgresSaleRows:
         for _ in range(TRIES):
             try:
                 async with self._transaction() as connection:
-                    return await _remove(connection, product_id, number, order_ids, digest)
+                    return await _remove(connection, product_id, number, order_ids, digest, messages)
             except (*REPEATED, asyncpg.ForeignKeyViolationError):
                 continue
             except _OtherRows:
@@ -166,12 +168,16 @@ async def _documents(connection: Pooled, query: Query, order_ids: Sequence[UUID]
     return [row["document"] for row in await connection.fetch(query.text, order_ids)]
 
 
-async def _remove(connection: Pooled, product_id: int, number: int, order_ids: Sequence[UUID], digest: bytes) -> bool:
+async def _remove(
+    connection: Pooled, product_id: int, number: int, order_ids: Sequence[UUID], digest: bytes, messages: bytes
+) -> bool:
     if await connection.fetchval(QUERIES["claim"].text, product_id, number, digest) is None:
         raise _OtherRows
     if await connection.fetchval(QUERIES["unsettled"].text, order_ids):
         raise _OtherRows
     if digest_of(await _documents(connection, QUERIES["documents"], order_ids)) != digest:
+        raise _OtherRows
+    if digest_of(await _documents(connection, QUERIES["messages"], order_ids)) != messages:
         raise _OtherRows
     await connection.execute(QUERIES["keep_orders"].text, order_ids)
     await connection.execute(QUERIES["keep_money"].text, order_ids)

@@ -31,7 +31,7 @@ class PostgresStories:
         """Read an order, then its history; an entry may therefore be newer than the order's status."""
         row = await self._database.fetch_row(QUERIES["order"], order_id)
         if row is None:
-            await self._refuse_archived(order_id)
+            await refuse_archived(self._database, order_id)
             return None
         fields = dict(row)
         price = Money(minor=fields.pop("unit_price_minor"), currency=fields.pop("currency"))
@@ -50,7 +50,9 @@ class PostgresStories:
             trace_id=origin.trace_id,
         )
 
-    async def _refuse_archived(self, order_id: UUID) -> None:
-        row = await self._database.fetch_row(QUERIES["archived"], order_id)
-        if row is not None:
-            raise OrderArchived(at=row["begun_at"], place=row["place"])
+
+async def refuse_archived(database: Database, order_id: UUID) -> None:
+    """Say where an order is that is in files only."""
+    row = await database.fetch_row(QUERIES["archived"], order_id)
+    if row is not None:
+        raise OrderArchived(at=row["begun_at"], place=row["place"])

@@ -59,7 +59,7 @@ LIST = Operation(
     caller="staff",
     limit="administration",
     gives=(Given(status=HTTPStatus.OK, description="The refunds, the oldest first.", model=list[RefundOut]),),
-    codes=("order_not_found", *SERVERS),
+    codes=("order_not_found", "order_archived", *SERVERS),
 )
 
 WITHDRAW = Operation(
