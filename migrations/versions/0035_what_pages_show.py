@@ -53,7 +53,7 @@ EXECUTE FUNCTION raise_order_changes_v1();
 
 
 def upgrade() -> None:
-    """Start to count. No row is read or written: it waits for the tables, and then takes milliseconds."""
+    """Start to count. No row is written; the check of the new column reads the products, which are few."""
     op.execute(LOCKS)
     op.execute(COLUMNS)
     for name in FUNCTIONS:

@@ -181,6 +181,37 @@ async def test_the_console_shows_what_others_do_and_keeps_what_is_being_typed(de
     await desk.visit.check("console order, renewed")
 
 
+@pytest.mark.parametrize("part", ["name", "terms"])
+async def test_the_console_says_that_it_keeps_a_part_whichever_part_of_the_answer_it_is(desk, shop, part):
+    page, product_id = desk.page, await shop.product()
+    await page.goto(f"/console/products/{product_id}")
+    choice = "<select id='choice'><option>first</option><option selected>second</option></select>"
+    await page.locator(f"#{part}").evaluate("(part, choice) => part.insertAdjacentHTML('beforeend', choice)", choice)
+    await page.locator("#choice").select_option("first")
+    await shop.manage("PATCH", f"/products/{product_id}", {"name": "Leonid"})
+    late = page.locator("#late")
+    await expect(late).to_contain_text("has changed since you began to type", timeout=PATIENCE_MS)
+    await expect(page.locator("#choice")).to_have_value("first")
+    await page.locator("#choice").select_option("second")
+    await expect(page.locator("#choice")).to_have_count(0, timeout=PATIENCE_MS)
+    await expect(late).to_be_hidden()
+
+
+async def test_a_hidden_page_of_the_console_asks_for_nothing_but_what_somebody_presses(desk, shop):
+    page, product_id = desk.page, await shop.product()
+    await page.goto(f"/console/products/{product_id}")
+    hide = "(hidden) => Object.defineProperty(document, 'hidden', { value: hidden, configurable: true })"
+    stopped = """(id) => new Promise((resolve) => document.body.addEventListener("htmx:beforeRequest", (event) => {
+      if (event.detail.elt.id === id) resolve(event.defaultPrevented);
+    }))"""
+    await page.evaluate(hide, True)
+    assert await page.evaluate(stopped, "now")
+    await page.get_by_role("button", name="Pause", exact=True).click()
+    await expect(page.locator("#question")).to_be_visible(timeout=PATIENCE_MS)
+    await page.evaluate(hide, False)
+    assert not await page.evaluate(stopped, "now")
+
+
 async def test_the_sale_page_is_kept_by_keyboard(desk, shop):
     product_id = await shop.product()
     page = desk.page

@@ -213,3 +213,14 @@ async def test_a_stream_that_is_lost_is_said_and_found_again(buying, shop):
     await shop.buy(product_id, await shop.buyer())
     await front.shows("open")
     await expect(front.stock).to_have_text("9")
+
+
+async def test_a_page_that_meets_a_process_of_the_release_before_follows_its_stock(visit, shop):
+    """Such a process refuses a stream with details."""
+    front, product_id = Storefront(await visit()), await shop.product()
+    front.visit.allow(400)
+    await front.page.route("**/sse/stock/*details=true", lambda route: route.fulfill(status=400))
+    async with front.page.expect_event("response", lambda one: one.url.endswith(f"/sse/stock/{product_id}")):
+        await front.open(product_id)
+    await shop.buy(product_id, await shop.buyer())
+    await expect(front.stock).to_have_text("9")

@@ -3,16 +3,22 @@
 import json
 import re
 import string
+from datetime import UTC, datetime
 from html.parser import HTMLParser
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 
+from flashsale.domain.products import LiveStock
 from flashsale.http.messages import Request
 from flashsale.pages.assets import Assets, policy
 from flashsale.pages.storefront.order_pages import STATES, WITH_STRIPE
+from flashsale.pages.storefront.product_pages import KEPT_MAX, ProductPages
 from flashsale.pages.storefront.routes import ASSETS
 from flashsale.pages.storefront.shop import TEMPLATES, next_path
 from flashsale.pages.storefront.texts import LANGUAGES, texts_of
+from flashsale.usecases.catalog import Catalog
 
 FOLDER = TEMPLATES.parent
 SOURCES = {path.name: path.read_text() for path in FOLDER.rglob("*") if path.suffix in {".py", ".html", ".js"}}
@@ -167,3 +173,60 @@ def test_every_script_that_a_script_or_template_names_is_there():
 
 def test_texts_of_scripts_are_json_that_no_page_can_end():
     assert "</" not in json.dumps([text for texts in LANGUAGES.values() for text in texts.values()])
+
+
+@pytest.fixture
+def long_kept(monkeypatch):
+    """Lists are kept for longer than a test takes."""
+    monkeypatch.setattr(import_module(ProductPages.__module__), "KEPT_S", 3600)
+
+
+async def lists(ids):
+    """Return the pages of the list of products, and the first product of each page that was rendered."""
+    rendered = []
+
+    async def products(_):
+        shown = {"starts_at": None, "ends_at": None, "archived_at": None, "paused": True, "paused_at": None}
+        return [(SimpleNamespace(product_id=one, **shown), datetime.now(UTC)) for one in ids]
+
+    async def stocks(_):
+        return [LiveStock(product_id=one, free=5, version=1) for one in ids]
+
+    def render(_request, _template, values):
+        shown = values["products"]
+        rendered.append(shown[0][0].product_id if shown else None)
+        return str(rendered[-1])
+
+    catalog = Catalog(SimpleNamespace(all=products, stocks=stocks), poll_s=3600)
+    await catalog.refresh()
+    shop = SimpleNamespace(services=SimpleNamespace(catalog=catalog), render=render, public=lambda _, body: body)
+    return ProductPages(shop), rendered
+
+
+async def first_of(pages, query=b""):
+    return await pages.products(Request(method="GET", path="/", query=query, headers=[]))
+
+
+async def test_invented_numbers_share_a_page_of_the_list(long_kept):
+    pages, rendered = await lists(range(10, 13))
+    for number in [*range(13, 200), 9_999_999_999]:
+        assert await first_of(pages, b"before=%d" % number) == "12"
+    assert await first_of(pages) == "12"
+    for number in range(1, 11):
+        assert await first_of(pages, b"before=%d" % number) == "None"
+    assert await first_of(pages, b"before=12") == "11"
+    assert rendered == [12, None, 11]
+
+
+async def test_of_many_pages_of_the_list_the_newest_are_kept(long_kept):
+    newest = 2 * KEPT_MAX
+    pages, rendered = await lists(range(1, newest + 1))
+    for number in range(2, KEPT_MAX + 2):
+        await first_of(pages, b"before=%d" % number)
+    await first_of(pages)
+    for number in range(3, KEPT_MAX + 2):
+        await first_of(pages, b"before=%d" % number)
+    await first_of(pages)
+    assert rendered == [*range(1, KEPT_MAX + 1), newest]
+    await first_of(pages, b"before=2")
+    assert rendered[-1] == 1

@@ -61,7 +61,7 @@ class ProductPages:
         self._shop = shop
         self._catalog = shop.services.catalog
         self._lists: dict[tuple[Texts, int | None], tuple[float, str]] = {}
-        """Each page of the list as it was rendered last, and when."""
+        """Each page of the list, by its first product, as it was rendered last, and when: the oldest first."""
 
     def routes(self) -> list[Direct]:
         """Make the routes."""
@@ -76,15 +76,18 @@ class ProductPages:
 
     async def products(self, request: Request) -> Answer:
         """List the products, the newest first, from before a product."""
-        page = texts_of(request), _before(request.query)
+        found = self._catalog.listed(before=_before(request.query), limit=PAGE_MAX + 1)
+        # Numbers that name no product lead to a page that another number has.
+        page = texts_of(request), found[0].product_id if found else None
         kept = self._lists.get(page)
         if kept is None or time.monotonic() - kept[0] > KEPT_S:
-            found = self._catalog.listed(before=page[1], limit=PAGE_MAX + 1)
             shown = [(one, sale_of(self._catalog, one)) for one in found[:PAGE_MAX]]
             values = {"products": shown, "more": len(found) > PAGE_MAX}
-            if len(self._lists) >= KEPT_MAX:
-                self._lists.clear()
-            kept = self._lists[page] = (time.monotonic(), self._shop.render(request, "products.html", values))
+            kept = (time.monotonic(), self._shop.render(request, "products.html", values))
+            self._lists.pop(page, None)
+            self._lists[page] = kept
+            if len(self._lists) > KEPT_MAX:
+                del self._lists[next(iter(self._lists))]
         return self._shop.public(request, kept[1])
 
     async def product(self, request: Request) -> Answer:

@@ -22,19 +22,23 @@ for (const { dataset: { follow } } of document.querySelectorAll("[data-follow]")
 }
 
 const late = document.getElementById("late");
-let kept = false;                // a part has changed in which somebody types
+let kept = false;                // a part of this answer has changed in which somebody types
 
-const typed = (part) => [...part.querySelectorAll("input, textarea, select")].some(
-  (one) => (one.type === "checkbox" ? one.checked !== one.defaultChecked : "defaultValue" in one && one.value !== one.defaultValue),
-);
+// A choice without a default shows its first option.
+const chosen = ({ options }) => ([...options].findLast((one) => one.defaultSelected) ?? options[0])?.selected === false;
+const typed = (part) => [...part.querySelectorAll("input, textarea, select")].some((one) => {
+  if (one.options) return chosen(one);
+  return one.type === "checkbox" ? one.checked !== one.defaultChecked : one.value !== one.defaultValue;
+});
 
 // A part that stands as it stood stays, so that no press on a button is lost; so does what somebody types.
 function swaps(part, fresh) {
   if (!part.dataset.stand) return true;
   const same = part.dataset.stand === fresh?.dataset.stand;
   if (same && fresh.dataset.at) part.dataset.at = fresh.dataset.at;
-  kept = !same && typed(part);
-  return !same && !kept;
+  const stays = !same && typed(part);
+  kept ||= stays;
+  return !same && !stays;
 }
 
 function isLate(reason) {
@@ -44,6 +48,11 @@ function isLate(reason) {
   late.hidden = false;
 }
 
+// A page that nobody sees asks for nothing; a form that somebody has sent goes on.
+document.body.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden && event.detail.elt.matches("[hx-trigger^=every]")) event.preventDefault();
+});
+document.body.addEventListener("htmx:beforeOnLoad", () => { kept = false; });
 document.body.addEventListener("htmx:beforeSwap", ({ detail }) => {
   if (!detail.shouldSwap || !detail.target.dataset.stand) return;
   const page = new DOMParser().parseFromString(detail.serverResponse, "text/html");

@@ -3,6 +3,7 @@
 const STALE_MS = 3000;     // a stream that is away for less has only reconnected
 const ANSWER_MS = 10_000;
 const PAUSE_MAX_MS = 15_000;
+const PLAIN_MS = 60_000;   // after this time at most, a stream without details is opened with them again
 
 // The device's clock may be wrong, so only its monotonic clock is used, from a time that the shop told.
 let base = null, spent = Infinity;
@@ -44,20 +45,30 @@ export async function call(path, options = {}) {
 // Follow a stream while the page is visible. `url`: a function that returns its address.
 // Calls onValue(data) and onState("live" | "stale"); returns a function that stops it.
 export function watch(url, onValue, onState, events = {}) {
-  let source = null, tries = 0, again = 0, late = 0;
+  let source = null, tries = 0, again = 0, late = 0, plain = false;
   const close = () => { clearTimeout(again); source?.close(); source = null; };
   const stale = () => { late ||= setTimeout(() => onState("stale"), STALE_MS); };
-  const live = () => { clearTimeout(late); late = 0; tries = 0; onState("live"); };
+  function live() {
+    clearTimeout(late);
+    late = tries = 0;
+    if (plain) again = setTimeout(open, PLAIN_MS * (0.5 + Math.random() / 2));
+    plain = false;
+    onState("live");
+  }
   function open() {
     close();
-    source = new EventSource(url());
+    source = new EventSource(plain ? url().replace(/[?&]details=true/, "") : url());
     source.onopen = live;
     source.onmessage = (event) => onValue(JSON.parse(event.data));
     for (const [name, act] of Object.entries(events)) source.addEventListener(name, act);
     source.onerror = () => {
       stale();
       // CLOSED: the answer was no stream. Otherwise the browser reconnects by itself.
-      if (source?.readyState === EventSource.CLOSED) again = setTimeout(open, pause(tries++));
+      if (source?.readyState !== EventSource.CLOSED) return;
+      // A process of the release before refuses `details`, so every other try is without.
+      plain = source.url.includes("details=true");
+      clearTimeout(again);
+      again = setTimeout(open, pause(tries++));
     };
   }
   // A hidden page needs no values, and browsers have few connections to a host.
