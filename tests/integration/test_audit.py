@@ -165,7 +165,13 @@ async def test_ordinary_work_of_the_merchant_violates_nothing(settings, redis, m
                 await services.administer.change(product.product_id, ProductChange(fields=fields))
                 assert await violated(services.database) == set(), fields
             await cast("Database", services.database).fetch(
-                Query(name="x", description="x", text="UPDATE products SET price_minor = 1", reads=False)
+                Query(
+                    name="x",
+                    description="x",
+                    text="UPDATE products SET price_minor = 1 WHERE product_id = $1",
+                    reads=False,
+                ),
+                product.product_id,
             )
             await services.administer.set_allotment(product.product_id, 50)
             assert await violated(services.database) == set()

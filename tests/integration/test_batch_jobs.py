@@ -69,7 +69,7 @@ def test_every_other_notification_has_a_fixed_size():
         newest[path.stem.rpartition("_v")[0]] = path.read_text()
     texts = [*newest.values(), *(path.read_text() for path in sql_root().glob("queries/*.sql"))]
     said = {one for text in texts for one in re.findall(r"pg_notify\(([^)]*)\)", text)}
-    fixed = {one for one in said if re.fullmatch(r"'\w+', (_?product_id|_\w+\.product_id)::text", one)}
+    fixed = {one for one in said if re.fullmatch(r"'\w+', ((new\.|_)?product_id|_\w+\.product_id)::text", one)}
     # One account and a number.
     fixed |= {one for one in said if one.startswith("'flashsale_accounts', json_build_array(old.user_id, _lowest")}
     # What a listener sends to itself is empty.
