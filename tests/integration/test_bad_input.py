@@ -180,7 +180,8 @@ async def test_ctrl_c_ends_a_command_without_a_traceback(postgres_url, valkey, d
     """While it waits for a lock in the middle of its work."""
     await db.execute("BEGIN; LOCK TABLE users, orders IN ACCESS EXCLUSIVE MODE")
     # The first process waits until the last one has started.
-    settings = environment(postgres_url, valkey.url) | {"FLASHSALE_POSTGRES__LOCK_TIMEOUT_S": "60"}
+    patient = {"FLASHSALE_POSTGRES__LOCK_TIMEOUT_S": "60", "FLASHSALE_POSTGRES__STATEMENT_TIMEOUT_S": "60"}
+    settings = environment(postgres_url, valkey.url) | patient
     processes = {name: start(COMMANDS[name], settings) for name in ASK_ONCE}
     watching = await asyncpg.connect(postgres_url)
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
