@@ -40,20 +40,22 @@ LEFT JOIN orders AS o ON r.order_id = o.order_id;
 SELECT product_id, free FROM product_live WHERE product_id = ANY($1::integer []);
 
 -- name: held
--- Reads how many units of ($1 product) a buyer ($2 user) holds: the account, or all accounts with its e-mail root; how many
--- more of them still cool down, and until when.
+-- Reads the limit of ($1 product), how many units of it a buyer ($2 user) holds: the account, or all accounts with its
+-- e-mail root; how many more of them still cool down, and until when.
 SELECT
-    i.place, b.units, CASE WHEN b.cools_until > clock_timestamp() THEN b.cooling ELSE 0 END AS cooling, b.cools_until
+    i.place, p.limit_per_buyer, coalesce(b.units, 0) AS units,
+    CASE WHEN b.cools_until > clock_timestamp() THEN b.cooling ELSE 0 END AS cooling, b.cools_until
 FROM unnest($1::integer [], $2::uuid []) WITH ORDINALITY AS i (product_id, user_id, place)
 INNER JOIN products AS p ON i.product_id = p.product_id AND p.limit_per = 'account'
-INNER JOIN buyer_units AS b ON i.product_id = b.product_id AND i.user_id = b.user_id
+LEFT JOIN buyer_units AS b ON i.product_id = b.product_id AND i.user_id = b.user_id
 UNION ALL
 SELECT
-    i.place, b.units, CASE WHEN b.cools_until > clock_timestamp() THEN b.cooling ELSE 0 END AS cooling, b.cools_until
+    i.place, p.limit_per_buyer, coalesce(b.units, 0) AS units,
+    CASE WHEN b.cools_until > clock_timestamp() THEN b.cooling ELSE 0 END AS cooling, b.cools_until
 FROM unnest($1::integer [], $2::uuid []) WITH ORDINALITY AS i (product_id, user_id, place)
 INNER JOIN products AS p ON i.product_id = p.product_id AND p.limit_per = 'email_root'
 INNER JOIN users AS u ON i.user_id = u.user_id
-INNER JOIN buyer_units AS b
+LEFT JOIN buyer_units AS b
     ON i.product_id = b.product_id AND b.limit_id = limit_id_v1(u.email_key, u.email) AND b.limit_id IS NOT NULL;
 
 -- name: limit_ids

@@ -83,7 +83,7 @@ async def test_accounts_of_one_root_share_the_limit_where_the_product_says_so(se
     (verdict,) = await acceptance(services).accept([propose(product, third, quantity=2)])
     assert verdict.outcome is Outcome.LIMIT_REACHED
     [held] = await acceptance(services).held([(product.product_id, third)])
-    assert held == (2 if shared else 1, 0, None)
+    assert held == (2 if shared else 1, 0, None, 2)
     await services.order_rows.end([order_id], OrderStatus.FAILED)
     await accept_one(services, product, third)
 

@@ -263,6 +263,48 @@ async def test_a_limit_that_only_the_gate_believes_in_refuses_nobody(services, r
         await services.buy(ask(product, user))
 
 
+# --- what a process has not heard of ---------------------------------------------------------------------------------
+
+
+async def test_a_limit_that_was_raised_refuses_nobody_before_the_process_hears_of_it(postgres_url, valkey, redis, db):
+    settings = make_settings(postgres_url, valkey.url, live={"poll_s": 3600})
+    async with open_services(settings, name="test") as services:
+        product = await add_product(services, limit_per_buyer=1)
+        user = (await add_buyers(services, 1))[0]
+        assert await services.buy(ask(product, user))
+        with pytest.raises(LimitReached):
+            await services.buy(ask(product, user))
+        await db.execute("UPDATE products SET limit_per_buyer = 2")
+        assert services.catalog.find(product.product_id).limit_per_buyer == 1, "nobody told it"
+        assert await services.buy(ask(product, user))
+        with pytest.raises(LimitReached) as refused:
+            await services.buy(ask(product, user))
+        assert "of 2" in refused.value.detail
+
+
+@pytest.mark.parametrize("lately", [True, False])
+async def test_a_process_that_lost_its_database_says_paused_for_three_polls_only(
+    postgres_url, valkey, redis, db, lately
+):
+    """Others may still reach Postgres, and resume the sale there."""
+    settings = make_settings(postgres_url, valkey.url, live={"poll_s": 3600 if lately else 0.01})
+    async with open_services(settings, name="test") as deaf:
+        product = await add_product(deaf)
+        user = (await add_buyers(deaf, 1))[0]
+        await db.execute("UPDATE products SET paused = true")
+        await deaf.catalog.refresh()
+        with pytest.raises(SalePaused):
+            await deaf.buy(ask(product, user))
+        database: Any = deaf.database
+        await database.close()
+        await db.execute("UPDATE products SET paused = false")
+        async with asyncio.timeout(30):
+            while deaf.catalog.is_fresh is not lately:
+                await asyncio.sleep(0.01)
+        with pytest.raises(SalePaused if lately else Unavailable):
+            await deaf.buy(ask(product, user))
+
+
 # --- keys of requests under way -------------------------------------------------------------------------------------
 
 

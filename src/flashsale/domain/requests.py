@@ -162,7 +162,7 @@ class Verdict(NamedTuple):
 
 
 class Held(NamedTuple):
-    """The units of a product that count for a buyer."""
+    """The units of a product that count for a buyer, and how many may."""
 
     units: int
     """Units that orders hold."""
@@ -170,3 +170,5 @@ class Held(NamedTuple):
     """Units that the buyer did not pay for, and whose cool-down has not passed."""
     cools_until: datetime | None = None
     """When the last of these cool-downs has passed."""
+    limit: int | None = None
+    """The product's limit; None: there is none."""

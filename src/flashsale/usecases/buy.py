@@ -146,7 +146,7 @@ class Buy:
         product_id = product.product_id
         if request.expected_price is not None and (changed := await self._price_changed(request, product)) is not None:
             return await self.confirm.refuse(request, changed)
-        if (closed := self._catalog.closed(product_id)) is not None:
+        if self._catalog.is_fresh and (closed := self._catalog.closed(product_id)) is not None:
             return await self.confirm.refuse(request, closed)
         if self.confirm.is_sold_out(product_id):
             if request.key is None:
@@ -216,7 +216,7 @@ class Buy:
                 return await self.confirm.until_decided(request)
         if (
             admitted.admission is Admission.LIMIT_REACHED
-            and (refusal := await self.confirm.over_limit(request, product)) is not None
+            and (refusal := await self.confirm.over_limit(request)) is not None
         ):
             return await self.confirm.refuse(request, refusal)
         # Postgres did not confirm the gate's refusal, so Postgres decides without a lease.

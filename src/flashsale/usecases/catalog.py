@@ -37,6 +37,9 @@ log = structlog.get_logger(__name__)
 CLOSED_MARGIN_S = 1.0
 """The process refuses without Postgres only if the sale has been closed, or will stay closed, for longer than this."""
 
+FRESH_POLLS = 3
+"""Polls after which what was read last is too old to refuse a buy: the process may hear of no change."""
+
 SEEK_PAUSE_S = 0.25
 """Minimum time between two reads that unknown product ids cause; ids that come meanwhile share the next one.
 Anybody can ask for such ids, and buys read terms in the same lane.
@@ -143,6 +146,11 @@ class Catalog:
     def age_s(self) -> float:
         """Seconds since products and stocks were last read; infinite before."""
         return time.monotonic() - self._refreshed_at
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the products were read so lately that a refusal may rest on them; otherwise Postgres must decide."""
+        return self.age_s <= FRESH_POLLS * self._poll_s
 
     def stock(self, product_id: int) -> LiveStock:
         """Return the newest known free count of a known product."""

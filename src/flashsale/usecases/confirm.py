@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flashsale.domain.errors import FlashSaleError
-    from flashsale.domain.products import Product
     from flashsale.usecases.catalog import Catalog
     from flashsale.usecases.ports import Acceptance
 
@@ -84,10 +83,11 @@ class Confirm:
                 return kept
         raise Unavailable("The last units are being decided on; send the same request again.")
 
-    async def over_limit(self, request: BuyRequest, product: Product) -> LimitReached | None:
+    async def over_limit(self, request: BuyRequest) -> LimitReached | None:
         """Return the refusal, if the units that count for the buyer leave no room for the request."""
-        limit = product.limit_per_buyer
-        held = await self._holding.submit((product.product_id, request.user_id))
+        held = await self._holding.submit((request.product_id, request.user_id))
+        # The process may not have heard of another limit yet.
+        limit = held.limit
         if limit is None or held.units + held.cooling + request.quantity <= limit:
             return None
         if held.units + request.quantity <= limit and held.cools_until is not None:

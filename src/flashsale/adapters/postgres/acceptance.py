@@ -120,10 +120,10 @@ class PostgresAcceptance:
         held = [Held(units=0)] * len(buyers)
         for row in rows:
             place = row["place"] - 1
-            units, cooling, until = held[place]
+            units, cooling, until, _ = held[place]
             if row["cooling"]:
                 until = row["cools_until"] if until is None else max(until, row["cools_until"])
-            held[place] = Held(units + row["units"], cooling + row["cooling"], until)
+            held[place] = Held(units + row["units"], cooling + row["cooling"], until, row["limit_per_buyer"])
         return held
 
     async def limit_ids(self, user_ids: Sequence[UUID]) -> dict[UUID, UUID]:
