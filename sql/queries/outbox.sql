@@ -52,6 +52,24 @@ SET
 WHERE message_id = $1 AND attempts = $2 AND due_at IS NOT NULL
 RETURNING outcome;
 
+-- name: give_up_messages
+-- Ends up to $3 due messages of target $1 that have waited for $2: the target was away, so that some were never tried.
+UPDATE outbox AS o
+SET
+    due_at = NULL, outcome = 'dead', ended_at = clock_timestamp(),
+    problem = coalesce(o.problem, 'The target was away all the time.')
+WHERE o.message_id IN (
+    SELECT c.message_id
+    FROM outbox AS c
+    WHERE
+        c.target_id = $1 AND c.due_at <= statement_timestamp()
+        AND coalesce(c.resent_at, c.created_at) <= statement_timestamp() - $2::interval
+    ORDER BY c.due_at
+    LIMIT $3
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING o.order_id;
+
 -- name: tell_buyers
 -- Lets the buyers be told of events $1 by e-mail.
 INSERT INTO outbox_targets (target_id, events) VALUES ('mail', $1)

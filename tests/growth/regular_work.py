@@ -237,6 +237,7 @@ class Shop:
         await self.outbox.addresses([self.order_id])
         await self.outbox.end(told, "delivered", None)
         await self.outbox.postpone(kept, "away", pause_s=0, give_up_s=60)
+        await self.outbox.give_up(ENDPOINT, give_up_s=3600, limit=10)
 
     async def read_trail(self):
         await self.services.trail.read(

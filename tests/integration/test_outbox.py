@@ -416,6 +416,50 @@ async def test_a_message_that_was_given_up_is_dead_until_it_is_sent_again(servic
     assert sorted(receiver.ids[:2]) == sorted(receiver.ids[2:]), "under the same ids"
 
 
+AGED = "UPDATE outbox SET created_at = created_at - interval '4 days'"
+YOUNG_AGAIN = (
+    "UPDATE outbox SET created_at = created_at + interval '4 days' WHERE created_at < now() - interval '1 day'"
+)
+"""The audit compares when a message was written."""
+
+
+async def test_messages_of_a_target_that_is_away_end_in_time_though_it_gets_few_tries(services, outbox, receiver, db):
+    """It asks for an hour after each try: the messages that it is sent meanwhile must not wait for years."""
+    await subscribe(outbox, receiver, name="wh_away")
+    _, old = await orders_that_end(services, 3 * FAST.concurrency)
+    await cancel(services, *old)
+    await db.execute(AGED)
+    _, (young,) = await orders_that_end(services)
+    await cancel(services, young)
+    receiver.answers, receiver.headers = [503] * 1000, {"Retry-After": "3600"}
+    async with delivering(outbox, FAST.model_copy(update={"retry_max_s": 3600.0})) as deliver:
+        await deliver()
+        await deliver.idle()
+    assert len(receiver.got) == FAST.concurrency, "more tries would not respect what the target asks for"
+    [listed] = await outbox.targets()
+    assert (listed.waiting, listed.dead) == (1, len(old))
+    assert await db.fetchval("SELECT order_id FROM outbox WHERE due_at IS NOT NULL") == young
+    assert await outbox.resend(target_id="wh_away") == len(old)
+    receiver.answers, receiver.headers = [], {}
+    async with delivering(outbox) as deliver:
+        await until_told(deliver, db)
+    assert len(set(receiver.ids)) == len(old) + 1, "none is lost"
+    await db.execute(YOUNG_AGAIN)
+
+
+async def test_old_messages_are_told_after_an_outage_of_the_workers(services, outbox, receiver, db):
+    await subscribe(outbox, receiver)
+    _, ids = await orders_that_end(services, 2 * FAST.concurrency)
+    await cancel(services, *ids)
+    await db.execute(AGED)
+    receiver.answers = [500]
+    async with delivering(outbox) as deliver:
+        await until_told(deliver, db)
+    [listed] = await outbox.targets()
+    assert listed.dead == 1, "one failed; the target is not away"
+    await db.execute(YOUNG_AGAIN)
+
+
 async def test_a_product_that_sells_out_many_times_is_told_once_at_a_time(services, outbox, receiver, db):
     await subscribe(outbox, receiver, Event.STOCK_SOLD_OUT)
     product = await add_product(services, allotment=1, payment_mode=PaymentMode.BY_BUYER)

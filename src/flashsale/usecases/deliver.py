@@ -12,7 +12,8 @@ import structlog
 
 from flashsale.domain.errors import FlashSaleError
 from flashsale.domain.messages import MAILED, Failure, pause_s
-from flashsale.domain.traces import SpanKind
+from flashsale.domain.traces import NO_ORIGIN, SpanKind
+from flashsale.runtime.logs import lines_of_orders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,9 @@ LEASE_MARGIN_S = 20.0
 
 AWAY_AFTER = 3
 """Failures in a row after which a target gets one message at a time, until one arrives."""
+
+GIVEN_UP = 1_000
+"""Most messages that are given up with one that failed. A target that is away gets fewer tries than it has messages."""
 
 
 class OutboxRows(Protocol):
@@ -53,6 +57,10 @@ class OutboxRows(Protocol):
 
     async def postpone(self, message: Message, problem: str, *, pause_s: float, give_up_s: float) -> bool:
         """Postpone a message, unless a later try began; False if the message was given up instead."""
+        ...
+
+    async def give_up(self, target_id: str, *, give_up_s: float, limit: int) -> Sequence[UUID]:
+        """Give up due messages of a target that have waited for `give_up_s`, tried or not; returns their orders."""
         ...
 
     async def addresses(self, order_ids: Sequence[UUID]) -> Mapping[UUID, str]:
@@ -216,8 +224,12 @@ class Deliver:
         waits = await self._rows.postpone(message, failure.problem, pause_s=wait_s, give_up_s=settings.give_up_s)
         if waits:
             log.info("outbox.failed", **said, attempts=message.attempts, problem=failure.problem)
-        else:
-            log.warning("outbox.dead", **said, problem=failure.problem)
+            return failure
+        log.warning("outbox.dead", **said, problem=failure.problem)
+        if self._failures.get(name, 0) >= AWAY_AFTER:
+            given_up = await self._rows.give_up(name, give_up_s=settings.give_up_s, limit=GIVEN_UP)
+            for orders in lines_of_orders([(order_id, NO_ORIGIN) for order_id in given_up]):
+                log.warning("outbox.given_up", target=name, orders=orders, problem=failure.problem)
         return failure
 
     async def _send(self, target: Target, message: Message, addresses: Mapping[UUID, str]) -> Failure | None:

@@ -85,6 +85,11 @@ class PostgresOutbox:
         )
         return row is None or row["outcome"] is None
 
+    async def give_up(self, target_id: str, *, give_up_s: float, limit: int) -> Sequence[UUID]:
+        """Give up due messages of a target that have waited for `give_up_s`; returns their orders."""
+        rows = await self._database.fetch(QUERIES["give_up_messages"], target_id, timedelta(seconds=give_up_s), limit)
+        return [row["order_id"] for row in rows if row["order_id"] is not None]
+
     async def addresses(self, order_ids: Sequence[UUID]) -> Mapping[UUID, str]:
         """Return the e-mail address of each order's buyer."""
         rows = await self._database.fetch(QUERIES["buyer_addresses"], list(order_ids))
