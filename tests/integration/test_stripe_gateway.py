@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from flashsale.adapters.payments.stripe import StripeGateway
+from flashsale.adapters.payments.stripe_pages import StripePages
 from flashsale.domain.money import Money
 from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, NoAnswer, NoAnswerKind, Refund, RefundState
 from flashsale.settings.stripe import StripeSettings
@@ -162,6 +163,35 @@ async def test_only_stripes_own_word_refuses_a_call_permanently(status, body, ki
             else:
                 answer = await gateway.look_up(order_id=None, reference="pi_1", timeout_s=SOON_S)
             assert said(answer) == kind, call
+
+
+FOREIGN: dict[str, dict[str, object]] = {
+    "cs_setup": {
+        "object": "checkout.session", "mode": "setup", "amount_total": None, "currency": None, "status": "complete",
+        "payment_intent": None,
+    },
+    "cs_state": {
+        "object": "checkout.session", "amount_total": 1, "currency": "usd", "status": "paused", "payment_intent": None,
+    },
+    "pi_currency": {
+        "object": "payment_intent", "amount": 1, "currency": "clf", "status": "succeeded", "latest_charge": None,
+    },
+    "pi_state": {"object": "payment_intent", "amount": 1, "currency": "usd", "status": "asleep", "latest_charge": None},
+}  # fmt: skip
+"""What others who share the account have, and nobody here can read."""
+
+
+@pytest.mark.parametrize("reference", FOREIGN)
+@pytest.mark.parametrize("ours", [False, True])
+async def test_what_others_have_that_cannot_be_read_is_of_no_order_and_no_outage(reference, ours):
+    metadata = {"order_id": str(order())} if ours else {}
+    body = json.dumps({"id": reference, "created": int(time.time()), "metadata": metadata, **FOREIGN[reference]})
+    breaker = Breaker(failures=1, pause_s=60, pause_max_s=60)
+    turns = Turns("stripe", Nobody(), breaker, rate_per_s=0, wait_s=1)
+    async with answering(200, body) as url, stripe(url, turns) as gateway:
+        pages = StripePages(gateway, StripeSettings.model_construct(return_url="https://shop.example/paid"))
+        answer = await pages.look_up(order_id=None, reference=reference, timeout_s=SOON_S)
+    assert (said(answer), breaker.is_open) == (("unknown", True) if ours else ("refused", False))
 
 
 async def test_a_refused_connection_was_not_sent(simulator):

@@ -24,6 +24,7 @@ from flashsale.adapters.payments.stripe_answers import (
     read_intent,
     read_refund,
     read_rows,
+    unless_foreign,
 )
 from flashsale.adapters.payments.stripe_calls import Calls
 from flashsale.adapters.payments.stripe_http import PooledClient
@@ -177,7 +178,7 @@ class StripeGateway:
         """Read the named intent, or the order's newest among those made since the order."""
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         if reference is not None:
-            found = await self._retrieve(reference, deadline_s)
+            found = await self.retrieve(reference, deadline_s, unless_foreign(read_intent))
         elif order_id is not None:
             found = await self._find(order_id, deadline_s)
         else:

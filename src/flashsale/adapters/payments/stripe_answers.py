@@ -41,6 +41,7 @@ UNEXPECTED_STATE = "payment_intent_unexpected_state"
 WRONG_KEY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 """No call succeeds until somebody changes the key, or its rights. Then the same call may."""
 NOT_FOUND = "not found"
+FOREIGN = "of no order"
 KEY_IN_USE_S = 1.0
 """How long to wait for a call that is under way under the same key."""
 
@@ -147,6 +148,23 @@ def read_intent(found: Any) -> Intent:
         created_at=datetime.fromtimestamp(found["created"], UTC),
         fee=_fee(charge.get("balance_transaction")),
     )
+
+
+def unless_foreign(read: Callable[[Any], T]) -> Callable[[Any], T | Failure]:
+    """Read what a webhook names: of others, who share the account, it may be a thing that nobody here can read.
+
+    To ask again for such a thing would never end, and count as an outage of the provider.
+    """
+
+    def read_ours(found: Any) -> T | Failure:
+        try:
+            return read(found)
+        except UNREADABLE:
+            if _order_id(found.get("metadata") or {}) is None:
+                return Failure(kind=NoAnswerKind.REFUSED, reason=FOREIGN, status=HTTPStatus.OK)
+            raise
+
+    return read_ours
 
 
 def read_rows(page: Any, read: Callable[[Any], T]) -> tuple[list[T | Failure], str | None]:

@@ -17,7 +17,14 @@ from uuid import UUID
 import structlog
 
 from flashsale.adapters.payments.stripe_amounts import from_stripe, to_stripe
-from flashsale.adapters.payments.stripe_answers import NOT_FOUND, Failure, made_at, read_intent, read_rows
+from flashsale.adapters.payments.stripe_answers import (
+    NOT_FOUND,
+    Failure,
+    made_at,
+    read_intent,
+    read_rows,
+    unless_foreign,
+)
 from flashsale.adapters.payments.stripe_outcomes import answer_of, charge_failure
 from flashsale.domain.errors import InvalidInput
 from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, NoAnswer, NoAnswerKind
@@ -253,10 +260,12 @@ class StripePages:
             params["starting_after"] = last
 
     async def _look(self, reference: str, until_s: float) -> Intent | Failure:
-        session = await self._read(reference, until_s)
+        session = await self._stripe.ask(
+            "page", lambda: self._sessions.retrieve_async(reference), unless_foreign(_read_session), until_s
+        )
         if isinstance(session, Failure) or session.intent is None:
             return session if isinstance(session, Failure) else session.as_intent()
-        behind = await self._stripe.retrieve(session.intent, until_s, read_intent)
+        behind = await self._stripe.retrieve(session.intent, until_s, unless_foreign(read_intent))
         if isinstance(behind, Failure):
             return behind
         ended = session.status == "expired" and behind.state is IntentState.OPEN
@@ -270,7 +279,7 @@ class StripePages:
 
     async def _look_behind(self, reference: str, until_s: float) -> Intent | Failure:
         """Read an intent by its own id, as a webhook names it."""
-        found = await self._stripe.retrieve(reference, until_s, _read_paged)
+        found = await self._stripe.retrieve(reference, until_s, unless_foreign(_read_paged))
         if isinstance(found, Failure):
             return found
         intent, paged = found
