@@ -32,7 +32,7 @@ LEFT JOIN sale_archives AS a ON p.product_id = a.product_id
 WHERE p.product_id = $1;
 
 -- name: open_matters
--- Counts what keeps a sale from being archived, by kind; nothing of it may be open.
+-- Counts what keeps a sale from being archived, by kind; nothing of it may be open. $2: whether disputes are over.
 SELECT m.what, m.number
 FROM (
     SELECT 'orders that are not final' AS what, count(*) AS number
@@ -41,7 +41,7 @@ FROM (
     UNION ALL
     SELECT 'orders whose charge is disputed', count(*)
     FROM orders AS o
-    WHERE o.disputed AND o.due_at IS NULL AND o.product_id = $1
+    WHERE o.disputed AND NOT $2::boolean AND o.due_at IS NULL AND o.product_id = $1
     UNION ALL
     SELECT 'pending refunds', count(*)
     FROM refunds AS r
@@ -206,13 +206,13 @@ WHERE product_id = $1 AND cardinality(digests) = $2 AND ended_at IS NULL
 RETURNING product_id;
 
 -- name: unsettled
--- Counts the orders of which something is open, or that the totals count as something else.
+-- Counts the orders of which something is open, or that the totals count as something else. $2: whether disputes are over.
 SELECT count(*) AS orders
 FROM orders AS o
 WHERE
     o.order_id = ANY($1::uuid [])
     AND (
-        o.due_at IS NOT NULL OR o.disputed OR o.order_id > (SELECT k.order_id FROM order_mark AS k)
+        o.due_at IS NOT NULL OR (o.disputed AND NOT $2::boolean) OR o.order_id > (SELECT k.order_id FROM order_mark AS k)
         OR EXISTS (SELECT 1 FROM order_stragglers AS s WHERE s.order_id = o.order_id)
         OR EXISTS (SELECT 1 FROM refunds AS r WHERE r.order_id = o.order_id AND r.due_at IS NOT NULL)
         OR EXISTS (SELECT 1 FROM payment_intents AS i WHERE i.order_id = o.order_id AND i.due_at IS NOT NULL)

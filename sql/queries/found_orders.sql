@@ -74,37 +74,66 @@ ORDER BY found.order_id DESC
 LIMIT $4;
 
 -- name: find_by
--- Finds orders of the buyers with the e-mail address $7 as it was written, or with its key $8; the rest like `find_of`.
+-- Finds orders of the buyers with the e-mail address $7 as it was written, or with its key $8, also those of which most is in
+-- files only; the rest like `find_of`.
 SELECT found.order_id
 FROM (
     SELECT u.user_id FROM users AS u WHERE coalesce(u.email_key, lower(u.email)) IN (lower($7), $8)
 ) AS buyer
 CROSS JOIN LATERAL (
-    SELECT o.order_id
-    FROM orders AS o
-    WHERE o.user_id = buyer.user_id
-        AND o.order_id < coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-        AND ($5::integer IS NULL OR o.product_id = $5)
-        AND ($6::text IS NULL OR o.status = $6)
-        AND o.created_at >= coalesce($1::timestamptz, '-infinity')
-        AND o.created_at < coalesce($2::timestamptz, 'infinity')
-    ORDER BY o.order_id DESC
-    LIMIT $4
+    (
+        SELECT o.order_id
+        FROM orders AS o
+        WHERE o.user_id = buyer.user_id
+            AND o.order_id < coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+            AND ($5::integer IS NULL OR o.product_id = $5)
+            AND ($6::text IS NULL OR o.status = $6)
+            AND o.created_at >= coalesce($1::timestamptz, '-infinity')
+            AND o.created_at < coalesce($2::timestamptz, 'infinity')
+        ORDER BY o.order_id DESC
+        LIMIT $4
+    )
+    UNION ALL
+    (
+        SELECT a.order_id
+        FROM archived_orders AS a
+        WHERE a.user_id = buyer.user_id
+            AND a.order_id < coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+            AND ($5::integer IS NULL OR a.product_id = $5)
+            AND ($6::text IS NULL OR a.status = $6)
+            AND a.created_at >= coalesce($1::timestamptz, '-infinity')
+            AND a.created_at < coalesce($2::timestamptz, 'infinity')
+        ORDER BY a.order_id DESC
+        LIMIT $4
+    )
 ) AS found
 ORDER BY found.order_id DESC
 LIMIT $4;
 
 -- name: found
--- Reads orders that were found, newest first, with their buyers' addresses.
+-- Reads orders that were found, newest first, with their buyers' addresses; also those of which most is in files only.
 SELECT
     o.order_id, o.user_id, u.email, o.product_id, o.product_name, o.quantity, o.unit_price_minor, o.currency, o.status,
     o.version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
     o.changes + (SELECT t.base FROM timeline AS t WHERE t.one) AS changes,
-    CASE
-        WHEN o.status = 'awaiting_payment' AND o.payment_mode = 'by_buyer' AND o.pay_requested_at IS NULL THEN o.due_at
-    END AS pay_by,
-    o.pay_requested_at IS NOT NULL AS payment_requested, o.refunded_minor, o.created_at, o.updated_at
-FROM orders AS o
+    o.pay_by, o.payment_requested, o.refunded_minor, o.created_at, o.updated_at
+FROM (
+    SELECT
+        l.order_id, l.user_id, l.product_id, l.product_name, l.quantity, l.unit_price_minor, l.currency, l.status,
+        l.version, l.changes,
+        CASE
+            WHEN l.status = 'awaiting_payment' AND l.payment_mode = 'by_buyer' AND l.pay_requested_at IS NULL
+                THEN l.due_at
+        END AS pay_by,
+        l.pay_requested_at IS NOT NULL AS payment_requested, l.refunded_minor, l.created_at, l.updated_at
+    FROM orders AS l
+    WHERE l.order_id = ANY($1::uuid [])
+    UNION ALL
+    SELECT
+        a.order_id, a.user_id, a.product_id, a.product_name, a.quantity, a.unit_price_minor, a.currency, a.status,
+        a.version, a.changes, NULL, false, a.refunded_minor, a.created_at, a.updated_at
+    FROM archived_orders AS a
+    WHERE a.order_id = ANY($1::uuid [])
+) AS o
 INNER JOIN users AS u ON o.user_id = u.user_id
-WHERE o.order_id = ANY($1::uuid [])
 ORDER BY o.order_id DESC;

@@ -18,23 +18,29 @@ from click.testing import CliRunner
 from flashsale.adapters.archive_files import FolderOfArchive
 from flashsale.adapters.postgres import sale_rows
 from flashsale.adapters.postgres.database import Database
+from flashsale.adapters.postgres.invariants import PostgresInvariants
 from flashsale.adapters.postgres.sale_rows import PostgresSaleRows
+from flashsale.adapters.postgres.settlement import PostgresSettledOrders
 from flashsale.adapters.postgres.upkeep import PostgresUpkeep
 from flashsale.bootstrap.api import open_services
 from flashsale.cli import archives, main
 from flashsale.domain.errors import NotOnSale, OrderArchived, OrderNotFound, StateForbids
-from flashsale.domain.orders import OrderStatus
+from flashsale.domain.orders import OrderFilter, OrderStatus
 from flashsale.domain.payments import Intent, IntentState
 from flashsale.domain.requests import BuyRequest
 from flashsale.domain.users import Principal, Role
 from flashsale.usecases import archive_sale
 from flashsale.usecases.archive_check import ArchiveRefused, CheckArchive
 from flashsale.usecases.archive_sale import NotArchived
+from flashsale.usecases.ledger_audit import check_ledger
+from flashsale.usecases.settle import Settle
 from flashsale.usecases.story import story_of
 from flashsale.usecases.webhooks import WEBHOOKS
 from tests.conftest import assert_invariants
+from tests.support import manual
 from tests.support.accepting import wait_for_lock
-from tests.support.archiving import FATES, archiving, finished, sold
+from tests.support.archiving import FATES, archiving, finish, finished, sold
+from tests.support.charging import charging
 from tests.support.provider import paying
 from tests.support.refunding import Provider, refunding, requesting
 
@@ -392,9 +398,19 @@ async def test_what_is_asked_of_an_archived_order_is_answered(services, db, tmp_
         requesting(services)(order_id, "1.00"),
         services.orders.cancel(order_id, owner),
         services.orders.pay(order_id, owner),
+        services.refunds.by_buyer(order_id, owner.user_id),
     ):
         with pytest.raises(StateForbids):
             await forbidden
+    with pytest.raises(OrderNotFound):
+        await services.refunds.by_buyer(order_id, principal("declined").user_id)
+    for elsewhere in (
+        services.refunds.withdraw(orders["part refunded"], 1),
+        manual.record(services, order_id),
+        manual.recording(services).refund(order_id, 1, reference="t-2", recorded_by=owner.user_id),
+    ):
+        with pytest.raises(OrderArchived):
+            await elsewhere
     again = BuyRequest(user_id=owner.user_id, product_id=product.product_id, quantity=2, key="k-confirmed")
     with pytest.raises(NotOnSale):
         await services.buy(again)
@@ -475,6 +491,90 @@ async def test_the_command_archives_and_its_check_finds_each_damage(settings, se
         for path, content in whole.items():
             path.write_bytes(content)
     assert (await run("check", folder)).exit_code == 0
+
+
+@pytest.mark.parametrize("broken", ["manifest", "rows", "folder"])
+async def test_of_all_that_are_due_one_sale_that_fails_stops_no_other(
+    broken, settings, db, tmp_path, monkeypatch, redis
+):
+    monkeypatch.setattr(archives, "process_settings", lambda _: settings)
+    async with open_services(settings, name="test") as services:
+        first, orders = await finished(services)
+        second, _ = await finished(services)
+    folder = tmp_path / f"product-{first.product_id}"
+    if broken == "manifest":
+        folder.mkdir()
+        (folder / "manifest.json").write_text("{}")
+    elif broken == "folder":
+        folder.write_text("a file")
+    else:
+        await db.execute("UPDATE payment_attempts SET amount_minor = 1 WHERE order_id = $1", orders["confirmed"])
+    command = ["archive", "--due", "--to", str(tmp_path), "--quiet-days", "0", "--json"]
+    done = await asyncio.to_thread(CliRunner().invoke, main, command)
+    told = json.loads(done.stdout)
+    assert ([one["product_id"] for one in told["archived"]], told["left"]) == ([second.product_id], [])
+    (line,) = told["failed"]
+    assert f"product {first.product_id}" in line.lower() or f"product-{first.product_id}" in line
+    assert "\n" not in line
+    assert done.exit_code == 1, "a person has to look"
+
+
+async def test_a_disputed_order_leaves_once_a_person_says_that_disputes_are_over(services, db, tmp_path):
+    """A provider says for ever that a charge was disputed."""
+    product, orders = await finished(services)
+    await db.execute("UPDATE orders SET disputed = true WHERE order_id = $1", orders["confirmed"])
+    with pytest.raises(NotArchived, match="1 orders whose charge is disputed"):
+        await archiving(services, tmp_path)(product.product_id)
+    over = PostgresSaleRows(services.database, disputes_over=True)
+    assert (await archiving(services, tmp_path, rows=over)(product.product_id)).removed == len(FATES)
+    in_files, _ = documents(tmp_path)
+    assert in_files[str(orders["confirmed"])]["order"]["disputed"] is True
+
+
+async def test_the_book_of_recorded_payments_agrees_with_a_sale_in_files(services, db, tmp_path):
+    order_id, back = [(await manual.unpaid(services))[0] for _ in range(2)]
+    for number, one in enumerate((order_id, back)):
+        await manual.record(services, one, f"paid {number}")
+        await charging(services, manual.gateway(services))(one)
+    await requesting(services)(back, "1.50")
+    await manual.recording(services).refund(back, 1, reference="t-2", recorded_by=manual.OPERATOR)
+    await refunding(services, manual.gateway(services))(back)
+    book = [entry async for entry in manual.gateway(services).ledger()]
+    for row in await db.fetch("SELECT product_id FROM products"):
+        product = await services.catalog.get(row["product_id"])
+        await finish(services, product)
+        await archiving(services, tmp_path / str(product.product_id))(product.product_id)
+    kept = [entry async for entry in manual.gateway(services).ledger()]
+    assert kept == [replace(entry, reference=None) for entry in book]
+    assert {entry.key for entry in kept} == {str(order_id), str(back)}
+    settle = Settle(PostgresSettledOrders(services.database), manual.gateway(services))
+    now = await db.fetchval("SELECT clock_timestamp()")
+    assert [one async for one in settle(since=now - timedelta(days=1), now=now)] == []
+    checked = await check_ledger(
+        PostgresInvariants(services.database, timeout_s=30),
+        await PostgresInvariants(services.database, timeout_s=30).orders(),
+        manual.gateway(services),
+    )
+    assert (checked.checked, checked.violations) == (2, 0)
+
+
+async def test_the_orders_of_a_buyer_are_found_by_address_wherever_they_are(services, db, tmp_path):
+    product, orders = await finished(services)
+    address = "SELECT email FROM users INNER JOIN orders USING (user_id) WHERE order_id = $1"
+    wanted = OrderFilter(email=await db.fetchval(address, orders["confirmed"]))
+    others = (
+        replace(wanted, product_id=product.product_id + 1),
+        replace(wanted, status=OrderStatus.EXPIRED),
+        replace(wanted, created_from=datetime.now(UTC) + timedelta(days=1)),
+    )
+    before = await services.find_orders(wanted, before=None, limit=9)
+    assert [one.order.order_id for one in before] == [orders["confirmed"]]
+    await archiving(services, tmp_path)(product.product_id)
+    after = await services.find_orders(wanted, before=None, limit=9)
+    assert [replace(one, order=replace(one.order, payment_requested=False)) for one in before] == list(after)
+    assert await services.find_orders(wanted, before=orders["confirmed"], limit=9) == []
+    for none in others:
+        assert await services.find_orders(none, before=None, limit=9) == [], none
 
 
 async def test_another_folder_cannot_finish_an_archive_that_began_elsewhere(services, db, tmp_path):

@@ -14,6 +14,7 @@ from flashsale.pages import VENDOR
 from flashsale.pages.console import plots
 from tests.conftest import add_product
 from tests.support import manual
+from tests.support.archiving import archiving, finished
 from tests.support.charging import waiting_order
 from tests.support.console import ADDRESS, SAME_ORIGIN, every_page_and_action, found, open_console, refusal
 from tests.support.refunding import Provider, paid_order, refunding
@@ -237,6 +238,18 @@ async def test_orders_are_found_by_everything_that_support_knows(console, browse
     saved = await browser.get("/console/orders.csv?status=confirmed")
     assert saved.headers["content-disposition"] == 'attachment; filename="orders.csv"'
     assert [row.split(",")[0] for row in saved.text.splitlines()] == ["orderId", str(order_id)]
+
+
+async def test_a_search_says_where_the_orders_of_an_archived_sale_are(console, browser, db, tmp_path):
+    product, orders = await finished(console.services)
+    email = await db.fetchval(
+        "SELECT email FROM users JOIN orders USING (user_id) WHERE order_id = $1", orders["refunded"]
+    )
+    done = await archiving(console.services, tmp_path)(product.product_id)
+    for query in (f"product={product.product_id}", f"product={product.product_id}&status=confirmed"):
+        assert f"left the database for files: {done.place}" in await browser.page(f"/console/orders?{query}"), query
+    assert "No order fits" in await browser.page(f"/console/orders?product={product.product_id + 1}")
+    assert str(orders["refunded"]) in await browser.page(f"/console/orders?email={email}")
 
 
 async def test_support_sees_the_story_and_gives_money_back(console, db):

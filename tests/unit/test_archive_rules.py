@@ -101,6 +101,7 @@ def judged(product, orders, totals):
 
 FREE = {
     "order.job_id": "the number of a job that is gone",
+    "order.disputed": "whether the bank asks for the money only the provider knows",
     "order.pay_requested_at": "when a buyer asked to pay has no second record",
     "request.key": "a client's key is compared with nothing but itself",
     "request.request_id": "only log lines have it",

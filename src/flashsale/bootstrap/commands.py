@@ -129,14 +129,14 @@ async def open_audit(settings: Settings, *, bypass_allowed: bool = False) -> Asy
 
 @asynccontextmanager
 async def open_archive(
-    settings: Settings, to: Path, *, place: str | None, quiet_days: float, author: Author
+    settings: Settings, to: Path, *, place: str | None, quiet_days: float, disputes_over: bool, author: Author
 ) -> AsyncIterator[tuple[Callable[[int], ArchiveSale], PostgresSaleRows]]:
     """Wire the archive: what makes the use case for a product, and the sales. The database user owns the tables."""
     # It reads a whole sale.
     patient = settings.postgres.model_copy(update={"statement_timeout_s": settings.audit.timeout_s})
     database = Database(patient, name="flashsale-archive")
     await database.open()
-    rows = PostgresSaleRows(database)
+    rows = PostgresSaleRows(database, disputes_over=disputes_over)
 
     def of(product_id: int) -> ArchiveSale:
         files = FolderOfArchive(to / FOLDER_OF_SALE.format(product_id), parent=place)

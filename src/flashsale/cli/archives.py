@@ -17,11 +17,10 @@ from flashsale.cli.exports import progress
 from flashsale.cli.group import main, print_result, process_settings, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from flashsale.cli.exports import Progress
-    from flashsale.settings import Settings
-    from flashsale.usecases.archive_sale import Archived
+    from flashsale.usecases.archive_sale import Archived, ArchiveSale, SaleRows
     from flashsale.usecases.findings import Checked
 
 EXAMPLES = "Example: flashsale archive 7 --to /backup/sales; then flashsale archive check /backup/sales"
@@ -56,6 +55,9 @@ def archive() -> None:
 )
 @click.option("--place", help="What look-ups name as the place of this folder; otherwise the machine and the path.")
 @click.option("--due", is_flag=True, help="All sales of archived products that were quiet for long enough.")
+@click.option(
+    "--disputes-over", is_flag=True, help="Disputes have ended, which the provider does not tell: they keep no sale."
+)
 @click.option("--keep-rows", is_flag=True, help="Write and check the files, and delete nothing.")
 @click.option("--quiet-days", type=click.FloatRange(min=0), help="Replaces FLASHSALE_ARCHIVE__QUIET_DAYS.")
 @click.option("--json", "machine", is_flag=True, help="Print one JSON document instead of lines.")
@@ -64,6 +66,7 @@ def archive_sale(
     folder: Path,
     place: str | None,
     due: bool,  # noqa: FBT001 - click passes it by name
+    disputes_over: bool,  # noqa: FBT001
     keep_rows: bool,  # noqa: FBT001
     quiet_days: float | None,
     machine: bool,  # noqa: FBT001
@@ -74,61 +77,75 @@ def archive_sale(
     each order is its product, buyer, price and state, and the sums of its money for the books. The command runs as the
     owner of the tables. Run it again after it was interrupted: it goes on.
     """
+    from flashsale.bootstrap.commands import open_archive
     from flashsale.bootstrap.servers import as_owner, require_servers
 
     if due == bool(product_ids):
         raise click.UsageError("name the products, or give --due: which sales?")
     settings = as_owner(process_settings("admin"))
     require_servers(settings)
-    days = settings.archive.quiet_days if quiet_days is None else quiet_days
 
-    async def run() -> None:
-        done, left = await _archive(
-            settings, product_ids, folder, place=place, days=days, keep=keep_rows, show=not machine
+    async def run() -> int:
+        opening = open_archive(
+            settings,
+            folder,
+            place=place,
+            quiet_days=settings.archive.quiet_days if quiet_days is None else quiet_days,
+            disputes_over=disputes_over,
+            author=author_of("archive"),
         )
+        async with opening as (of, rows):
+            done, left, failed = await _archive(of, rows, product_ids, keep=keep_rows, show=not machine)
         if machine:
-            print_result(json.dumps({"archived": [asdict(one) for one in done], "left": left}, indent=2))
+            print_result(
+                json.dumps({"archived": [asdict(one) for one in done], "left": left, "failed": failed}, indent=2)
+            )
+        return 1 if failed else 0
 
     run_command(run())
 
 
 async def _archive(
-    settings: Settings,
-    product_ids: Sequence[int],
-    folder: Path,
-    *,
-    place: str | None,
-    days: float,
-    keep: bool,
-    show: bool,
-) -> tuple[list[Archived], list[str]]:
-    """Archive sales, or all that are due, and print what became of each; returns also why sales were left."""
-    from flashsale.bootstrap.commands import open_archive
+    of: Callable[[int], ArchiveSale], rows: SaleRows, product_ids: Sequence[int], *, keep: bool, show: bool
+) -> tuple[list[Archived], list[str], list[str]]:
+    """Archive sales, or all that are due, and print what became of each; returns also why sales were left, or failed.
+
+    Of all that are due, one that fails stops no other; a sale that was named ends the command.
+    """
+    from flashsale.domain.errors import FlashSaleError
     from flashsale.usecases.archive_check import ArchiveRefused
-    from flashsale.usecases.archive_sale import NotArchived
+    from flashsale.usecases.archive_sale import NotYet
+    from flashsale.usecases.ports import PoisonBatch
 
     done: list[Archived] = []
     left: list[str] = []
-    async with open_archive(settings, folder, place=place, quiet_days=days, author=author_of("archive")) as (of, rows):
-        for product_id in product_ids or await rows.due():
-            began_s = time.monotonic()
-            try:
-                with progress() as line:
-                    one = await of(product_id)(product_id, keep=keep, show=partial(_show, line))
-            except NotArchived as error:
-                # Of all that are due, those that are open wait for the next time.
-                if product_ids:
+    failed: list[str] = []
+    for product_id in product_ids or await rows.due():
+        began_s = time.monotonic()
+        try:
+            with progress() as line:
+                one = await of(product_id)(product_id, keep=keep, show=partial(_show, line))
+        except (ArchiveRefused, FlashSaleError, PoisonBatch, OSError) as error:
+            if product_ids:
+                if isinstance(error, ArchiveRefused):
                     sys.exit(f"flashsale: {error}")
-                left.append(str(error))
-                text = f"left: {error}"
-            except ArchiveRefused as error:
-                sys.exit(f"flashsale: {error}")
-            else:
-                done.append(one)
-                text = f"{_told(one)}; {time.monotonic() - began_s:.1f} s"
-            if show:
-                print_result(text)
-    return done, left
+                raise
+            # One that is open waits for the next time; anything else is for a person.
+            waits = isinstance(error, NotYet)
+            (left if waits else failed).append(told := _line_of(error, product_id))
+            text = f"{'left' if waits else 'failed'}: {told}"
+        else:
+            done.append(one)
+            text = f"{_told(one)}; {time.monotonic() - began_s:.1f} s"
+        if show:
+            print_result(text)
+    return done, left, failed
+
+
+def _line_of(error: Exception, product_id: int) -> str:
+    """Return what went wrong with a sale, in one line."""
+    text = str(error).partition("\n")[0]
+    return text if f"product {product_id}" in text.lower() else f"product {product_id}: {text}"
 
 
 def _show(line: Progress, what: str, number: int, most: int) -> None:

@@ -89,7 +89,6 @@ def is_final(document: Document) -> bool:
     return (
         order["status"] in FINAL
         and order["due_at"] is None
-        and order["disputed"] is False
         and all(refund["state"] in {"succeeded", "failed"} for refund in document["refunds"])
         and all(intent["due_at"] is None for intent in document["intents"])
     )

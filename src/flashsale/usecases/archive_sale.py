@@ -37,6 +37,10 @@ class NotArchived(ArchiveRefused):
     """A sale cannot be archived now; the text says why. Nothing was lost."""
 
 
+class NotYet(NotArchived):
+    """The same command may archive it later, without a person."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """What Postgres knows of an archive whose rows leave the tables."""
@@ -187,9 +191,9 @@ class ArchiveSale:
             )
         if matters := await self._rows.open_matters(product_id):
             told = ", ".join(f"{number:,} {what}" for what, number in matters)
-            raise NotArchived(f"The sale of product {product_id} is open: {told}.")
+            raise NotYet(f"The sale of product {product_id} is open: {told}.")
         if sale.moved_at is not None and sale.now - sale.moved_at < self._quiet:
-            raise NotArchived(
+            raise NotYet(
                 f"The sale of product {product_id} changed last on {sale.moved_at:%Y-%m-%d}, and has to be quiet for "
                 f"{self._quiet.days:,} days (FLASHSALE_ARCHIVE__QUIET_DAYS)."
             )
@@ -306,7 +310,7 @@ class ArchiveSale:
 
 
 def _changed(product_id: int) -> NotArchived:
-    return NotArchived(
+    return NotYet(
         f"Orders of product {product_id} changed, or another run archives them; each order is in the tables, or in the "
         "files. Run the same command again."
     )

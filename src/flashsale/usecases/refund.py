@@ -176,13 +176,15 @@ class RequestRefund:
             OrderDisputed: if the buyer disputes the charge.
         """
         if not await self._refunds.request_own(order_id, user_id, due_s=self._due_s):
+            await self._refuse_archived(order_id, user_id)
             raise OrderNotFound
         log.info("refund.requested_by_buyer", order_id=str(order_id))
         return (await self._orders.get_many([order_id]))[order_id]
 
-    async def _refuse_archived(self, order_id: UUID) -> None:
-        """Say so if an order of which the tables have no row is in files only."""
-        if await self._orders.get_many([order_id]):
+    async def _refuse_archived(self, order_id: UUID, user_id: UUID | None = None) -> None:
+        """Say so if an order of which the tables have no row is in files only; to `user_id`, if it is theirs."""
+        order = (await self._orders.get_many([order_id])).get(order_id)
+        if order is not None and user_id in {None, order.user_id}:
             raise StateForbids(action="refunded", status="archived")
 
     async def of_order(self, order_id: UUID) -> Sequence[OrderRefund]:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from flashsale.adapters.postgres.administration import change
 from flashsale.adapters.postgres.queries import load
+from flashsale.adapters.postgres.story import unless_archived
 from flashsale.domain import errors, payment_errors
 from flashsale.domain.manual import PAYMENT, ManualEntry
 from flashsale.domain.money import Money
@@ -45,7 +46,10 @@ class PostgresManualBook:
         request: AdminRequest | None = None,
     ) -> ManualEntry:
         """Record the payment of an order and defer its job."""
-        async with change(self._database, "record_payment", request) as changing:
+        async with (
+            unless_archived(self._database, order_id),
+            change(self._database, "record_payment", request) as changing,
+        ):
             row = await changing.connection.fetchrow(
                 QUERIES["record_payment"].text,
                 order_id,
@@ -90,7 +94,10 @@ class PostgresManualBook:
         request: AdminRequest | None = None,
     ) -> ManualEntry:
         """Record that the money of a pending refund was given back."""
-        async with change(self._database, "record_refund", request) as changing:
+        async with (
+            unless_archived(self._database, order_id),
+            change(self._database, "record_refund", request) as changing,
+        ):
             row = await changing.connection.fetchrow(
                 QUERIES["record_refund"].text, order_id, number, reference, recorded_by, timedelta(seconds=due_s)
             )

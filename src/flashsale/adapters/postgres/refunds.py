@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.administration import change
 from flashsale.adapters.postgres.queries import load
-from flashsale.adapters.postgres.story import refuse_archived
+from flashsale.adapters.postgres.story import refuse_archived, unless_archived
 from flashsale.domain.errors import InvalidInput, StateForbids
 from flashsale.domain.money import Money
 from flashsale.domain.payment_errors import (
@@ -92,7 +92,10 @@ class PostgresRefunds:
 
     async def withdraw(self, order_id: UUID, number: int, *, request: AdminRequest | None = None) -> OrderRefund:
         """Take back a pending refund that nobody began to make; a repetition changes nothing."""
-        async with change(self._database, "withdraw_refund", request) as changing:
+        async with (
+            unless_archived(self._database, order_id),
+            change(self._database, "withdraw_refund", request) as changing,
+        ):
             row = await changing.connection.fetchrow(QUERIES["withdraw"].text, order_id, number)
             if row is None:
                 raise AssertionError

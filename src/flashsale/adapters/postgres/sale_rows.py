@@ -35,9 +35,10 @@ TRIES = 5
 class PostgresSaleRows:
     """Implements `usecases.archive_sale.SaleRows`."""
 
-    def __init__(self, database: Database) -> None:
-        """Work through this pool."""
+    def __init__(self, database: Database, *, disputes_over: bool = False) -> None:
+        """Work through this pool; with `disputes_over` a disputed charge keeps no sale in the tables."""
         self._database = database
+        self._disputes_over = disputes_over
 
     async def sale(self, product_id: int) -> Sale | None:
         """Read a product and what is known of its archive."""
@@ -68,7 +69,7 @@ class PostgresSaleRows:
 
     async def open_matters(self, product_id: int) -> Sequence[tuple[str, int]]:
         """Count what is open, by kind."""
-        rows = await self._database.fetch(QUERIES["open_matters"], product_id)
+        rows = await self._database.fetch(QUERIES["open_matters"], product_id, self._disputes_over)
         return [(row["what"], row["number"]) for row in rows]
 
     async def next_orders(self, product_id: int, after: UUID, limit: int) -> Sequence[UUID]:
@@ -121,6 +122,8 @@ class PostgresSaleRows:
         for _ in range(TRIES):
             try:
                 async with self._transaction() as connection:
+                    if await connection.fetchval(QUERIES["unsettled"].text, order_ids, self._disputes_over):
+                        return False
                     return await _remove(connection, product_id, number, order_ids, digest, messages)
             except (*REPEATED, asyncpg.ForeignKeyViolationError):
                 continue
@@ -172,8 +175,6 @@ async def _remove(
     connection: Pooled, product_id: int, number: int, order_ids: Sequence[UUID], digest: bytes, messages: bytes
 ) -> bool:
     if await connection.fetchval(QUERIES["claim"].text, product_id, number, digest) is None:
-        raise _OtherRows
-    if await connection.fetchval(QUERIES["unsettled"].text, order_ids):
         raise _OtherRows
     if digest_of(await _documents(connection, QUERIES["documents"], order_ids)) != digest:
         raise _OtherRows

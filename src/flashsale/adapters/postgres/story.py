@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.queries import load
-from flashsale.domain.errors import OrderArchived
+from flashsale.domain.errors import NotFound, OrderArchived
 from flashsale.domain.money import Money
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.traces import Origin
 from flashsale.usecases.story import Entry, Story
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from uuid import UUID
 
     from flashsale.adapters.postgres.database import Database
@@ -56,3 +58,13 @@ async def refuse_archived(database: Database, order_id: UUID) -> None:
     row = await database.fetch_row(QUERIES["archived"], order_id)
     if row is not None:
         raise OrderArchived(at=row["begun_at"], place=row["place"])
+
+
+@asynccontextmanager
+async def unless_archived(database: Database, order_id: UUID) -> AsyncIterator[None]:
+    """Of an order that is in files only, do not say that there is no such order or refund, but where it is."""
+    try:
+        yield
+    except NotFound:
+        await refuse_archived(database, order_id)
+        raise

@@ -44,6 +44,7 @@ RECORD_PAYMENT = Operation(
     ),
     codes=(
         "order_not_found",
+        "order_archived",
         "order_state_forbids",
         "payment_differs",
         "recorded_otherwise",
@@ -75,6 +76,7 @@ RECORD_REFUND = Operation(
     ),
     codes=(
         "refund_not_found",
+        "order_archived",
         "refund_ended",
         "recorded_otherwise",
         "paid_elsewhere",

@@ -81,7 +81,7 @@ WITHDRAW = Operation(
             links={"listRefunds": {"order_id": "$response.body#/orderId"}},
         ),
     ),
-    codes=("refund_not_found", "refund_ended", "refund_begun", "idempotency_key_reused", *SERVERS),
+    codes=("refund_not_found", "order_archived", "refund_ended", "refund_begun", "idempotency_key_reused", *SERVERS),
 )
 
 _encode = msgspec.json.Encoder().encode

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from flashsale.domain.emails import EMAIL_MAX
-from flashsale.domain.errors import InvalidInput
+from flashsale.domain.errors import InvalidInput, ProductNotFound
 from flashsale.domain.orders import OrderFilter, OrderStatus
 from flashsale.domain.payments import RefundState
 from flashsale.domain.products import PRODUCT_ID_MAX
@@ -85,12 +85,16 @@ class Orders:
         """Find orders, the newest first; an id leads to its order."""
         asked = {name: visit.query.get(name, "").strip() for name in SEARCHED}
         found: Sequence[FoundOrder] = []
+        files = None
         try:
             order_id = id_of(asked["id"], "id")
             if order_id is not None:
                 return see(f"{LIST}/{order_id}")
             before = id_of(visit.query.get("before", ""), "before")
-            found = await self._services.find_orders(_wanted(asked), before=before, limit=PAGE)
+            wanted = _wanted(asked)
+            found = await self._services.find_orders(wanted, before=before, limit=PAGE)
+            if not found and wanted.product_id is not None and wanted.email is None:
+                files = await self._files(wanted.product_id)
         except InvalidInput as error:
             visit = replace(visit, error=error)
         kept = {name: value for name, value in asked.items() if value}
@@ -101,11 +105,19 @@ class Orders:
             at=datetime.now(UTC),
             stand=stand(found, visit.error),
             found=found,
+            files=files,
             asked=asked,
             more=more,
             export=urlencode(_exported(asked)),
             statuses=list(OrderStatus),
         )
+
+    async def _files(self, product_id: int) -> str | None:
+        """Return where the orders of a product are that left the database."""
+        try:
+            return (await self._services.read_products.one(product_id)).files
+        except ProductNotFound:
+            return None
 
     async def export(self, visit: Visit) -> Answer:
         """Return the orders of a search as a file, whole or not at all."""
