@@ -16,6 +16,8 @@ RULES = re.compile(
     "requestId differs from the header Idempotency-Key"
     "|endsAt must be after startsAt"
     "|createdTo must be after createdFrom"
+    "|until must not be before since"
+    "|since must be within 366 days before until"
     # Of what is left of the money, not of the amount that is sent.
     "|restock needs a refund of all that is left"
     "|timeZone must be a time zone"

@@ -1,9 +1,12 @@
 import json
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from flashsale.domain import errors, payment_errors
 from flashsale.http.problems import STATUS, problem_of
+from flashsale.http.schemas import Problem
 
 
 def every_error():
@@ -37,3 +40,18 @@ def test_a_problem_is_a_complete_document():
         "type": "/problems/invalid_input", "title": "Bad Request", "status": 400,
         "detail": "quantity must be 1", "code": "invalid_input", "field": "quantity",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.PriceChanged(price="1.00", currency="USD"),
+        errors.SaleNotStarted(datetime(2026, 11, 27, tzinfo=UTC)),
+        errors.CoolingDown(datetime(2026, 11, 27, tzinfo=UTC)),
+        errors.InvalidInput(field="quantity", problem="must be 1"),
+    ],
+    ids=lambda error: error.code,
+)
+def test_each_field_of_a_problem_is_one_that_the_document_names(error):
+    named = {field.encode_name for field in msgspec.structs.fields(Problem)}
+    assert json.loads(problem_of(error).body).keys() <= named

@@ -289,6 +289,8 @@ class Problem(Out, kw_only=True):
     ) = msgspec.UNSET
     starts_at: Annotated[datetime | None, shown("When the sale opens.", MOMENT)] | msgspec.UnsetType = msgspec.UNSET
     ends_at: Annotated[datetime, shown("When the cool-down has passed.", LATER)] | msgspec.UnsetType = msgspec.UNSET
+    price: Annotated[str, shown("What a unit costs now.", "899.99")] | msgspec.UnsetType = msgspec.UNSET
+    currency: Annotated[str, shown("In which currency, an ISO 4217 code.", "USD")] | msgspec.UnsetType = msgspec.UNSET
 
 
 class NotReadyProblem(Problem, kw_only=True):
