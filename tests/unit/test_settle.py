@@ -30,6 +30,10 @@ def order(status, *, refunded=0, refunding=0, order_id=None, moved_at=SINCE):
         (order(S.CONFIRMED), Paid(0, 0, "USD"), Cause.NOT_CAPTURED),
         (order(S.CONFIRMED), Paid(999, 0, "USD"), Cause.AMOUNT_DIFFERS),
         (order(S.CONFIRMED), Paid(2000, 0, "USD"), Cause.AMOUNT_DIFFERS),
+        (order(S.CONFIRMED), Paid(2000, 1000, "USD"), None),
+        (order(S.CONFIRMED), Paid(2000, 1001, "USD"), Cause.AMOUNT_DIFFERS),
+        (order(S.CONFIRMED, refunded=5, refunding=3), Paid(2000, 1008, "USD"), None),
+        (order(S.REFUNDED, refunded=1000), Paid(2000, 2000, "USD"), None),
         (order(S.CONFIRMED), Paid(1000, 0, "EUR"), Cause.CURRENCY_DIFFERS),
         (order(S.CONFIRMED), Paid(1000, 1, "USD"), Cause.REFUND_MISSING_HERE),
         (order(S.CONFIRMED, refunded=5), Paid(1000, 5, "USD"), None),
@@ -45,11 +49,34 @@ def order(status, *, refunded=0, refunding=0, order_id=None, moved_at=SINCE):
         (order(S.PAYMENT_UNKNOWN), Paid(1000, 0, "USD"), None),
         (order(S.PAYMENT_UNKNOWN), Paid(0, 0, "USD"), None),
         (order(S.PAYMENT_UNKNOWN), Paid(1, 0, "USD"), Cause.AMOUNT_DIFFERS),
+        (order(S.PAYMENT_UNKNOWN), Paid(1, 1, "USD"), None),
     ],
 )
 def test_each_difference_has_its_cause(one, paid, cause):
     found = compare(one, paid)
     assert (found and found.cause) is cause
+
+
+@pytest.mark.parametrize(
+    ("taken", "found"),
+    [
+        ([("USD", 1000, 0)], []),
+        ([("USD", 1000, 0), ("JPY", 70, 70)], []),
+        ([("JPY", 70, 70)], [(Cause.NOT_CAPTURED, "10.00", "0.00", "USD")]),
+        ([("JPY", 70, 0)], [(Cause.CURRENCY_DIFFERS, "0", "70", "JPY")]),
+        ([("USD", 1000, 0), ("JPY", 70, 30)], [(Cause.CURRENCY_DIFFERS, "0", "40", "JPY")]),
+    ],
+)
+async def test_money_in_another_currency_counts_while_it_is_held(taken, found):
+    one = order(S.CONFIRMED, order_id=IDS[5])
+    settle = Settle(Rows([one]), Book([(str(IDS[5]), minor, back, currency) for currency, minor, back in taken]))
+    differences = [(d.cause, d.expected, d.held, d.currency) async for d in settle(since=SINCE, now=NOW)]
+    assert differences == found
+
+
+async def test_foreign_money_that_was_given_back_is_no_difference():
+    settle = Settle(Rows([]), Book([("foreign", 1000, 1000), ("other", 1000, 999)]))
+    assert [d.order_id async for d in settle(since=SINCE, now=NOW)] == ["other"]
 
 
 class Rows:
@@ -71,10 +98,10 @@ class Book(Provider):
         raise NotSupported(provider="test", call="intents")
 
     async def ledger(self):
-        for key, minor, refunded in self.entries:
+        for key, minor, refunded, *currency in self.entries:
             yield LedgerEntry(
-                key=key, status="captured", amount_minor=minor, currency="USD", refunded_minor=refunded, captures=1,
-                reference=None,
+                key=key, status="captured", amount_minor=minor, currency="".join(currency) or "USD",
+                refunded_minor=refunded, captures=1, reference=None,
             )  # fmt: skip
 
 

@@ -77,6 +77,11 @@ class Paid(NamedTuple):
     """What the provider kept; None: it does not tell, of one of the payments at least."""
     fee_currency: str | None = None
 
+    @property
+    def held_minor(self) -> int:
+        """What was captured and not given back."""
+        return self.captured_minor - self.refunded_minor
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
@@ -137,18 +142,22 @@ class Settle:
             paid = next(theirs, None)
             async for order in self._ours(first):
                 while paid is not None and paid[0] < str(order.order_id):
-                    yield _unknown(*paid)
+                    if paid[1].held_minor:
+                        yield _unknown(*paid)
                     paid = next(theirs, None)
                 found: list[Paid] = []
                 while paid is not None and paid[0] == str(order.order_id):
                     found.append(paid[1])
                     paid = next(theirs, None)
                 if order.moved_at <= now:
-                    for one in found or [Paid(0, 0, order.currency)]:
+                    # Money in another currency that was given back is no difference.
+                    kept = [one for one in found if one.currency == order.currency or one.held_minor]
+                    for one in kept or [Paid(0, 0, order.currency)]:
                         if (difference := compare(order, one)) is not None:
                             yield difference
             while paid is not None:
-                yield _unknown(*paid)
+                if paid[1].held_minor:
+                    yield _unknown(*paid)
                 paid = next(theirs, None)
             await self._keep_fees(book)
 
@@ -219,22 +228,21 @@ def _is_id(text: str) -> bool:
 
 
 def _unknown(order_id: str, paid: Paid) -> Difference:
-    held = Money(minor=paid.captured_minor - paid.refunded_minor, currency=paid.currency)
     return Difference(
         order_id=order_id,
         cause=Cause.UNKNOWN_ORDER,
         status="",
         currency=paid.currency,
         expected=str(Money(minor=0, currency=paid.currency)),
-        held=str(held),
+        held=str(Money(minor=paid.held_minor, currency=paid.currency)),
     )
 
 
 def compare(order: SettledOrder, paid: Paid) -> Difference | None:
     """Compare an order with its payments at the provider; None if there is no difference."""
-    held = paid.captured_minor - paid.refunded_minor
-    expected = order.price_minor - order.refunded_minor if order.status in PAID else 0
-    cause = _cause(order, paid, held)
+    is_due = order.status in PAID and paid.currency == order.currency
+    expected = order.price_minor - order.refunded_minor if is_due else 0
+    cause = _cause(order, paid, paid.held_minor)
     if cause is None:
         return None
     return Difference(
@@ -242,8 +250,8 @@ def compare(order: SettledOrder, paid: Paid) -> Difference | None:
         cause=cause,
         status=order.status,
         currency=paid.currency,
-        expected=str(Money(minor=expected, currency=order.currency)),
-        held=str(Money(minor=held, currency=paid.currency)),
+        expected=str(Money(minor=expected, currency=paid.currency)),
+        held=str(Money(minor=paid.held_minor, currency=paid.currency)),
     )
 
 
@@ -251,7 +259,7 @@ def _cause(order: SettledOrder, paid: Paid, held: int) -> Cause | None:  # noqa:
     if paid.captured_minor and paid.currency != order.currency:
         return Cause.CURRENCY_DIFFERS
     if order.status in MAY_BE_CHARGED:
-        return Cause.AMOUNT_DIFFERS if paid.captured_minor not in {0, order.price_minor} else None
+        return Cause.AMOUNT_DIFFERS if held not in {0, order.price_minor} else None
     if order.status not in PAID:
         if not held:
             return None
@@ -259,6 +267,10 @@ def _cause(order: SettledOrder, paid: Paid, held: int) -> Cause | None:  # noqa:
         return Cause.CAPTURED_AFTER_END if ended else Cause.CAPTURED_TOO_EARLY
     if not paid.captured_minor:
         return Cause.NOT_CAPTURED
+    left = order.price_minor - order.refunded_minor
+    if paid.captured_minor > order.price_minor and held in {left, left - order.refunding_minor}:
+        # Paid twice, and the second payment was given back.
+        return None
     if paid.captured_minor != order.price_minor:
         return Cause.AMOUNT_DIFFERS
     if paid.refunded_minor in {order.refunded_minor, order.refunded_minor + order.refunding_minor}:
