@@ -162,6 +162,10 @@ async def read_schema(connection: asyncpg.Connection) -> Schema:
     return schema
 
 
+OLDER = (("DELETE FROM outbox_targets WHERE target_id = 'mail' RETURNING target_id", (WORKER,)),)
+"""Statements that only processes of an older release run, which run during a roll of releases."""
+
+
 def statements() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Return every statement with the roles that run it."""
     files = {
@@ -171,6 +175,7 @@ def statements() -> Iterator[tuple[str, tuple[str, ...]]]:
     for file, roles in FILES.items():
         for name, query in load(file).items():
             yield query.text, STATEMENTS.get(name, roles)
+    yield from OLDER
     for text in procrastinate.sql.queries.values():
         yield text, (WORKER,)
 

@@ -76,13 +76,6 @@ INSERT INTO outbox_targets (target_id, events) VALUES ('mail', $1)
 ON CONFLICT (target_id) DO UPDATE SET events = excluded.events, wanted_since = excluded.wanted_since
 WHERE outbox_targets.events <> excluded.events;
 
--- name: tell_no_buyer
--- Sends no e-mails any more; those that were not sent are not.
-WITH gone AS (
-    DELETE FROM outbox_targets WHERE target_id = 'mail' RETURNING target_id
-)
-DELETE FROM outbox WHERE target_id IN (SELECT g.target_id FROM gone AS g) AND due_at IS NOT NULL;
-
 -- name: add_endpoint
 -- Adds endpoint $1 at URL $2, whose messages secret $3 signs, for events $4, if there are fewer than $5 targets.
 INSERT INTO outbox_targets (target_id, url, secret, events)
@@ -103,9 +96,9 @@ GROUP BY t.target_id
 ORDER BY t.created_at;
 
 -- name: remove_endpoint
--- Removes endpoint $1; its messages go with it.
+-- Removes target $1; its messages go with it.
 WITH gone AS (
-    DELETE FROM outbox_targets WHERE target_id = $1 AND url IS NOT NULL RETURNING target_id
+    DELETE FROM outbox_targets WHERE target_id = $1 RETURNING target_id
 ),
 messages AS (
     DELETE FROM outbox WHERE target_id IN (SELECT g.target_id FROM gone AS g)

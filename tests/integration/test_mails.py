@@ -136,19 +136,41 @@ async def test_an_address_that_is_not_one_gets_nothing(services, outbox, db, tmp
     assert await db.fetchval("SELECT outcome FROM outbox") == "dead"
 
 
-async def test_without_a_mail_server_no_buyer_is_told(services, outbox, db, tmp_path):
+async def test_a_worker_without_a_mail_server_makes_no_e_mails_and_loses_none(services, outbox, db, tmp_path):
+    _, (never, first, second) = await orders_that_end(services, 3)
+    await db.execute("UPDATE orders SET due_at = clock_timestamp()")
+    async with delivering(outbox) as without:
+        await without()
+        await services.order_rows.end([never], OrderStatus.EXPIRED)
+        async with mailbox(tmp_path) as url, delivering(outbox, mails=smtp(url)) as with_mails:
+            await with_mails()
+            await services.order_rows.end([first], OrderStatus.EXPIRED)
+            async with receiving() as receiver, delivering(outbox) as another:
+                await subscribe(outbox, receiver, Event.ORDER_EXPIRED)
+                await services.order_rows.end([second], OrderStatus.EXPIRED)
+                for deliver in (without, another):
+                    await deliver()
+                await receiver.arrived(1)
+                await another.idle()
+            waiting = await db.fetch(
+                "SELECT order_id, attempts FROM outbox WHERE target_id = 'mail' ORDER BY created_at"
+            )
+            assert [tuple(row) for row in waiting] == [(first, 0), (second, 0)]
+            await until_told(with_mails, db)
+    assert len(mails_in(tmp_path)) == 2
+
+
+async def test_an_operator_ends_the_e_mails(services, outbox, db, tmp_path):
     async with mailbox(tmp_path) as url, delivering(outbox, mails=smtp(url)) as with_mails:
         await with_mails()
     _, (first, second) = await orders_that_end(services, 2)
     await db.execute("UPDATE orders SET due_at = clock_timestamp()")
     await services.order_rows.end([first], OrderStatus.EXPIRED)
     assert await db.fetchval("SELECT count(*) FROM outbox") == 1
-    async with delivering(outbox) as without:
-        await without()
+    assert await outbox.remove_endpoint("mail")
+    assert not await outbox.remove_endpoint("mail")
     await services.order_rows.end([second], OrderStatus.EXPIRED)
-    assert (
-        await db.fetchval("SELECT count(*) FROM outbox") + await db.fetchval("SELECT count(*) FROM outbox_targets") == 0
-    )
+    assert await db.fetchval("SELECT count(*) FROM outbox") == 0
 
 
 async def test_the_mailbox_keeps_the_newest(tmp_path):

@@ -162,6 +162,7 @@ async def test_each_part_that_is_given_back_is_told_with_its_amount(services, ou
         await ask(order_id, amount)
         await make(order_id)
     assert await db.fetchval("SELECT count(*) FROM outbox WHERE target_id = 'mail'") == 4
+    assert await outbox.remove_endpoint("mail")
     async with delivering(outbox) as deliver:
         await until_told(deliver, db)
     told = [json.loads(body) for _, body in receiver.came]

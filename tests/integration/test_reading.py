@@ -61,7 +61,6 @@ SELDOM = {
     "users.create_buyer": "looks nothing up",
     "users.set_role": "by hand",
     "outbox.tell_buyers": "at the start of a worker; one row",
-    "outbox.tell_no_buyer": "at the start of a worker; finds something only after mail was turned off",
     "outbox.add_endpoint": "by hand",
     "outbox.list_targets": "by hand",
     "outbox.remove_endpoint": "by hand",

@@ -68,7 +68,7 @@ def list_() -> None:
 @webhooks.command(epilog="Example: flashsale webhooks remove wh_0123456789abcdef")
 @click.argument("endpoint")
 def remove(endpoint: str) -> None:
-    """Remove an endpoint; what it was not told yet goes with it."""
+    """Remove an endpoint; what it was not told yet goes with it. `mail` are the buyers."""
     from flashsale.domain.errors import NotFound
 
     async def run(outbox: Endpoints, _: Settings) -> str:

@@ -40,7 +40,7 @@ class OutboxRows(Protocol):
     """The outbox in Postgres."""
 
     async def tell_buyers(self, events: Sequence[str]) -> None:
-        """Make the buyers a target of these events; with no events, remove the target."""
+        """Make the buyers a target of these events."""
         ...
 
     async def waiting_targets(self) -> Sequence[Target]:
@@ -95,7 +95,7 @@ class Deliver:
         settings: OutboxSettings,
         traces: OrderTraces | None = None,
     ) -> None:
-        """Keep the parts; without `mails` buyers get no e-mail."""
+        """Keep the parts. Without `mails` this process leaves e-mails to another one, or to a later start."""
         self._rows = rows
         self._traces = traces
         self._endpoints = endpoints
@@ -113,11 +113,12 @@ class Deliver:
         Raises:
             Unavailable: if Postgres is away.
         """
-        if not self._buyers_set:
-            await self._rows.tell_buyers(MAILED if self._mails else ())
+        if self._mails is not None and not self._buyers_set:
+            await self._rows.tell_buyers(MAILED)
             self._buyers_set = True
-        targets = await self._rows.waiting_targets()
-        for target in targets:
+        for target in await self._rows.waiting_targets():
+            if target.url is None and self._mails is None:
+                continue
             if target.target_id not in self._running and not self._is_paused(target.target_id):
                 task = asyncio.create_task(self._serve(target))
                 self._running[target.target_id] = task

@@ -25,7 +25,7 @@ class Endpoints(Protocol):
         ...
 
     async def remove_endpoint(self, target_id: str) -> bool:
-        """Remove an endpoint with its messages; False if there is none."""
+        """Remove a target with its messages; False if there is none."""
         ...
 
     async def dead(self, target_id: str | None, *, limit: int) -> Sequence[DeadMessage]:

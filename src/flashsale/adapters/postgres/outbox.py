@@ -35,11 +35,8 @@ class PostgresOutbox:
         self._database = database
 
     async def tell_buyers(self, events: Sequence[str]) -> None:
-        """Make the buyers a target of these events; with no events, remove the target."""
-        if events:
-            await self._database.fetch(QUERIES["tell_buyers"], [str(event) for event in events])
-        else:
-            await self._database.fetch(QUERIES["tell_no_buyer"])
+        """Make the buyers a target of these events."""
+        await self._database.fetch(QUERIES["tell_buyers"], [str(event) for event in events])
 
     async def waiting_targets(self) -> Sequence[Target]:
         """List the targets with a message that is due."""
@@ -107,7 +104,7 @@ class PostgresOutbox:
         return [ListedTarget(**dict(row)) for row in await self._database.fetch(QUERIES["list_targets"])]
 
     async def remove_endpoint(self, target_id: str) -> bool:
-        """Remove an endpoint with its messages; False if there is none."""
+        """Remove a target with its messages; False if there is none."""
         return bool(await self._database.fetch(QUERIES["remove_endpoint"], target_id))
 
     async def dead(self, target_id: str | None, *, limit: int) -> Sequence[DeadMessage]:
