@@ -1,8 +1,15 @@
 -- name: begin
--- Opens an attempt for each order that may be charged now.
+-- Opens an attempt for each order that may be charged now. never_asked: no call of an earlier attempt can have reached the
+-- gateway. Of more than 100 attempts not all are kept, so nobody knows.
 SELECT
     b.order_id, b.product_id, b.attempt, b.tries, b.status, b.gateway_key, b.amount_minor, b.currency, b.reference,
-    b.first_begun_at, (SELECT r.request_id FROM requests AS r WHERE r.order_id = b.order_id) AS request_id
+    (
+        b.attempt <= 100 AND b.status <> 'payment_unknown' AND b.reference IS NULL AND NOT EXISTS (
+            SELECT 1 FROM payment_attempts AS a
+            WHERE a.order_id = b.order_id AND a.attempt < b.attempt AND a.outcome IS DISTINCT FROM 'unsent'
+        )
+    ) AS never_asked,
+    (SELECT r.request_id FROM requests AS r WHERE r.order_id = b.order_id) AS request_id
 FROM begin_payments_v4($1, $2) AS b;
 
 -- name: announce

@@ -227,6 +227,42 @@ async def test_an_order_without_an_answer_for_days_keeps_a_hundred_attempts(serv
     assert await db.fetchval("SELECT count(*) FROM payment_attempts") <= 102
 
 
+DIED, PRUNED = "a worker died", "more attempts than are kept"
+
+
+@pytest.mark.parametrize(
+    ("before", "never_asked"),
+    [
+        ([], True),
+        (["UNSENT"], True),
+        (["UNSENT"] * 3, True),
+        (["UNKNOWN"], False),
+        (["UNKNOWN", "UNSENT"], False),
+        ([DIED], False),
+        ([DIED, "UNSENT", "UNSENT"], False),
+        (["UNSENT", PRUNED], False),
+    ],
+)
+async def test_the_gateway_is_told_whether_certainly_no_call_reached_it(services, db, before, never_asked):
+    order_id, _ = await waiting_order(services)
+    for end in before:
+        if end == DIED:
+            await PostgresPayments(services.database).begin([order_id], due_s=30)
+        elif end == PRUNED:
+            await db.execute("UPDATE orders SET attempt = 150")
+        else:
+            await charging(services, Gateway(ChargeOutcome[end]))(order_id)
+    told = []
+
+    class Telling(Gateway):
+        async def charge(self, *, first, **asked):
+            told.append(first)
+            return await super().charge(first=first, **asked)
+
+    await charging(services, Telling(ChargeOutcome.CAPTURED))(order_id)
+    assert (told, await status(services, order_id)) == ([never_asked], OrderStatus.CONFIRMED)
+
+
 BEGINS = 6
 
 

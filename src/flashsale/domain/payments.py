@@ -26,6 +26,8 @@ class PaymentAttempt:
     """Earlier attempts that may have reached the gateway."""
     unknown: bool
     """Whether an earlier attempt ended without an answer."""
+    never_asked: bool
+    """Whether certainly no call for the order has reached the gateway."""
     gateway_key: str
     amount: Money
     reference: str | None = None

@@ -113,7 +113,7 @@ class Charge:
                 reference=attempt.reference,
                 amount=attempt.amount,
                 timeout_s=settings.timeout_s,
-                first=attempt.attempt == 1,
+                first=attempt.never_asked,
             )
         await self._note(attempt, charge)
         status = await self._write(

@@ -57,7 +57,7 @@ class PaymentGateway(Protocol):
     ) -> ChargeAnswer:
         """Make sure that the order's money is taken: open and capture an intent, or capture the named intent.
 
-        `first`: no call was made for this order before.
+        `first`: no call for this order has reached the provider before.
         """
         ...
 

@@ -40,6 +40,7 @@ class PostgresPayments:
                 attempt=row["attempt"],
                 tries=row["tries"],
                 unknown=row["status"] == OrderStatus.PAYMENT_UNKNOWN,
+                never_asked=row["never_asked"],
                 gateway_key=row["gateway_key"],
                 amount=Money(minor=row["amount_minor"], currency=row["currency"]),
                 reference=row["reference"],
