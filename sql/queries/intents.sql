@@ -123,6 +123,13 @@ SELECT coalesce(
     (SELECT a.order_id FROM payment_attempts AS a WHERE a.reference = $2 AND a.outcome = 'captured' LIMIT 1)
 ) AS order_id;
 
+-- name: known_intent
+-- Gives an order of which an intent ($1 provider, $2 reference) is.
+SELECT i.order_id FROM payment_intents AS i WHERE i.provider = $1 AND i.reference = $2
+UNION ALL
+SELECT a.order_id FROM payment_attempts AS a WHERE a.reference = $2 AND a.outcome = 'captured'
+LIMIT 1;
+
 -- name: origin_of_intent
 -- Reads the HTTP request that made the order of an intent ($1 provider, $2 reference): the id, and after a space the span.
 SELECT r.request_id

@@ -46,3 +46,14 @@ SELECT wake_refunds_v2($1, $2);
 -- name: note_dispute
 -- Writes whether the provider holds the money of an order because of a dispute; gives the order if that is new.
 UPDATE orders SET disputed = $2 WHERE order_id = $1 AND disputed <> $2 RETURNING order_id;
+
+-- name: paid_by
+-- Reads the provider's id of the intent that paid an order.
+SELECT a.reference FROM payment_attempts AS a WHERE a.order_id = $1 AND a.outcome = 'captured';
+
+-- name: bounce_unused
+-- Notes that the bank sent the money of an intent ($2) that did not pay its order ($1) back to the shop, after it was given
+-- back: a person has to pay the buyer. Gives the order if that is new.
+UPDATE payment_intents SET problem = 'refund'
+WHERE order_id = $1 AND reference = $2 AND state = 'refunded' AND problem IS DISTINCT FROM 'refund'
+RETURNING order_id;

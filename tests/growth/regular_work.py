@@ -212,6 +212,7 @@ class Shop:
         )
         assert await self.intents.receive(PROVIDER, event, due_s=30)
         await self.intents.origin(PROVIDER, reference)
+        await self.intents.is_known(PROVIDER, reference)
         waiting = [one.event_id for one in await self.intents.waiting(PROVIDER, event.event_id)]
         await self.intents.events_again(PROVIDER, waiting, after_s=0)
         await self.jobs.wake_payments()
@@ -227,7 +228,9 @@ class Shop:
         tried = await self.refunds.begin(order_id, due_s=0)
         await self.refunds.miss(tried, "unknown", "lost", retry_after_s=0)
         await self.refunds.wake(limit=10, due_s=30)
+        await self.refunds.paid_by(order_id)
         await self.refunds.note_dispute(order_id, disputed=False)
+        await self.refunds.bounce_unused(order_id, "of another intent")
         await refunding(self.services, Provider())(order_id)
 
     async def message(self):

@@ -6,8 +6,9 @@ import time
 import uuid
 
 import pytest
+import stripe
 
-from flashsale.adapters.payments.stripe_answers import Failure, read_intent, read_rows
+from flashsale.adapters.payments.stripe_answers import PAUSE_S_MAX, Failure, read_failure, read_intent, read_rows
 from flashsale.adapters.payments.stripe_pages import _read_session
 from flashsale.domain.payments import NoAnswerKind
 
@@ -65,3 +66,28 @@ def test_a_row_that_cannot_be_read_hides_no_other(kind, wrong, place, ours):
 def test_a_page_without_rows_is_the_last():
     assert read_rows({"data": [], "has_more": True}, read_intent) == ([], None)
     assert read_rows({"data": [intent(1, {})], "has_more": False}, read_intent)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("charge", "taken", "back"),
+    [
+        ({"amount": 1000, "amount_captured": 1000, "amount_refunded": 0}, 1000, 0),
+        ({"amount": 1000, "amount_captured": 1000, "amount_refunded": 400}, 1000, 400),
+        # A part was captured; what was let go counts as refunded, or does not.
+        ({"amount": 1000, "amount_captured": 300, "amount_refunded": 700}, 300, 0),
+        ({"amount": 1000, "amount_captured": 300, "amount_refunded": 800}, 300, 100),
+        ({"amount": 1000, "amount_captured": 300, "amount_refunded": 0}, 300, 0),
+    ],
+)
+def test_an_intent_has_the_amount_that_was_taken(charge, taken, back):
+    found = {**intent(1, {}), "status": "succeeded", "amount": 1000, "amount_received": taken, "latest_charge": charge}
+    read = read_intent(found)
+    assert (read.amount.minor, read.refunded_minor) == (taken, back)
+
+
+@pytest.mark.parametrize(
+    ("asked", "pause_s"), [("2", 2.0), ("9" * 30, PAUSE_S_MAX), ("9" * 400, PAUSE_S_MAX), ("-1", 1.0)]
+)
+def test_no_answer_asks_for_an_endless_pause(asked, pause_s):
+    error = stripe.RateLimitError("slow down", http_status=429, headers={"Retry-After": asked}, json_body={})
+    assert read_failure(error).retry_after_s == pause_s

@@ -1,5 +1,8 @@
 """Whatever somebody writes into the header of a webhook's signature, the webhook is refused, and nothing breaks."""
 
+import hashlib
+import hmac
+import json
 import time
 
 import pytest
@@ -31,3 +34,16 @@ def test_a_forged_signature_is_refused(signature, body):
 def test_a_signature_of_other_characters_is_refused(signature):
     with pytest.raises(WebhookRefused):
         read_event(SETTINGS, headers={"stripe-signature": signature}, body=b"{}")
+
+
+@pytest.mark.parametrize("about", ["pi_1", ["pi_1"], None, 1, {}, {"object": "payment_intent"}])
+def test_a_signed_event_about_no_object_is_refused_or_about_nothing(about):
+    body = json.dumps({"id": "evt_1", "type": "x", "created": 1, "data": {"object": about}}).encode()
+    at = int(time.time())
+    mac = hmac.new(SETTINGS.webhook_secret.get_secret_value().encode(), f"{at}.".encode() + body, hashlib.sha256)
+    headers = {"stripe-signature": f"t={at},v1={mac.hexdigest()}"}
+    if about == {}:
+        assert read_event(SETTINGS, headers=headers, body=body).reference is None
+    else:
+        with pytest.raises(WebhookRefused):
+            read_event(SETTINGS, headers=headers, body=body)

@@ -96,6 +96,10 @@ class Intents(Protocol):
         """Say whether an order is in files only."""
         ...
 
+    async def is_known(self, provider: str, reference: str) -> bool:
+        """Say whether an intent is an order's."""
+        ...
+
     async def settled(self, provider: str, reference: str) -> UUID | None:
         """Return the order of an intent that paid it, or is cancelled or given back; None if more can come of it."""
         ...

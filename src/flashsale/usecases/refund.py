@@ -42,6 +42,11 @@ for _end in ("succeeded", "failed", "bounced"):
     REFUNDS.labels(_end)
 
 
+def late_key(order_id: UUID, number: int = 1) -> str:
+    """Return the key of the refund of intent `number`, whose money did not pay its order."""
+    return f"{order_id}:refund:late" + (f":{number}" if number > 1 else "")
+
+
 class Refunds(Protocol):
     """Refunds in Postgres."""
 
@@ -93,6 +98,14 @@ class Refunds(Protocol):
 
     async def wake(self, *, limit: int, due_s: float) -> int:
         """Defer new jobs for due refunds without a job; returns the number of jobs."""
+        ...
+
+    async def paid_by(self, order_id: UUID) -> str | None:
+        """Read the provider's id of the intent that paid an order; None if none did."""
+        ...
+
+    async def bounce_unused(self, order_id: UUID, reference: str) -> bool:
+        """Write that the bank sent back money of an intent that did not pay its order; False if that was written."""
         ...
 
     async def note_dispute(self, order_id: UUID, *, disputed: bool) -> bool:
@@ -250,22 +263,34 @@ class MakeRefund:
         for refund in seen:
             await self._note(order_id, refund)
 
-    async def note_intent(self, order_id: UUID, intent: Intent) -> None:
+    async def note_intent(self, order_id: UUID, intent: Intent, *, of_refunds: bool = False) -> None:
         """Merge the provider's state of an intent: a dispute, and refunds that this system may not know.
+
+        `of_refunds`: the provider told of refunds; one that failed leaves no trace in the intent's own amounts.
 
         Raises:
             Unavailable: if the refunds cannot be read now; the caller tries again.
         """
-        if await self._refunds.note_dispute(order_id, disputed=intent.disputed):
+        paid_by = await self._refunds.paid_by(order_id)
+        is_other = paid_by is not None and paid_by != intent.reference
+        if not is_other and await self._refunds.note_dispute(order_id, disputed=intent.disputed):
             log.warning("order.dispute_noted", order_id=str(order_id), disputed=intent.disputed)
-        if intent.refunded_minor:
-            try:
-                seen = await self._gateway.refunds(reference=intent.reference, timeout_s=self._settings.timeout_s)
-            except NotSupported:
-                return
-            if isinstance(seen, NoAnswer):
-                raise Unavailable(f"The provider does not tell the refunds: {seen.reason}.")
+        if not intent.refunded_minor and not of_refunds:
+            return
+        try:
+            seen = await self._gateway.refunds(reference=intent.reference, timeout_s=self._settings.timeout_s)
+        except NotSupported:
+            return
+        if isinstance(seen, NoAnswer):
+            raise Unavailable(f"The provider does not tell the refunds: {seen.reason}.")
+        if paid_by == intent.reference:
             await self.note(order_id, seen)
+        # Else it is money that did not pay the order: `SettleIntent` gave it back, or will.
+        elif any(_is_late(order_id, one) and one.state is RefundState.FAILED for one in seen) and (
+            await self._refunds.bounce_unused(order_id, intent.reference)
+        ):
+            REFUNDS.labels("bounced").inc()
+            log.error("intent.refund_bounced", order_id=str(order_id), reference=intent.reference)
 
     async def wake(self) -> None:
         """Defer new jobs for pending refunds whose job is lost."""
@@ -309,3 +334,7 @@ class MakeRefund:
             log.info("refund.of_ended_order", **where)
         else:
             log.error("refund.not_explained", result=result, **where)
+
+
+def _is_late(order_id: UUID, refund: Refund) -> bool:
+    return refund.key is not None and refund.key.startswith(late_key(order_id))

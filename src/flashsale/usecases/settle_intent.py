@@ -12,6 +12,7 @@ from flashsale.domain.intents import Effect, KnownState
 from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, NoAnswer, NoAnswerKind, RefundState
 from flashsale.runtime.logs import bind_origin
 from flashsale.usecases.intents import INTENTS, RETRY_MAX_S
+from flashsale.usecases.refund import late_key
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -118,7 +119,7 @@ class SettleIntent:
     async def _give_back(self, order_id: UUID, due: DueIntent, intent: Intent) -> bool:
         left = replace(intent.amount, minor=intent.amount.minor - intent.refunded_minor)
         refund = await self._gateway.refund(
-            key=f"{order_id}:refund:late",
+            key=late_key(order_id, due.number),
             reference=intent.reference,
             amount=left,
             timeout_s=self._settings.timeout_s,

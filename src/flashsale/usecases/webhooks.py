@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -18,7 +18,7 @@ from flashsale.runtime.tracing import CURRENT, join
 from flashsale.usecases.ports import PoisonBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from flashsale.domain.payments import Intent, ProviderEvent
@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 JOB_LOST_S = 30.0
 """Age at which the maintenance worker defers a new job for a webhook that was not handled."""
+
+OF_REFUND = "refund"
+"""Part of the types of webhooks that tell of refunds: `refund.failed`, `charge.refunded` and others."""
 
 OF_PAYMENT = "payment_intent."
 """Prefix of webhook types without news once the order is paid; other types may concern refunds or disputes."""
@@ -95,6 +98,14 @@ async def _join_order(intents: Intents, provider: str, reference: str | None) ->
         join((await intents.origin(provider, reference)).traceparent or "")
 
 
+class Hook(Protocol):
+    """Learns what the provider says of the intent of an order, in answer to webhooks."""
+
+    async def __call__(self, order_id: UUID, intent: Intent, *, of_refunds: bool) -> None:
+        """Take note of it; `of_refunds`: a webhook told of a refund."""
+        ...
+
+
 class TakeEvent:
     """Asks the provider about the intent of a webhook. Webhooks about one intent share the call."""
 
@@ -104,9 +115,9 @@ class TakeEvent:
         gateway: PaymentGateway,
         settings: PaymentSettings,
         settle: SettleIntent,
-        hooks: Sequence[Callable[[UUID, Intent], Awaitable[None]]] = (),
+        hooks: Sequence[Hook] = (),
     ) -> None:
-        """Keep the parts; `hooks` are called with the order id and the intent of each look-up that found an order."""
+        """Keep the parts; `hooks` are called for each look-up that found an order."""
         self._intents = intents
         self._gateway = gateway
         self._settings = settings
@@ -134,12 +145,17 @@ class TakeEvent:
                 after_s = max(self._settings.retry_s, intent.retry_after_s or 0.0)
                 await self._intents.events_again(provider, event_ids, after_s=after_s)
                 return
+            if isinstance(intent, NoAnswer) and await self._intents.is_known(provider, waiting[0].reference):
+                # It exists: the key is another account's, and the webhook may tell of a refund or a dispute.
+                log.error("webhook.not_found", event_id=event_id, reference=waiting[0].reference, reason=intent.reason)
+                await self._intents.events_again(provider, event_ids, after_s=self._settings.retry_max_s)
+                return
             if isinstance(intent, NoAnswer) or intent.order_id is None:
                 WEBHOOKS.labels("foreign").inc(len(waiting))
                 log.warning("webhook.foreign", event_id=event_id, reference=waiting[0].reference)
             else:
                 order_id = intent.order_id
-                await self._merge(order_id, intent)
+                await self._merge(order_id, intent, of_refunds=any(OF_REFUND in one.type for one in waiting))
         await self._intents.taken(provider, event_ids, order_id)
         WEBHOOKS.labels("taken").inc(len(waiting))
 
@@ -150,7 +166,7 @@ class TakeEvent:
         await _join_order(self._intents, provider, waiting[0].reference)
         return await self._intents.settled(provider, waiting[0].reference)
 
-    async def _merge(self, order_id: UUID, intent: Intent) -> None:
+    async def _merge(self, order_id: UUID, intent: Intent, *, of_refunds: bool) -> None:
         merged = await self._settle.merge(order_id, intent, due_s=self._settings.poll_s)
         if merged.effect is Effect.FOREIGN and await self._intents.is_archived(order_id):
             # What the provider says about money is compared by `flashsale reconcile payments`; a person decides.
@@ -159,7 +175,7 @@ class TakeEvent:
             log.error("webhook.order_archived", order_id=str(order_id), reference=intent.reference, **moved)
             return
         for hook in self._hooks:
-            await hook(order_id, intent)
+            await hook(order_id, intent, of_refunds=of_refunds)
         if merged.effect is Effect.UNWANTED and merged.number is not None:
             await self._settle(order_id, merged.number)
         elif merged.number is None and merged.status in BEING_CHARGED:

@@ -32,6 +32,7 @@ from flashsale.adapters.payments.stripe_outcomes import (
     answer_of,
     charge_failure,
     other_intent,
+    refund_failure,
     settled,
     unless_found,
 )
@@ -132,7 +133,7 @@ class StripeGateway:
             return await self._capture(order_id, found, deadline_s)
         if found.state is IntentState.OPEN and found.decline_code is not None:
             # Nobody may pay it after all once the order has failed.
-            ended = await self._end(order_id, found.reference, deadline_s)
+            ended = await self._end(order_id, found.reference, deadline_s, amount=amount)
             declined = ended.outcome is ChargeOutcome.CANCELLED
             return answer_of(ChargeOutcome.DECLINED, found.decline_code, found.reference) if declined else ended
         return settled(found)
@@ -188,21 +189,22 @@ class StripeGateway:
     async def refund(self, *, key: str, reference: str, amount: Money, timeout_s: float) -> Refund | NoAnswer:
         """Return the refund made under this key, or make it."""
         until_s = asyncio.get_running_loop().time() + timeout_s
+        try:
+            sent = to_stripe(amount)
+        except InvalidInput as error:
+            log.error("gateway.call_refused", problem=error.detail)  # noqa: TRY400 - one line says it
+            return NoAnswer(kind=NoAnswerKind.REFUSED, reason="amount")
         made = await self.refunds(reference=reference, timeout_s=timeout_s)
         if isinstance(made, NoAnswer):
             return made
         for one in made:
             if one.key == key:
                 return one
-        params: Any = {
-            "payment_intent": reference,
-            "amount": to_stripe(amount),
-            "metadata": {"refund_key": key},
-        }
+        params: Any = {"payment_intent": reference, "amount": sent, "metadata": {"refund_key": key}}
         found = await self.ask(
             "refund", lambda: self._refunds.create_async(params, {"idempotency_key": key}), read_refund, until_s
         )
-        return found.as_answer() if isinstance(found, Failure) else found
+        return refund_failure(found) if isinstance(found, Failure) else found
 
     async def refunds(self, *, reference: str, timeout_s: float) -> Sequence[Refund] | NoAnswer:
         """Read every refund of an intent, the newest first."""
@@ -217,7 +219,7 @@ class StripeGateway:
             read,
             until_s,
         )
-        return found.as_answer() if isinstance(found, Failure) else found
+        return refund_failure(found) if isinstance(found, Failure) else found
 
     def read_webhook(self, *, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
         """Check a webhook on the bytes that arrived."""
@@ -347,7 +349,7 @@ class StripeGateway:
                     return answer_of(ChargeOutcome.UNKNOWN, None, reference, done.retry_after_s)
                 if replayed and done.state is IntentState.AUTHORIZED:
                     continue
-            return settled(done)
+            return settled(done) if done.amount == intent.amount else other_intent(order_id, done)
         return answer_of(ChargeOutcome.UNKNOWN, None, reference)
 
     async def _end(

@@ -42,11 +42,16 @@ WRONG_KEY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 """No call succeeds until somebody changes the key, or its rights. Then the same call may."""
 NOT_FOUND = "not found"
 FOREIGN = "of no order"
+MISSING = "resource_missing"
+"""The code of an object that a parameter names and that does not exist."""
 KEY_IN_USE_S = 1.0
 """How long to wait for a call that is under way under the same key."""
 
 REJECTED_S = 1.0
 """How long to wait after a 429 that does not say it."""
+
+PAUSE_S_MAX = 300.0
+"""Longest pause that an answer can ask for: Stripe asks for seconds, and a proxy before Stripe could be wrong."""
 
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput)
 """What the functions below raise for an answer that is none of Stripe's."""
@@ -119,7 +124,7 @@ def _error_members(error: stripe.StripeError) -> Mapping[str, Any]:
 
 
 def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isdecimal() else None
+    return min(float(text), PAUSE_S_MAX) if text is not None and text.isdecimal() else None
 
 
 def read_intent(found: Any) -> Intent:
@@ -132,15 +137,18 @@ def read_intent(found: Any) -> Intent:
     charge = charge if isinstance(charge, dict) else {}
     problem = found.get("last_payment_error") or {}
     state = STATES[found["status"]]
+    is_captured = state is IntentState.CAPTURED
+    # What a cancellation, or a capture of a part, lets go counts as refunded on the charge; it was never taken.
+    let_go = charge.get("amount", 0) - charge.get("amount_captured", charge.get("amount", 0))
+    refunded = max(0, (charge.get("amount_refunded") or 0) - let_go) if is_captured else 0
+    # Somebody may capture a part in the dashboard. Only what was taken pays an order.
+    amount = (found.get("amount_received") if is_captured else None) or found["amount"]
     return Intent(
         reference=str(found["id"]),
         order_id=_order_id(found.get("metadata") or {}),
         state=state,
-        amount=from_stripe(found["amount"], found["currency"]),
-        # What cancelling lets go counts as refunded on the charge; it was never taken.
-        refunded_minor=from_stripe(charge.get("amount_refunded") or 0, found["currency"]).minor
-        if state is IntentState.CAPTURED
-        else 0,
+        amount=from_stripe(amount, found["currency"]),
+        refunded_minor=from_stripe(refunded, found["currency"]).minor,
         disputed=bool(charge.get("disputed")),
         client_secret=found.get("client_secret"),
         page_url=None,

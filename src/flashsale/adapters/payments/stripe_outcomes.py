@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flashsale.adapters.payments.stripe_answers import Failure
-from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, IntentState, NoAnswerKind
+from flashsale.adapters.payments.stripe_answers import MISSING, NOT_FOUND, Failure
+from flashsale.domain.payments import ChargeAnswer, ChargeOutcome, IntentState, NoAnswer, NoAnswerKind
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -48,6 +48,13 @@ def charge_failure(failure: Failure, intent: str | None = None) -> ChargeAnswer:
         return answer_of(ChargeOutcome.UNKNOWN, None, intent, failure.retry_after_s)
     # A wrong secret or a defect of ours must not end an order.
     return answer_of(ChargeOutcome.UNSENT, failure.reason, intent, failure.retry_after_s)
+
+
+def refund_failure(failure: Failure) -> NoAnswer:
+    """Read what a failed call says about a refund: if its payment is not found, the key is another account's."""
+    if failure.reason in {NOT_FOUND, MISSING}:
+        return NoAnswer(kind=NoAnswerKind.UNSENT, reason=failure.reason)
+    return failure.as_answer()
 
 
 def unless_found(found: Intent | Failure) -> Intent | Failure:

@@ -25,7 +25,7 @@ from flashsale.adapters.payments.stripe_answers import (
     read_rows,
     unless_foreign,
 )
-from flashsale.adapters.payments.stripe_outcomes import answer_of, charge_failure
+from flashsale.adapters.payments.stripe_outcomes import answer_of, charge_failure, refund_failure
 from flashsale.domain.errors import InvalidInput
 from flashsale.domain.payments import ChargeOutcome, Intent, IntentState, NoAnswer, NoAnswerKind
 
@@ -305,7 +305,7 @@ class StripePages:
             return reference
         session = await self._read(reference, until_s)
         if isinstance(session, Failure):
-            return session.as_answer()
+            return refund_failure(session)
         if session.intent is None:
             return NoAnswer(kind=NoAnswerKind.REFUSED, reason="nobody paid on the page")
         return session.intent

@@ -42,7 +42,7 @@ def read_event(settings: StripeSettings, *, headers: Mapping[str, str], body: by
             created_at=datetime.fromtimestamp(event["created"], UTC),
         )
         named = all(_NAME.fullmatch(text) for text in (read.event_id, read.type, read.reference or "none"))
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, OSError) as error:
         raise WebhookRefused("The event cannot be read.") from error
     if not named:
         raise WebhookRefused("The event's id, type or object cannot be read.")

@@ -146,6 +146,10 @@ class PostgresIntents:
         """Say whether an order is in files only."""
         return await self._database.fetch_row(QUERIES["archived"], order_id) is not None
 
+    async def is_known(self, provider: str, reference: str) -> bool:
+        """Say whether an intent is an order's."""
+        return await self._database.fetch_row(QUERIES["known_intent"], provider, reference) is not None
+
     async def settled(self, provider: str, reference: str) -> UUID | None:
         """Return the order of an intent that paid it, or is cancelled or given back; None if more can come of it."""
         row = await self._database.fetch_row(QUERIES["settled"], provider, reference)

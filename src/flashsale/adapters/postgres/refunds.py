@@ -175,6 +175,15 @@ class PostgresRefunds:
         row = await self._database.fetch_row(QUERIES["wake"], limit, timedelta(seconds=due_s))
         return 0 if row is None else int(row[0])
 
+    async def paid_by(self, order_id: UUID) -> str | None:
+        """Read the provider's id of the intent that paid an order; None if none did."""
+        row = await self._database.fetch_row(QUERIES["paid_by"], order_id)
+        return None if row is None else row["reference"]
+
+    async def bounce_unused(self, order_id: UUID, reference: str) -> bool:
+        """Write that the bank sent back money of an intent that did not pay its order; False if that was written."""
+        return await self._database.fetch_row(QUERIES["bounce_unused"], order_id, reference) is not None
+
     async def note_dispute(self, order_id: UUID, *, disputed: bool) -> bool:
         """Write whether the order's charge is disputed; False if that was written before."""
         return await self._database.fetch_row(QUERIES["note_dispute"], order_id, disputed) is not None
