@@ -11,7 +11,7 @@ import pytest
 
 from flashsale.pages.storefront.shop import MISSING, PUBLIC
 from tests.integration.test_nginx import IMPATIENT, get, upstream
-from tests.support.shipped_nginx import BINARIES, shipped_nginx
+from tests.support.shipped_nginx import BINARIES, SHIPPED, shipped_nginx
 
 HTML = b"<!doctype html><title>A phone</title>" + b"<p>A phone that is sold at ten.</p>" * 60
 GZIP = "Accept-Encoding: gzip"
@@ -129,3 +129,15 @@ def test_a_tag_of_the_administration_stays_strong_and_others_may_become_weak(edg
         _, headers, body = ask(edge, "/api/products", GZIP)
     assert headers["etag"] == 'w/"a1"'
     assert gzip.decompress(body) == document
+
+
+@pytest.mark.parametrize("binary", list(BINARIES.values()), ids=list(BINARIES))
+def test_the_console_is_kept_to_a_network_by_its_location_and_buyers_notice_nothing(tmp_path, binary):
+    locations, console = (SHIPPED / "locations.conf").read_text(), "location ~ ^/console(/|$) {"
+    assert locations.count(console) == 1
+    kept = {**IMPATIENT, "locations.conf": locations.replace(console, f"{console} allow 192.0.2.7; deny all;")}
+    with shipped_nginx(tmp_path, binary, files=kept) as (edge, _):
+        for path in ("/console", "/console/", "/console/orders", "/console/sign-in", "/console/password"):
+            assert ask(edge, path)[0] == 404, path
+        for path in ("/", "/p/7", "/p/7/buy", "/orders", "/sign-in", "/register", "/password", "/session"):
+            assert ask(edge, path)[0] == 503, "asked of the API, which is away here"

@@ -310,3 +310,15 @@ def test_deploy_asks_the_address_that_the_engine_publishes(published):
     inner, host, port = published
     ports = {"8080/tcp": [{"HostIp": "9.9.9.9", "HostPort": "9"}], inner: [{"HostIp": host, "HostPort": port}]}
     assert deploy().address(ports, tls=inner == "8443/tcp") == PUBLISHED[published]
+
+
+def test_each_image_of_the_stack_is_named_in_the_file():
+    """A digest for Postgres' image is then the digest of each service that has this image."""
+    images = {service["image"] for service in COMPOSE["services"].values()}
+    of_the_stack = {one for one in images if re.match(r"(\$\{\w+_IMAGE:-)?(nginx|postgres|redis):", one)}
+    assert {re.findall(r"\w+_IMAGE", one)[0] for one in of_the_stack} == {
+        "NGINX_IMAGE",
+        "POSTGRES_IMAGE",
+        "REDIS_IMAGE",
+    }
+    assert len(of_the_stack) == 3
