@@ -225,6 +225,34 @@ async def test_the_sale_page_is_kept_by_keyboard(desk, shop):
     await desk.says("paused")
 
 
+async def test_a_table_that_was_moved_sideways_stays_there_and_keeps_the_focus(visit, shop):
+    desk = Desk(await visit(window="phone", weight_max=CONSOLE_BYTES_MAX))
+    await desk.sign_in(*shop.operator)
+    await shop.product(name="A phone with a name that takes its room")
+    page = desk.page
+    await page.goto("/console")
+    table = page.get_by_role("group", name="Products")
+    await table.focus()
+    await table.evaluate("(one) => { one.scrollLeft = 120; one.dataset.old = ''; }")
+    await expect(table).not_to_have_attribute("data-old", "", timeout=PATIENCE_MS)
+    assert await table.evaluate("(one) => [one.scrollLeft, one === document.activeElement]") == [120, True]
+
+
+async def test_a_press_after_the_session_ended_says_that_nothing_was_changed(desk, shop):
+    product_id, page = await shop.product(), desk.page
+    await page.goto(f"/console/products/{product_id}/pause")
+    await page.context.clear_cookies()
+    desk.visit.allow(401)
+    await page.get_by_role("button", name="Confirm pause").click()
+    await expect(page.get_by_role("alert")).to_contain_text("nothing was changed")
+    await desk.visit.check("console, the session has ended")
+    await page.get_by_label("E-mail").fill(shop.operator[0])
+    await page.get_by_label("Password").fill(shop.operator[1])
+    await page.get_by_role("button", name="Sign in").click()
+    await page.get_by_role("button", name="Confirm pause").click()
+    await desk.says("paused")
+
+
 async def test_the_console_works_without_javascript(visit, shop):
     opened = Desk(await visit(weight_max=CONSOLE_BYTES_MAX, java_script_enabled=False))
     await opened.sign_in(*shop.operator)

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 import pytest
@@ -159,6 +160,27 @@ async def test_an_administrator_creates_a_drop_watches_and_ends_it(console, brow
     assert browser.user.email in shown
 
 
+WINDOWS = {
+    "Buyers can buy at once.": {},
+    "The sale opens at 2099-01-01 09:00:00 UTC: nobody can buy before.": {
+        "starts_at": datetime(2099, 1, 1, 9, tzinfo=UTC)
+    },
+    "The sale has ended, at 2021-01-01 09:00:00 UTC": {"ends_at": datetime(2021, 1, 1, 9, tzinfo=UTC)},
+}
+
+
+async def test_a_question_says_what_is_true_of_the_window(console, browser):
+    for says, window in WINDOWS.items():
+        one = f"/console/products/{(await add_product(console.services, **window)).product_id}"
+        assert "This sale is not paused." in await browser.page(f"{one}/resume")
+        await browser.act(f"{one}/pause")
+        shown = await browser.page(f"{one}/resume")
+        assert [line for line in WINDOWS if line in shown] == [says]
+        assert ("The sale has ended already" in await browser.page(f"{one}/close")) == ("ends_at" in window)
+        done = await browser.act(f"{one}/resume")
+        assert "is no longer paused" in (await browser.get(done, **SAME_ORIGIN)).text
+
+
 BAD_PRODUCTS = [
     *(({name: value}, name) for name, value in (
         ("name", ""), ("name", "  "), ("name", "x" * 201), ("price", "0"), ("price", "-1"), ("price", "1.234"),
@@ -282,6 +304,9 @@ async def test_support_sees_the_story_and_gives_money_back(console, db):
     assert "Give money back" not in page, "one at a time"
     await refunding(console.services, Provider())(order_id)
     assert "900.00 USD of 999.99 USD can be given back." in await support.page(one)
+    reused = await support.post(f"{one}/refund", amount="50", reason="Scratched", key="press-1")
+    assert (reused.status_code, 'value="Scratched"' in reused.text) == (422, True)
+    assert found('name="key" value="([^"]+)"', reused.text) != "press-1", "a key that never fits again"
     await support.act(f"{one}/refund", amount="", reason="All of it", restock="on")
     await refunding(console.services, Provider())(order_id)
     assert await db.fetchval("SELECT status FROM orders") == "refunded"
@@ -310,13 +335,16 @@ async def test_a_payment_by_hand_is_marked_as_paid(settings, db):
         order_id, _ = await manual.unpaid(console.services)
         one = f"/console/orders/{order_id}"
         assert "Mark as paid" in await support.page(one)
-        wrong = await support.post(f"{one}/paid", reference="t-1", amount="1", currency="USD")
+        wrong = await support.post(f"{one}/paid", reference="t-7", amount="1", currency="USD")
         assert (wrong.status_code, "record exactly this amount" in refusal(wrong)) == (409, True)
         assert await db.fetchval("SELECT count(*) FROM manual_entries") == 0
-        await support.act(f"{one}/paid", reference="t-1", amount="999.99", currency="USD")
+        await support.act(f"{one}/paid", reference="t-7", amount="999.99", currency="USD")
         row = await db.fetchrow("SELECT * FROM manual_entries")
-        assert (row["reference"], row["recorded_by"]) == ("t-1", support.user.user_id)
+        assert (row["reference"], row["recorded_by"]) == ("t-7", support.user.user_id)
         assert [one[0] for one in await console.trail()] == ["recordPayment"]
+        paid, _ = await manual.paid(console.services)
+        asked = await support.act(f"/console/orders/{paid}/refund", amount="", reason="It broke")
+        assert "Give the money back, then record it here." in (await support.get(asked, **SAME_ORIGIN)).text
 
 
 async def test_an_administrator_looks_after_staff(console, browser, db):

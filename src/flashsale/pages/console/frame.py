@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import structlog
 
-from flashsale.domain.errors import FlashSaleError, InvalidInput, Unauthenticated
+from flashsale.domain.errors import FlashSaleError, InvalidInput, KeyReused, Unauthenticated
 from flashsale.domain.requests import AdminRequest, check_key
 from flashsale.http.messages import Answer, rendered
 from flashsale.http.operations import ROLES
@@ -139,9 +139,20 @@ class Frame:
         """Make the routes."""
         rights = [*(one.right for one in pages), *(one.right for one in actions)]
         self._rights |= {right.name: right.roles for right in rights}
+        paths = {one.path: one.path for one in pages}
+        forms = {one.view: one.path for one in pages}
+        acts = [(one, _place(one.path, paths.get(one.path) or forms[one.form])) for one in actions]
         return [
             *(Direct(template=one.path, method="GET", serve=self._page(one), operation=None) for one in pages),
-            *(Direct(template=one.path, method="POST", serve=self._action(one), operation=None) for one in actions),
+            *(
+                Direct(template=one.path, method="POST", serve=self._action(one, at), operation=None)
+                for one, at in acts
+            ),
+            *(
+                Direct(template=one.path, method="GET", serve=_lead(at), operation=None)
+                for one, at in acts
+                if one.path not in paths
+            ),
         ]
 
     def render(self, visit: Visit, template: str, **values: object) -> Answer:
@@ -156,7 +167,8 @@ class Frame:
             form=visit.form,
             error=visit.error,
             done=DONE.get(visit.query.get("done", "")),
-            key=visit.form.get("key") or str(uuid4()),
+            # A key that belongs to something else never fits again.
+            key=(not isinstance(visit.error, KeyReused) and visit.form.get("key")) or str(uuid4()),
             **values,
         )
         if problem is None:
@@ -186,13 +198,16 @@ class Frame:
 
         return serve
 
-    def _action(self, action: Action) -> Callable[[Request], Awaitable[Answer]]:
+    def _action(self, action: Action, place: Callable[[Request], str]) -> Callable[[Request], Awaitable[Answer]]:
         ids = _ids(action.path)
 
         async def serve(request: Request) -> Answer:
             try:
                 require_same_origin(request)
                 visit = replace(await self._admit(request, action.right, ids), form=form_of(request))
+            except Unauthenticated:
+                ended = Unauthenticated("You are not signed in, or no longer: nothing was changed.")
+                return self.public("sign-in.html", ended, next=place(request), email="")
             except FlashSaleError as error:
                 return self._refused(request, error)
             try:
@@ -250,8 +265,6 @@ class Frame:
         if b"hx-request" in request.fields:
             # The script of a page that is open: it leaves for the sign-in.
             return self.public("refused.html", error).with_headers((b"hx-redirect", SIGN_IN.encode()))
-        if request.method == "POST":
-            return see(SIGN_IN)
         return see(f"{SIGN_IN}?next={quote(request.path)}")
 
 
@@ -264,6 +277,26 @@ def csv_file(name: str, body: bytes) -> Answer:
     """Return a file that the browser saves."""
     saved = (b"content-disposition", f'attachment; filename="{name}"'.encode("ascii"))
     return rendered(HTTPStatus.OK, body, (b"cache-control", b"no-store"), saved, media_type=b"text/csv; charset=utf-8")
+
+
+def _place(path: str, page: str) -> Callable[[Request], str]:
+    """Return a function that gives the path of the page which has the form of a request."""
+    ids = _ids(path)
+
+    def place(request: Request) -> str:
+        found = ids.fullmatch(request.path)
+        return _PARAMETER.sub(lambda one: "" if found is None else found[one[1]], page)
+
+    return place
+
+
+def _lead(place: Callable[[Request], str]) -> Callable[[Request], Awaitable[Answer]]:
+    """Return what leads a browser that asks for the path of a form to the page that has the form."""
+
+    async def serve(request: Request) -> Answer:
+        return see(place(request))
+
+    return serve
 
 
 def _ids(path: str) -> re.Pattern[str]:

@@ -172,7 +172,8 @@ class Orders:
             requested_by=visit.user.user_id,
             request=request,
         )
-        return f"{LIST}/{order_id}?done=refunding"
+        by_hand = self._services.settings.payments.provider == MANUAL
+        return f"{LIST}/{order_id}?done={'owed' if by_hand else 'refunding'}"
 
     async def paid(self, visit: Visit, request: AdminRequest) -> str:
         """Record the payment of an order, which came outside."""

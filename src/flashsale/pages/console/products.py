@@ -16,7 +16,7 @@ from flashsale.http.routes import admin, product_figures
 from flashsale.pages.console import plots
 from flashsale.pages.console.forms import instant_of, number_of, typed
 from flashsale.pages.console.frame import Action, Page, as_in_api
-from flashsale.pages.console.shown import for_input, number, sale_state, stand
+from flashsale.pages.console.shown import for_input, instant, number, sale_state, stand
 from flashsale.usecases.record_money import MANUAL
 
 if TYPE_CHECKING:
@@ -247,10 +247,19 @@ def pausing(found: ProductFigures) -> Effect:
 
 def resuming(found: ProductFigures) -> Effect:
     """Say what the end of a pause does."""
-    free = f"{number(found.stock.free)} units are free now."
+    product, now = found.product, datetime.now(UTC)
+    if product.ends_at is not None and product.ends_at <= now:
+        then = f"The sale has ended, at {instant(product.ends_at)} UTC: nobody can buy until its end is changed."
+    elif product.starts_at is not None and product.starts_at > now:
+        then = f"The sale opens at {instant(product.starts_at)} UTC: nobody can buy before."
+    else:
+        then = "Buyers can buy at once."
     return Effect(
-        title=f"Resume the sale of {found.product.name}?",
-        lines=(f"Buyers can buy at once. {free}" if found.product.paused else f"This sale is not paused. {free}",),
+        title=f"Resume the sale of {product.name}?",
+        lines=(
+            then if product.paused else "This sale is not paused.",
+            f"{number(found.stock.free)} units are free now.",
+        ),
         button="Confirm resume",
         fields={},
     )
@@ -258,10 +267,14 @@ def resuming(found: ProductFigures) -> Effect:
 
 def closing(found: ProductFigures) -> Effect:
     """Say what the end of a sale does."""
+    ends_at = found.product.ends_at
+    free = f"{number(found.stock.free)} units that are free stay unsold."
     return Effect(
         title=f"Close the sale of {found.product.name}?",
         lines=(
-            f"The sale ends now: {number(found.stock.free)} units that are free stay unsold.",
+            f"The sale has ended already: {free}"
+            if ends_at and ends_at <= datetime.now(UTC)
+            else f"The sale ends now: {free}",
             f"{number(found.sold)} units are sold, and {number(found.claimed - found.sold)} are being paid.",
             "Accepted orders stay payable.",
             "To open the sale again, change its end.",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flashsale.pages.console.frame import Frame
 
 PASSWORD = "/console/password"  # noqa: S105 - a path
+SIGN_OUT = "/console/sign-out"
 
 _NEXT = re.compile(r"/console(?:/[0-9a-z/-]*)?")
 """Pages to which a sign-in may lead: those of the console, never another site."""
@@ -46,7 +47,8 @@ class Signing:
             Direct(template=SIGN_IN, method="POST", serve=self.sign_in, operation=None),
             Direct(template=PASSWORD, method="GET", serve=self.password_form, operation=None),
             Direct(template=PASSWORD, method="POST", serve=self.set_password, operation=None),
-            Direct(template="/console/sign-out", method="POST", serve=self.sign_out, operation=None),
+            Direct(template=SIGN_OUT, method="POST", serve=self.sign_out, operation=None),
+            Direct(template=SIGN_OUT, method="GET", serve=self.home, operation=None),
         ]
 
     async def form(self, request: Request) -> Answer:
@@ -92,6 +94,10 @@ class Signing:
         except FlashSaleError as error:
             return self._frame.public("password.html", error)
         return see(SIGN_IN, *end_session(request))
+
+    async def home(self, _: Request) -> Answer:
+        """Lead a browser that asks for the path of the form to the console."""
+        return see(HOME)
 
     async def sign_out(self, request: Request) -> Answer:
         """End the session of this browser; with `everywhere`, every session and token of the account."""

@@ -21,6 +21,10 @@ for (const { dataset: { follow } } of document.querySelectorAll("[data-follow]")
   }, () => {});
 }
 
+// A table that somebody has moved sideways stays there when it is renewed.
+const wide = () => [...document.querySelectorAll(".wide")];
+let moved = new Map();
+
 const late = document.getElementById("late");
 let kept = false;                // a part of this answer has changed in which somebody types
 
@@ -54,6 +58,7 @@ document.body.addEventListener("htmx:beforeRequest", (event) => {
 });
 document.body.addEventListener("htmx:beforeOnLoad", () => { kept = false; });
 document.body.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  moved = new Map(wide().map(({ id, scrollLeft }) => [id, scrollLeft]));
   if (!detail.shouldSwap || !detail.target.dataset.stand) return;
   const page = new DOMParser().parseFromString(detail.serverResponse, "text/html");
   detail.shouldSwap = swaps(detail.target, page.getElementById(detail.target.id));
@@ -63,6 +68,7 @@ document.body.addEventListener("htmx:oobBeforeSwap", ({ detail }) => {
 });
 document.body.addEventListener("htmx:afterSwap", ({ detail }) => {
   show();
+  for (const one of wide()) one.scrollLeft = moved.get(one.id) ?? 0;
   // A question that came in place of another part is read out, and the next key is for it.
   if (detail.target.id === "confirm") document.getElementById("question")?.focus();
 });
