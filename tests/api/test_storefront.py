@@ -66,7 +66,15 @@ def two_buyers(make_buyers):
     return make_buyers(2)
 
 
+OF_FORMS = {
+    "/sign-out": "/orders",
+    **{f"/order/{{order_id:uuid}}/{one}": "/order/{order_id:uuid}" for one in ("pay", "cancel", "refund")},
+}
+"""Paths of forms that are on another page, and that page."""
+
+
 def path_of(template, product_id, order_id):
+    template += "?key=a-key" if template.endswith("/buy") else ""
     return template.replace("{product_id:int}", str(product_id)).replace("{order_id:uuid}", order_id)
 
 
@@ -81,7 +89,10 @@ async def test_every_page_is_safe_and_only_public_pages_may_be_kept(visitor, ord
     signed_in(visitor, buyer)
     for method, template in ROUTES:
         path = path_of(template, *order)
-        if method == "GET":
+        if method == "GET" and template in OF_FORMS:
+            led = await visitor.get(path)
+            assert (led.status_code, led.headers["location"]) == (303, path_of(OF_FORMS[template], *order)), path
+        elif method == "GET":
             got, head = await visitor.get(path), await visitor.head(path)
             assert (got.status_code, head.status_code, head.content) == (200, 200, b""), path
             assert FIELDS.items() <= dict(got.headers).items(), path
@@ -188,6 +199,13 @@ async def enter(visitor, email=None):
     return form
 
 
+async def form_of(visitor, product_id):
+    """Open the form that buys a product."""
+    form = await visitor.get(f"/p/{product_id}/buy", follow_redirects=True)
+    assert form.status_code == 200, form.text
+    return form
+
+
 def key_of(page):
     (key,) = re.findall(r'name="key" value="([^"]+)"', page.text)
     return key
@@ -196,21 +214,19 @@ def key_of(page):
 async def test_a_buyer_without_scripts_registers_buys_once_pays_and_gets_the_money_back(visitor, product, api, stack):
     product_id = await product(stock=3, paymentMode="by_buyer", refundableByBuyer=True)
     page = await visitor.get(f"/p/{product_id}")
-    assert (
-        f'<noscript><p>Without JavaScript this page cannot show live values. <a href="/p/{product_id}/buy">'
-        in page.text
-    )
+    assert f'role="status">Live values need JavaScript. <a href="/p/{product_id}/buy">' in page.text
     away = await visitor.get(f"/p/{product_id}/buy")
     assert (away.status_code, away.headers["location"]) == (303, f"/sign-in?next=/p/{product_id}/buy")
     account = await enter(visitor)
-    form = await visitor.get(f"/p/{product_id}/buy")
-    keys = {key_of(form), key_of(await visitor.get(f"/p/{product_id}/buy"))}
-    assert len(keys) == 2
+    form = await form_of(visitor, product_id)
+    assert len({key_of(form), key_of(await form_of(visitor, product_id))}) == 2
     pressed = await asyncio.gather(
         *(visitor.post(f"/p/{product_id}/buy", data={"key": key_of(form)}) for _ in range(3))
     )
     assert {answer.status_code for answer in pressed} == {303}
     (path,) = {answer.headers["location"] for answer in pressed}
+    back = await visitor.get(str(form.url))
+    assert key_of(back) == key_of(form), "a browser that goes back to the form sends the same request"
     assert (await api.get(f"/api/products/{product_id}")).json()["stock"] == 2
     await until(visitor, path, 'data-state="pay"')
     waiting = await visitor.get(path)
@@ -256,8 +272,8 @@ async def test_a_form_says_why_it_did_not_buy_and_keeps_the_key_only_if_nothing_
         product_id = await product(**changes)
         if state == "paused":
             assert (await api.post(f"/api/admin/products/{product_id}/pause", headers=admin)).status_code == 200
-            await until(visitor, f"/p/{product_id}/buy", 'data-state="paused"')
-        form = await visitor.get(f"/p/{product_id}/buy")
+            await until(visitor, f"/p/{product_id}/buy?key=k", 'data-state="paused"')
+        form = await form_of(visitor, product_id)
         assert f'data-state="{state}"' in form.text
         refused = await visitor.post(f"/p/{product_id}/buy", data={"key": key_of(form)})
         assert (refused.status_code, told in refused.text) == (409, True), refused.text
@@ -268,7 +284,7 @@ async def test_a_form_says_why_it_did_not_buy_and_keeps_the_key_only_if_nothing_
 
 async def test_a_form_buys_at_the_price_that_it_shows(visitor, product, buyer, api, admin):
     product_id = await product(price="20.00")
-    form = await signed_in(visitor, buyer).get(f"/p/{product_id}/buy")
+    form = await form_of(signed_in(visitor, buyer), product_id)
     sent = {"key": key_of(form), "price": "20.00"}
     assert 'name="price" value="20.00"' in form.text
     assert (await api.patch(f"/api/admin/products/{product_id}", json={"price": "15.00"}, headers=admin)).is_success
@@ -351,7 +367,30 @@ async def test_all_tabs_of_a_login_make_their_keys_of_the_same_name(visitor, two
 
 async def test_no_script_of_the_storefront_gets_the_rights_of_staff_and_their_session_is_not_prolonged(visitor, admin):
     answer = await signed_in(visitor, admin).post("/session")
-    assert (answer.status_code, answer.json(), "set-cookie" in answer.headers) == (200, {"token": None}, False)
+    told = {"token": None, "staff": True}
+    assert (answer.status_code, answer.json(), "set-cookie" in answer.headers) == (200, told, False)
+
+
+async def test_another_language_is_another_form_of_the_same_page(visitor, buyer, product):
+    signed_in(visitor, buyer)
+    form = await form_of(visitor, await product())
+    for path in (str(form.url), "/sign-in?next=/p/7", f"/orders?before={uuid.uuid4()}"):
+        page = await visitor.get(path)
+        (other,) = re.findall(r'href="([^"]+)" hreflang="de"', page.text)
+        german = urlsplit(html.unescape(other))
+        wanted = urlsplit(path)
+        assert german.path == wanted.path
+        assert parse_qs(german.query) == {**parse_qs(wanted.query), "lang": ["de"]}
+        assert (await visitor.get(html.unescape(other))).status_code == 200
+
+
+async def test_a_key_of_another_request_is_named_and_never_shown_again(visitor, product, buyers):
+    signed_in(visitor, next(buyers))
+    first, other = await product(), await product()
+    assert (await visitor.post(f"/p/{first}/buy", data={"key": "k"})).status_code == 303
+    reused = await visitor.post(f"/p/{other}/buy", data={"key": "k"})
+    assert (reused.status_code, "An order was sent from this page before" in reused.text) == (422, True)
+    assert key_of(reused) != "k"
 
 
 async def test_a_form_whose_session_ended_comes_back_from_the_sign_in_with_its_key_and_price(visitor, product, stack):

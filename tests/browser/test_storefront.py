@@ -3,10 +3,16 @@
 import asyncio
 import re
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from playwright.async_api import expect
 
+from flashsale.domain.money import Money
+from flashsale.pages.storefront.order_pages import STRIPE_JS, WITH_STRIPE
+from flashsale.pages.storefront.shop import TEMPLATES
+from flashsale.pages.storefront.texts import LANGUAGES, Texts
+from flashsale.pages.templates import environment
 from tests.browser.checks import tab_to
 from tests.browser.shop import later
 from tests.browser.storefront import PATIENCE_MS, Storefront, without
@@ -336,6 +342,91 @@ async def test_the_sale_begins_by_the_shops_clock_whatever_the_device_says(visit
     await front.shows("confirmed")
 
 
+SLEEPY = """
+(() => {
+  const now = performance.now.bind(performance);
+  window.__slept = 0;
+  performance.now = () => now() - window.__slept;
+})()
+"""
+"""A device whose monotonic clock stands still while it sleeps, and which shows no change of the page's visibility."""
+
+
+async def test_a_device_that_slept_shows_the_shops_time_again(visit, shop):
+    front = Storefront(await visit())
+    await front.page.add_init_script(SLEEPY)
+    product_id = await shop.product(startsAt=later(8))
+    await front.open(product_id, "before")
+    await front.page.evaluate("() => { window.__slept = 3_600_000; }")
+    await front.shows("open")
+    buyer = await shop.buyer()
+    by_buyer = await shop.product(paymentMode="by_buyer", paymentWindowS=600)
+    await front.sign_in(buyer)
+    await front.open(by_buyer)
+    await front.buy.click()
+    await front.shows("pay")
+    await front.page.evaluate("() => { window.__slept = 3_600_000; }")
+    await expect(front.page.get_by_role("timer")).to_have_text(re.compile("^0?9:|^10:00$"), timeout=PATIENCE_MS)
+
+
+async def test_another_account_is_not_told_that_it_has_ordered(visit, shop):
+    front, first, second = Storefront(await visit()), await shop.buyer(), await shop.buyer()
+    product_id = await shop.product()
+    await front.sign_in(first)
+    await front.open(product_id)
+    await front.buy.click()
+    await front.shows("confirmed")
+    await front.open(product_id)
+    await expect(front.page.locator("#mine")).to_be_visible()
+    await expect(front.buy).to_have_text("Buy another one")
+    # The session ended, or somebody signs in without signing the other one out.
+    await front.sign_in(second)
+    await front.open(product_id)
+    await expect(front.page.locator("#mine")).to_be_hidden()
+    await expect(front.buy).to_have_text("Buy now")
+    await expect(front.buy).to_be_enabled()
+    await front.buy.click()
+    await front.shows("confirmed")
+    assert [len(await shop.orders(one)) for one in (first, second)] == [1, 1]
+
+
+async def test_staff_are_told_that_they_cannot_buy(visit, shop):
+    front = Storefront(await visit())
+    await front.page.goto("/sign-in")
+    await front.page.get_by_label("E-mail").fill(shop.operator[0])
+    await front.page.get_by_label("Password").fill(shop.operator[1])
+    await front.page.get_by_role("button", name="Sign in").click()
+    await expect(front.page).not_to_have_url(re.compile("/sign-in"))
+    await front.open(await shop.product())
+    await front.buy.click()
+    await expect(front.page.locator("#state")).to_contain_text("signed in as staff", timeout=PATIENCE_MS)
+    await front.check("staff cannot buy")
+
+
+async def test_a_page_whose_scripts_do_not_come_leads_to_the_form(window, signed_in, shop):
+    front, _ = signed_in
+    front.visit.allow("net::ERR_FAILED")
+    await front.page.route("**/assets/**/*.js", lambda route: route.abort())
+    await front.page.goto(f"/p/{await shop.product()}")
+    await front.check("without its scripts")
+    await front.page.get_by_role("link", name="Buy with a form").click()
+    await expect(front.page.get_by_role("button", name="Buy now")).to_be_enabled()
+
+
+async def test_a_page_of_the_release_before_lives_with_a_text_that_it_lacks(visit, shop):
+    """A cache keeps pages over a roll, and their scripts are the present ones."""
+    front, product_id = Storefront(await visit()), await shop.product()
+
+    async def older(route):
+        answer = await route.fetch()
+        body = (await answer.text()).replace('"js.loading"', '"js.of_before"')
+        await route.fulfill(response=answer, body=body)
+
+    await front.page.route(f"**/p/{product_id}", older)
+    await front.open(product_id)
+    await expect(front.buy).to_be_enabled()
+
+
 async def test_a_sale_ends_while_a_buyer_watches(signed_in, shop):
     front, _ = signed_in
     product_id = await shop.product(endsAt=later(12))
@@ -375,9 +466,60 @@ async def test_a_purchase_without_javascript(visit, shop):
     await front.sign_in(buyer)
     await page.goto(f"/p/{product_id}")
     await page.get_by_role("link", name="Buy", exact=False).first.click()
-    await page.wait_for_url("**/buy")
+    await page.wait_for_url("**/buy?key=*")
     await page.get_by_role("button", name="Buy", exact=False).first.click()
     await front.order_id()
     # The page loads itself again.
     await expect(page.locator("main")).to_have_attribute("data-state", "confirmed", timeout=PATIENCE_MS)
+    order_id = await bought(front, shop, buyer)
+    # A buyer who got no answer goes back to the form, and presses again.
+    await page.go_back()
+    await page.get_by_role("button", name="Buy", exact=False).first.click()
+    assert await front.order_id() == order_id
     await bought(front, shop, buyer)
+
+
+def payment_page(order):
+    """Render the page of a payment as an API process with Stripe does; this stack has the simulator."""
+    templates = environment(TEMPLATES)
+    templates.globals.update(asset=lambda name: f"/assets/of-the-test/{name}", shop="flashsale", languages=LANGUAGES)
+    return templates.get_template("pay.html").render(
+        t=Texts("en"), path="/", kept="", left="", page_url=None, now=datetime.now(UTC), stripe_js=STRIPE_JS,
+        client_secret="pi_1_secret_2", publishable_key="pk_test_1",
+        order=SimpleNamespace(
+            order_id=order["orderId"], product_name="A phone", total_price=Money(minor=99_999, currency="USD"),
+            pay_by=datetime.fromisoformat(order["payBy"]),
+        ),
+    )  # fmt: skip
+
+
+STRIPE = """
+window.Stripe = () => ({
+  elements: () => ({ create: () => ({ on: (name, act) => { if (name === "ready") act(); }, mount: () => {} }) }),
+});
+"""
+
+
+async def test_the_page_with_the_providers_element_counts_down_and_leaves_when_the_time_is_over(signed_in, shop):
+    front, buyer = signed_in
+    page = front.page
+    product_id = await shop.product(paymentMode="by_buyer", paymentWindowS=6)
+    await front.open(product_id)
+    await front.buy.click()
+    await front.shows("pay")
+    order_id = await front.order_id()
+
+    async def with_element(route):
+        (order,) = await shop.orders(buyer)
+        headers = {"content-security-policy": WITH_STRIPE.decode()}
+        await route.fulfill(content_type="text/html", headers=headers, body=payment_page(order))
+
+    await page.route(f"**/order/{order_id}/pay", with_element)
+    await page.route(STRIPE_JS, lambda route: route.fulfill(content_type="text/javascript", body=STRIPE))
+    # With Stripe the form leaves the page.
+    await page.locator("form[data-kept]").first.evaluate("(form) => form.removeAttribute('data-kept')")
+    await page.get_by_role("button", name="Pay").click()
+    await expect(page.get_by_role("button", name="Pay now")).to_be_enabled()
+    await expect(page.get_by_role("timer")).to_have_text(re.compile("00:0[0-6]"))
+    await front.shows("expired")
+    await bought(front, shop, buyer, status="expired", charges=0)

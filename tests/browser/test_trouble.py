@@ -136,6 +136,41 @@ async def test_only_an_answer_to_the_buy_decides_about_it(buying, shop, status):
     assert len(set(keys)) == 1
 
 
+@pytest.mark.parametrize("status", [200, 202, 403, 404, 409])
+async def test_a_machine_between_shop_and_page_decides_nothing(buying, shop, status):
+    """The shop accepts, its answer is lost, and a filter on the way answers the repetition with a page of its own."""
+    front, buyer = buying
+    front.visit.allow(status)
+    keys = []
+
+    async def filtered(route):
+        keys.append(await route.request.header_value("idempotency-key"))
+        if len(keys) == 1:
+            await route.fetch()
+            await route.abort("connectionreset")
+        elif len(keys) == 2:
+            await route.fulfill(status=status, content_type="text/html", body="<h1>Are you a robot?</h1>")
+        else:
+            await route.continue_()
+
+    await front.page.route(BUY, filtered)
+    await front.buy.click()
+    await one_order(front, shop, buyer)
+    assert len(set(keys)) == 1
+
+
+async def test_a_page_that_gets_another_answer_than_the_shops_says_so(buying, shop):
+    front, _ = buying
+    front.visit.allow("net::ERR_FAILED")
+    await front.page.route("**/sse/**", lambda route: route.abort())
+    robot = {"status": 200, "content_type": "text/html", "body": "<h1>Are you a robot?</h1>"}
+    await front.page.route("**/api/products/*", lambda route: route.fulfill(**robot))
+    await front.page.reload()
+    await front.shows("unreachable")
+    await front.page.unroute("**/api/products/*")
+    await front.shows("open")
+
+
 async def keep_request(front, product_id, *, account):
     """Leave a request in the browser, as a page leaves it that was closed before the answer."""
     await front.page.evaluate(

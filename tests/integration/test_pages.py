@@ -48,6 +48,11 @@ async def waiting(services, user_id):
     return accepted.order_id
 
 
+def secret_of(page):
+    (secret,) = re.findall(r'data-secret="([^"]+)"', page.text)
+    return secret
+
+
 async def test_the_element_of_stripe_is_on_the_page_of_a_payment_alone(postgres_url, valkey, redis):
     groups = {"payments": {"provider": "stripe"}, "stripe": {"publishable_key": "pk_test_4711"}}
     async with shop(postgres_url, valkey, provider=Provider(), **groups) as (browser, services, user_id):
@@ -59,8 +64,9 @@ async def test_the_element_of_stripe_is_on_the_page_of_a_payment_alone(postgres_
         assert paying.status_code == 200
         assert paying.headers["content-security-policy"] == WITH_STRIPE.decode()
         assert 'data-key="pk_test_4711" data-secret="pi_0_' in paying.text
+        assert re.search(rf'data-back="/order/{order_id}".*role="timer" data-until="20', paying.text, re.DOTALL)
         again = await browser.post(f"/order/{order_id}/pay")
-        assert again.text == paying.text
+        assert secret_of(again) == secret_of(paying)
 
 
 async def test_a_payment_that_the_pages_cannot_take_is_no_dead_end(postgres_url, valkey, redis):
@@ -99,7 +105,7 @@ async def test_a_form_keeps_its_key_while_nothing_is_decided(postgres_url, valke
     lost = {"change": lambda services: replace(services, buy=away)}
     async with shop(postgres_url, valkey, **lost) as (browser, services, _):
         path = f"/p/{(await add_product(services)).product_id}/buy"
-        form = await browser.get(path)
+        form = await browser.get(path, follow_redirects=True)
         answer = await browser.post(path, data={"key": key_of(form)})
         assert (answer.status_code, key_of(answer)) == (503, key_of(form))
         assert "retry-after" in answer.headers

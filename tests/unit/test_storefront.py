@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from flashsale.domain.products import LiveStock
+from flashsale.domain.errors import TooManyLogins
+from flashsale.domain.products import LiveStock, PaymentMode
 from flashsale.http.messages import Request
 from flashsale.pages.assets import Assets, policy
 from flashsale.pages.storefront.order_pages import STATES, WITH_STRIPE
-from flashsale.pages.storefront.product_pages import KEPT_MAX, ProductPages
+from flashsale.pages.storefront.product_pages import KEPT_MAX, ProductPages, _terms
 from flashsale.pages.storefront.routes import ASSETS
-from flashsale.pages.storefront.shop import TEMPLATES, next_path
+from flashsale.pages.storefront.shop import TEMPLATES, next_path, told
 from flashsale.pages.storefront.texts import LANGUAGES, texts_of
 from flashsale.usecases.catalog import Catalog
 
@@ -67,6 +68,29 @@ def test_every_text_is_used_and_every_text_that_is_used_exists():
     begun = {key.split(".")[0] for key in keys}
     files = {name for name in named if name.endswith((".html", ".js", ".css"))}
     assert {name for name in named - files if name.split(".")[0] in begun} - keys == set()
+
+
+OF_STAFF = {
+    "allotment_below_claimed", "buyer_not_found", "open_orders", "outcome_unknown", "other_schema", "product_archived",
+    "product_open", "sale_open", "stale", "not_ready", "refund_too_large", "refund_not_found", "refund_ended",
+    "refund_begun", "payment_differs", "recorded_otherwise", "reference_used", "paid_elsewhere", "provider_not_found",
+    "webhook_refused",
+}  # fmt: skip
+"""Codes that no page of a buyer meets."""
+BASES = {"error", "not_found", "not_on_sale", "bad_credentials", "unsupported_media_type"}
+"""Codes of no refusal, of one that has a text of its own, and of a form that no page has."""
+
+
+def test_each_refusal_that_a_buyer_may_meet_has_a_text_of_its_own():
+    """Without one the page would say that something went wrong, and that the buyer may try again."""
+    from flashsale.domain import errors, payment_errors  # noqa: F401 - has subclasses
+
+    todo, found = [errors.FlashSaleError], set()
+    while todo:
+        todo += (one := todo.pop()).__subclasses__()
+        if one.code not in BASES | OF_STAFF | {"invalid_input"}:
+            found.add(f"{'js.refused' if issubclass(one, errors.Refused) else 'error'}.{one.code}")
+    assert found - set(LANGUAGES["en"]) == set()
 
 
 class Visible(HTMLParser):
@@ -125,6 +149,18 @@ def test_a_visitor_may_choose_the_language_and_links_keep_it(query, language):
 def test_a_text_shows_values_as_text():
     texts = texts_of(Request(method="GET", path="/", query=b"", headers=[]))
     assert texts("buy.title", product="<b>&") == "Buy &lt;b&gt;&amp;"
+
+
+@pytest.mark.parametrize(
+    ("window_s", "key"), [(59, "js.window_s"), (60, "js.window_s"), (120, "js.window"), (300, "js.window")]
+)
+def test_times_to_pay_are_told_without_a_singular(window_s, key):
+    product = SimpleNamespace(
+        limit_per_buyer=None, payment_mode=PaymentMode.BY_BUYER, payment_window_s=window_s, refundable_by_buyer=False
+    )
+    assert [one for one, _ in _terms(product)] == [key]
+    texts = texts_of(Request(method="GET", path="/", query=b"", headers=[]))
+    assert told(texts, TooManyLogins(1)) == "Too many tries. Please wait 2 seconds."
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -14,7 +15,7 @@ from flashsale.http.messages import rendered
 from flashsale.http.routes.accounts import ANSWER_S, LOG_OUT, author, lasting
 from flashsale.pages.assets import NO_STORE
 from flashsale.pages.session import account_tag, begin_session, end_session, form_of, query_of, session_token
-from flashsale.pages.storefront.shop import SIGN_IN, next_path
+from flashsale.pages.storefront.shop import ORDERS, SIGN_IN, next_path
 from flashsale.pages.storefront.texts import texts_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class AccountPages:
                 ("GET", PASSWORD, self._form("password.html")),
                 ("POST", PASSWORD, self.password),
                 ("POST", SIGN_OUT, self.sign_out),
+                ("GET", SIGN_OUT, self.signed_out),
                 ("POST", SESSION, self.session),
             ]
         )
@@ -111,6 +113,10 @@ class AccountPages:
             await self._sessions.sign_out(principal, by=author(principal, LOG_OUT, self._addresses, request))
         return self._shop.redirect(request, "/", *end_session(request), FORGET)
 
+    async def signed_out(self, request: Request) -> Answer:
+        """Lead a browser that asks for the path of the form to the page that has it."""
+        return self._shop.redirect(request, ORDERS)
+
     async def session(self, request: Request) -> Answer:
         """Give the script of a page a token for the API that soon expires, and prolong the session.
 
@@ -118,8 +124,10 @@ class AccountPages:
         """
         principal, token = self._shop.visitor(request), session_token(request)
         caching = (b"cache-control", NO_STORE)
-        if principal is None or token is None or principal.role in STAFF:
+        if principal is None or token is None:
             return rendered(HTTPStatus.OK, b'{"token":null}', caching)
+        if principal.role in STAFF:
+            return rendered(HTTPStatus.OK, b'{"token":null,"staff":true}', caching)
         settings = self._shop.settings.pages
         session, expires_at = self._tokens.prolong(token, most_s=settings.session_max_s)
         ttl_s = max(1, min(settings.token_ttl_s, expires_at - int(time.time())))
@@ -140,8 +148,10 @@ class AccountPages:
 
 def _kept(sent: dict[str, str]) -> dict[str, Any]:
     """Return what a form shows again, which is never a password or a code."""
+    wanted = next_path(sent.get("next"), "")
     return {
-        "next": next_path(sent.get("next"), ""),
+        "next": wanted,
+        "kept": urlencode({"next": wanted}) if wanted else "",
         "email": sent.get("email", ""),
         "name": sent.get("name", ""),
         "done": sent.get("done", ""),

@@ -13,7 +13,7 @@ from flashsale.domain.payment_errors import NotSupported
 from flashsale.http.problems import problem_of
 from flashsale.pages.assets import POLICY, policy
 from flashsale.pages.session import query_of
-from flashsale.pages.storefront.shop import told
+from flashsale.pages.storefront.shop import ORDERS, told
 from flashsale.pages.storefront.texts import texts_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Change = Callable[[UUID, Principal], Awaitable[object]]
 
-ORDERS, ORDER = "/orders", "/order/{order_id:uuid}"
+ORDER = "/order/{order_id:uuid}"
 PAY, CANCEL, REFUND = (f"{ORDER}/{action}" for action in ("pay", "cancel", "refund"))
 SHOWN_MAX = 20
 """Orders in a page of the list."""
@@ -72,6 +72,7 @@ class OrderPages:
                 ("POST", PAY, own(self.pay)),
                 ("POST", CANCEL, own(self._changed_by(self._services.orders.cancel))),
                 ("POST", REFUND, own(self._changed_by(self._refund))),
+                *(("GET", form, self._of_form) for form in (PAY, CANCEL, REFUND)),
             ]
         )
 
@@ -80,11 +81,17 @@ class OrderPages:
         before = _uuid(query_of(request).get("before", ""))
         found = await self._services.orders.of_buyer(principal, before=before, limit=SHOWN_MAX + 1)
         shown = [(one, told_as(one)) for one in found[:SHOWN_MAX]]
-        return self._shop.page(request, "orders.html", orders=shown, more=len(found) > SHOWN_MAX)
+        more = len(found) > SHOWN_MAX
+        kept = "" if before is None else f"before={before}"
+        return self._shop.page(request, "orders.html", orders=shown, more=more, kept=kept)
 
     async def order(self, request: Request, principal: Principal) -> Answer:
         """Show an order."""
         return await self._shown(request, principal)
+
+    async def _of_form(self, request: Request) -> Answer:
+        """Lead a browser that asks for the path of a form to the page of the order, which has the form."""
+        return self._shop.redirect(request, _path(request))
 
     async def pay(self, request: Request, principal: Principal) -> Answer:
         """Ask for the payment, and show how to pay at the provider."""
@@ -150,11 +157,14 @@ class OrderPages:
 
     def _payment(self, request: Request, order: Order, intent: KnownIntent) -> Answer:
         """Show how to pay at the provider: on its page, or in its element."""
+        now = self._services.catalog.now
         return self._shop.page(
             request,
             "pay.html",
             policy=WITH_STRIPE if intent.page_url is None else POLICY,
             order=order,
+            now=now,
+            left="" if order.pay_by is None else _left(order.pay_by, now),
             page_url=intent.page_url,
             client_secret=intent.client_secret,
             publishable_key=self._shop.settings.stripe.publishable_key,

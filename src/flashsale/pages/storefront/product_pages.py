@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlencode
 
 from flashsale.domain.errors import (
     FlashSaleError,
+    KeyReused,
     ProductNotFound,
     Refused,
     SaleEnded,
@@ -104,12 +105,17 @@ class ProductPages:
         return self._shop.public(request, body)
 
     async def form(self, request: Request) -> Answer:
-        """Show the form that buys, with a key of its own, or with that of a form whose session ended."""
+        """Show the form that buys, with the key and the price in its path.
+
+        A form gets its key there, so that a browser that goes back to the form, or loads it again, sends the same key.
+        """
         shown = await self._product(request)
         sent = query_of(request)
         kept = (check_key(sent["key"]), sent.get("price", str(shown.price))) if "key" in sent else None
         if self._shop.visitor(request) is None:
             return self._to_sign_in(request, kept)
+        if kept is None:
+            return self._shop.redirect(request, f"{request.path}?{_query(_new_key(), str(shown.price))}")
         return self._shop.page(request, "buy.html", told="", **self._values(shown, kept))
 
     async def buy(self, request: Request) -> Answer:
@@ -127,15 +133,15 @@ class ProductPages:
             parts.meter.count_buy(error.code)
             if isinstance(error, Unauthenticated):
                 return self._to_sign_in(request, (key, price))
-            # A refusal is final for its key. After any other error the same request must be sent again.
-            kept = None if isinstance(error, Refused) else (key, price)
+            # These are final for the key. After any other error the same request must be sent again.
+            kept = None if isinstance(error, Refused | KeyReused) else (key, price)
             return self._shop.refusal(request, error, "buy.html", **self._values(await self._product(request), kept))
         parts.meter.count_buy("accepted")
         return self._shop.redirect(request, f"/order/{accepted.order_id}")
 
     def _to_sign_in(self, request: Request, kept: tuple[str, str] | None) -> Answer:
         # The request may have been accepted before, so the sign-in leads back to the same key.
-        query = "" if kept is None else f"?{urlencode(dict(zip(('key', 'price'), kept, strict=True)))}"
+        query = "" if kept is None else f"?{_query(*kept)}"
         return self._shop.to_sign_in(request, request.path + query)
 
     async def _product(self, request: Request) -> Product:
@@ -152,7 +158,7 @@ class ProductPages:
 
     def _values(self, product: Product, kept: tuple[str, str] | None = None) -> dict[str, Any]:
         """Return what the form shows; `kept`: key and price of a request which was not decided."""
-        key, price = kept or (secrets.token_urlsafe(KEY_BYTES), str(product.price))
+        key, price = kept or (_new_key(), str(product.price))
         own = price == str(product.price)
         return {
             "product": product,
@@ -162,7 +168,16 @@ class ProductPages:
             "stock": self._catalog.stock(product.product_id).free,
             "key": key,
             "price": price,
+            "kept": _query(key, price),
         }
+
+
+def _new_key() -> str:
+    return secrets.token_urlsafe(KEY_BYTES)
+
+
+def _query(key: str, price: str) -> str:
+    return urlencode({"key": key, "price": price})
 
 
 def _before(query: bytes) -> int | None:
@@ -185,7 +200,8 @@ def _terms(product: Product) -> Iterator[tuple[str, dict[str, int | None]]]:
         yield "js.each", {"limit": product.limit_per_buyer}
     if product.payment_mode is PaymentMode.AUTOMATIC:
         yield "js.at_once", {}
-    elif product.payment_window_s % MINUTE_S:
+    elif product.payment_window_s % MINUTE_S or product.payment_window_s == MINUTE_S:
+        # The texts have no singular.
         yield "js.window_s", {"seconds": product.payment_window_s}
     else:
         yield "js.window", {"minutes": product.payment_window_s // MINUTE_S}

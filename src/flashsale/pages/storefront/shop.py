@@ -46,7 +46,7 @@ _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 _ACTION = re.compile("/(pay|cancel|refund)/?$")
 """The end of the path of a form, without which it is the page that has the form."""
 
-SIGN_IN = "/sign-in"
+ORDERS, SIGN_IN = "/orders", "/sign-in"
 
 
 class Shop:
@@ -61,8 +61,12 @@ class Shop:
         self._templates.globals.update(asset=assets.url, shop=self.settings.pages.shop_name, languages=LANGUAGES)
 
     def render(self, request: Request, template: str, values: Mapping[str, Any]) -> str:
-        """Fill a template with values, and with the visitor's texts as `t`."""
-        return self._templates.get_template(template).render({"t": texts_of(request), "path": request.path, **values})
+        """Fill a template with values, and with the visitor's texts as `t`.
+
+        `kept` of the values: the query, without the language, of the same page in another language.
+        """
+        shared = {"t": texts_of(request), "path": request.path, "kept": ""}
+        return self._templates.get_template(template).render({**shared, **values})
 
     def page(
         self,
@@ -177,7 +181,8 @@ def told(texts: Texts, error: FlashSaleError) -> str:
     if isinstance(error, Refused):
         return texts(refused_key(texts, error))
     key = f"error.{error.code}"
-    seconds = getattr(error, "retry_after_s", 1)
+    # The texts have no singular.
+    seconds = max(2, getattr(error, "retry_after_s", 1))
     return texts(key if texts.has(key) else "error.other", seconds=seconds)
 
 

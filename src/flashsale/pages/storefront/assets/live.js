@@ -6,19 +6,28 @@ const PAUSE_MAX_MS = 15_000;
 const PLAIN_MS = 60_000;   // after this time at most, a stream without details is opened with them again
 
 // The device's clock may be wrong, so only its monotonic clock is used, from a time that the shop told.
-let base = null, spent = Infinity;
+const SLEPT_MS = 1000;
+const between = () => Date.now() - performance.now();
+let base = null, spent = Infinity, apart = between();
 export const clock = {
   // `text`: the shop's time; `sent` and `came`: this page's time of question and answer.
   take(text, sent, came = performance.now()) {
-    const told = Date.parse(text);
-    if (Number.isNaN(told) || came - sent > spent) return;
+    const told = Date.parse(text), late = base + came - told;
+    if (Number.isNaN(told)) return;
+    // The shop's time of now is between what was told and that with the time of the answer, or this clock stood still.
+    if (base !== null && late >= 0 && late <= came - sent && came - sent > spent) return;
     spent = came - sent;
     base = told + spent / 2 - came;
   },
   get known() { return base !== null; },
   now: () => base + performance.now(),
+  // Whether the device has slept since the last call: its monotonic clock may have stood still, and the other went on.
+  slept() {
+    const before = apart;
+    apart = between();
+    return Math.abs(apart - before) > SLEPT_MS;
+  },
 };
-// The monotonic clock may stand still while the device sleeps.
 document.addEventListener("visibilitychange", () => { spent = Infinity; });
 
 export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -33,8 +42,8 @@ export async function call(path, options = {}) {
     const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS), ...options });
     const text = await answer.text();
     let body = {};
-    try { body = JSON.parse(text); } catch { /* no JSON */ }
-    if (body?.now) clock.take(body.now, sent);
+    try { body = JSON.parse(text) ?? {}; } catch { /* no JSON */ }
+    if (body.now) clock.take(body.now, sent);
     const wait = 1000 * (Number(answer.headers.get("Retry-After")) || 0);
     return { status: answer.status, url: answer.redirected ? answer.url : null, wait, body, text };
   } catch {

@@ -1,6 +1,6 @@
 // The page of an order: shows each state as soon as the shop has it. The server renders the states.
 import { call, clock, pause, sleep, watch } from "./live.js";
-import { countDown, focusOn, localTimes, main, of, say, text } from "./page.js";
+import { countDown, focusOn, localTimes, main, of, say, takeServed, text } from "./page.js";
 
 const ENDED = new Set(["declined", "expired", "cancelled", "failed", "refunded"]);
 
@@ -12,7 +12,8 @@ let stop = null, reading = false, again = false, stale = false;
 // Forget an order that ended without a unit: the next press on the product's page is a first one.
 function tidy() {
   const name = `order ${main.dataset.product}`;
-  if (ENDED.has(main.dataset.state) && localStorage.getItem(name) === JSON.stringify(main.dataset.order)) localStorage.removeItem(name);
+  const kept = JSON.parse(localStorage.getItem(name));
+  if (ENDED.has(main.dataset.state) && kept?.order === main.dataset.order) localStorage.removeItem(name);
 }
 
 // Take over the page that the server has rendered; `sentForm`: it answers a form.
@@ -111,14 +112,14 @@ async function poll() {
 
 function start() {
   localTimes();
-  const [navigation] = performance.getEntriesByType("navigation");
-  clock.take(main.dataset.now, navigation?.requestStart ?? 0, navigation?.responseStart ?? performance.now());
+  takeServed();
   tidy();
   document.addEventListener("submit", send);
   addEventListener("pageshow", (event) => { if (event.persisted) read(); });
   document.addEventListener("visibilitychange", () => { if (!document.hidden && !isOver()) read(); });
   let over = false;
   setInterval(() => {
+    if (clock.slept() && !isOver()) read();
     const until = of("countdown")?.dataset.until;
     if (!until || !clock.known) return;
     const left = countDown(Date.parse(until));

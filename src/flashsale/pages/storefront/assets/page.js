@@ -6,8 +6,9 @@ export const of = (id) => document.getElementById(id);
 const texts = JSON.parse(of("texts")?.textContent ?? "{}");
 
 export const has = (key) => key in texts;
+// A page of another release may lack a text: it says nothing then, and goes on.
 export const text = (key, values = {}) =>
-  texts[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  (texts[key] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
 // An assistive technology reads a text once, when it changes.
 export function say(id, words) {
@@ -34,6 +35,12 @@ export function amount(price, currency) {
 export function localTimes() {
   const form = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
   for (const time of document.querySelectorAll("time[datetime]")) time.textContent = form.format(new Date(time.dateTime));
+}
+
+// The time of the answer that this page is.
+export function takeServed() {
+  const [navigation] = performance.getEntriesByType("navigation");
+  clock.take(main.dataset.now, navigation?.requestStart ?? 0, navigation?.responseStart ?? performance.now());
 }
 
 // Write the time until an instant of the shop's clock; returns the milliseconds that are left.

@@ -7,7 +7,6 @@ const ASK_AGAIN_MS = 600_000;    // an older request without an answer waits for
 const ARMED_MS = 1500;           // a button with another label can be pressed after this time
 const EARLY_TRIES = 4;
 const UNDECIDED = new Set([0, 401, 408, 425, 429]);
-const UNREACHED = new Set([0, 502, 504]);
 
 const product = main.dataset.product;
 const names = { asked: `asked ${product}`, mine: `order ${product}`, turn: `turn ${product}` };
@@ -48,6 +47,12 @@ function decided() {
   keep(names.asked, null);
 }
 
+// The order that this browser has, unless somebody else is signed in now.
+function mine() {
+  const own = kept(names.mine);
+  return own && !(token && own.account !== token.account) ? own.order ?? null : null;
+}
+
 // One tab at a time begins a request.
 const alone = (act) => (navigator.locks ? navigator.locks.request(names.asked, act) : act());
 
@@ -66,7 +71,7 @@ function stateNow() {
 }
 
 function show() {
-  const state = stateNow(), own = kept(names.mine);
+  const state = stateNow(), own = mine();
   main.dataset.state = state;
   if (refusal && known && refusal.phase !== phase()) refusal = null;
   if (own !== seen) [seen, seenAt] = [own, performance.now()];
@@ -112,7 +117,7 @@ function describe() {
 function* termsOf({ limitPerBuyer, paymentMode, paymentWindowS, refundableByBuyer, startsAt, endsAt }) {
   if (limitPerBuyer !== null) yield ["js.each", { limit: limitPerBuyer }];
   if (paymentMode === "automatic") yield ["js.at_once"];
-  else if (paymentWindowS % 60) yield ["js.window_s", { seconds: paymentWindowS }];
+  else if (paymentWindowS % 60 || paymentWindowS === 60) yield ["js.window_s", { seconds: paymentWindowS }];
   else yield ["js.window", { minutes: paymentWindowS / 60 }];
   if (refundableByBuyer) yield ["js.refundable"];
   if (startsAt) yield ["js.opens_at", {}, startsAt];
@@ -148,11 +153,15 @@ function take(units, at) {
   show();
 }
 
+const gone = ({ status, body }) => status === 404 && body.code === "product_not_found";
+
 async function look() {
   const answer = await call(`/api/products/${product}`);
-  misses = answer.status === 200 || answer.status === 404 ? 0 : misses + 1;
-  if (answer.status === 404) location.reload();
-  if (answer.status === 200) {
+  // A machine between shop and page may answer too: that says nothing of the product.
+  const found = answer.status === 200 && answer.body.id !== undefined;
+  misses = found || gone(answer) ? 0 : misses + 1;
+  if (gone(answer)) location.reload();
+  if (found) {
     const units = stale || answer.body.stockVersion > version ? answer.body.stock : stock;
     learn(answer.body);
     describe();
@@ -168,15 +177,15 @@ function visitNow() {
 }
 
 // Get a token for the API, which soon expires and stays in this page's memory, and names for its account and its login,
-// which tell nothing about them: a null token without a session, or why there is no answer.
+// which tell nothing about them: a null token without a session of a buyer, or why there is no answer.
 async function login() {
   if (token && performance.now() < token.until && token.visit === visitNow()) return token;
   const answer = await call("/session", { method: "POST" });
   if (answer.status === 401) return { token: null };
-  if (answer.status !== 200) return answer;
-  const { token: made, account, visit, expiresIn } = answer.body;
+  if (answer.status !== 200 || answer.body.token === undefined) return answer;
+  const { token: made, account, visit, expiresIn, staff } = answer.body;
   token = made && { token: made, account, visit, until: performance.now() + 500 * expiresIn };
-  return token ?? { token: null };
+  return token ?? { token: null, staff };
 }
 
 const send = ({ key, price }, access) => call("/api/order/buy-flash", {
@@ -185,12 +194,14 @@ const send = ({ key, price }, access) => call("/api/order/buy-flash", {
   body: JSON.stringify({ productId: Number(product), quantity: 1, expectedPrice: price }),
 });
 
-// Ask for the unit until the shop has decided, with one key. Only an answer to the request itself is a decision.
+// Ask for the unit until the shop has decided, with one key. Only the shop's answer to the request itself is a decision:
+// a machine between shop and page may refuse what the shop has accepted.
 async function ask(request) {
   asking = "js.asking";
   show();
   for (let tries = 0; ; tries += 1) {
     const access = await login();
+    if (access.staff) return dropped("js.staff");
     if (access.token === null) return signIn(request);
     if (access.token && request.account && request.account !== access.account) return ofAnother();
     if (access.token) {
@@ -198,14 +209,15 @@ async function ask(request) {
       keep(names.asked, Object.assign(request, { sent: true, account: access.account }));
     }
     const answer = access.token ? await send(request, access.token) : access;
-    if (access.token && answer.status === 202) return accepted(answer.body.orderId);
+    const { code, orderId } = answer.body;
+    if (access.token && answer.status === 202 && orderId) return accepted(orderId, access.account);
     // The button may be a moment ahead of the clock that opens the sale.
-    const early = answer.body.code === "sale_not_started" && tries < EARLY_TRIES && known && phase() === "open";
+    const early = code === "sale_not_started" && tries < EARLY_TRIES && known && phase() === "open";
     if (answer.status === 401) token = null;
-    else if (access.token && !early && answer.status < 500 && !UNDECIDED.has(answer.status)) {
-      return refused(answer.body.code);
+    else if (access.token && !early && code && answer.status < 500 && !UNDECIDED.has(answer.status)) {
+      return refused(code);
     }
-    if (!early) asking = UNREACHED.has(answer.status) ? "js.unsure" : "js.busy";
+    if (!early) asking = code ? "js.busy" : "js.unsure";
     show();
     await sleep(Math.max(answer.wait * (1 + Math.random()), pause(tries)));
   }
@@ -218,8 +230,8 @@ function signIn(request) {
   location.assign(main.dataset.signIn);
 }
 
-function accepted(order) {
-  keep(names.mine, order);
+function accepted(order, account) {
+  keep(names.mine, { order, account });
   decided();
   asking = "js.accepted";
   show();
@@ -253,13 +265,13 @@ async function press() {
     const pending = kept(names.asked);
     if (pending) return pending;
     // Another tab has an order that this page has not shown, so this press meant the first order.
-    if (kept(names.mine) !== shown) return null;
+    if (mine() !== shown) return null;
     // The buyer pays the price that the page shows, or nothing is bought.
     const made = { price: known.price, at: Date.now() };
     keep(names.asked, made);
     return made;
   });
-  if (request === null) return location.assign(main.dataset.order.replace("ID", kept(names.mine)));
+  if (request === null) return location.assign(main.dataset.order.replace("ID", mine()));
   await ask(request);
 }
 
@@ -277,6 +289,7 @@ async function resume() {
 }
 
 function start() {
+  say("state", text("js.loading"));
   localTimes();
   button.addEventListener("click", press);
   addEventListener("storage", show);
@@ -288,7 +301,7 @@ function start() {
     look();
     resume();
   });
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) { look(); login(); } });
   const change = (product) => {
     learn(product);
     if (known === null) return;
@@ -301,7 +314,7 @@ function start() {
     if (stale || before) look();
     show();
   });
-  setInterval(show, 250);
+  setInterval(() => { if (clock.slept()) look(); show(); }, 250);
   poll();
 }
 
