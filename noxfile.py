@@ -142,6 +142,13 @@ def steps(session: nox.Session) -> None:
 
 
 @nox.session
+def cells(session: nox.Session) -> None:
+    """Sell in two cells behind one nginx, and kill each as a whole in the middle of both sales (3 minutes)."""
+    install(session)
+    session.run("python", "-m", "tests.cells", *session.posargs)
+
+
+@nox.session
 def payments(session: nox.Session) -> None:
     """Sell 1,000 units over Stripe's dialect while provider and workers fail, and compare the money (3 minutes)."""
     install(session)

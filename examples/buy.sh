@@ -11,7 +11,7 @@ key=${KEY:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
 press() {
     curl --silent --show-error --max-time 10 --write-out '\n%{http_code}' "$HOST/api/order/buy-flash" \
         --header "Authorization: Bearer $TOKEN" --header "Idempotency-Key: $key" \
-        --header 'Content-Type: application/json' --data "{\"productId\": $PRODUCT}"
+        --header "Flashsale-Product: $PRODUCT" --header 'Content-Type: application/json' --data "{\"productId\": $PRODUCT}"
 }
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
 

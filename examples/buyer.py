@@ -52,6 +52,7 @@ def buy(host: str, token: str, product: int, *, key: str, patience_s: float) -> 
                 headers={
                     "Authorization": f"Bearer {token}",
                     "Idempotency-Key": key,
+                    "Flashsale-Product": str(product),
                     "Content-Type": "application/json",
                 },
             )

@@ -90,6 +90,7 @@ REVOKE ALL ON FUNCTION
     note_reopened_order_v1(),
     note_restocked_order_v1(),
     note_revocation_v1(),
+    note_revocation_v2(),
     note_sold_out_v1(),
     notify_orders_v1(_order_ids uuid[]),
     notify_orders_v2(_order_ids uuid[]),

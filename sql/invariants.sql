@@ -474,11 +474,14 @@ LEFT JOIN procrastinate_jobs AS j ON r.job_id = j.id
 WHERE r.state = 'pending';
 
 -- name: I16_ids
--- Order ids are UUIDs of version 7, created within an hour of their order.
+-- Order ids are UUIDs of version 7, or of version 8 with the cell of their product, created within an hour of their order.
 SELECT
     o.order_id::text AS id,
     (
-        substr(o.order_id::text, 15, 1) = '7'
+        (
+            substr(o.order_id::text, 15, 1) = '7'
+            OR substr(o.order_id::text, 15, 4) = '8' || lpad((o.product_id / 10000000)::text, 3, '0')
+        )
         AND to_timestamp(('x' || translate(left(o.order_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0)
         BETWEEN o.created_at - interval '1 hour' AND o.created_at + interval '1 hour'
     ) IS NOT TRUE AS bad
@@ -833,7 +836,10 @@ SELECT
         AND a.status IN ('confirmed', 'payment_failed', 'expired', 'cancelled', 'failed', 'refunded')
         AND a.version > 1 AND a.changes >= 0 AND a.quantity > 0 AND a.restocked IS NOT NULL
         AND a.created_at <= a.updated_at AND a.updated_at <= coalesce(s.ended_at, clock_timestamp())
-        AND substr(a.order_id::text, 15, 1) = '7'
+        AND (
+            substr(a.order_id::text, 15, 1) = '7'
+            OR substr(a.order_id::text, 15, 4) = '8' || lpad((a.product_id / 10000000)::text, 3, '0')
+        )
         AND to_timestamp(('x' || translate(left(a.order_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0)
         BETWEEN a.created_at - interval '1 hour' AND a.created_at + interval '1 hour'
         AND (

@@ -60,6 +60,7 @@ class Edge:
         self._here, self._made, programs = folder / "nginx", folder / "made", folder / "bin"
         shutil.copytree(SHIPPED, self._here)
         programs.mkdir()
+        self.errors.touch()
         (programs / "nginx").symlink_to(binary)
         has_status = "stub_status" in subprocess.run([binary, "-V"], capture_output=True, text=True, check=True).stderr
         places = {

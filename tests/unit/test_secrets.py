@@ -74,6 +74,7 @@ def test_an_empty_second_key_is_none(environment):
 VALUES = {
     "postgres.url": "postgresql://u@127.0.0.1:9/x",
     "postgres.owner_url": "postgresql://owner@127.0.0.1:9/x",
+    "cell.accounts_url": "postgresql://owner:password@127.0.0.1:9/x",
     "postgres.direct_url": "postgresql://u@127.0.0.1:8/x",
     "redis.url": "redis://127.0.0.1:9/0",
     "mail.url": "smtp://127.0.0.1:9",

@@ -342,6 +342,7 @@ USUAL = {
 NAMING_A_SERVER = {
     "postgres.url": USUAL["postgres"],
     "postgres.owner_url": USUAL["postgres"],
+    "cell.accounts_url": USUAL["postgres"],
     "postgres.direct_url": USUAL["postgres"],
     "redis.url": USUAL["redis"],
     "payments.gateway_url": {

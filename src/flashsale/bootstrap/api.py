@@ -11,6 +11,7 @@ from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.adapters.postgres.administration import PostgresAdminAnswers
 from flashsale.adapters.postgres.books import PostgresLedgerDays
 from flashsale.adapters.postgres.buyers import PostgresBuyers
+from flashsale.adapters.postgres.copied_accounts import resets_of, users_of
 from flashsale.adapters.postgres.feed import PostgresFeed
 from flashsale.adapters.postgres.figures import PostgresFigures
 from flashsale.adapters.postgres.found_orders import PostgresFoundOrders
@@ -22,7 +23,6 @@ from flashsale.adapters.postgres.manual import PostgresManualBook
 from flashsale.adapters.postgres.orders import PostgresOrders
 from flashsale.adapters.postgres.products import PostgresProducts
 from flashsale.adapters.postgres.refunds import PostgresRefunds
-from flashsale.adapters.postgres.resets import PostgresResets
 from flashsale.adapters.postgres.story import PostgresStories
 from flashsale.adapters.postgres.trail import PostgresTrail
 from flashsale.adapters.postgres.users import PostgresUsers
@@ -95,7 +95,7 @@ async def open_services(
     async with AsyncExitStack() as opened:
         database, gate = await open_servers(opened, settings, f"flashsale-{name}")
         products, books = PostgresProducts(database), PostgresGateBooks(database)
-        users = PostgresUsers(database)
+        users = users_of(database, settings.cell.number)
         order_rows = PostgresOrders(database)
         intents = PostgresIntents(database)
         if provider is None and settings.payments.provider == "stripe":
@@ -126,6 +126,7 @@ async def open_services(
             gate_settings=settings.gate,
             waiting_max=settings.orders.waiting_max,
             busy_s=settings.postgres.lock_timeout_s,
+            cell=settings.cell.number,
         )
         opened.push_async_callback(buy.close)
         with suppress(FlashSaleError):
@@ -135,7 +136,11 @@ async def open_services(
         accounts = _accounts(opened, settings, users)
         by_hand = settings.payments.provider == MANUAL
         sessions = Sessions(
-            users, accounts, revocations, PostgresResets(database), reset_pause_s=settings.auth.reset_pause_s
+            users,
+            accounts,
+            revocations,
+            resets_of(database, settings.cell.number),
+            reset_pause_s=settings.auth.reset_pause_s,
         )
         yield Services(
             settings=settings,

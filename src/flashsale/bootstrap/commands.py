@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from flashsale.adapters.archive_files import MANIFEST, FolderOfArchive
 from flashsale.adapters.passwords import Argon2Passwords
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
+from flashsale.adapters.postgres.copied_accounts import users_of
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.figures import PostgresFigures
 from flashsale.adapters.postgres.gate_books import PostgresGateBooks
@@ -57,7 +58,7 @@ async def open_accounts(settings: Settings, *, name: str) -> AsyncIterator[tuple
             concurrency=auth.hash_concurrency, queue_max=auth.hash_queue_max, wait_s=auth.hash_wait_s
         )
         opened.push_async_callback(passwords.close)
-        users = PostgresUsers(database)
+        users = users_of(database, settings.cell.number)
         yield Accounts(users, passwords, None), users
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flashsale.adapters.payments.manual import ManualGateway
 from flashsale.adapters.payments.observed import ObservedGateway
+from flashsale.adapters.postgres.cells import check_cell
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.failures import Misconfigured
 from flashsale.adapters.postgres.manual import PostgresManualBook
@@ -40,6 +41,7 @@ def require_servers(settings: Settings) -> None:
     async def check() -> None:
         await database.check()
         await check_schema(database)
+        await check_cell(database, settings.cell.number)
 
     try:
         asyncio.run(check())

@@ -68,6 +68,20 @@ class OrderArchived(NotFound):
         super().__init__(f"The order was archived on {at:%Y-%m-%d} in {place}: look for its id in the files there.")
 
 
+class OtherCell(FlashSaleError):
+    """Another cell of the shop answers this request; nothing was changed here."""
+
+    code = "other_cell"
+
+    def __init__(self, cell: int) -> None:
+        """Name the cell, and the path at which the shop's router reaches it."""
+        super().__init__(
+            f"Cell {cell} answers this: send it to the shop's common address, a buy with Flashsale-Product, "
+            f"or below /cells/{cell}/ there."
+        )
+        self.cell = cell
+
+
 class BuyerNotFound(NotFound):
     """No account of a buyer has this id."""
 
@@ -82,10 +96,14 @@ class Unauthenticated(FlashSaleError):
 
     code = "unauthenticated"
 
-    def __init__(self, detail: str, *, refused: bool = False) -> None:
-        """Keep the sentence; `refused`: a token was sent, and it is forged, expired, revoked or for something else."""
+    def __init__(self, detail: str, *, refused: bool = False, unknown: bool = False) -> None:
+        """Keep the sentence; `refused`: a token was sent, and it is forged, expired, revoked or for something else.
+
+        `unknown`: the token holds, and no account has its id here. In a cell that copies accounts, it may come yet.
+        """
         super().__init__(detail)
         self.refused = refused
+        self.unknown = unknown
 
 
 class BadCredentials(Unauthenticated):

@@ -22,11 +22,17 @@ KEY_BYTES_MAX = 255
 _KEY = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
 
 
-def order_id_at(unix_ms: int, entropy: bytes) -> UUID:
-    """Make a UUIDv7 (RFC 9562, section 5.7) from the time in milliseconds and 10 random bytes."""
+def order_id_at(unix_ms: int, entropy: bytes, cell: int = 0) -> UUID:
+    """Make an order id of a cell from the time in milliseconds and 10 random bytes.
+
+    Cell 0 makes UUIDs of version 7 (RFC 9562, section 5.7). The others make version 8 with the same time in front and,
+    after the version, the three decimal digits of the cell: `01890a5d-ac96-8012-...` is of cell 12.
+    """
     value = (unix_ms & (2**48 - 1)) << 80 | int.from_bytes(entropy, "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    if cell:
+        return UUID(int=value & ~(0xFFFF << 64) | (0x8000 | int(str(cell), 16)) << 64)
+    return UUID(int=value & ~(0xF << 76) | 0x7 << 76)
 
 
 def check_key(key: str) -> str:

@@ -12,6 +12,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.routes import HTTPRoute
 
+from flashsale.domain.cells import Cells
 from flashsale.domain.errors import FlashSaleError
 from flashsale.http import problems
 from flashsale.http.addresses import Addresses
@@ -99,6 +100,7 @@ def build_app(services: Services, hub: LiveHub, pages: PageRoutes = no_pages, *,
     flusher = MetricsFlusher(services, meter)
     addresses = Addresses(settings.http.trusted_proxies)
     recent = Recent(services.catalog)
+    cells = Cells(number=settings.cell.number, count=settings.cell.count)
 
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
@@ -132,6 +134,7 @@ def build_app(services: Services, hub: LiveHub, pages: PageRoutes = no_pages, *,
                 "sessions": services.sessions,
                 "limits": limits,
                 "addresses": addresses,
+                "cells": cells,
             }
         ),
         lifespan=[running],
@@ -153,11 +156,11 @@ def build_app(services: Services, hub: LiveHub, pages: PageRoutes = no_pages, *,
     parts = PageParts(services=services, tokens=tokens, limits=limits, meter=meter, addresses=addresses, recent=recent)
     direct += pages(parts)
     if tracer is None:
-        return Edge(StreamsOutlast(app), app, direct, meter, cors=cors)
+        return Edge(StreamsOutlast(app), app, direct, meter, cors=cors, cells=cells)
     from flashsale.http.traced import TracedEdge
 
     slow_s = settings.tracing.slow_s
-    return TracedEdge(StreamsOutlast(app), app, direct, meter, cors=cors, tracer=tracer, slow_s=slow_s)
+    return TracedEdge(StreamsOutlast(app), app, direct, meter, cors=cors, cells=cells, tracer=tracer, slow_s=slow_s)
 
 
 def operations(app: Litestar) -> Iterator[Described]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from flashsale.http.messages import Headers, Request
 
 TAKEN = (
-    b"authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, "
+    b"authorization, content-type, flashsale-product, idempotency-key, if-match, if-none-match, last-event-id, "
     b"traceparent, tracestate, x-request-id"
 )
 SHOWN = (

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from litestar.enums import ScopeType
 
+from flashsale.domain.cells import Cells
 from flashsale.domain.errors import FlashSaleError, RateLimited, SoldOut
+from flashsale.http.cells import as_of_cell
 from flashsale.http.conditions import TAGGED, is_known, tag_of
 from flashsale.http.limits import FIELDS
 from flashsale.http.messages import NOSNIFF, Answer, Request, empty
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from flashsale.http.routing import Direct, Route
 
 log = structlog.get_logger(__name__)
+
+ONE_CELL = Cells()
 
 NO_STORE = b"no-store"
 """No cache may store tokens, and answers or refusals that depend on a token. A client may still keep the tag of an
@@ -67,6 +71,7 @@ class Edge:
         meter: Meter,
         *,
         cors: Cors,
+        cells: Cells = ONE_CELL,
     ) -> None:
         """Wrap an ASGI app, which gets the requests that no direct route answers."""
         self._app = app
@@ -77,6 +82,7 @@ class Edge:
         self._count = meter.count
         self._request_ids = RequestIds()
         self._cors = cors
+        self._cells = cells
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
         """Run the app's background tasks while the context is open."""
@@ -118,7 +124,7 @@ class Edge:
             request.extra = b""
             answer = problem_of(error)
         except FlashSaleError as error:
-            answer = problem_of(error)
+            answer = problem_of(as_of_cell(self._cells, error, request.path))
         except Exception:
             log.exception("request.failed", path=name)
             answer = INTERNAL

@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from flashsale.domain import errors, payment_errors
 from flashsale.http import limits
 from flashsale.http.bodies import WrongMediaType
+from flashsale.http.cells import as_of_cell
 from flashsale.http.messages import NOSNIFF, rendered
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ STATUS: dict[type[errors.FlashSaleError], HTTPStatus] = {
     errors.StaleChange: HTTPStatus.PRECONDITION_FAILED,
     payment_errors.NotSupported: HTTPStatus.CONFLICT,
     payment_errors.WebhookRefused: HTTPStatus.BAD_REQUEST,
+    errors.OtherCell: HTTPStatus.MISDIRECTED_REQUEST,
     errors.KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooManyLogins: HTTPStatus.TOO_MANY_REQUESTS,
@@ -102,6 +104,8 @@ def problem_of(error: errors.FlashSaleError, **more: object) -> Answer:
         headers.append((b"www-authenticate", challenge))
     if isinstance(error, errors.InvalidInput):
         extra["field"] = error.field
+    elif isinstance(error, errors.OtherCell):
+        extra["cell"] = error.cell
     elif isinstance(error, errors.SaleNotStarted):
         extra["startsAt"] = error.starts_at
     elif isinstance(error, errors.PriceChanged):
@@ -170,9 +174,9 @@ NO_SUCH_PATH = problem(HTTPStatus.NOT_FOUND, CODES[HTTPStatus.NOT_FOUND], "Not F
 INTERNAL = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something went wrong here; try again.", [])
 
 
-def domain_error_handler(_: Request[Any, Any, Any], error: errors.FlashSaleError) -> Response[bytes]:
+def domain_error_handler(request: Request[Any, Any, Any], error: errors.FlashSaleError) -> Response[bytes]:
     """Litestar's handler of domain errors."""
-    return as_response(problem_of(error))
+    return as_response(problem_of(as_of_cell(request.app.state["cells"], error, request.scope["path"])))
 
 
 def http_error_handler(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

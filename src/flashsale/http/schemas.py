@@ -291,6 +291,7 @@ class Problem(Out, kw_only=True):
     ends_at: Annotated[datetime, shown("When the cool-down has passed.", LATER)] | msgspec.UnsetType = msgspec.UNSET
     price: Annotated[str, shown("What a unit costs now.", "899.99")] | msgspec.UnsetType = msgspec.UNSET
     currency: Annotated[str, shown("In which currency, an ISO 4217 code.", "USD")] | msgspec.UnsetType = msgspec.UNSET
+    cell: Annotated[int, shown("Which cell answers the request.", 1)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class NotReadyProblem(Problem, kw_only=True):

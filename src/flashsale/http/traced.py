@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from flashsale.domain.traces import SpanKind, read_traceparent
-from flashsale.http.edge import Edge
+from flashsale.http.edge import ONE_CELL, Edge
 from flashsale.http.metrics import NO_ROUTE
 from flashsale.runtime.logs import REQUEST_ID
 from flashsale.runtime.tracing import CURRENT
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
     from litestar.types.asgi_types import Message
 
+    from flashsale.domain.cells import Cells
     from flashsale.domain.traces import Span
     from flashsale.http.cors import Cors
     from flashsale.http.messages import Answer, Request
@@ -40,11 +41,12 @@ class TracedEdge(Edge):
         meter: Meter,
         *,
         cors: Cors,
+        cells: Cells = ONE_CELL,
         tracer: Tracer,
         slow_s: float,
     ) -> None:
         """Keep all requests that fail or take `slow_s`."""
-        super().__init__(app, litestar, direct, meter, cors=cors)
+        super().__init__(app, litestar, direct, meter, cors=cors, cells=cells)
         self._tracer = tracer
         self._slow_ns = round(slow_s * 1_000_000_000)
 

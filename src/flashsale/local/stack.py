@@ -28,7 +28,7 @@ BACKLOG = 4096
 DATABASE = "flashsale"
 
 POSTGRES_URL, OWNER_URL = "FLASHSALE_POSTGRES__URL", "FLASHSALE_POSTGRES__OWNER_URL"
-REDIS_URL = "FLASHSALE_REDIS__URL"
+REDIS_URL, CELL, CELLS = "FLASHSALE_REDIS__URL", "FLASHSALE_CELL__NUMBER", "FLASHSALE_CELL__COUNT"
 
 ROLES = ("simulator", "mailbox", "api", "orders", "payments", "maintenance")
 """The roles other than the servers, in the order of display; all start at the same time."""
@@ -39,6 +39,7 @@ _WORKER = (sys.executable, "-m", "workers")
 COMMANDS: Mapping[str, Sequence[str]] = {
     "migrate": (sys.executable, "-m", "alembic", "upgrade", "head"),
     "admin": (*_CLI, "admin"),
+    "cells": (*_CLI, "cells"),
     "simulator": (*_CLI, "simulator"),
     "mailbox": (*_CLI, "mailbox"),
     "api": (*_CLI, "serve"),
@@ -295,6 +296,9 @@ class Stack:
     async def migrate(self) -> None:
         """Bring the schema up to date and make sure that the administrator exists."""
         await self._run("migrate")
+        if self.environment.get(CELL, "0") != "0":
+            await self._run("cells", "begin")
+            return
         # An existing administrator keeps the password, which may have been changed.
         email, password = self.secrets["admin_email"], self.secrets["admin_password"]
         await self._run("admin", "create", "--if-missing", email, text=password)
@@ -320,7 +324,9 @@ class Stack:
     async def _start_servers(self) -> None:
         starts = []
         if POSTGRES_URL not in self._extra:
-            self.postgres = LocalPostgres(self.data_dir / "postgres", log_path=self.log_dir / "postgres.log")
+            level = {"wal_level": "replica" if {**os.environ, **self._extra}.get(CELLS, "1") == "1" else "logical"}
+            log_path = self.log_dir / "postgres.log"
+            self.postgres = LocalPostgres(self.data_dir / "postgres", log_path=log_path, settings=level)
             starts.append(self.postgres.start())
         if REDIS_URL not in self._extra:
             self.valkey = LocalValkey(self.data_dir / "valkey", log_path=self.log_dir / "valkey.log")

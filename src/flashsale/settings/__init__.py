@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from flashsale.settings.archive import ArchiveSettings
+from flashsale.settings.cells import CellSettings
 from flashsale.settings.edge import AuthSettings, HttpSettings, LimitSettings, LiveSettings, LoginSettings
 from flashsale.settings.groups import (
     AcceptSettings,
@@ -102,6 +103,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
             "stripe.secret_key",
         }
     ),
+    "cells": frozenset({"postgres.owner_url", "postgres.direct_url", "postgres.owner_password", "cell.accounts_url"}),
     "status": frozenset({"postgres.url", "postgres.direct_url", "postgres.password", "redis.url", "redis.password"}),
     "doctor": frozenset(
         {
@@ -206,6 +208,7 @@ class Settings(BaseSettings):
     workers: WorkerSettings = WorkerSettings()
     audit: AuditSettings = AuditSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    cell: CellSettings = Field(default_factory=CellSettings)
     live: LiveSettings = LiveSettings()
     http: HttpSettings = HttpSettings()
     outbox: OutboxSettings = OutboxSettings()

@@ -66,7 +66,7 @@ CONCLUSIONS: Mapping[AcceptOutcome, Callable[[Product], FlashSaleError]] = {
     AcceptOutcome.ENDED: lambda _: SaleEnded(),
     AcceptOutcome.PAUSED: lambda _: SalePaused(),
     AcceptOutcome.UNKNOWN_PRODUCT: lambda product: ProductNotFound(product.product_id),
-    AcceptOutcome.UNKNOWN_USER: lambda _: Unauthenticated("This account does not exist."),
+    AcceptOutcome.UNKNOWN_USER: lambda _: Unauthenticated("This account does not exist.", unknown=True),
 }
 """The error for each outcome without an order; any other outcome means that nothing is decided."""
 
@@ -86,8 +86,10 @@ class Buy:
         gate_settings: GateSettings,
         waiting_max: int,
         busy_s: float,
+        cell: int = 0,
     ) -> None:
-        """Wire it. A proposal waits up to `busy_s` for a product that is being changed."""
+        """Wire it. A proposal waits up to `busy_s` for a product that is being changed; order ids name the `cell`."""
+        self._cell = cell
         self._catalog = catalog
         self._gate = gate
         self._load_gate = load_gate
@@ -118,7 +120,7 @@ class Buy:
         Raises:
             InvalidInput: if the quantity is not 1 to QUANTITY_MAX, or the expected price is none of the currency.
             ProductNotFound, SoldOut, LimitReached, NotOnSale, PriceChanged, KeyReused, RateLimited: as they say.
-            Unauthenticated: if the user does not exist any more.
+            Unauthenticated: if the user does not exist any more, or not yet in this cell.
             Unavailable: if nobody could decide in time; the same request again finds out what was decided.
         """
         if not 1 <= request.quantity <= QUANTITY_MAX:
@@ -160,7 +162,7 @@ class Buy:
             # The id of every proposal of this request says when it began (see accept_orders_v5).
             began_ms = time.time_ns() // 1_000_000
             for _ in range(2):
-                proposal = await self._admit(request, product, order_id_at(began_ms, os.urandom(10)))
+                proposal = await self._admit(request, product, order_id_at(began_ms, os.urandom(10), self._cell))
                 if isinstance(proposal, Accepted):
                     return proposal
                 verdict = await self.propose(queue, proposal)

@@ -45,6 +45,13 @@ IDEMPOTENCY_KEY = Parameter(
     'same 202 while the order exists. A string of RFC 9651 or its text: `"cart-4711"` and `cart-4711` are one key.',
     example="cart-4711",
 )
+ROUTED_BY = Parameter(
+    name="Flashsale-Product",
+    place="header",
+    schema={"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+    description="The body's `productId`, for the router of a shop of several cells; the API itself ignores it.",
+    example=7,
+)
 _OF_BOUGHT = {"order_id": "$response.body#/orderId"}
 BUY = Operation(
     name="buy",
@@ -54,7 +61,7 @@ BUY = Operation(
     caller="buyer",
     limit="buys",
     takes=BuyIn,
-    parameters=(IDEMPOTENCY_KEY,),
+    parameters=(IDEMPOTENCY_KEY, ROUTED_BY),
     gives=(
         Given(
             status=HTTPStatus.ACCEPTED,

@@ -53,6 +53,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
         "correct the URL of the endpoint at the provider",
     ),
     "no_such_path": (404, "no call has this path", "see `/schema`"),
+    "other_cell": (
+        421,
+        "the shop has several cells, and another one has this product or order, or changes accounts; nothing was changed",
+        "send the request to the shop's common address, a buy with the header `Flashsale-Product`, or below `/cells/` and `cell`",
+    ),
     "method_not_allowed": (405, "this path does not accept the method", "use a method that `Allow` names"),
     "sold_out": (
         409,

@@ -190,7 +190,7 @@ async function login() {
 
 const send = ({ key, price }, access) => call("/api/order/buy-flash", {
   method: "POST",
-  headers: { Authorization: `Bearer ${access}`, "Content-Type": "application/json", "Idempotency-Key": key },
+  headers: { Authorization: `Bearer ${access}`, "Content-Type": "application/json", "Idempotency-Key": key, "Flashsale-Product": product },
   body: JSON.stringify({ productId: Number(product), quantity: 1, expectedPrice: price }),
 });
 

@@ -1,0 +1,32 @@
+-- name: product_numbers
+-- Reads from where on this database numbers products, and whether it has any.
+SELECT s.seqmin AS first_id, (SELECT count(*) > 0 FROM products) AS has_products
+FROM pg_sequence AS s
+WHERE s.seqrelid = pg_get_serial_sequence('products', 'product_id')::regclass;
+
+-- name: any_account
+-- Says whether this database has an account.
+SELECT count(*) > 0 AS found FROM users;
+
+-- name: subscription
+-- Reads the subscription with this name ($1), if there is one, and whether all that it copies first has arrived.
+SELECT coalesce(bool_and(r.srsubstate = 'r'), false) AS complete
+FROM pg_subscription AS s
+LEFT JOIN pg_subscription_rel AS r ON s.oid = r.srsubid
+WHERE s.subname = $1 AND s.subdbid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+GROUP BY s.oid;
+
+-- name: note_earlier_revocations
+-- Notes for every copied account that tokens of older generations ended: what came before the copy fired no trigger.
+INSERT INTO revocations (user_id, generation, revoked_at)
+SELECT user_id, generation, clock_timestamp()
+FROM users
+WHERE generation > 0
+ON CONFLICT (user_id) DO NOTHING;
+
+-- name: published
+-- Says whether this server can be copied from, whether its accounts are published ($1), and whether a slot ($2) waits there.
+SELECT
+    current_setting('wal_level') = 'logical' AS logical,
+    (SELECT count(*) > 0 FROM pg_publication AS p WHERE p.pubname = $1) AS published,
+    (SELECT count(*) > 0 FROM pg_replication_slots AS r WHERE r.slot_name = $2 AND NOT r.active) AS slot;
