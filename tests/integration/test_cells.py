@@ -81,6 +81,18 @@ async def test_accounts_arrive_and_tokens_that_ended_in_cell_0_end_in_the_other(
     assert await here.fetchval("SELECT count(*) FROM admin_trail") == 0
 
 
+async def test_an_erasure_that_begins_in_the_other_cell_and_ends_in_cell_0_leaves_both_alike(joined):
+    there, here, known = joined
+    for cell in (here, there):
+        assert await cell.fetchval("SELECT erase_buyer_v1($1)", known) == "erased"
+    later = uuid.uuid4()
+    await there.execute(ADD, later, "later@example.com")
+    await until(here, "SELECT 1 FROM users WHERE user_id = $1", later)
+    rows = [await cell.fetchrow("SELECT * FROM users WHERE user_id = $1", known) for cell in (here, there)]
+    assert rows[0] == rows[1]
+    assert rows[0]["email"] == f"erased-{known}@erased.invalid"
+
+
 async def test_without_the_trigger_that_always_fires_nobody_would_hear(joined):
     there, here, known = joined
     await here.execute("ALTER TABLE users ENABLE TRIGGER users_revoked")
