@@ -16,9 +16,9 @@ from tests.cells.trial import trial
 
 
 @click.command()
-@click.option("--units", default=500, show_default=True, help="Units of each product.")
-@click.option("--buyers", default=1500, show_default=True, help="Buyers of each product.")
-@click.option("--over-s", default=15.0, show_default=True, help="Seconds over which they arrive.")
+@click.option("--units", default=100, show_default=True, help="Units of each product.")
+@click.option("--buyers", default=300, show_default=True, help="Buyers of each product.")
+@click.option("--over-s", default=6.0, show_default=True, help="Seconds over which they arrive.")
 def main(units: int, buyers: int, over_s: float) -> None:
     """Run two stacks behind nginx, and kill first cell 1, then cell 0, in the middle of both sales."""
     sys.exit(asyncio.run(_run(units, buyers, over_s)))

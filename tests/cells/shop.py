@@ -29,6 +29,8 @@ CELLS = 2
 PATIENCE_S = 90.0
 """How long a buyer of a cell that is down repeats the same request."""
 
+AGAIN_S = 2.0
+
 ROUTER = {
     "ACCOUNT_REQUESTS_PER_S": "1000",
     "ADDRESS_REQUESTS_PER_S": "100000",
@@ -171,6 +173,8 @@ async def sell(
             await asyncio.sleep(began + over_s * number / len(tokens) - time.monotonic())
             if held and number >= len(tokens) // 4:
                 await crowd.rest_may_come.wait()
+                # All at once would measure this process' own client.
+                await asyncio.sleep(over_s * number / len(tokens))
             headers = {
                 "Authorization": f"Bearer {token}",
                 "Idempotency-Key": uuid.uuid4().hex,
@@ -195,7 +199,7 @@ async def sell(
                         crowd.seconds.append(time.perf_counter() - sent)
                         return
                     crowd.errors[str(answer.status_code)] += 1
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(AGAIN_S)
             crowd.undecided += 1
 
         await asyncio.gather(*(buyer(number, token) for number, token in enumerate(tokens)))
