@@ -1,12 +1,12 @@
 -- name: product_numbers
 -- Reads from where on this database numbers products, and whether it has any.
-SELECT s.seqmin AS first_id, (SELECT count(*) > 0 FROM products) AS has_products
+SELECT s.seqmin AS first_id, EXISTS(SELECT 1 FROM products) AS has_products
 FROM pg_sequence AS s
 WHERE s.seqrelid = pg_get_serial_sequence('products', 'product_id')::regclass;
 
 -- name: any_account
 -- Says whether this database has an account.
-SELECT count(*) > 0 AS found FROM users;
+SELECT EXISTS(SELECT 1 FROM users) AS found;
 
 -- name: subscription
 -- Reads the subscription with this name ($1), if there is one, and whether all that it copies first has arrived.
@@ -25,8 +25,13 @@ WHERE generation > 0
 ON CONFLICT (user_id) DO NOTHING;
 
 -- name: published
--- Says whether this server can be copied from, whether its accounts are published ($1), and whether a slot ($2) waits there.
+-- Says whether this server can be copied from, whether its accounts are published ($1), whether a slot ($2) waits there that
+-- nobody reads, and whether there is one from which a copy can go on.
 SELECT
     current_setting('wal_level') = 'logical' AS logical,
     (SELECT count(*) > 0 FROM pg_publication AS p WHERE p.pubname = $1) AS published,
-    (SELECT count(*) > 0 FROM pg_replication_slots AS r WHERE r.slot_name = $2 AND NOT r.active) AS slot;
+    (SELECT count(*) > 0 FROM pg_replication_slots AS r WHERE r.slot_name = $2 AND NOT r.active) AS slot,
+    (
+        SELECT count(*) > 0 FROM pg_replication_slots AS r
+        WHERE r.slot_name = $2 AND r.database = current_database() AND r.wal_status <> 'lost'
+    ) AS goes_on;

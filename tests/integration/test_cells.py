@@ -114,6 +114,16 @@ async def test_a_repetition_and_one_after_a_kill_end_alike(joined, accounts_url,
     assert await there.fetchval("SELECT count(*) FROM pg_replication_slots") == 1
 
 
+async def test_a_copy_that_cell_0_kept_nothing_for_is_told_and_not_called_complete(joined, accounts_url, postgres_url):
+    there, here, _ = joined
+    await here.execute("ALTER SUBSCRIPTION flashsale_cell_1 DISABLE")
+    await until(there, "SELECT 1 FROM pg_replication_slots WHERE slot_name = 'flashsale_cell_1' AND NOT active")
+    await there.execute("SELECT pg_drop_replication_slot('flashsale_cell_1')")
+    await here.execute("ALTER SUBSCRIPTION flashsale_cell_1 SET (slot_name = NONE)")
+    with pytest.raises(NotReady, match="The copy has stopped"):
+        await cells.join(postgres_url, accounts_url, 1)
+
+
 async def test_a_cell_numbers_its_own_products_and_no_others(services, postgres_url):
     await cells.check_cell(services.database, 0)
     await cells.begin(postgres_url, 3)

@@ -35,6 +35,11 @@ EXCUSED = {
 """Files whose statements may be left out of the regular work."""
 
 SELDOM = {
+    "cells.product_numbers": "once in a process; reads one row of the catalog, and looks for a product",
+    "cells.any_account": "by hand; looks for one",
+    "cells.subscription": "by hand; reads the catalog",
+    "cells.published": "the same",
+    "cells.note_earlier_revocations": "by hand, when a cell begins; reads each account once",
     "acceptance.accepted": "after a lost COMMIT; looks orders up by id",
     "gate_books.owed": "a gate that counts wrong; reads one product and its returns",
     "orders.archived_many": "an id of no order in the tables; looks it up",

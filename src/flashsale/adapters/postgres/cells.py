@@ -73,16 +73,25 @@ async def join(url: str, accounts_url: str, number: int) -> None:
     A repetition, also after a crash between two steps, ends in the same state.
 
     Raises:
-        NotReady: if a server is away, cell 0's cannot be copied from, or this database has accounts of its own.
+        NotReady: if a server is away, cell 0's cannot be copied from or kept nothing more for this cell, or this
+            database has accounts of its own.
     """
     name = f"flashsale_cell_{number}"
-    async with _connected(url, "this cell's database") as here:
+    async with (
+        _connected(url, "this cell's database") as here,
+        _connected(accounts_url, "cell 0's database") as there,
+    ):
         known = await here.fetchrow(QUERIES["subscription"].text, name)
-        if known is None:
+        if known is not None:
+            if not (await _copied_from(there, name))["goes_on"]:
+                raise NotReady(
+                    f"The copy has stopped: cell 0 has no replication slot {name} any more, or it lost what this cell "
+                    "has not read. Accounts that changed since do not arrive (docs/how-to/several-cells.md)."
+                )
+        else:
             if await here.fetchval(QUERIES["any_account"].text):
                 raise NotReady("This database has accounts of its own; a cell begins without.")
-            async with _connected(accounts_url, "cell 0's database") as there:
-                await _publish(there, name)
+            await _publish(there, name)
             await here.execute(
                 f"CREATE SUBSCRIPTION {name} CONNECTION {_literal(accounts_url)} PUBLICATION {PUBLICATION}"
             )
@@ -91,9 +100,14 @@ async def join(url: str, accounts_url: str, number: int) -> None:
         await here.execute(QUERIES["note_earlier_revocations"].text)
 
 
-async def _publish(there: asyncpg.Connection, slot: str) -> None:
+async def _copied_from(there: asyncpg.Connection, slot: str) -> asyncpg.Record:
     found = await there.fetchrow(QUERIES["published"].text, PUBLICATION, slot)
     assert found is not None  # noqa: S101 - for the type checker: one row always
+    return found
+
+
+async def _publish(there: asyncpg.Connection, slot: str) -> None:
+    found = await _copied_from(there, slot)
     if not found["logical"]:
         raise NotReady("Postgres of cell 0 cannot be copied from: set its wal_level to logical, and restart it.")
     if home_of_product(await there.fetchval(QUERIES["product_numbers"].text)) != ACCOUNTS:
