@@ -178,6 +178,8 @@ def _operation(template: str, method: str, operation: Operation, meanings: Meani
         }
     codes = {*EVERY, *operation.codes}
     codes |= {"no_such_path"} if names else set()
+    # A shop of several cells has the product or the order elsewhere.
+    codes |= {"other_cell"} if codes & {"product_not_found", "order_not_found"} else set()
     codes |= {"unsupported_media_type"} if operation.takes is not None else set()
     codes |= {"unauthenticated"} if operation.caller else set()
     codes |= {"forbidden"} if operation.roles else set()

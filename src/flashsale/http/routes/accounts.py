@@ -56,7 +56,7 @@ REGISTER = Operation(
     tag="accounts",
     takes=RegisterIn,
     gives=(Given(status=HTTPStatus.CREATED, description="The account and a login token.", model=RegisteredOut),),
-    codes=("email_taken", *SERVERS),
+    codes=("email_taken", "other_cell", *SERVERS),
 )
 LOG_IN = Operation(
     name="logIn",
@@ -74,7 +74,7 @@ LOG_OUT = Operation(
     tag="accounts",
     caller="buyer",
     gives=(Given(status=HTTPStatus.NO_CONTENT, description="Every token of the account has ended."),),
-    codes=SERVERS,
+    codes=("other_cell", *SERVERS),
 )
 CHANGE_PASSWORD = Operation(
     name="changePassword",
@@ -84,7 +84,7 @@ CHANGE_PASSWORD = Operation(
     caller="buyer",
     takes=PasswordChangeIn,
     gives=(Given(status=HTTPStatus.OK, description="A new login token.", model=TokenOut),),
-    codes=("too_many_logins", *SERVERS),
+    codes=("too_many_logins", "other_cell", *SERVERS),
 )
 FORGET_PASSWORD = Operation(
     name="requestPasswordReset",
@@ -94,7 +94,7 @@ FORGET_PASSWORD = Operation(
     tag="accounts",
     takes=PasswordForgottenIn,
     gives=(Given(status=HTTPStatus.ACCEPTED, description="If there is such an account, its owner gets an e-mail."),),
-    codes=("too_many_logins", *SERVERS),
+    codes=("too_many_logins", "other_cell", *SERVERS),
 )
 RESET_PASSWORD = Operation(
     name="resetPassword",
@@ -104,7 +104,7 @@ RESET_PASSWORD = Operation(
     tag="accounts",
     takes=PasswordResetIn,
     gives=(Given(status=HTTPStatus.NO_CONTENT, description="The password is set; log in with it."),),
-    codes=("unauthenticated", *SERVERS),
+    codes=("unauthenticated", "other_cell", *SERVERS),
 )
 
 _register_in = msgspec.json.Decoder(RegisterIn)
