@@ -11,6 +11,7 @@ import subprocess
 import termios
 
 import asyncpg
+import psutil
 import pytest
 
 from tests.conftest import ROOT, execute, of_this_checkout
@@ -184,10 +185,16 @@ async def test_ctrl_c_ends_a_command_without_a_traceback(postgres_url, valkey, d
     settings = environment(postgres_url, valkey.url) | patient
     processes = {name: start(COMMANDS[name], settings) for name in ASK_ONCE}
     watching = await asyncpg.connect(postgres_url)
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    while await watching.fetchval(waiting) < len(ASK_ONCE):
-        for name, process in processes.items():
+    waiting = "SELECT client_port FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    todo = dict(processes)
+    while todo:
+        ports = {row["client_port"] for row in await watching.fetch(waiting)}
+        for name, process in list(todo.items()):
             assert process.poll() is None, (name, process.stderr.read())
+            own = {one.laddr.port for one in psutil.Process(process.pid).net_connections("tcp")}
+            # One command may wait in several connections, so each is looked for.
+            if own & ports:
+                del todo[name]
     await watching.close()
     for process in processes.values():
         process.send_signal(signal.SIGINT)

@@ -73,7 +73,8 @@ async def test_an_approach_sells_what_it_has(servers, approach):
     try:
         bought = await asyncio.gather(*(buy(shop, f"buyer {number}") for number in range(BUYERS)))
         orders = {order for order in bought if order is not None}
-        await until_final(shop, len(orders))
+        async with asyncio.timeout(120):
+            await until_final(shop, len(orders))
         if approach == "naive":
             assert len(orders) > UNITS
             return

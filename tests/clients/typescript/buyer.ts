@@ -30,7 +30,8 @@ async function main(baseUrl: string, productId: number, soldOutId: number): Prom
     for (;;) {
       const answer = await client.POST("/api/order/buy-flash", {
         body: { productId: id },
-        params: { header: { "Idempotency-Key": key, "Flashsale-Product": id } },
+        params: { header: { "Idempotency-Key": key } },
+        headers: { "Flashsale-Product": String(id) },
       });
       if (answer.response.status !== 429 && answer.response.status !== 503) return answer;
       const seconds = Number(answer.response.headers.get("Retry-After"));

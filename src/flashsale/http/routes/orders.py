@@ -45,23 +45,17 @@ IDEMPOTENCY_KEY = Parameter(
     'same 202 while the order exists. A string of RFC 9651 or its text: `"cart-4711"` and `cart-4711` are one key.',
     example="cart-4711",
 )
-ROUTED_BY = Parameter(
-    name="Flashsale-Product",
-    place="header",
-    schema={"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
-    description="The body's `productId`, for the router of a shop of several cells; the API itself ignores it.",
-    example=7,
-)
 _OF_BOUGHT = {"order_id": "$response.body#/orderId"}
 BUY = Operation(
     name="buy",
     summary="Buy",
-    description="Claim units of a product. After a 429 or 503, send the same request again under its key.",
+    description="Claim units of a product. After a 429 or 503, send the same request again under its key. The router "
+    "of a shop of several cells reads the product's id from the header `Flashsale-Product`; the API ignores it.",
     tag="orders",
     caller="buyer",
     limit="buys",
     takes=BuyIn,
-    parameters=(IDEMPOTENCY_KEY, ROUTED_BY),
+    parameters=(IDEMPOTENCY_KEY,),
     gives=(
         Given(
             status=HTTPStatus.ACCEPTED,
