@@ -366,9 +366,18 @@ async def test_every_answer_that_the_document_names_is_given(postgres, postgres_
             await call(name, admin, expect=409)
     async with serving(settings, break_all) as (call.client, _):
         await ask_all(call, "500", buyer, admin)
+    other_cell = make_settings(
+        postgres_url, valkey.url, cell={"number": 1, "count": 2}, limits={"administration": 1_000}
+    )
+    call.ids["product_id"] += 1_000
+    BODIES["buy"]["productId"] = BODIES["setStock"]["productId"] = call.ids["product_id"]
+    order_id, call.ids["order_id"] = call.ids["order_id"], str(uuid.uuid4())
+    async with serving(other_cell) as (call.client, _):
+        await ask_all(call, "421", buyer, admin)
+        await call("changePassword", buyer, expect=421)
+    call.ids["order_id"] = order_id
     away = make_settings(postgres_url, valkey.url, postgres={"url": postgres_url, "acquire_timeout_s": 0.5})
     async with serving(away) as (call.client, _), no_database(postgres, postgres_url, db):
-        call.ids["product_id"] += 1_000
         await ask_all(call, "503", buyer, admin)
     seen = {(name, status) for name, status, _ in reference.seen}
     named = {(name, status) for name, status, _ in reference.named()}

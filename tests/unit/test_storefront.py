@@ -77,7 +77,7 @@ OF_STAFF = {
     "webhook_refused",
 }  # fmt: skip
 """Codes that no page of a buyer meets."""
-BASES = {"error", "not_found", "not_on_sale", "bad_credentials", "unsupported_media_type"}
+BASES = {"error", "not_found", "not_on_sale", "bad_credentials", "unsupported_media_type", "gateway_misuse"}
 """Codes of no refusal, of one that has a text of its own, and of a form that no page has."""
 
 

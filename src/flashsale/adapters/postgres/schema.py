@@ -6,6 +6,7 @@ from the migrations. Each column, constraint and function is a separate object, 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from functools import cache
@@ -95,6 +96,9 @@ async def check_schema(database: Database) -> None:
         finally:
             connection.terminate()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            # Postgres' answer to the cancelled statement came first; whoever stops this process must not wait.
+            raise asyncio.CancelledError from error
         log.warning("schema.unread", error=type(error).__name__)
         return
     if (problem := difference(expected(), found)) is not None:
