@@ -97,7 +97,7 @@ async def check_schema(database: Database) -> None:
             connection.terminate()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         if (task := asyncio.current_task()) is not None and task.cancelling():
-            # Postgres' answer to the cancelled statement came first; whoever stops this process must not wait.
+            # Postgres' answer to the cancelled statement came first; the operator who stops this process does not wait.
             raise asyncio.CancelledError from error
         log.warning("schema.unread", error=type(error).__name__)
         return
