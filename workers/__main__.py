@@ -104,7 +104,8 @@ async def _keep_taking_jobs(
             outage.tell("worker.lost_database", role=role, error=type(error).__name__, reason=str(error)[:200])
         if not stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), restarts.pause_s())
+                async with asyncio.timeout(restarts.pause_s()):
+                    await stopping.wait()
 
 
 async def _take_jobs(

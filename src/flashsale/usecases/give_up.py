@@ -70,7 +70,8 @@ class GiveUp:
         """Continue for a short time; leases that are left expire at their deadlines."""
         if self._running is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._running, CLOSE_S)
+                async with asyncio.timeout(CLOSE_S):
+                    await self._running
 
     async def _run(self) -> None:
         pause_s = PAUSE_S

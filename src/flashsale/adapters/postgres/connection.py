@@ -8,13 +8,16 @@ Neither needs it: `statement_timeout` ends a slow statement on the server, and d
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from asyncpg.transaction import Transaction
 
 if TYPE_CHECKING:
-    import asyncio
+    from typing import Literal
 
+    Isolation = Literal["read_committed", "read_uncommitted", "serializable", "repeatable_read"]
     Base = asyncpg.Connection[asyncpg.Record]
 else:
     Base = asyncpg.Connection
@@ -27,8 +30,26 @@ class NotReplicated(ConnectionError):
     """The primary committed, and the standby may lack the transaction: the wait for the standby was cut short."""
 
 
+class AbandonedTransaction(Transaction):
+    """A transaction that ends with its connection if its task is cancelled.
+
+    Otherwise the cancellation comes late, because ROLLBACK waits until the server has answered the statement before it,
+    or is lost, because a failed ROLLBACK replaces it and callers handle failures.
+    """
+
+    __slots__ = ()
+
+    async def __aexit__(self, *ended: object) -> None:
+        """Roll back, or commit. The server rolls back what has no connection; a COMMIT is no part of the block."""
+        if isinstance(ended[1], asyncio.CancelledError):
+            # The stubs lack it.
+            self._connection.terminate()  # type: ignore[attr-defined]
+        else:
+            await super().__aexit__(*ended)
+
+
 class Connection(Base):
-    """A connection of this program. The two overridden methods are asyncpg's own; tests hold them to its version."""
+    """A connection of this program. The overridden methods are asyncpg's own; tests hold them to its version."""
 
     __slots__ = ("_cut_short", "_unanswered")
 
@@ -42,6 +63,12 @@ class Connection(Base):
         """Leave the statement to the server, and tell asyncpg that no request to cancel is on its way."""
         self._unanswered = True
         waiter.set_result(None)
+
+    def transaction(
+        self, *, isolation: Isolation | None = None, readonly: bool = False, deferrable: bool = False
+    ) -> Transaction:
+        """Open a transaction that a cancellation abandons."""
+        return AbandonedTransaction(self, isolation, readonly, deferrable)
 
     def _process_log_message(self, fields: dict[str, str], last_query: str) -> None:
         if fields.get("R") == WAIT_FOR_STANDBY:

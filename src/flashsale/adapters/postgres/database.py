@@ -188,7 +188,8 @@ class Database:
         """Close every connection, those in use after at most 5 s."""
         if self._pool is not None:
             try:
-                await asyncio.wait_for(self._pool.close(), 5)
+                async with asyncio.timeout(5):
+                    await self._pool.close()
             except TimeoutError:
                 self._pool.terminate()
             await self._unanswered.close()
