@@ -3,6 +3,7 @@
 import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from flashsale.http.auth import Tokens
 from flashsale.http.streams.hub import LiveHub
 from flashsale.pages.assets import POLICY
 from flashsale.pages.storefront.order_pages import WITH_STRIPE
+from flashsale.settings.cells import CellSettings
 from tests.api.test_storefront import key_of
 from tests.conftest import add_buyers, add_product, make_settings
 from tests.support.provider import Provider
@@ -51,6 +53,27 @@ async def waiting(services, user_id):
 def secret_of(page):
     (secret,) = re.findall(r'data-secret="([^"]+)"', page.text)
     return secret
+
+
+async def test_a_cell_says_no_definite_no_about_what_another_cell_knows(postgres_url, valkey, redis):
+    def of_cell(services):
+        of_two = CellSettings(number=1, count=2)
+        return replace(services, settings=services.settings.model_copy(update={"cell": of_two}))
+
+    async with shop(postgres_url, valkey, change=of_cell) as (browser, services, _):
+        for path in ("/p/4711", "/p/4711/buy", f"/order/{uuid4()}"):
+            page = await browser.get(path)
+            assert (page.status_code, "main address" in page.text) == (421, True), path
+        assert (await browser.get("/p/10004711")).status_code == 404
+        credentials = {"email": "nobody@example.com", "password": "a long password"}
+        assert (await browser.post("/sign-in", data=credentials)).status_code == 421
+        # This account is registered in cell 0, and its copy has not arrived.
+        token = Tokens(services.settings.auth).issue(Principal(user_id=uuid4(), role=Role.BUYER))
+        browser.cookies.clear()
+        browser.cookies.set("flashsale", token)
+        product = await add_product(services)
+        page = await browser.post(f"/p/{product.product_id}/buy", data={"key": "a-key"})
+        assert (page.status_code, key_of(page)) == (503, "a-key")
 
 
 async def test_the_element_of_stripe_is_on_the_page_of_a_payment_alone(postgres_url, valkey, redis):

@@ -12,7 +12,15 @@ from flashsale.domain.cells import (
     home_of_product,
     last_product,
 )
-from flashsale.domain.errors import OrderNotFound, OtherCell, ProductNotFound, SoldOut, Unauthenticated, Unavailable
+from flashsale.domain.errors import (
+    BadCredentials,
+    OrderNotFound,
+    OtherCell,
+    ProductNotFound,
+    SoldOut,
+    Unauthenticated,
+    Unavailable,
+)
 from flashsale.domain.products import PRODUCT_ID_MAX
 from flashsale.domain.requests import order_id_at
 from flashsale.http.cells import as_of_cell
@@ -92,6 +100,14 @@ def test_an_account_that_has_not_arrived_is_no_definite_no():
     assert told.retry_after_s > 0
     account_cell = Unauthenticated("a", unknown=True)
     assert as_of_cell(Cells(number=0, count=2), account_cell, "/") is account_cell
+
+
+def test_a_wrong_password_is_no_definite_no_where_the_new_one_may_not_have_arrived():
+    told = as_of_cell(Cells(number=1, count=2), BadCredentials(), "/api/auth/login")
+    assert isinstance(told, OtherCell)
+    assert told.cell == 0
+    wrong = BadCredentials()
+    assert as_of_cell(Cells(number=0, count=2), wrong, "/api/auth/login") is wrong
 
 
 def test_a_number_that_is_none_of_the_cells_is_refused():

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from flashsale.domain.cells import ACCOUNTS, home_of_order, home_of_product
-from flashsale.domain.errors import OrderNotFound, OtherCell, ProductNotFound, Unauthenticated, Unavailable
+from flashsale.domain.errors import (
+    BadCredentials,
+    OrderNotFound,
+    OtherCell,
+    ProductNotFound,
+    Unauthenticated,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from flashsale.domain.cells import Cells
@@ -24,6 +31,9 @@ def as_of_cell(cells: Cells, error: FlashSaleError, path: str) -> FlashSaleError
         home = home_of_product(error.product_id)
     elif isinstance(error, OrderNotFound) and (found := _ORDER_ID.search(path)) is not None:
         home = home_of_order(UUID(found[1]))
+    elif isinstance(error, BadCredentials):
+        # The account, or its new password, may not have arrived.
+        home = ACCOUNTS
     elif isinstance(error, Unauthenticated) and error.unknown and cells.number != ACCOUNTS:
         return Unavailable(
             "This account has not arrived in this cell yet; send the same request again.", retry_after_s=2

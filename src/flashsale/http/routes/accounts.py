@@ -65,7 +65,7 @@ LOG_IN = Operation(
     tag="accounts",
     takes=LoginIn,
     gives=(Given(status=HTTPStatus.OK, description="A login token.", model=TokenOut),),
-    codes=("bad_credentials", "too_many_logins", *SERVERS),
+    codes=("bad_credentials", "too_many_logins", "other_cell", *SERVERS),
 )
 LOG_OUT = Operation(
     name="logOut",

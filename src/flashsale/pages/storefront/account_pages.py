@@ -72,12 +72,12 @@ class AccountPages:
                 address=self._addresses.of(request),
                 session=None if own is None else own.user_id,
             )
-        except BadCredentials:
+        except FlashSaleError as error:
+            if not isinstance(self._shop.of_cell(request, error), BadCredentials):
+                return self._shop.refusal(request, error, "sign_in.html", **_kept(sent))
             told = texts_of(request)("sign_in.wrong")
             status = HTTPStatus.UNPROCESSABLE_ENTITY
             return self._shop.page(request, "sign_in.html", status=status, told=told, **_kept(sent))
-        except FlashSaleError as error:
-            return self._shop.refusal(request, error, "sign_in.html", **_kept(sent))
         return self._signed_in(request, user, sent.get("next"))
 
     async def register(self, request: Request) -> Answer:

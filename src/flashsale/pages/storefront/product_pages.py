@@ -131,7 +131,7 @@ class ProductPages:
             accepted = await parts.services.buy(BuyRequest(principal.user_id, shown.product_id, 1, key, price))
         except FlashSaleError as error:
             parts.meter.count_buy(error.code)
-            if isinstance(error, Unauthenticated):
+            if isinstance(self._shop.of_cell(request, error), Unauthenticated):
                 return self._to_sign_in(request, (key, price))
             # These are final for the key. After any other error the same request must be sent again.
             kept = None if isinstance(error, Refused | KeyReused) else (key, price)

@@ -10,7 +10,9 @@ from urllib.parse import quote
 
 import structlog
 
+from flashsale.domain.cells import Cells
 from flashsale.domain.errors import FlashSaleError, InvalidInput, RateLimited, Refused, Unauthenticated
+from flashsale.http.cells import as_of_cell
 from flashsale.http.conditions import tag_of
 from flashsale.http.messages import empty
 from flashsale.http.problems import INTERNAL, problem_of
@@ -57,6 +59,7 @@ class Shop:
         self.parts = parts
         self.services = parts.services
         self.settings = parts.services.settings
+        self._cells = Cells(number=self.settings.cell.number, count=self.settings.cell.count)
         self._templates = environment(TEMPLATES)
         self._templates.globals.update(asset=assets.url, shop=self.settings.pages.shop_name, languages=LANGUAGES)
 
@@ -87,8 +90,13 @@ class Shop:
 
     def missing(self, request: Request, error: FlashSaleError) -> Answer:
         """Answer that there is no such page, the same for every visitor of a language: it replaces a cache's copy."""
+        error = self.of_cell(request, error)
         body = self.render(request, "problem.html", {"told": told(texts_of(request), error)})
-        return html(HTTPStatus.NOT_FOUND, body, VARY, caching=MISSING)
+        return html(HTTPStatus(problem_of(error).status), body, VARY, caching=MISSING)
+
+    def of_cell(self, request: Request, error: FlashSaleError) -> FlashSaleError:
+        """Return the error that a request gets in this cell of the shop."""
+        return as_of_cell(self._cells, error, request.path)
 
     def redirect(self, request: Request, path: str, *headers: tuple[bytes, bytes]) -> Answer:
         """Lead the browser to a path of the shop with a GET."""
@@ -156,6 +164,7 @@ class Shop:
 
     def refusal(self, request: Request, error: FlashSaleError, template: str = "problem.html", **values: Any) -> Answer:
         """Answer a domain error with a page that says what to do."""
+        error = self.of_cell(request, error)
         if isinstance(error, RateLimited):
             request.extra = b""
         problem = problem_of(error)
