@@ -91,7 +91,6 @@ def test_paths_and_headers_reach_their_cells(shop):
         "/api/products/1/20000001",
         "/api/products/9999999",
         "/api/products/30000001",
-        "/cells/30/api/products",
         "/api/orders?before=01890a5d-ac96-8012-8000-000000000000",
         "/",
     ],
@@ -103,6 +102,15 @@ def test_accounts_lists_and_what_no_cell_has_reach_cell_0(shop, path):
 def test_a_buy_without_the_header_reaches_cell_0_which_names_the_right_one(shop):
     assert named(shop, "POST", "/api/order/buy-flash") == 0
     assert named(shop, "POST", "/api/order/buy-flash", **{"Flashsale-Product": "ten"}) == 0
+
+
+def test_a_prefix_of_no_cell_reaches_none(shop):
+    for number in ("30", "2", "11", "112", "120", "199", "1" * 30):
+        for path in ("/api/products", "/api/admin/products", "/p/10000001", "/sse/stock/10000001"):
+            answer = shop.post(f"/cells/{number}{path}")
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), number
+    for number, cell in (("00", 0), ("01", 1), ("012", 12)):
+        assert named(shop, "GET", f"/cells/{number}/api/products") == cell
 
 
 def test_a_prefix_opens_no_path_that_is_not_public(shop):
