@@ -79,9 +79,13 @@ async def test_readiness_says_what_the_gate_is(services, redis):
         ("UPDATE alembic_version SET version_num = '0000'", ["revision 0000", "alembic upgrade head"]),
         ("DROP FUNCTION void_requests_v1", ["function void_requests_v1", "missing"]),
         ("ALTER TABLE orders DISABLE TRIGGER orders_transition", ["trigger orders.orders_transition", "different"]),
+        (
+            "ALTER TABLE products ALTER product_id SET MINVALUE 30000001 SET START 30000001 RESTART WITH 30000001",
+            ["of cell 3, and this is cell 0", "FLASHSALE_CELL__NUMBER"],
+        ),
     ],
 )
-async def test_a_schema_that_is_not_this_releases_is_not_ready(settings, statement, words):
+async def test_a_schema_that_is_not_this_releases_or_another_cells_is_not_ready(settings, statement, words):
     async with open_services(settings, name="test") as services:
         await services.catalog.refresh()
         assert (await ready(services)).status_code == 200

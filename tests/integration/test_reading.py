@@ -35,7 +35,7 @@ EXCUSED = {
 """Files whose statements may be left out of the regular work."""
 
 SELDOM = {
-    "cells.product_numbers": "once in a process; reads one row of the catalog, and looks for a product",
+    "cells.product_numbers": "once for a look of readiness; reads one row of the catalog, and looks for a product",
     "cells.any_account": "by hand; looks for one",
     "cells.subscription": "by hand; reads the catalog",
     "cells.published": "the same",

@@ -13,9 +13,12 @@ from flashsale.domain.cells import ACCOUNTS, first_product, home_of_product, las
 from flashsale.domain.errors import NotReady
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from asyncpg import Record
 
     from flashsale.adapters.postgres.database import Database
+    from flashsale.adapters.postgres.queries import Query
 
 QUERIES = queries.load("queries/cells.sql")
 
@@ -32,16 +35,28 @@ async def check_cell(database: Database, number: int) -> None:
     try:
         connection = await database.connect(suffix="-cell")
         try:
-            [row] = await connection.fetch(QUERIES["product_numbers"].text)
+            wrong = await wrong_cell(lambda query: connection.fetch(query.text), number)
         finally:
             connection.terminate()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         return
-    if home_of_product(row["first_id"]) != number:
-        raise NotReady(
-            f"The database has the product ids of cell {home_of_product(row['first_id'])}, and this is cell {number}: "
-            "correct FLASHSALE_CELL__NUMBER, or begin the cell's new database with `flashsale cells begin`."
-        )
+    if wrong is not None:
+        raise NotReady(wrong)
+
+
+async def wrong_cell(fetch: Callable[[Query], Awaitable[list[Record]]], number: int) -> str | None:
+    """Say that a database gives the numbers of another cell to products, and what to do; None if it is this cell's.
+
+    `fetch` runs a statement.
+    """
+    [row] = await fetch(QUERIES["product_numbers"])
+    home = home_of_product(row["first_id"])
+    if home == number:
+        return None
+    return (
+        f"The database has the product ids of cell {home}, and this is cell {number}: "
+        "correct FLASHSALE_CELL__NUMBER, or begin the cell's new database with `flashsale cells begin`."
+    )
 
 
 async def begin(url: str, number: int) -> None:

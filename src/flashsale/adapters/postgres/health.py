@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from flashsale.adapters.postgres import queries
+from flashsale.adapters.postgres.cells import wrong_cell
 from flashsale.adapters.postgres.schema import difference, expected, read_schema
 from flashsale.domain.errors import Unavailable
 from flashsale.usecases.ports import PoisonBatch
@@ -24,9 +25,10 @@ SORT_MEMORY = "64kB"
 class PostgresHealth:
     """Implements `readiness.Truth`."""
 
-    def __init__(self, database: Database) -> None:
-        """Check the process' own pool."""
+    def __init__(self, database: Database, *, cell: int = 0) -> None:
+        """Check the process' own pool, and that its database is the cell's."""
         self._database = database
+        self._cell = cell
 
     async def problem(self) -> tuple[bool, Problem | None]:
         """Say whether Postgres answers, and why it cannot take orders, if it cannot."""
@@ -45,8 +47,10 @@ class PostgresHealth:
                 todo="Name the server that takes writes in FLASHSALE_POSTGRES__URL, or let this one take them.",
             )
         if (wrong := difference(expected(), await read_schema(self._database.fetch))) is not None:
-            what, _, todo = wrong.partition(": ")
-            return Problem(what=f"{what}.", todo=todo)
+            return _as_problem(wrong)
+        # The process looked when it started, if the database was there.
+        if (wrong := await wrong_cell(self._database.fetch, self._cell)) is not None:
+            return _as_problem(wrong)
         if self._database.waits_for_standby:
             return Problem(
                 what="Changes wait for the synchronous standby.",
@@ -67,3 +71,8 @@ class PostgresHealth:
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise self._database.away("need_room", error) from error
         return False
+
+
+def _as_problem(wrong: str) -> Problem:
+    what, _, todo = wrong.partition(": ")
+    return Problem(what=f"{what}.", todo=todo)
