@@ -22,6 +22,7 @@ PYTHON = [
     "examples",
     "tests",
     "docker/deploy",
+    "docker/edge.py",
     "docker/env_file.py",
     "noxfile.py",
 ]

@@ -4,14 +4,13 @@ import http.client
 import socket
 import ssl
 import threading
-import urllib.error
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from edge import Edge, Failed, faults_of_nginx
 
 from tests.support.certificates import certificate
 from tests.support.shipped_nginx import BINARIES, shipped_nginx
-from tests.unit.test_containers import deploy
 
 
 class Api(BaseHTTPRequestHandler):
@@ -56,12 +55,43 @@ def test_a_folder_with_a_certificate_turns_tls_and_http_2_on(tmp_path, api, bina
         plain.close()
         # As docker/deploy asks: by the address, with the host that is always served, trusting this certificate only.
         base_url = f"https://127.0.0.1:{edge.tls_port}"
-        assert deploy().Edge(base_url, mine).call("/api/products") == []
-        with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
-            deploy().Edge(base_url, other).call("/api/products")
+        assert Edge(base_url, mine).call("/api/products") == []
+        with pytest.raises(Failed, match="CERTIFICATE_VERIFY_FAILED"):
+            Edge(base_url, other).call("/api/products")
         context = ssl.create_default_context(cafile=mine)
         context.set_alpn_protocols(["h2"])
         with context.wrap_socket(
             socket.create_connection(("127.0.0.1", edge.tls_port)), server_hostname="shop.example"
         ) as browser:
             assert browser.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.parametrize("binary", list(BINARIES.values()), ids=list(BINARIES))
+def test_deploy_tells_what_nginx_refuses_before_it_stops_anything(tmp_path, api, binary):
+    folder = tmp_path / "certificate"
+    pair(folder, "shop.example")
+    pair(tmp_path / "other", "shop.example")
+    with shipped_nginx(tmp_path, binary, upstream=api, HOSTS="shop.example") as (edge, _):
+        assert edge.test().returncode == 0
+        shipped = (tmp_path / "nginx/locations.conf").read_text()
+        tried = {
+            "connection limit must be less 65536": {"ADDRESS_CONNECTIONS": "100000"},
+            "CELLS: no API and SSE in 1=a:1": {"CELLS": "1=a:1"},
+        }
+        if edge.asks_early:  # the cells are upstreams then
+            tried["api_1"] = {"CELLS": "1=a:1,b:1 1=a:1,b:1"}
+        wrong = {name: edge.test(**variables) for name, variables in tried.items()}
+        (tmp_path / "nginx/locations.conf").write_text(
+            shipped.replace("location /sse/ {", "allow 10.0.0.0/8\nlocation /sse/ {")
+        )
+        wrong["locations.conf"] = edge.test()
+        (tmp_path / "nginx/locations.conf").write_text(shipped)
+        (tmp_path / "other/privkey.pem").rename(folder / "privkey.pem")
+        wrong["key values mismatch"] = edge.test()
+        (folder / "privkey.pem").unlink()
+        wrong["privkey.pem"] = edge.test()
+    for name, done in wrong.items():
+        (line,) = faults_of_nginx(done.stderr)
+        assert done.returncode
+        assert line.startswith("nginx: ")
+        assert name in line

@@ -82,13 +82,16 @@ class Edge:
                 text = text.replace(place, here)
             path.write_text(re.sub(r"worker_processes auto", "worker_processes 1", text))
         variables = {**limits(), "HOSTS": "", "RESOLVER": f"127.0.0.1:{names}", **environment}
+        self._environment = variables | {"PATH": f"{programs}:{os.environ['PATH']}"}
         self.process = subprocess.Popen(
-            ["sh", self._here / "run"],
-            cwd=folder,
-            env=variables | {"PATH": f"{programs}:{os.environ['PATH']}"},
-            stderr=subprocess.PIPE,
-            text=True,
+            ["sh", self._here / "run"], cwd=folder, env=self._environment, stderr=subprocess.PIPE, text=True
         )
+
+    def test(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Test the configuration with other variables, as docker/deploy does."""
+        command = ["sh", self._here / "run", "-t"]
+        variables = self._environment | environment
+        return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
 
     def wait(self) -> None:
         """Wait until it accepts connections."""

@@ -1,6 +1,7 @@
 """The files in docker/, as far as they can be checked without an engine; `nox -s docker` runs them."""
 
 import re
+import socket
 import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from edge import address, busy_ports
 from env_file import read_environment, write
 
 from flashsale import __version__
@@ -154,6 +156,26 @@ WRONG = {
     "FLASHSALE_GATE__RATELIMIT=3": "is used by nothing; did you mean FLASHSALE_GATE__RATE_LIMIT?",
     "CERTIFICATES=/none": "is /none; expected a folder that holds fullchain.pem",
     "JWT_SECRET=change-me-please": "still holds the example's value",
+    "JWT_SECRET=": "is missing or empty",
+    "JWT_SECRET=''": "is missing or empty",
+    "REDIS_PASSWORD=a$b": "has a $",
+    'REDIS_PASSWORD="a$b"': "has a $",
+    "REDIS_PASSWORD=a${B}c": "has a $",
+    'REDIS_PASSWORD="a': "has a quotation mark",
+    'REDIS_PASSWORD="a\\tb"': "has a quotation mark",
+    "LISTEN=0.0.0.0:99999": "is 0.0.0.0:99999; expected an address and a port",
+    "LISTEN=10.0.0.256:80": "is 10.0.0.256:80; expected an address and a port",
+    "ADDRESS_CONNECTIONS=100000": "is 100000; expected a whole number from 1 to 65535",
+    "HOSTS=https://shop.example": "is https://shop.example; expected names of hosts",
+    "HOSTS=shop.example:443": "is shop.example:443; expected names of hosts",
+    "CELLS=1=a:8000": "is 1=a:8000; expected for each further cell",
+    "CELLS=a:8000,b:8000": "is a:8000,b:8000; expected for each further cell",
+    "CELLS=0=a:1,b:1": "is 0=a:1,b:1; expected for each further cell",
+    "CELLS=200=a:1,b:1": "is 200=a:1,b:1; expected for each further cell",
+    "CELLS=1=a:1,b:1 2=c:1,d:1 1=a:1,b:1": "is 1=a:1,b:1 2=c:1,d:1 1=a:1,b:1; expected for each further cell",
+    "CELLS=1=http://a:1,b:1": "is 1=http://a:1,b:1; expected for each further cell",
+    "FLASHSALE_CELL__NUMBER=one": "is one; expected a whole number",
+    "FLASHSALE_LIVE__KEEPALIVE_S=5": "is used by nothing; a Compose file of your own may use it (-f)",
 }
 
 
@@ -175,6 +197,11 @@ GOOD = {
     "LISTEN=8000": "8000",
     "API_CPUS=0.5": "0.5",
     "COMPOSE_PROJECT_NAME=shop": "shop",
+    "HOSTS=shop.example *.shop.example": "shop.example *.shop.example",
+    "CELLS='1=a.one:8000,[2001:db8::1]:8001 12=b:1,b:1'": "1=a.one:8000,[2001:db8::1]:8001 12=b:1,b:1",
+    "FLASHSALE_CELL__NUMBER=199": "199",
+    "GRAFANA_PASSWORD=it's": "it's",
+    "GATEWAY_SECRET=own-${ADMIN_EMAIL}": "own-a@b",
     "OF_MY_OWN=x": "x",
 }
 
@@ -184,6 +211,86 @@ def test_a_line_of_the_file_is_read_as_compose_reads_it(tmp_path, line):
     mine = tmp_path / "mine.yaml"
     mine.write_text("services: {api: {environment: {X: '${OF_MY_OWN}'}}}")
     assert read(good_file(tmp_path, line), mine)[line.partition("=")[0]] == GOOD[line]
+
+
+@pytest.mark.parametrize("line", ["export NOFILE=3", "NOFILE = 3", "NOFILE: 3", "some words"])
+def test_a_line_that_sets_nothing_is_one_line_with_its_number(tmp_path, line):
+    file = good_file(tmp_path, "# a comment", "", line)
+    with pytest.raises(SystemExit) as refused:
+        read(file)
+    number = file.read_text().splitlines().index(line) + 1
+    assert str(refused.value) == f"{file}: line {number} is no NAME=value"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_secret_that_the_file_lacks_is_one_line_that_names_it(tmp_path, name):
+    file = good_file(tmp_path)
+    file.write_text(re.sub(rf"(?m)^{name}=.*\n", "", file.read_text()))
+    if "_POSTGRES_" in name:  # it is made
+        assert read(file)[name]
+    else:
+        with pytest.raises(SystemExit) as refused:
+            read(file)
+        assert str(refused.value) == f"{file}: {name} is missing or empty"
+
+
+def test_what_the_shell_has_is_checked_like_the_file_and_comes_first(tmp_path, monkeypatch):
+    file = good_file(tmp_path, "TAG=1")
+    monkeypatch.setenv("TAG", "of another program")
+    monkeypatch.setenv("PAYMENT_CONTAINERS", "3")
+    assert (read(file)["TAG"], read(file)["PAYMENT_CONTAINERS"]) == ("1", "3")
+    monkeypatch.setenv("PAYMENT_CONTAINERS", "0")
+    with pytest.raises(SystemExit) as refused:
+        read(file)
+    assert str(refused.value) == f"{file}: PAYMENT_CONTAINERS is 0; expected a whole number from 1 up"
+
+
+WRONG_OPTIONS = {
+    ("-f", "missing.yaml"): "missing.yaml",
+    ("--env-file", "missing/.env"): "missing/.env",
+    ("--env-file", "."): "directory",
+    ("--price", "9,99"): "argument --price: invalid price value: '9,99'",
+    ("--price", "free"): "argument --price: invalid price value: 'free'",
+    ("--stock", "-1"): "argument --stock: invalid units value: '-1'",
+    ("--limit", "many"): "argument --limit: invalid units value: 'many'",
+}
+
+
+@pytest.mark.parametrize("options", WRONG_OPTIONS, ids=" ".join)
+def test_a_wrong_option_of_deploy_is_one_line_that_names_it(tmp_path, options):
+    good = good_file(tmp_path)
+    command = [sys.executable, DOCKER / "deploy", "--env-file", good, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode != 0
+    assert WRONG_OPTIONS[options] in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_deploy_tells_what_the_health_check_of_a_silent_container_says(monkeypatch):
+    script = deploy()
+    monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=""))
+    answers = [{"Output": "first"}, {"Output": "Health check exceeded\ntimeout (3s)"}]
+    container = {
+        "Id": "1",
+        "Config": {"Labels": {"com.docker.compose.service": "sse"}},
+        "State": {"Status": "running", "ExitCode": 0, "Health": {"Status": "unhealthy", "Log": answers}},
+    }
+    assert script.last_words(container) == "sse unhealthy: its health check says Health check exceeded timeout (3s)"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", ""])
+def test_deploy_names_the_setting_of_a_port_that_another_program_has(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as other:
+        number = other.getsockname()[1]
+        wanted = [
+            {"target": 8080, "host_ip": host, "published": str(number)},
+            {"target": 8443, "host_ip": "127.0.0.1"},
+        ]
+        assert busy_ports(wanted, []) == [f"LISTEN (docker/.env): {host or '*'} port {number}: Address already in use"]
+        # The stack's own nginx has it, and is replaced.
+        ports = {"8080/tcp": [{"HostIp": host, "HostPort": str(number)}], "8443/tcp": None}
+        assert busy_ports(wanted, [ports]) == []
 
 
 def test_deploy_notes_the_release_in_the_file(tmp_path):
@@ -309,7 +416,7 @@ PUBLISHED = {
 def test_deploy_asks_the_address_that_the_engine_publishes(published):
     inner, host, port = published
     ports = {"8080/tcp": [{"HostIp": "9.9.9.9", "HostPort": "9"}], inner: [{"HostIp": host, "HostPort": port}]}
-    assert deploy().address(ports, tls=inner == "8443/tcp") == PUBLISHED[published]
+    assert address(ports, tls=inner == "8443/tcp") == PUBLISHED[published]
 
 
 def test_each_image_of_the_stack_is_named_in_the_file():
