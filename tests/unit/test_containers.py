@@ -7,6 +7,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -291,6 +292,29 @@ def test_deploy_names_the_setting_of_a_port_that_another_program_has(host):
         # The stack's own nginx has it, and is replaced.
         ports = {"8080/tcp": [{"HostIp": host, "HostPort": str(number)}], "8443/tcp": None}
         assert busy_ports(wanted, [ports]) == []
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_deploy_says_why_a_release_does_not_work_also_if_the_one_before_fails_too(monkeypatch, returns):
+    script = deploy()
+
+    def replace_all(release, **_):
+        if release == "new":
+            raise script.Failed("the new one's fault")
+        if not returns:
+            raise subprocess.CalledProcessError(1, "docker", stderr="the old one's fault")
+
+    monkeypatch.setattr(script, "replace_all", replace_all)
+    monkeypatch.setattr(script, "build", lambda: "new")
+    for name in ("image_id", "compose", "run"):
+        monkeypatch.setattr(script, name, lambda *_, **__: "there")
+    for name in ("fetch_images", "check_settings", "use", "say"):
+        monkeypatch.setattr(script, name, lambda *_: None)
+    options = SimpleNamespace(rolling=True, rollback=False)
+    with pytest.raises(script.Failed) as failed:
+        script.deploy(options, {"TAG": "old"})
+    what = "runs again." if returns else "does not run again: the old one's fault"
+    assert str(failed.value) == f"the new one's fault\nRelease old {what}"
 
 
 def test_deploy_notes_the_release_in_the_file(tmp_path):

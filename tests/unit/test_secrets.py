@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from flashsale.settings import FILE, SECRETS, read_settings, secret_names, variable
+from flashsale.settings import FILE, PREFIX, SECRETS, read_settings, secret_names, variable
 
 SECOND, FIRST = "FLASHSALE_AUTH__JWT_SECOND_SECRET", "FLASHSALE_AUTH__JWT_SECRET"
 GOOD = "only-for-tests: 0123456789 abcdefgh"
@@ -109,4 +109,30 @@ def test_a_file_of_a_secret_that_is_not_there_is_one_line(environment, tmp_path,
     environment.setenv(variable(name) + FILE, str(tmp_path / "none"))
     with pytest.raises(SystemExit) as refused:
         read_settings("api")
-    assert str(refused.value).splitlines()[0].startswith(f"{tmp_path / 'none'}: No such file or directory")
+    line, _ = str(refused.value).splitlines()
+    assert line == f"{variable(name)}{FILE}: {tmp_path / 'none'}: No such file or directory"
+
+
+WRONG = {
+    ("HTTP__TRUSTED_PROXIES", "10.0.0.0/8"): "expected a list in JSON",
+    ("HTTP__TRUSTED_PROXIES", '["10.0.0.0/8"'): "expected a list in JSON",
+    ("HTTP__TRUSTED_PROXIES", ""): "expected a list in JSON",
+    ("HTTP__TRUSTED_PROXIES", '["::1", "10.0.0.1/8"]'): "10.0.0.1/8 has host bits set",
+    ("HTTP__CORS_ORIGINS", "https://shop.example"): "expected a list in JSON",
+    ("HTTP__PROCESSES", "two"): "Input should be a valid integer",
+    ("POSTGRES__POOL_MIN", "9"): "pool_min 9 is more than pool_max 6",
+    ("CELL__NUMBER", "3"): "number 3 is none of 1 cells",
+    ("HTTP", "8000"): "is a group; set FLASHSALE_HTTP__<NAME> instead",
+    ("HTTP", "on"): "is a group",
+    ("GATE", "[]"): "is a group",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_wrong_setting_is_one_line_that_names_its_variable_and_no_other(environment, name, value):
+    environment.setenv(f"{PREFIX}{name}", value)
+    with pytest.raises(SystemExit) as refused:
+        read_settings("api")
+    line, _ = str(refused.value).splitlines()
+    assert line.startswith(f"{PREFIX}{name}: ")
+    assert WRONG[name, value] in line

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
 
 PREFIX, DELIMITER, FILE = "FLASHSALE_", "__", "_FILE"
 
@@ -156,11 +158,26 @@ class Variables(EnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Read the variables."""
-        found = super().__call__()
+        try:
+            found = super().__call__()
+        except SettingsError as error:
+            found = dict.fromkeys(re.findall(r'"(\w+)"', str(error))[:1])
+        for group, names in found.items():
+            if not isinstance(names, dict):
+                raise SettingsError(f"{variable(group)}: is a group; set {variable(group)}{DELIMITER}<NAME> instead")
         for name in secret_names():
             group, _, field = name.partition(".")
             found.get(group, {}).pop(field + FILE.lower(), None)
         return found
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Read JSON; leave to the check of the setting what is none."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            if field_name in Settings.model_fields:
+                raise
+            return value
 
 
 class SecretFiles(PydanticBaseSettingsSource):
@@ -176,9 +193,11 @@ class SecretFiles(PydanticBaseSettingsSource):
         for name in secret_names():
             if path := os.environ.get(variable(name) + FILE):
                 group, _, field = name.partition(".")
-                found.setdefault(group, {})[field] = (
-                    Path(path).read_text(encoding="utf-8", errors="replace").removesuffix("\n")
-                )
+                try:
+                    text = Path(path).read_text(encoding="utf-8", errors="replace")
+                except OSError as error:
+                    raise SettingsError(f"{variable(name)}{FILE}: {path}: {error.strerror}") from error
+                found.setdefault(group, {})[field] = text.removesuffix("\n")
         return found
 
 
@@ -261,23 +280,19 @@ def read_settings(process: str) -> Settings:
 def check_settings(process: str) -> tuple[Settings, list[str]]:
     """Read the settings of a kind of process, and say of each that is missing or wrong what is the matter.
 
-    A line begins with the variable or the file, then a colon. With such a line the settings are not complete.
+    A line begins with the variable, then a colon. With such a line the settings are not complete.
     """
-    lines = []
     settings = Settings.model_construct()
     given: set[str] = set()
+    lines: list[str] = []
     try:
         for source in (Variables(Settings)(), SecretFiles(Settings)()):
             given |= {f"{group}.{name}" for group, names in source.items() for name in names}
         settings = Settings()
-    except OSError as error:
-        lines.append(f"{error.filename}: {error.strerror}; a variable that ends in {FILE} names this file.")
-    except ValidationError as error:
-        for problem in error.errors(include_input=False, include_url=False):
-            name = PREFIX + DELIMITER.join(str(part) for part in problem["loc"]).upper()
-            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
     except SettingsError as error:
-        lines.append(f"{error}.")
+        return settings, [str(error)]
+    except ValidationError as error:
+        lines = [_line(problem) for problem in error.errors(include_input=False, include_url=False)]
     if "postgres.url" in given:
         given.add("postgres.owner_url")  # see its description
     missing = SECRETS.get(process, frozenset()) - OPTIONAL - given
@@ -286,6 +301,18 @@ def check_settings(process: str) -> tuple[Settings, list[str]]:
         missing |= {name for name in needed if not _value(settings, name)}
     lines += [f"{variable(name)}: is missing" for name in sorted(missing)]
     return settings, lines
+
+
+def _line(problem: ErrorDetails) -> str:
+    """Say what is wrong with a variable. A group that disagrees with itself begins with the name of a setting in it."""
+    what = problem["msg"].removeprefix("Value error, ")
+    group, *names = map(str, problem["loc"])
+    if not names and what.split()[0] in Settings.model_fields[group].annotation.model_fields:  # type: ignore[union-attr]
+        names = [what.split()[0]]
+    if problem["type"] == "list_type":
+        what = 'expected a list in JSON, such as ["one", "another"]'
+    # The place in a list is no part of a variable's name.
+    return f"{variable('.'.join([group, *names[:1]]))}: {what}"
 
 
 def unknown_variables() -> list[tuple[str, str | None]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from flashsale.settings.server_urls import check_postgres_url, check_redis_url
 from flashsale.settings.values import (
@@ -73,6 +73,12 @@ class PostgresSettings(Group):
         le=60,
         description="Pause after the first try of a migration; each later pause is twice as long, up to a minute.",
     )
+
+    @model_validator(mode="after")
+    def _pool_has_room(self) -> Self:
+        if self.pool_min > self.pool_max:
+            raise ValueError(f"pool_min {self.pool_min} is more than pool_max {self.pool_max}")
+        return self
 
 
 class RedisSettings(Group):
