@@ -136,9 +136,18 @@ async def test_only_an_answer_to_the_buy_decides_about_it(buying, shop, status):
     assert len(set(keys)) == 1
 
 
-@pytest.mark.parametrize("status", [200, 202, 403, 404, 409])
-async def test_a_machine_between_shop_and_page_decides_nothing(buying, shop, status):
-    """The shop accepts, its answer is lost, and a filter on the way answers the repetition with a page of its own."""
+ROBOT = {"content_type": "text/html", "body": "<h1>Are you a robot?</h1>"}
+OTHER_CELL = {"content_type": "application/problem+json", "body": '{"code": "other_cell", "cell": 0}'}
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"), [*((status, ROBOT) for status in (200, 202, 403, 404, 409)), (421, OTHER_CELL)]
+)
+async def test_a_machine_between_shop_and_page_decides_nothing(buying, shop, status, answer):
+    """The shop accepts, its answer is lost, and a filter on the way answers the repetition with a page of its own.
+
+    Or a router sends the repetition to another cell, which knows nothing of the first request.
+    """
     front, buyer = buying
     front.visit.allow(status)
     keys = []
@@ -149,7 +158,7 @@ async def test_a_machine_between_shop_and_page_decides_nothing(buying, shop, sta
             await route.fetch()
             await route.abort("connectionreset")
         elif len(keys) == 2:
-            await route.fulfill(status=status, content_type="text/html", body="<h1>Are you a robot?</h1>")
+            await route.fulfill(status=status, **answer)
         else:
             await route.continue_()
 

@@ -6,7 +6,7 @@ const LOOK_MS = 60_000;          // every change comes over the stream: this fin
 const ASK_AGAIN_MS = 600_000;    // an older request without an answer waits for the buyer to press again
 const ARMED_MS = 1500;           // a button with another label can be pressed after this time
 const EARLY_TRIES = 4;
-const UNDECIDED = new Set([0, 401, 408, 425, 429]);
+const UNDECIDED = new Set([0, 401, 408, 421, 425, 429]);
 
 const product = main.dataset.product;
 const names = { asked: `asked ${product}`, mine: `order ${product}`, turn: `turn ${product}` };
