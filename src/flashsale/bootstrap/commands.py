@@ -22,7 +22,6 @@ from flashsale.adapters.postgres.sale import PostgresSale, open_sale_pool
 from flashsale.adapters.postgres.sale_rows import PostgresSaleRows
 from flashsale.adapters.postgres.settlement import PostgresFees, PostgresSettledOrders
 from flashsale.adapters.postgres.users import PostgresUsers
-from flashsale.adapters.redis.gate import RedisGate
 from flashsale.bootstrap.servers import open_gateway, open_servers, provider_away
 from flashsale.domain.errors import NotReady
 from flashsale.usecases.accounts import Accounts
@@ -89,6 +88,8 @@ async def open_audit(settings: Settings, *, bypass_allowed: bool = False) -> Asy
 
     `bypass_allowed`: a product on sale whose gate is not loaded is no violation.
     """
+    from flashsale.adapters.redis.gate import RedisGate
+
     postgres = settings.postgres
     # To the server itself: behind a pooler the time limits and plans are the role's, and those do not suit an audit.
     patient = postgres.model_copy(

@@ -12,13 +12,13 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from flashsale.cli.group import main, print_result, process_settings, run_command
-from flashsale.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from flashsale.domain.trail import Author
     from flashsale.domain.users import User
+    from flashsale.settings import Settings
     from flashsale.usecases.accounts import Accounts
     from flashsale.usecases.ports import Users
 

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashsale.cli.group import main, print_result, run_command
-from flashsale.runtime.logs import configure_logs
-from flashsale.settings.groups import LogSettings
+from flashsale.cli.group import configure_log, main, print_result, run_command
 
 if TYPE_CHECKING:
     from flashsale.local.backup import Restored
@@ -47,7 +45,7 @@ def backup(file: Path, data_dir: Path, url: str | None, ledger: Path | None) -> 
     from flashsale.local.backup import backup as run_backup
     from flashsale.local.server_backup import backup_server
 
-    configure_logs(LogSettings(level="warning"))
+    configure_log("warning")
     if url is None and ledger is not None:
         raise click.UsageError("--ledger goes with --url: a backup of the stack has the stack's ledger.")
 
@@ -82,7 +80,7 @@ def restore(file: Path, data_dir: Path, url: str | None, ledger: Path | None, ov
     from flashsale.local.server_backup import restore_server
     from flashsale.simulator.split import split_ledger
 
-    configure_logs(LogSettings(level="warning"))
+    configure_log("warning")
     known = {
         "overwrite": overwrite,
         "ledger": ledger,

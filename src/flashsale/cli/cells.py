@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import click
 
 from flashsale.cli.group import main, print_result, process_settings, run_command
-from flashsale.settings import NO_SETTINGS, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,6 +101,8 @@ def _each(files: tuple[Path, ...], timeout_s: float, command: str, tell: Callabl
 
 
 def _begin(path: Path, command: str) -> subprocess.Popen[str]:
+    from flashsale.settings import NO_SETTINGS, PREFIX
+
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in NO_SETTINGS}
     return subprocess.Popen(  # noqa: S603 - this program
         [sys.executable, "-m", "flashsale.cli", command, "--json"],
@@ -115,6 +116,8 @@ def _begin(path: Path, command: str) -> subprocess.Popen[str]:
 
 def _settings_in(path: Path) -> dict[str, str]:
     """Read lines of NAME=value as a shell does, without expansions; a line that is none ends the process."""
+    from flashsale.settings import PREFIX
+
     found = {}
     try:
         text = path.read_text(encoding="utf-8")

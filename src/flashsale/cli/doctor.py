@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashsale.cli.group import main, print_result, run_command
-from flashsale.runtime.logs import configure_logs
-from flashsale.settings.groups import LogSettings
+from flashsale.cli.group import configure_log, main, print_result, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +28,7 @@ def doctor(machine: bool) -> None:  # noqa: FBT001 - click passes it by name
     from flashsale.bootstrap.doctor import examine
     from flashsale.domain.checkups import Verdict
 
-    configure_logs(LogSettings(level="error"))
+    configure_log("error")
 
     async def run() -> int:
         findings = [finding async for finding in examine()]

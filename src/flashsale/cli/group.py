@@ -7,18 +7,17 @@ import contextlib
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
-import structlog
 
 from flashsale import __version__
-from flashsale.runtime.logs import configure_logs
 from flashsale.runtime.outputs import guard_errors
-from flashsale.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from flashsale.settings import Settings
 
 
 # Each command imports its modules when it runs, so `--help` starts fast.
@@ -79,10 +78,23 @@ def print_result(text: str) -> None:
 
 def process_settings(process: str) -> Settings:
     """Read the settings of a process, and configure its log."""
+    import structlog
+
+    from flashsale.runtime.logs import configure_logs
+    from flashsale.settings import read_settings
+
     settings = read_settings(process)
     configure_logs(settings.log)
     structlog.contextvars.clear_contextvars()
     return settings
+
+
+def configure_log(level: Literal["warning", "error"]) -> None:
+    """Configure the log of a command that reads no settings."""
+    from flashsale.runtime.logs import configure_logs
+    from flashsale.settings.groups import LogSettings
+
+    configure_logs(LogSettings(level=level))
 
 
 def listening(host: str, port: int, fd: int | None) -> socket.socket:

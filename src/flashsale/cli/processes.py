@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from flashsale.cli.group import listening, main, process_settings
-from flashsale.runtime.logs import tell_ready
 
 
 @main.command(epilog="Example: flashsale serve --port 8000")
@@ -43,6 +42,7 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
     """Run the payment gateway simulator, which keeps a ledger and charges nobody."""
     import uvloop
 
+    from flashsale.runtime.logs import tell_ready
     from flashsale.runtime.processes import settle_collector
     from flashsale.simulator.journal import LedgerFailedError, LedgerLockedError
     from flashsale.simulator.ledger import LedgerDamagedError
@@ -78,6 +78,7 @@ def simulator(host: str, port: int, fd: int | None, ready_fd: int | None) -> Non
 def mailbox(host: str, port: int, folder: Path, fd: int | None, ready_fd: int | None) -> None:
     """Run a mail server for development, which keeps every e-mail as a file and sends none on."""
     from flashsale.local.mailbox import installed, run_mailbox
+    from flashsale.runtime.logs import tell_ready
 
     process_settings("mailbox")
     if not installed():

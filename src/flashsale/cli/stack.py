@@ -8,10 +8,8 @@ from pathlib import Path
 
 import click
 
-from flashsale.cli.group import main, run_command
-from flashsale.runtime.logs import configure_logs
+from flashsale.cli.group import configure_log, main, run_command
 from flashsale.runtime.outputs import progress
-from flashsale.settings.groups import LogSettings
 
 
 @main.command(epilog="Example: flashsale up --api 4 --port 9000")
@@ -47,7 +45,7 @@ def up(data_dir: Path, api: int, orders: int, payments: int, port: int) -> None:
     from flashsale.local.up import up as run_up
 
     console = Console(file=progress())
-    configure_logs(LogSettings(level="warning"))
+    configure_log("warning")
     stack = Stack(
         data_dir,
         api=api,
@@ -81,7 +79,7 @@ def demo(units: int, buyers: int, seconds: float, price: str, api: int, seed: in
     from flashsale.demo.run import run_demo
     from flashsale.demo.sale import Sale
 
-    configure_logs(LogSettings(level="warning"))
+    configure_log("warning")
     sale = Sale(units=units, buyers=buyers, seconds=seconds, price=price, seed=seed)
 
     async def run(folder: Path) -> int:
