@@ -1,4 +1,4 @@
-"""The real stack: two API processes, workers, the gateway simulator; one per test process."""
+"""The real stack: two API processes, workers, the gateway simulator; one per test process, until the last test here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.api import FAST, admin_headers, buyer_headers
 from tests.support.reference import Reference
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory):
     stack = Stack(tmp_path_factory.mktemp("stack"), port=0, environment=FAST)
     asyncio.run(stack.start())
@@ -21,7 +21,7 @@ def stack(tmp_path_factory):
     asyncio.run(stack.stop())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reference(stack):
     """The OpenAPI document of the stack, which judges every answer that `api` gets."""
     document = httpx.get(f"{stack.base_url}/schema/openapi.json", timeout=30).json()
@@ -35,19 +35,19 @@ async def api(stack, reference):
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def admin(stack):
     """Headers of the administrator."""
     return admin_headers(stack)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def make_buyers(stack):
     """Make buyers in bulk; returns their headers."""
     return lambda count: buyer_headers(stack, count)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def buyers(make_buyers):
     """As many buyers as the tests ask for, made fifty at a time."""
 

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 from tests.support.api import BUY, final
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def desk(stack, admin):
     """Run a command with nothing but the API's URL and a token."""
     environment = {

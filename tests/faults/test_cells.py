@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
+import pytest_asyncio
 
 from flashsale.local.stack import Stack
 from tests.faults.__main__ import demand
 from tests.faults.cells import CELLS
 from tests.faults.scene import play
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 QUICK = {
     "FLASHSALE_SIMULATOR__LATENCY_MEAN_S": "0.2",
@@ -26,14 +27,16 @@ NAMES = (
 )
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(tmp_path_factory):
+    """One stack for all sales, as in `nox -s soak`: what a fault leaves behind also shows in the sales after it."""
+    async with Stack(tmp_path_factory.mktemp("stack"), port=0, payments=2, environment=QUICK) as stack:
+        yield stack
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_lost_leaked_sold_twice_or_charged_wrongly(tmp_path, name):
+async def test_nothing_is_lost_leaked_sold_twice_or_charged_wrongly(stack, tmp_path, name):
     cell = next(cell for cell in CELLS if cell.name == name)
-
-    async def run():
-        async with Stack(tmp_path, port=0, payments=2, environment=QUICK) as stack:
-            return await play(stack, cell, 1, demand(100, 300, 1), tmp_path / "sale")
-
-    result = asyncio.run(run())
+    result = await play(stack, cell, 1, demand(100, 300, 1), tmp_path)
     assert result.right, "\n".join(result.problems)
     assert result.fault_to_202_s is not None
