@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -195,6 +196,7 @@ async def test_ctrl_c_ends_a_command_without_a_traceback(postgres_url, valkey, d
             # One command may wait in several connections, so each is looked for.
             if own & ports:
                 del todo[name]
+        await asyncio.sleep(0.05)
     await watching.close()
     for process in processes.values():
         process.send_signal(signal.SIGINT)
