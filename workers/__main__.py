@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
@@ -111,16 +111,18 @@ async def _keep_taking_jobs(
 async def _take_jobs(
     role: str, jobs: Jobs, heartbeats: Mapping[str, Heartbeat], stopping: asyncio.Event, ready: Callable[[], None]
 ) -> None:
-    """Run a worker for each of the role's queues until `stopping`, or until one of the workers ends."""
+    """Run a worker for each of the role's queues until `stopping`, or until one ends or cannot write its heartbeat."""
     settings = jobs.settings
     workers = settings.workers
     async with AsyncExitStack() as opened:
         apps: dict[str, App] = {}
+        losses: list[asyncio.Future[Exception]] = []
         for queue, concurrency in slots(role, workers).items():
             # Only the first worker defers periodic jobs, for all queues.
             app = build_app(settings, roles=[role], concurrency=concurrency, periodic=not apps)
             apps[queue] = await opened.enter_async_context(app.open_async())
-            app.job_manager = HeartbeatJobManager(app.connector, heartbeats[queue])
+            app.job_manager = manager = HeartbeatJobManager(app.connector, heartbeats[queue])
+            losses.append(manager.lost)
             log.info("worker.started", role=role, queue=queue, concurrency=concurrency)
         running = [
             asyncio.create_task(
@@ -141,7 +143,8 @@ async def _take_jobs(
         ]
         ready()
         told = asyncio.create_task(stopping.wait())
-        await asyncio.wait({*running, told}, return_when=asyncio.FIRST_COMPLETED)
+        first: list[asyncio.Future[Any]] = [*running, *losses, told]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
         if stopping.is_set():
             log.info("worker.draining", role=role)
@@ -149,7 +152,7 @@ async def _take_jobs(
             # procrastinate lets jobs finish, at most `drain_s`, when its task is cancelled once.
             one.cancel()
         ended = await asyncio.gather(*running, return_exceptions=True)
-    lost = [one for one in ended if isinstance(one, Exception)]
+    lost = [one.result() for one in losses if one.done()] + [one for one in ended if isinstance(one, Exception)]
     if lost and not stopping.is_set():
         raise lost[0]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from procrastinate.exceptions import ProcrastinateException
 from procrastinate.manager import JobManager
 
 from flashsale.runtime.metrics import page
@@ -44,10 +46,17 @@ class HeartbeatJobManager(JobManager):
         """Record beats at `heartbeat`."""
         super().__init__(connector)
         self._heartbeat = heartbeat
+        self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        """Why a heartbeat failed: procrastinate then writes no other, and a worker without periodic jobs goes on."""
 
     async def update_heartbeat(self, worker_id: int) -> None:
         """Write the worker's heartbeat."""
-        await super().update_heartbeat(worker_id)
+        try:
+            await super().update_heartbeat(worker_id)
+        except (ProcrastinateException, OSError) as error:
+            if not self.lost.done():
+                self.lost.set_result(error)
+            raise
         self._heartbeat.beat()
 
 

@@ -114,12 +114,14 @@ async def test_the_audit_of_the_maintenance_worker_counts_violations(services, j
     await db.execute("UPDATE product_live SET free = free + 1 WHERE product_id = $1", product.product_id)
 
 
-async def test_a_worker_lives_while_it_writes_heartbeats(postgres_url, valkey, db, tmp_path):
+@asynccontextmanager
+async def until_it_answers(postgres_url, valkey, folder):
+    """A worker of orders; gives a function that waits until its liveness has a status."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         worker = await start_ready(
             "orders",
             [sys.executable, "-m", "workers", "orders", "--fd", str(listener.fileno())],
-            log_path=tmp_path / "log",
+            log_path=folder / "log",
             environment={
                 "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",
                 "FLASHSALE_POSTGRES__URL": postgres_url,
@@ -144,11 +146,33 @@ async def test_a_worker_lives_while_it_writes_heartbeats(postgres_url, valkey, d
 
     try:
         async with aiohttp.ClientSession(url) as client:
-            await until(200)
-            async with db.transaction():
-                # The process runs and answers, but its heartbeats wait.
-                await db.execute("LOCK TABLE procrastinate_workers IN EXCLUSIVE MODE")
-                await until(503)
-            await until(200)
+            yield until
     finally:
         await worker.stop()
+
+
+async def test_a_worker_lives_while_it_writes_heartbeats(postgres_url, valkey, db, tmp_path):
+    async with until_it_answers(postgres_url, valkey, tmp_path) as until:
+        await until(200)
+        async with db.transaction():
+            # The process runs and answers, but its heartbeats wait.
+            await db.execute("LOCK TABLE procrastinate_workers IN EXCLUSIVE MODE")
+            await until(503)
+        await until(200)
+
+
+async def test_a_worker_whose_heartbeat_failed_begins_anew(postgres_url, valkey, db, tmp_path):
+    """procrastinate notices a heartbeat that failed only in workers that have periodic jobs, and orders have none."""
+    async with until_it_answers(postgres_url, valkey, tmp_path) as until:
+        await until(200)
+        await db.execute("ALTER FUNCTION procrastinate_update_heartbeat_v1 RENAME TO heartbeat_away")
+        await until(503)
+        await db.execute("ALTER FUNCTION heartbeat_away RENAME TO procrastinate_update_heartbeat_v1")
+        back_at = await db.fetchval("SELECT now()")
+        for _ in range(400):
+            if await db.fetchval("SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > $1", back_at):
+                break
+            await asyncio.sleep(0.05)
+        else:
+            raise AssertionError("no heartbeat came")
+        await until(200)
