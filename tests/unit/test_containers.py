@@ -317,6 +317,20 @@ def test_deploy_says_why_a_release_does_not_work_also_if_the_one_before_fails_to
     assert str(failed.value) == f"the new one's fault\nRelease old {what}"
 
 
+@pytest.mark.parametrize(("cell", "gate", "well"), [(0, "loaded", True), (0, "empty", False), (1, "empty", True)])
+def test_deploy_waits_for_loaded_gates_and_a_new_cell_has_none(monkeypatch, cell, gate, well):
+    script = deploy()
+    monkeypatch.setattr(script, "containers", lambda service: [service])
+    monkeypatch.setattr(script, "run", lambda *_, **__: f'{{"ready":true,"gate":"{gate}"}}')
+    monkeypatch.setattr(script, "compose", lambda *_: "3")
+    monkeypatch.setattr(script, "wait_until", lambda condition, _: condition())
+    if well:
+        script.check(cell)
+    else:
+        with pytest.raises(script.Failed, match="not ready"):
+            script.check(cell)
+
+
 def test_deploy_notes_the_release_in_the_file(tmp_path):
     file = good_file(tmp_path, "TAG=1", "LISTEN=8000")
     write(file, TAG="2", TAG_BEFORE="1")
