@@ -12,7 +12,7 @@ BEGIN
     END IF;
 END;
 $$;
-REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, archived_money, archived_orders, buyer_units, gate_returns, manual_entries, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, password_resets, payment_attempts, payment_fees, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, sale_archives, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
+REVOKE ALL ON TABLE admin_requests, admin_trail, alembic_version, archived_money, archived_orders, buyer_units, gate_returns, manual_entries, order_events, order_mark, order_stragglers, order_totals, orders, outbox, outbox_targets, password_resets, payment_attempts, payment_fees, payment_intents, postponed_orders, procrastinate_events, procrastinate_jobs, procrastinate_periodic_defers, procrastinate_workers, product_arrivals, product_departures, product_live, product_restocks, product_terms, products, provider_turns, refunds, requests, revocations, sale_archives, stock_raises, timeline, unit_pools, units, users, webhook_events FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON SEQUENCE procrastinate_events_id_seq, procrastinate_jobs_id_seq, procrastinate_periodic_defers_id_seq FROM PUBLIC, flashsale_api, flashsale_worker;
 REVOKE ALL ON FUNCTION
     accept_orders_v1(_order_ids uuid[], _user_ids uuid[], _product_ids integer[], _quantities integer[], _keys text[], _fingerprints bytea[], _epochs bigint[], _due interval),
@@ -54,6 +54,7 @@ REVOKE ALL ON FUNCTION
     email_root_v1(_email_key text),
     end_orders_v1(_order_ids uuid[], _status text),
     end_orders_v2(_order_ids uuid[], _status text),
+    enter_cell_v1(_move_id uuid, _from_product_id integer, _paused boolean, _name text, _price_minor bigint, _currency text, _units integer, _payment_mode text, _payment_window_s integer, _limit_per_buyer integer, _limit_per text, _cooldown_s integer, _refundable_by_buyer boolean, _starts_at timestamp with time zone, _ends_at timestamp with time zone),
     erase_buyer_v1(_user_id uuid),
     finish_payments_v1(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
     finish_payments_v2(_order_ids uuid[], _attempts integer[], _outcomes text[], _references text[], _retry_after interval[]),
@@ -67,8 +68,10 @@ REVOKE ALL ON FUNCTION
     keep_product_terms_v2(),
     keep_product_terms_v3(),
     keep_trail_v1(),
+    leave_cell_v1(_product_id integer, _move_id uuid, _to_cell integer, _limits_anew boolean),
     limit_id_v1(_email_key text, _email text),
     limit_older_accepts_v1(),
+    merge_account_v1(),
     merge_intent_v1(_order_id uuid, _provider text, _reference text, _state text, _amount_minor bigint, _currency text, _refunded_minor bigint, _client_secret text, _page_url text, _due interval),
     miss_refund_v1(_order_id uuid, _number integer, _attempt integer, _outcome text, _sent boolean, _problem text, _retry_after interval),
     note_account_v1(),
@@ -198,6 +201,8 @@ GRANT USAGE ON SEQUENCE procrastinate_jobs_id_seq TO flashsale_api;
 GRANT SELECT ON procrastinate_periodic_defers TO flashsale_api;
 GRANT UPDATE (job_id) ON procrastinate_periodic_defers TO flashsale_api;
 GRANT SELECT ON procrastinate_workers TO flashsale_api;
+GRANT SELECT ON product_arrivals TO flashsale_api;
+GRANT SELECT ON product_departures TO flashsale_api;
 GRANT INSERT (product_id, free) ON product_live TO flashsale_api;
 GRANT SELECT ON product_live TO flashsale_api;
 GRANT UPDATE (free, version, claim_hand) ON product_live TO flashsale_api;
@@ -376,6 +381,8 @@ GRANT DELETE ON procrastinate_workers TO flashsale_worker;
 GRANT INSERT ON procrastinate_workers TO flashsale_worker;
 GRANT SELECT ON procrastinate_workers TO flashsale_worker;
 GRANT UPDATE (last_heartbeat) ON procrastinate_workers TO flashsale_worker;
+GRANT SELECT ON product_arrivals TO flashsale_worker;
+GRANT SELECT ON product_departures TO flashsale_worker;
 GRANT SELECT ON product_live TO flashsale_worker;
 GRANT UPDATE (free, version, claim_hand) ON product_live TO flashsale_worker;
 GRANT INSERT ON product_restocks TO flashsale_worker;

@@ -587,6 +587,10 @@ FROM (
     UNION ALL
     SELECT 'order_totals', count(*), count(DISTINCT row(t.product_id, t.status, t.currency)) FROM order_totals AS t
     UNION ALL
+    SELECT 'product_departures', count(*), count(DISTINCT d.product_id) FROM product_departures AS d
+    UNION ALL
+    SELECT 'product_arrivals', count(*), count(DISTINCT a.product_id) FROM product_arrivals AS a
+    UNION ALL
     SELECT 'sale_archives', count(*), count(DISTINCT s.product_id) FROM sale_archives AS s
     UNION ALL
     SELECT 'archived_orders', count(*), count(DISTINCT a.order_id) FROM archived_orders AS a
@@ -914,19 +918,20 @@ FROM kept AS k
 FULL JOIN told AS t ON k.product_id = t.product_id AND k.currency = t.currency;
 
 -- name: I28_records_whole
--- A product is archived, and its buyers may ask for refunds, if the trail says so; an account has the role that the trail says
+-- A product is archived, became another cell's product, and its buyers may ask for refunds, if the trail says so; an account has the role that the trail says
 -- last, and one that there is. A revocation names the generation of its account, or every one if the account is gone.
 WITH newest AS (
     SELECT DISTINCT ON (t.object, e.key) t.object, e.key AS name, e.value #>> '{}' AS value
     FROM admin_trail AS t
     CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(t.new) = 'object' THEN t.new END) AS e
-    WHERE e.key IN ('archived_at', 'refundable_by_buyer', 'role')
+    WHERE e.key IN ('archived_at', 'moved_to', 'refundable_by_buyer', 'role')
     ORDER BY t.object ASC, e.key ASC, t.trail_id DESC
 )
 SELECT
     n.object AS id,
     (CASE n.name
         WHEN 'archived_at' THEN n.value::timestamptz IS NOT DISTINCT FROM p.archived_at
+        WHEN 'moved_to' THEN n.value::integer IS NOT DISTINCT FROM p.moved_to
         WHEN 'refundable_by_buyer' THEN n.value::boolean = p.refundable_by_buyer
     END) IS NOT TRUE AS bad
 FROM newest AS n
@@ -950,3 +955,40 @@ SELECT
     ) IS NOT TRUE
 FROM revocations AS r
 LEFT JOIN users AS u ON r.user_id = u.user_id;
+
+-- name: I29_moves_whole
+-- A product whose units left for another cell is archived, and its terms before had these units; it became a product of that
+-- cell, or of none yet. No other product became one. A product that arrived was made with its units.
+SELECT
+    coalesce(d.product_id, p.product_id)::text AS id,
+    (
+        d.product_id IS NOT NULL AND p.archived_at >= d.left_at AND d.left_at <= clock_timestamp()
+        AND d.to_cell <> d.product_id / 10000000
+        AND (p.moved_to IS NULL OR p.moved_to / 10000000 = d.to_cell)
+        AND (
+            SELECT (t.allotment, t.paused) = (p.allotment + d.units, d.paused)
+            FROM product_terms AS t
+            WHERE t.product_id = d.product_id AND t.valid_from < d.left_at
+            ORDER BY t.valid_from DESC
+            LIMIT 1
+        )
+    ) IS NOT TRUE AS bad
+FROM product_departures AS d
+FULL JOIN products AS p ON d.product_id = p.product_id
+WHERE d.product_id IS NOT NULL OR p.moved_to IS NOT NULL
+UNION ALL
+SELECT
+    a.product_id::text,
+    (
+        a.product_id / 10000000 <> a.from_product_id / 10000000
+        AND a.arrived_at BETWEEN p.created_at AND clock_timestamp()
+        AND (
+            SELECT t.allotment = a.units
+            FROM product_terms AS t
+            WHERE t.product_id = a.product_id
+            ORDER BY t.valid_from
+            LIMIT 1
+        )
+    ) IS NOT TRUE
+FROM product_arrivals AS a
+LEFT JOIN products AS p ON a.product_id = p.product_id;

@@ -40,6 +40,7 @@ FILES = {
     "queries/intents.sql": (WORKER,),
     "queries/jobs.sql": (WORKER,),
     "queries/manual.sql": (API,),
+    "queries/moves.sql": (),
     "queries/orders.sql": ROLES,
     "queries/outbox.sql": (WORKER,),
     "queries/payments.sql": (WORKER,),
@@ -150,7 +151,9 @@ async def read_schema(connection: asyncpg.Connection) -> Schema:
     for row in await connection.fetch(
         """
         SELECT t.tgrelid::regclass::text AS relname, p.proname FROM pg_trigger AS t
-        INNER JOIN pg_proc AS p ON t.tgfoid = p.oid WHERE NOT t.tgisinternal
+        INNER JOIN pg_proc AS p ON t.tgfoid = p.oid
+        -- Triggers of copies alone are run by the owner of the tables.
+        WHERE NOT t.tgisinternal AND t.tgenabled <> 'R'
         """
     ):
         schema.triggers[row["relname"]].append(row["proname"])

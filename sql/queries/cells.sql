@@ -4,6 +4,10 @@ SELECT s.seqmin AS first_id, EXISTS(SELECT 1 FROM products) AS has_products
 FROM pg_sequence AS s
 WHERE s.seqrelid = pg_get_serial_sequence('products', 'product_id')::regclass;
 
+-- name: can_be_copied
+-- Says whether this server can be copied from.
+SELECT current_setting('wal_level') = 'logical' AS logical;
+
 -- name: any_account
 -- Says whether this database has an account.
 SELECT EXISTS(SELECT 1 FROM users) AS found;
@@ -25,12 +29,15 @@ WHERE generation > 0
 ON CONFLICT (user_id) DO NOTHING;
 
 -- name: published
--- Says whether this server can be copied from, whether its accounts are published ($1), whether a slot ($2) waits there that
--- nobody reads, and whether there is one from which a copy can go on.
+-- Says whether the accounts are published ($1), whether a slot ($2) is there, `read` or `unread`, and whether it is one from
+-- which a copy can go on.
 SELECT
-    current_setting('wal_level') = 'logical' AS logical,
     (SELECT count(*) > 0 FROM pg_publication AS p WHERE p.pubname = $1) AS published,
-    (SELECT count(*) > 0 FROM pg_replication_slots AS r WHERE r.slot_name = $2 AND NOT r.active) AS slot,
+    (
+        SELECT CASE WHEN r.active THEN 'read' ELSE 'unread' END
+        FROM pg_replication_slots AS r
+        WHERE r.slot_name = $2
+    ) AS slot,
     (
         SELECT count(*) > 0 FROM pg_replication_slots AS r
         WHERE r.slot_name = $2 AND r.database = current_database() AND r.wal_status <> 'lost'

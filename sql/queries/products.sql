@@ -3,7 +3,7 @@
 SELECT
     p.product_id, p.name, p.price_minor, p.currency, p.allotment, coalesce(o.unmade, 0) AS unmade, p.payment_mode,
     p.payment_window_s, p.limit_per_buyer, p.limit_per, p.cooldown_s, p.refundable_by_buyer, p.starts_at, p.ends_at,
-    p.paused, p.archived_at, p.epoch, p.version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
+    p.paused, p.archived_at, p.moved_to, p.epoch, p.version + (SELECT t.base FROM timeline AS t WHERE t.one) AS version,
     p.created_at, p.updated_at, clock_timestamp() AS now
 FROM products AS p
 LEFT JOIN unit_pools AS o ON p.product_id = o.product_id

@@ -25,8 +25,10 @@ def main(units: int, buyers: int, over_s: float) -> None:
 
 
 async def _run(units: int, buyers: int, over_s: float) -> int:
-    console = Console(highlight=False, width=140)
-    table = Table("killed", "buyers of", "accepted", "refused", "undecided", "asked again", "p50 ms", "p99 ms")
+    console = Console(highlight=False, width=160)
+    table = Table(
+        "killed", "buyers of", "accepted", "refused", "undecided", "asked again", "p50 ms", "p99 ms", "client late ms"
+    )
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         async with two_cells(Path(folder)) as shop:
@@ -47,6 +49,7 @@ async def _run(units: int, buyers: int, over_s: float) -> int:
                         str(crowd.errors.total()),
                         f"{crowd.at(0.5):.1f}",
                         f"{crowd.at(0.99):.1f}",
+                        f"{crowd.late_s * 1000:.0f}",
                     )
                 console.print(done.audit)
     console.print(table)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +17,7 @@ import httpx
 
 from flashsale.local.access import free_port
 from flashsale.local.stack import ROOT, Stack
-from tests.support.api import BUY, FAST, admin_headers, buyer_tokens
+from tests.support.api import FAST, admin_headers, buyer_tokens
 from tests.support.shipped_nginx import BINARIES, shipped_nginx
 
 if TYPE_CHECKING:
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
 SECRET = "only for tests of cells: 0123456789 abcdefghijk"
 CELLS = 2
-PATIENCE_S = 90.0
-"""How long a buyer of a cell that is down repeats the same request."""
-
-AGAIN_S = 2.0
-
 ROUTER = {
     "ACCOUNT_REQUESTS_PER_S": "1000",
     "ADDRESS_REQUESTS_PER_S": "100000",
@@ -151,6 +146,8 @@ class Crowd:
     """Answers, or their absence, after which the buyer sent the same request again."""
     seconds: list[float] = field(default_factory=list)
     """Of the answers 202 and 409."""
+    late_s: float = 0.0
+    """By how much the buyers' process itself was late at most."""
     sold_some: asyncio.Event = field(default_factory=asyncio.Event)
     rest_may_come: asyncio.Event = field(default_factory=asyncio.Event)
     """Until then three quarters of the buyers wait, if they are `held`."""
@@ -164,45 +161,41 @@ class Crowd:
 async def sell(
     shop: TwoCells, product: int, tokens: list[str], *, over_s: float, some: int, crowd: Crowd, held: bool = False
 ) -> None:
-    """Let each buyer buy one unit with one key, the arrivals spread over a time; `some` orders set the event."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-    async with httpx.AsyncClient(base_url=shop.router, timeout=20, limits=limits) as client:
-        began = time.monotonic()
+    """Let each buyer buy one unit with one key, the arrivals spread over a time; `some` orders set the event.
 
-        async def buyer(number: int, token: str) -> None:
-            await asyncio.sleep(began + over_s * number / len(tokens) - time.monotonic())
-            if held and number >= len(tokens) // 4:
-                await crowd.rest_may_come.wait()
-                # All at once would measure this process' own client.
-                await asyncio.sleep(over_s * number / len(tokens))
-            headers = {
-                "Authorization": f"Bearer {token}",
-                "Idempotency-Key": uuid.uuid4().hex,
-                "Flashsale-Product": str(product),
-            }
-            until = time.monotonic() + PATIENCE_S
-            while time.monotonic() < until:
-                sent = time.perf_counter()
-                try:
-                    answer = await client.post(BUY, json={"productId": product}, headers=headers)
-                except httpx.HTTPError as error:
-                    crowd.errors[type(error).__name__] += 1
-                else:
-                    if answer.status_code == 202:
-                        crowd.accepted += 1
-                        crowd.seconds.append(time.perf_counter() - sent)
-                        if crowd.accepted >= some:
-                            crowd.sold_some.set()
-                        return
-                    if answer.status_code not in {429, 503}:
-                        crowd.refused[answer.json()["code"]] += 1
-                        crowd.seconds.append(time.perf_counter() - sent)
-                        return
-                    crowd.errors[str(answer.status_code)] += 1
-                await asyncio.sleep(AGAIN_S)
-            crowd.undecided += 1
+    The buyers are a process of their own: this one starts and stops cells, and would answer late.
+    """
+    asked = {"url": shop.router, "product": product, "tokens": tokens, "over_s": over_s, "held": held}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.cells.crowd"),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=2**26,
+    )
+    if process.stdin is None or process.stdout is None:
+        raise AssertionError
+    process.stdin.write(json.dumps(asked).encode() + b"\n")
 
-        await asyncio.gather(*(buyer(number, token) for number, token in enumerate(tokens)))
+    async def let_come(there: asyncio.StreamWriter) -> None:
+        await crowd.rest_may_come.wait()
+        there.write(b"\n")
+
+    letting = asyncio.create_task(let_come(process.stdin))
+    try:
+        while (line := await process.stdout.readline()) == b"accepted\n":
+            crowd.accepted += 1
+            if crowd.accepted >= some:
+                crowd.sold_some.set()
+    finally:
+        letting.cancel()
+        if process.returncode is None and not line.startswith(b"{"):
+            process.kill()
+        await process.wait()
+    seen = json.loads(line)
+    crowd.refused.update(seen["refused"])
+    crowd.errors.update(seen["errors"])
+    crowd.undecided, crowd.seconds, crowd.late_s = seen["undecided"], seen["seconds"], seen["late_s"]
 
 
 async def create(shop: TwoCells, cell: int, units: int) -> int:

@@ -225,13 +225,19 @@ EXCUSES: tuple[Excuse, ...] = (
         "the provider's id of a charge whose order is archived only the files know",
         lambda row: row["currency"] == CURRENCY,
     ),
+    Excuse(
+        r"product_(departures|arrivals)\.(move_id|from_product_id)",
+        (),
+        "what the other cell calls a move only that cell knows; `flashsale cells audit` compares them",
+    ),
+    Excuse(r"product_arrivals\.\*", ("deleted",), "the same: the other cell knows that something left"),
     Excuse(r"gate:keys", (), "a repeat that misses its lease takes another: Postgres decides by the key"),
 )
 
 ONLY_WHOLE: tuple[Excuse, ...] = (
     *EXCUSES,
     Excuse(
-        r"(users\.role|revocations\..*|products\.(refundable_by_buyer|archived_at))",
+        r"(users\.role|revocations\..*|products\.(refundable_by_buyer|archived_at|moved_to))",
         (),
         "compared with the trail by `flashsale audit`",
     ),
@@ -259,6 +265,7 @@ ONLY_WHOLE: tuple[Excuse, ...] = (
     ),
     Excuse(r"payment_intents\.order_id", ("missing",), "the same", lambda row: row["state"] != "captured"),
     Excuse(r"timeline\..*", (), "a server process adopts the row"),
+    Excuse(r"product_(departures|arrivals)\..*", (), "a move is no order: `flashsale audit` reads them"),
     Excuse(r"(sale_archives|archived_orders|archived_money)\..*", (), "none is recent: `flashsale audit` reads them"),
     Excuse(r"users\.created_at", ("missing", "ahead"), "the account of an archived order is none of a recent order"),
     Excuse(r"products\.epoch", ("changed", "swapped"), "compared with the gate by `flashsale audit`"),

@@ -40,6 +40,7 @@ from flashsale.usecases.return_units import ReturnUnits
 from flashsale.usecases.settle import Settle
 from tests.conftest import add_buyers, add_product
 from tests.corruption.archived import archive_another
+from tests.corruption.moved import move_others
 from tests.support.accepting import new_id
 from tests.support.charging import charging
 from tests.support.provider import paying
@@ -207,6 +208,7 @@ async def sell(services: Services) -> SoundSale:  # noqa: PLR0915 - one sale fro
     )
     sale.products = [automatic, by_buyer]
     await archive_another(sale)
+    await move_others(sale)
     # A shop's endpoint and the buyers are told; added a minute ago, so that every message is missed.
     outbox = PostgresOutbox(cast("Database", services.database))
     await outbox.add_endpoint(

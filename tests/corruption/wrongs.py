@@ -53,7 +53,7 @@ DO $$ DECLARE one record; BEGIN
         IF one.is_identity = 'YES' THEN EXECUTE format('ALTER TABLE %I ALTER %I DROP IDENTITY', one.t, one.c); END IF;
         EXECUTE format('ALTER TABLE %I ALTER %I DROP NOT NULL', one.t, one.c);
     END LOOP;
-    FOR one IN SELECT tgrelid::regclass AS t, tgname FROM pg_trigger WHERE tgenabled = 'A'
+    FOR one IN SELECT tgrelid::regclass AS t, tgname FROM pg_trigger WHERE tgenabled IN ('A', 'R')
     LOOP EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', one.t, one.tgname); END LOOP;
 END $$;
 SET session_replication_role = replica;

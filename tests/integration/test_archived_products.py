@@ -144,7 +144,7 @@ async def test_a_product_is_archived_only_once_nothing_of_it_is_open(services, d
 
 WRITTEN = """
 SELECT column_name, data_type FROM information_schema.columns
-WHERE table_schema = 'public' AND table_name = 'products' AND column_name NOT IN ('product_id', 'epoch')
+WHERE table_schema = 'public' AND table_name = 'products' AND column_name NOT IN ('product_id', 'epoch', 'moved_to')
 """
 OTHER = {
     "text": "coalesce({0}, '') || 'x'",

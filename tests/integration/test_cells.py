@@ -10,9 +10,11 @@ from flashsale.adapters.postgres import cells
 from flashsale.adapters.postgres.copied_accounts import CopiedResets, CopiedUsers
 from flashsale.domain.cells import first_product, last_product
 from flashsale.domain.errors import NotReady, OtherCell, Unauthenticated
+from flashsale.domain.products import LimitPer
 from flashsale.domain.users import Role
 from flashsale.local.postgres_server import LocalPostgres
-from tests.conftest import TEMPLATE, THROWN_AWAY, alembic, execute, with_database
+from tests.conftest import TEMPLATE, THROWN_AWAY, add_product, alembic, execute, with_database
+from tests.support.accepting import accept_one
 
 ADD = "INSERT INTO users (user_id, name, email) VALUES ($1, 'A', $2)"
 
@@ -114,14 +116,116 @@ async def test_a_repetition_and_one_after_a_kill_end_alike(joined, accounts_url,
     assert await there.fetchval("SELECT count(*) FROM pg_replication_slots") == 1
 
 
-async def test_a_copy_that_cell_0_kept_nothing_for_is_told_and_not_called_complete(joined, accounts_url, postgres_url):
-    there, here, _ = joined
+async def lose_slot(there, here):
+    """Let cell 0 lose what it keeps for cell 1, as a failover to a standby without the slot does."""
     await here.execute("ALTER SUBSCRIPTION flashsale_cell_1 DISABLE")
     await until(there, "SELECT 1 FROM pg_replication_slots WHERE slot_name = 'flashsale_cell_1' AND NOT active")
     await there.execute("SELECT pg_drop_replication_slot('flashsale_cell_1')")
-    await here.execute("ALTER SUBSCRIPTION flashsale_cell_1 SET (slot_name = NONE)")
-    with pytest.raises(NotReady, match="The copy has stopped"):
+    await here.execute("ALTER SUBSCRIPTION flashsale_cell_1 ENABLE")
+
+
+async def accounts(cell):
+    return await cell.fetch("SELECT * FROM users ORDER BY user_id")
+
+
+async def change_while_away(there, here, services, known):
+    """Change accounts in every way while nothing is copied, one of them that of an order; returns who was signed out."""
+    erased, signed_out = uuid.uuid4(), uuid.uuid4()
+    await there.execute(ADD, erased, "again@example.com")
+    await there.execute(ADD, signed_out, "out@example.com")
+    await until(here, "SELECT 1 FROM users WHERE user_id = $1", signed_out)
+    product = await add_product(services, limit_per_buyer=5, limit_per=LimitPer.EMAIL_ROOT)
+    await accept_one(services, product, known)
+    await lose_slot(there, here)
+    await there.execute("UPDATE users SET generation = generation + 1 WHERE user_id = $1", signed_out)
+    await there.execute("UPDATE users SET email = 'new@example.com' WHERE user_id = $1", known)
+    # Its address is another account's now, whose row may be copied first.
+    assert await there.fetchval("SELECT erase_buyer_v1($1)", erased) == "erased"
+    await there.execute(ADD, uuid.UUID(int=1), "again@example.com")
+    later = uuid.uuid4()
+    await there.execute(ADD, later, "later@example.com")
+    await there.execute("UPDATE users SET generation = 3 WHERE user_id = $1", later)
+    # Cell 0 was restored to a time before this account, and its address is another one's now.
+    await here.execute(ADD, uuid.UUID(int=2), "lost@example.com")
+    await there.execute(ADD, uuid.uuid4(), "lost@example.com")
+    return {signed_out: 1, erased: 1, later: 3}
+
+
+async def assert_alike(there, here, ended):
+    """Check that cell 1 has the accounts as cell 0 has them, and refuses the tokens that ended."""
+    lost = uuid.UUID(int=2)
+    mine = {row["user_id"]: row for row in await accounts(here)}
+    assert mine.pop(lost)["email"] == f"replaced-{lost}@replaced.invalid"
+    assert list(mine.values()) == await accounts(there)
+    noted = dict(await here.fetch("SELECT user_id, generation FROM revocations"))
+    assert ended.items() <= noted.items()
+    wrong = """
+        SELECT 1 FROM buyer_units AS b INNER JOIN users AS u ON b.user_id = u.user_id
+        WHERE b.limit_id <> limit_id_v1(u.email_key, u.email)
+    """
+    assert await here.fetchval("SELECT count(*) FROM buyer_units WHERE limit_id IS NOT NULL") == 1
+    assert await here.fetchval(wrong) is None
+    newest = uuid.uuid4()
+    await there.execute(ADD, newest, f"{newest}@example.com")
+    await until(here, "SELECT 1 FROM users WHERE user_id = $1", newest)
+
+
+async def test_a_cell_whose_slot_is_lost_copies_the_accounts_once_more(joined, accounts_url, postgres_url, services):
+    there, here, known = joined
+    ended = await change_while_away(there, here, services, known)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    await here.add_listener("flashsale_accounts", lambda *told: heard.put_nowait(told[3]))
+    with pytest.raises(NotReady, match=r"The copy has stopped.* join --again"):
         await cells.join(postgres_url, accounts_url, 1)
+    await cells.join(postgres_url, accounts_url, 1, again=True)
+    await assert_alike(there, here, ended)
+    # The processes are told of accounts that they may know.
+    told = {heard.get_nowait() for _ in range(heard.qsize())}
+    assert {f'["{user}", {generation}]' for user, generation in ended.items() if generation == 1} <= told
+    # Now, too, with a slot that is read.
+    await cells.join(postgres_url, accounts_url, 1, again=True)
+    await assert_alike(there, here, ended)
+    assert await there.fetchval("SELECT count(*) FROM pg_replication_slots") == 1
+
+
+AFTER = (
+    ("DISABLE",),
+    ("DISABLE", "SET (slot_name = NONE)"),
+    ("DISABLE", "SET (slot_name = NONE)", "DROP"),
+    ("DISABLE", "SET (slot_name = NONE)", "DROP", "SLOT"),
+)
+
+
+@pytest.mark.parametrize("done", AFTER, ids=lambda done: done[-1])
+async def test_the_second_copy_may_be_killed_after_each_step(joined, accounts_url, postgres_url, services, done):
+    there, here, known = joined
+    ended = await change_while_away(there, here, services, known)
+    for step in done:
+        if step == "DROP":
+            await here.execute("DROP SUBSCRIPTION flashsale_cell_1")
+        elif step == "SLOT":
+            await there.execute("SELECT pg_create_logical_replication_slot('flashsale_cell_1', 'pgoutput')")
+        else:
+            await here.execute(f"ALTER SUBSCRIPTION flashsale_cell_1 {step}")
+    with pytest.raises(NotReady, match="join --again"):
+        await cells.join(postgres_url, accounts_url, 1)
+    await cells.join(postgres_url, accounts_url, 1, again=True)
+    await assert_alike(there, here, ended)
+
+
+async def test_without_the_trigger_that_merges_the_second_copy_would_stop_at_the_first_account(
+    joined, accounts_url, postgres_url, services
+):
+    there, here, known = joined
+    ended = await change_while_away(there, here, services, known)
+    await here.execute("ALTER TABLE users DISABLE TRIGGER users_merged")
+    copying = asyncio.create_task(cells.join(postgres_url, accounts_url, 1, again=True))
+    await until(here, "SELECT 1 FROM pg_stat_subscription_stats WHERE sync_error_count > 0")
+    assert not copying.done()
+    # A copy that stopped for a while goes on by itself.
+    await here.execute("ALTER TABLE users ENABLE REPLICA TRIGGER users_merged")
+    await asyncio.wait_for(copying, 30)
+    await assert_alike(there, here, ended)
 
 
 async def test_a_cell_numbers_its_own_products_and_no_others(services, postgres_url):

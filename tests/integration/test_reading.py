@@ -36,10 +36,17 @@ EXCUSED = {
 
 SELDOM = {
     "cells.product_numbers": "once for a look of readiness; reads one row of the catalog, and looks for a product",
+    "cells.can_be_copied": "by hand; reads one setting",
     "cells.any_account": "by hand; looks for one",
     "cells.subscription": "by hand; reads the catalog",
     "cells.published": "the same",
     "cells.note_earlier_revocations": "by hand, when a cell begins; reads each account once",
+    "moves.arrivals": "by hand; one row for each product that moved",
+    "moves.departures": "the same",
+    "moves.moving": "by hand; reads one product",
+    "moves.leave": "by hand; one product, its open orders and its buyers by an index",
+    "moves.enter": "by hand; creates a product",
+    "moves.tell": "by hand; writes one product",
     "acceptance.accepted": "after a lost COMMIT; looks orders up by id",
     "gate_books.owed": "a gate that counts wrong; reads one product and its returns",
     "orders.archived_many": "an id of no order in the tables; looks it up",

@@ -38,8 +38,9 @@ OTHER = {
     "paused": "true",
     "created_at": "created_at - interval '1 s'",
     "updated_at": "updated_at + interval '1 s'",
-    # Last: an archived product never changes again.
+    # Last: an archived product never changes again, and is told at most where it went.
     "archived_at": "clock_timestamp()",
+    "moved_to": "10000001",
 }
 """Another value of each column of a product that is shown."""
 NOT_SHOWN = {"product_id", "epoch", "version"}

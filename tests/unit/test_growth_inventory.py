@@ -14,6 +14,8 @@ NO_HISTORY = {
         "unit_pools",
         "stock_raises",
         "sale_archives",
+        "product_departures",
+        "product_arrivals",
     },
     "one row for each product, status and currency; filled when old orders are carried": {"order_totals"},
     "a few rows by hand or by configuration": {"outbox_targets", "provider_turns"},

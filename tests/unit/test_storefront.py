@@ -222,7 +222,14 @@ async def lists(ids):
     rendered = []
 
     async def products(_):
-        shown = {"starts_at": None, "ends_at": None, "archived_at": None, "paused": True, "paused_at": None}
+        shown = {
+            "starts_at": None,
+            "ends_at": None,
+            "archived_at": None,
+            "moved_to": None,
+            "paused": True,
+            "paused_at": None,
+        }
         return [(SimpleNamespace(product_id=one, **shown), datetime.now(UTC)) for one in ids]
 
     async def stocks(_):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -16,6 +17,8 @@ from flashsale.cli.group import main, print_result, process_settings, run_comman
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from flashsale.settings import Settings
 
 
 @main.group()
@@ -34,7 +37,12 @@ def begin() -> None:
 
 
 @cells.command(epilog="Example: FLASHSALE_CELL__ACCOUNTS_URL=postgresql://... flashsale cells join")
-def join() -> None:
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Copy every account once more: cell 0 lost this cell's replication slot, or one of the two was restored.",
+)
+def join(again: bool) -> None:  # noqa: FBT001 - click passes it by name
     """Let this cell copy the accounts of cell 0, now and from now on; ends once the present ones have arrived."""
     from flashsale.adapters.postgres.cells import join as join_cell
     from flashsale.bootstrap.servers import as_owner
@@ -44,11 +52,12 @@ def join() -> None:
     if number == 0:
         sys.exit("flashsale: cell 0 has the accounts; set FLASHSALE_CELL__NUMBER to the cell that joins.")
     accounts_url = settings.cell.accounts_url.get_secret_value()
-    run_command(join_cell(settings.postgres.url.get_secret_value(), accounts_url, number))
+    run_command(join_cell(settings.postgres.url.get_secret_value(), accounts_url, number, again=again))
     print_result(f"Cell {number} has the accounts of cell 0, and gets each change of them.")
 
 
-FILES = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILES = click.argument("files", nargs=-1, required=True, type=FILE)
 TIMEOUT_S = click.option(
     "--timeout-s", type=click.FloatRange(min=1), default=600.0, show_default=True, help="Maximum time for a cell."
 )
@@ -58,11 +67,14 @@ TIMEOUT_S = click.option(
 @FILES
 @TIMEOUT_S
 def audit(files: tuple[Path, ...], timeout_s: float) -> None:
-    """Audit every cell and print a line for each; exit with 1 if one is wrong or cannot be audited.
+    """Audit every cell and what moved between them, and print a line for each; exit with 1 if one is wrong.
 
-    FILES hold the settings of the cells, a file each, lines of NAME=value as for `flashsale audit`.
+    A cell that cannot be audited is wrong. FILES hold the settings of the cells, a file each, lines of NAME=value as
+    for `flashsale audit`.
     """
-    _each(files, timeout_s, "audit", _of_audit)
+    holds = _each(files, timeout_s, "audit", _of_audit)
+    if not (_moves_hold(files) and holds):
+        sys.exit(1)
 
 
 @cells.command(epilog="Example: flashsale cells status cell-0.env cell-1.env")
@@ -73,10 +85,11 @@ def status(files: tuple[Path, ...], timeout_s: float) -> None:
 
     FILES hold the settings of the cells, a file each, lines of NAME=value as for `flashsale status`.
     """
-    _each(files, timeout_s, "status", _of_status)
+    if not _each(files, timeout_s, "status", _of_status):
+        sys.exit(1)
 
 
-def _each(files: tuple[Path, ...], timeout_s: float, command: str, tell: Callable[[str], tuple[bool, str]]) -> None:
+def _each(files: tuple[Path, ...], timeout_s: float, command: str, tell: Callable[[str], tuple[bool, str]]) -> bool:
     """Run a command with the settings of each cell, all at once; a cell that does not answer has a line too."""
     running = [(path, _begin(path, command)) for path in files]
     holds = True
@@ -95,23 +108,63 @@ def _each(files: tuple[Path, ...], timeout_s: float, command: str, tell: Callabl
             said = next((line for line in lines if line.startswith("flashsale: ")), lines[0])
             well, told = False, f"not read: {said.removeprefix('flashsale: ')}"
         holds = holds and well
-        print_result(f"{'ok' if well else 'FAILED':<6} {path.stem:<16} {told}")
-    if not holds:
-        sys.exit(1)
+        result_line(path.stem, told, well=well)
+    return holds
+
+
+def result_line(name: str, told: str, *, well: bool) -> None:
+    """Print the line of a cell."""
+    print_result(f"{'ok' if well else 'FAILED':<6} {name:<16} {told}")
 
 
 def _begin(path: Path, command: str) -> subprocess.Popen[str]:
-    from flashsale.settings import NO_SETTINGS, PREFIX
-
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in NO_SETTINGS}
     return subprocess.Popen(  # noqa: S603 - this program
         [sys.executable, "-m", "flashsale.cli", command, "--json"],
-        env=kept | _settings_in(path),
+        env=_environment(path),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def _environment(path: Path) -> dict[str, str]:
+    from flashsale.settings import NO_SETTINGS, PREFIX
+
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in NO_SETTINGS}
+    return kept | _settings_in(path)
+
+
+def settings_of_cell(path: Path, process: str) -> Settings:
+    """Read the settings of a kind of process from a cell's file."""
+    before, after = dict(os.environ), _environment(path)
+    try:
+        os.environ.clear()
+        os.environ.update(after)
+        return process_settings(process)
+    except SystemExit as wrong:
+        sys.exit(f"flashsale: {path}: {str(wrong.code).splitlines()[0]}")
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _moves_hold(files: tuple[Path, ...]) -> bool:
+    """Compare what the cells say of products that moved between them, and print a line; whether it fits together."""
+    from flashsale.adapters.postgres.moves import read_moves
+    from flashsale.domain.errors import NotReady
+    from flashsale.domain.moves import contradictions
+
+    try:
+        urls = {str(path): settings_of_cell(path, "audit").postgres.url.get_secret_value() for path in files}
+        departures, arrivals, numbers = asyncio.run(read_moves(urls))
+    except (NotReady, SystemExit) as error:
+        said = error.detail if isinstance(error, NotReady) else str(error.code).removeprefix("flashsale: ")
+        result_line("moves", f"not read: {said}", well=False)
+        return False
+    wrong = contradictions(departures, arrivals, numbers)
+    result_line("moves", "; ".join([f"{len(departures)} products moved", *wrong]), well=not wrong)
+    return not wrong
 
 
 def _settings_in(path: Path) -> dict[str, str]:

@@ -206,6 +206,17 @@ class SaleEnded(NotOnSale):
         super().__init__("The sale has ended.")
 
 
+class SaleMoved(NotOnSale):
+    """The product became another one, in another cell."""
+
+    code = "sale_moved"
+
+    def __init__(self, moved_to: int) -> None:
+        """Name the product that it became."""
+        super().__init__(f"The sale goes on as product {moved_to}; nothing was bought.")
+        self.moved_to = moved_to
+
+
 class SalePaused(NotOnSale):
     """An administrator paused the sale."""
 

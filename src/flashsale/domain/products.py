@@ -74,6 +74,8 @@ class Product:
     updated_at: datetime
     archived_at: datetime | None = None
     """When it was archived: it is in no list but that of archived products, is paused, and never changes again."""
+    moved_to: int | None = None
+    """The product of another cell that it became."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

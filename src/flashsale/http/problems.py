@@ -108,6 +108,8 @@ def problem_of(error: errors.FlashSaleError, **more: object) -> Answer:
         extra["cell"] = error.cell
     elif isinstance(error, errors.SaleNotStarted):
         extra["startsAt"] = error.starts_at
+    elif isinstance(error, errors.SaleMoved):
+        extra["movedTo"] = error.moved_to
     elif isinstance(error, errors.PriceChanged):
         extra |= {"price": error.price, "currency": error.currency}
     elif isinstance(error, errors.CoolingDown):

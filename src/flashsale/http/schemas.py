@@ -206,6 +206,9 @@ class ProductTerms(Out):
     ends_at: EndsAt
     paused: Annotated[bool, shown("Whether the sale is paused.", False)]
     archived_at: Annotated[datetime | None, shown("When it was archived; null: it is not archived.", LATER)]
+    moved_to: Annotated[
+        int | None, shown("The product of another cell that it became; null: it was not moved.", 10000034)
+    ]
     payment_mode: Annotated[PaymentMode, shown("Who starts the payment.", "automatic")]
     payment_window_s: PaymentWindow
     limit_per_buyer: LimitPerBuyer
@@ -292,6 +295,9 @@ class Problem(Out, kw_only=True):
     price: Annotated[str, shown("What a unit costs now.", "899.99")] | msgspec.UnsetType = msgspec.UNSET
     currency: Annotated[str, shown("In which currency, an ISO 4217 code.", "USD")] | msgspec.UnsetType = msgspec.UNSET
     cell: Annotated[int, shown("Which cell answers the request.", 1)] | msgspec.UnsetType = msgspec.UNSET
+    moved_to: (
+        Annotated[int, shown("The product of another cell that this one became.", 10000034)] | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class NotReadyProblem(Problem, kw_only=True):
@@ -372,6 +378,7 @@ def terms_fields(product: Product) -> dict[str, object]:
         "ends_at": product.ends_at,
         "paused": product.paused,
         "archived_at": product.archived_at,
+        "moved_to": product.moved_to,
         "payment_mode": product.payment_mode,
         "payment_window_s": product.payment_window_s,
         "limit_per_buyer": product.limit_per_buyer,

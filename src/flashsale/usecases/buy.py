@@ -18,7 +18,6 @@ from flashsale.domain.errors import (
     Refused,
     SaleEnded,
     SaleNotStarted,
-    SalePaused,
     SoldOut,
     Unauthenticated,
     Unavailable,
@@ -30,6 +29,7 @@ from flashsale.domain.requests import Accepted, AcceptOutcome, BuyRequest, Propo
 from flashsale.runtime.logs import current_request_id
 from flashsale.runtime.tracing import CURRENT
 from flashsale.usecases.batching import QUEUES_MAX
+from flashsale.usecases.catalog import stopped
 from flashsale.usecases.confirm import Confirm
 from flashsale.usecases.limit_ids import LimitIds
 from flashsale.usecases.propose import Propose
@@ -64,7 +64,7 @@ CONCLUSIONS: Mapping[AcceptOutcome, Callable[[Product], FlashSaleError]] = {
     AcceptOutcome.PRICE_CHANGED: _price_changed,
     AcceptOutcome.NOT_STARTED: lambda product: SaleNotStarted(product.starts_at),
     AcceptOutcome.ENDED: lambda _: SaleEnded(),
-    AcceptOutcome.PAUSED: lambda _: SalePaused(),
+    AcceptOutcome.PAUSED: stopped,
     AcceptOutcome.UNKNOWN_PRODUCT: lambda product: ProductNotFound(product.product_id),
     AcceptOutcome.UNKNOWN_USER: lambda _: Unauthenticated("This account does not exist.", unknown=True),
 }

@@ -16,6 +16,7 @@ from flashsale.domain.errors import (
     NotOnSale,
     ProductNotFound,
     SaleEnded,
+    SaleMoved,
     SaleNotStarted,
     SalePaused,
     Unavailable,
@@ -165,7 +166,7 @@ class Catalog:
         """Return why a sale is certainly closed; None if it is open or Postgres must decide."""
         entry = self._entries[product_id]
         if entry.product.paused:
-            return SalePaused() if entry.product.archived_at is None else SaleEnded()
+            return stopped(entry.product)
         if entry.opens_at_s is not None and time.monotonic() < entry.opens_at_s - CLOSED_MARGIN_S:
             return SaleNotStarted(entry.product.starts_at)
         if entry.closes_at_s is not None and time.monotonic() > entry.closes_at_s + CLOSED_MARGIN_S:
@@ -234,6 +235,13 @@ class Catalog:
             except Exception:
                 log.exception("catalog.failed")
             await asyncio.sleep(self._poll_s)
+
+
+def stopped(product: Product) -> NotOnSale:
+    """Return why nothing of a product that is paused can be bought."""
+    if product.moved_to is not None:
+        return SaleMoved(product.moved_to)
+    return SalePaused() if product.archived_at is None else SaleEnded()
 
 
 def _carried_over(instant: datetime | None, now: datetime, now_s: float) -> float | None:

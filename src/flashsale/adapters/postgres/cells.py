@@ -24,6 +24,8 @@ QUERIES = queries.load("queries/cells.sql")
 
 PUBLICATION = "flashsale_accounts"
 POLL_S = 0.1
+READER_ENDS_S = 15.0
+"""How long the process of cell 0 that sent a copy may take to end, after the copy was given up."""
 
 
 async def check_cell(database: Database, number: int) -> None:
@@ -65,7 +67,7 @@ async def begin(url: str, number: int) -> None:
     Raises:
         NotReady: if it has products of another cell.
     """
-    async with _connected(url, "this cell's database") as connection, connection.transaction():
+    async with connected(url, "this cell's database") as connection, connection.transaction():
         # No product is created meanwhile.
         await connection.execute("LOCK TABLE products IN SHARE ROW EXCLUSIVE MODE")
         [row] = await connection.fetch(QUERIES["product_numbers"].text)
@@ -82,10 +84,11 @@ async def begin(url: str, number: int) -> None:
         )
 
 
-async def join(url: str, accounts_url: str, number: int) -> None:
+async def join(url: str, accounts_url: str, number: int, *, again: bool = False) -> None:
     """Let Postgres copy the accounts of cell 0, now and from now on; returns once those of now have arrived.
 
-    A repetition, also after a crash between two steps, ends in the same state.
+    `again`: give up the copy that there is, and copy every account once more. Accounts that are here become as cell 0
+    has them, and none is removed. A repetition, also after a crash between two steps, ends in the same state.
 
     Raises:
         NotReady: if a server is away, cell 0's cannot be copied from or kept nothing more for this cell, or this
@@ -93,19 +96,25 @@ async def join(url: str, accounts_url: str, number: int) -> None:
     """
     name = f"flashsale_cell_{number}"
     async with (
-        _connected(url, "this cell's database") as here,
-        _connected(accounts_url, "cell 0's database") as there,
+        connected(url, "this cell's database") as here,
+        connected(accounts_url, "cell 0's database") as there,
     ):
         known = await here.fetchrow(QUERIES["subscription"].text, name)
-        if known is not None:
-            if not (await _copied_from(there, name))["goes_on"]:
+        if again:
+            await _check_source(there)
+            if known is not None:
+                await _unsubscribe(here, name)
+        elif known is not None and not (await _copied_from(there, name))["goes_on"]:
+            raise NotReady(
+                f"The copy has stopped: cell 0 has no replication slot {name} any more, or it lost what this cell "
+                "has not read. Copy the accounts once more with `flashsale cells join --again`."
+            )
+        if again or known is None:
+            if not again and await here.fetchval(QUERIES["any_account"].text):
                 raise NotReady(
-                    f"The copy has stopped: cell 0 has no replication slot {name} any more, or it lost what this cell "
-                    "has not read. Accounts that changed since do not arrive (docs/how-to/several-cells.md)."
+                    "This database has accounts of its own; a cell begins without. If they are copies of cell 0's, "
+                    "copy the accounts once more with `flashsale cells join --again`."
                 )
-        else:
-            if await here.fetchval(QUERIES["any_account"].text):
-                raise NotReady("This database has accounts of its own; a cell begins without.")
             await _publish(there, name)
             await here.execute(
                 f"CREATE SUBSCRIPTION {name} CONNECTION {_literal(accounts_url)} PUBLICATION {PUBLICATION}"
@@ -115,6 +124,20 @@ async def join(url: str, accounts_url: str, number: int) -> None:
         await here.execute(QUERIES["note_earlier_revocations"].text)
 
 
+async def _unsubscribe(here: asyncpg.Connection, name: str) -> None:
+    """Give up this cell's copy, without a word to cell 0: the slot there may be gone, and so may the server."""
+    await here.execute(f"ALTER SUBSCRIPTION {name} DISABLE")
+    await here.execute(f"ALTER SUBSCRIPTION {name} SET (slot_name = NONE)")
+    await here.execute(f"DROP SUBSCRIPTION {name}")
+
+
+async def _check_source(there: asyncpg.Connection) -> None:
+    if not await there.fetchval(QUERIES["can_be_copied"].text):
+        raise NotReady("Postgres of cell 0 cannot be copied from: set its wal_level to logical, and restart it.")
+    if home_of_product(await there.fetchval(QUERIES["product_numbers"].text)) != ACCOUNTS:
+        raise NotReady("FLASHSALE_CELL__ACCOUNTS_URL does not lead to cell 0.")
+
+
 async def _copied_from(there: asyncpg.Connection, slot: str) -> asyncpg.Record:
     found = await there.fetchrow(QUERIES["published"].text, PUBLICATION, slot)
     assert found is not None  # noqa: S101 - for the type checker: one row always
@@ -122,20 +145,28 @@ async def _copied_from(there: asyncpg.Connection, slot: str) -> asyncpg.Record:
 
 
 async def _publish(there: asyncpg.Connection, slot: str) -> None:
-    found = await _copied_from(there, slot)
-    if not found["logical"]:
-        raise NotReady("Postgres of cell 0 cannot be copied from: set its wal_level to logical, and restart it.")
-    if home_of_product(await there.fetchval(QUERIES["product_numbers"].text)) != ACCOUNTS:
-        raise NotReady("FLASHSALE_CELL__ACCOUNTS_URL does not lead to cell 0.")
-    if not found["published"]:
+    await _check_source(there)
+    if not (await _copied_from(there, slot))["published"]:
         await there.execute(f"CREATE PUBLICATION {PUBLICATION} FOR TABLE users")
-    if found["slot"]:
-        # A command that was killed left it, and no subscription reads it.
-        await there.execute(f"SELECT pg_drop_replication_slot({_literal(slot)})")
+    # A command that was killed left the slot, or the copy that was given up: its reader ends in a moment.
+    for _ in range(round(READER_ENDS_S / POLL_S)):
+        found = (await _copied_from(there, slot))["slot"]
+        if found is None:
+            return
+        if found == "unread":
+            await there.execute(f"SELECT pg_drop_replication_slot({_literal(slot)})")
+        else:
+            await asyncio.sleep(POLL_S)
+    raise NotReady(f"Another database copies by the replication slot {slot} of cell 0: each cell has its own number.")
 
 
 @asynccontextmanager
-async def _connected(url: str, what: str) -> AsyncIterator[asyncpg.Connection]:
+async def connected(url: str, what: str) -> AsyncIterator[asyncpg.Connection]:
+    """Connect to a cell's database.
+
+    Raises:
+        NotReady: if it is away, or refuses what the block asks of it.
+    """
     try:
         connection = await asyncpg.connect(url, timeout=10)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

@@ -286,4 +286,5 @@ def _product(row: asyncpg.Record) -> Product:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         archived_at=row["archived_at"],
+        moved_to=row["moved_to"],
     )

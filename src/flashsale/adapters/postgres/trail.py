@@ -47,7 +47,9 @@ async def authored(
         raise database.away(what, error) from error
 
 
-async def set_author(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], author: Author) -> None:
+async def set_author(
+    connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record], author: Author
+) -> None:
     """Name the author of the rows that the transaction writes to the trail."""
     named = {
         "user": author.user_id and str(author.user_id),

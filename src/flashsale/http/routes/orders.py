@@ -73,6 +73,7 @@ BUY = Operation(
         "price_changed",
         "sale_not_started",
         "sale_ended",
+        "sale_moved",
         "sale_paused",
         "idempotency_key_reused",
         *SERVERS,

@@ -78,6 +78,11 @@ MEANINGS: dict[str, tuple[int, str, str]] = {
     "not_on_sale": (409, "the sale is not open", "-"),
     "sale_not_started": (409, "the sale window has not opened", "try again at `startsAt`"),
     "sale_ended": (409, "the sale window has closed", "-"),
+    "sale_moved": (
+        409,
+        "the product is another one now, in another cell of the shop; nothing was bought",
+        "buy the product `movedTo`, with its id in the header `Flashsale-Product`",
+    ),
     "sale_paused": (409, "an administrator paused the sale", "watch the stock"),
     "email_taken": (409, "an account with this email exists", "log in"),
     "order_state_forbids": (409, "the state of the order does not allow the action", "read the order"),

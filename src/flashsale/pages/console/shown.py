@@ -6,7 +6,7 @@ import hashlib
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from flashsale.domain.errors import FlashSaleError, NotOnSale, SaleEnded, SaleNotStarted, SalePaused
+from flashsale.domain.errors import FlashSaleError, NotOnSale, SaleEnded, SaleMoved, SaleNotStarted, SalePaused
 from flashsale.http.routes.problem_pages import MEANINGS
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ STATES: dict[type[NotOnSale], tuple[str, str]] = {
     SalePaused: ("paused", "paused"),
     SaleNotStarted: ("not started", "before"),
     SaleEnded: ("ended", "ended"),
+    SaleMoved: ("moved", "ended"),
 }
 
 

@@ -19,6 +19,7 @@ from flashsale.domain.errors import (
     ProductNotFound,
     Refused,
     SaleEnded,
+    SaleMoved,
     SaleNotStarted,
     SalePaused,
     Unauthenticated,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from flashsale.domain.products import Product
     from flashsale.http.messages import Answer, Request
     from flashsale.http.routing import Direct
-    from flashsale.pages.storefront.shop import Shop
+    from flashsale.pages.storefront.shop import Page, Shop
     from flashsale.pages.storefront.texts import Texts
     from flashsale.usecases.catalog import Catalog
 
@@ -51,7 +52,7 @@ MINUTE_S = 60
 _NUMBER = re.compile("[1-9][0-9]{0,9}")
 KEY_BYTES = 16
 """Randomness of an idempotency key."""
-CLOSED = {SalePaused: "paused", SaleNotStarted: "before", SaleEnded: "ended"}
+CLOSED = {SalePaused: "paused", SaleNotStarted: "before", SaleEnded: "ended", SaleMoved: "ended"}
 
 
 class ProductPages:
@@ -69,9 +70,9 @@ class ProductPages:
         return self._shop.routes(
             [
                 ("GET", "/", self.products),
-                ("GET", PRODUCT, self.product),
-                ("GET", BUY, self.form),
-                ("POST", BUY, self.buy),
+                ("GET", PRODUCT, self._followed(self.product)),
+                ("GET", BUY, self._followed(self.form)),
+                ("POST", BUY, self._followed(self.buy)),
             ]
         )
 
@@ -144,14 +145,28 @@ class ProductPages:
         query = "" if kept is None else f"?{_query(*kept)}"
         return self._shop.to_sign_in(request, request.path + query)
 
+    def _followed(self, page: Page) -> Page:
+        """Lead from the pages of a product that moved to another cell to the page of the one that it became."""
+
+        async def serve(request: Request) -> Answer:
+            try:
+                return await page(request)
+            except SaleMoved as error:
+                return self._shop.moved(request, f"/p/{error.moved_to}")
+
+        return serve
+
     async def _product(self, request: Request) -> Product:
         """Return the product of a path, if buyers may see it.
 
         Raises:
+            SaleMoved: if it is another product now.
             ProductNotFound: if there is none.
             Unavailable: if it is unknown here, and Postgres is away.
         """
         product = await self._catalog.get(int(request.path.split("/")[2]))
+        if product.moved_to is not None:
+            raise SaleMoved(product.moved_to)
         if product.archived_at is not None:
             raise ProductNotFound(product.product_id)
         return product

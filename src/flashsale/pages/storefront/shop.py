@@ -62,6 +62,10 @@ class Shop:
         self._cells = Cells(number=self.settings.cell.number, count=self.settings.cell.count)
         self._templates = environment(TEMPLATES)
         self._templates.globals.update(asset=assets.url, shop=self.settings.pages.shop_name, languages=LANGUAGES)
+        cells = self.settings.cell
+        paths = {cell: f"/cells/{cell}" if cell else "" for cell in range(cells.count)}
+        listed = list(paths.items()) if cells.count > 1 else []
+        self._templates.globals.update(cells=listed, here=cells.number, home=paths[cells.number])
 
     def render(self, request: Request, template: str, values: Mapping[str, Any]) -> str:
         """Fill a template with values, and with the visitor's texts as `t`.
@@ -102,6 +106,11 @@ class Shop:
         """Lead the browser to a path of the shop with a GET."""
         location = (b"location", texts_of(request).url(path).encode())
         return empty(HTTPStatus.SEE_OTHER, location, (b"cache-control", NO_STORE), *SECURITY, *headers)
+
+    def moved(self, request: Request, path: str) -> Answer:
+        """Lead every visitor to another path for ever; the answer replaces a cache's copy of the page."""
+        location = (b"location", texts_of(request).url(path).encode())
+        return empty(HTTPStatus.SEE_OTHER, location, (b"cache-control", MISSING), VARY, *SECURITY)
 
     def to_sign_in(self, request: Request, path: str) -> Answer:
         """Lead a visitor without a session to the sign-in, and from there to `path`.

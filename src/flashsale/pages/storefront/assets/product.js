@@ -95,8 +95,10 @@ function show() {
 }
 
 // An answer may come from a process that has not heard of the newest change, or from an older release without versions.
-function learn(product) {
-  if (terms === null || !(product.version < terms.version)) terms = product;
+function learn(now) {
+  if (terms === null || !(now.version < terms.version)) terms = now;
+  // It is sold by another cell now, under another number.
+  if (terms.movedTo) location.replace(location.href.replace(`/p/${product}`, `/p/${terms.movedTo}`));
 }
 
 function describe() {
