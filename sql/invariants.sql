@@ -786,7 +786,7 @@ LEFT JOIN products AS p ON m.product_id = p.product_id;
 -- name: I26_sold_out_whole
 -- Each product that sold out in the last day, as its orders and the instant at which units came free again show, has its
 -- message to each target that wants to be told, unless the target was told of another one in that time. What is asked for:
--- one that had not ended when the last unit was taken.
+-- one that had not ended when the last unit was taken. Of a product that moved to another cell nobody took the last unit.
 WITH sold AS (
     SELECT
         o.product_id, max(o.created_at) AS at, CASE WHEN l.free > 0 THEN l.above_zero_at ELSE 'infinity' END AS until
@@ -806,7 +806,9 @@ SELECT
     ) AS bad
 FROM sold AS s
 INNER JOIN outbox_targets AS t ON 'stock.sold_out' = ANY(t.events)
-WHERE s.at > t.wanted_since + interval '10 seconds';
+WHERE
+    s.at > t.wanted_since + interval '10 seconds'
+    AND s.product_id NOT IN (SELECT d.product_id FROM product_departures AS d);
 
 -- name: I26_targets
 -- Each target is the buyers or an endpoint with its secret, wants events that there are, and was added in the past.

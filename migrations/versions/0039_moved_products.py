@@ -73,6 +73,7 @@ def downgrade() -> None:
     """Drop them, unless a product moved: nothing of the older schema could tell where its units are."""
     op.execute("""
         DO $$ BEGIN
+            LOCK TABLE products, product_departures, product_arrivals IN ACCESS EXCLUSIVE MODE;
             IF EXISTS (SELECT 1 FROM product_departures) OR EXISTS (SELECT 1 FROM product_arrivals) THEN
                 RAISE EXCEPTION 'products moved between cells: the schema before cannot tell where';
             END IF;

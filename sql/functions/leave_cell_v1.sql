@@ -41,6 +41,8 @@ BEGIN
     EXCEPTION WHEN raise_exception THEN
         RETURN _result;
     END;
+    -- Nobody took the last free unit.
+    DELETE FROM outbox AS m WHERE m.product_id = _product_id AND m.event = 'stock.sold_out' AND m.created_at >= _now;
     INSERT INTO product_departures (product_id, move_id, to_cell, units, paused, left_at)
     VALUES (_product_id, _move_id, _to_cell, _free, _product.paused, _now);
     RETURN 'left';

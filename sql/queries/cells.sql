@@ -13,8 +13,11 @@ SELECT current_setting('wal_level') = 'logical' AS logical;
 SELECT EXISTS(SELECT 1 FROM users) AS found;
 
 -- name: subscription
--- Reads the subscription with this name ($1), if there is one, and whether all that it copies first has arrived.
-SELECT coalesce(bool_and(r.srsubstate = 'r'), false) AS complete
+-- Reads the subscription with this name ($1), if there is one: whether all that it copies first has arrived, and whether it
+-- reads a slot.
+SELECT
+    coalesce(bool_and(r.srsubstate = 'r'), false) AS complete,
+    s.subenabled AND s.subslotname IS NOT NULL AS reads
 FROM pg_subscription AS s
 LEFT JOIN pg_subscription_rel AS r ON s.oid = r.srsubid
 WHERE s.subname = $1 AND s.subdbid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())

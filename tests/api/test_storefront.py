@@ -282,6 +282,32 @@ async def test_a_form_says_why_it_did_not_buy_and_keeps_the_key_only_if_nothing_
         assert (await visitor.post(f"/p/{product_id}/buy", data={"key": key})).status_code == 400
 
 
+@pytest.mark.parametrize("moves", [False, True], ids=["archived", "moved"])
+async def test_a_form_that_was_accepted_leads_to_its_order_when_the_product_has_gone(
+    visitor, product, buyer, api, admin, database, moves
+):
+    product_id = await product()
+    form = await form_of(signed_in(visitor, buyer), product_id)
+    sent = {"key": key_of(form), "price": "999.99"}
+    order = (await visitor.post(f"/p/{product_id}/buy", data=sent)).headers["location"]
+    assert await final(api, order.rpartition("/")[2], buyer) == "confirmed"
+    assert (await api.post(f"/api/admin/products/{product_id}/pause", headers=admin)).is_success
+    if moves:
+        await database.execute("SELECT leave_cell_v1($1, $2, 1, true)", product_id, uuid.uuid4())
+        await database.execute("UPDATE products SET moved_to = 10000001 WHERE product_id = $1", product_id)
+        async with asyncio.timeout(15):
+            while (await visitor.get(f"/p/{product_id}")).headers.get("location") != "/p/10000001":
+                await asyncio.sleep(0.05)
+    else:
+        assert (await api.post(f"/api/admin/products/{product_id}/archive", headers=admin)).is_success
+        await until(visitor, f"/p/{product_id}", "There is no such product.")
+    # The answer to the form was lost, and the browser sends it again.
+    again = await visitor.post(f"/p/{product_id}/buy", data=sent)
+    assert (again.status_code, again.headers["location"]) == (303, order)
+    other = await visitor.post(f"/p/{product_id}/buy", data={**sent, "key": "another"})
+    assert (other.status_code, other.headers.get("location")) == ((303, "/p/10000001") if moves else (404, None))
+
+
 async def test_a_form_buys_at_the_price_that_it_shows(visitor, product, buyer, api, admin):
     product_id = await product(price="20.00")
     form = await form_of(signed_in(visitor, buyer), product_id)

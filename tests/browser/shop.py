@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import httpx
 
 from flashsale.local.stack import ROOT
@@ -116,6 +117,14 @@ class Shop:
         """Pause a product through this address, if it still has this tag."""
         answer = await self._at(base_url, "POST", f"/products/{product_id}/pause", {"If-Match": tag})
         assert answer.status_code == 200, answer.text
+
+    async def moved(self, product_id):
+        """Let the free units of a product leave for another cell, which is not there."""
+        connection = await asyncpg.connect(self.stack.environment["FLASHSALE_POSTGRES__OWNER_URL"])
+        async with connection.transaction():
+            await connection.execute("SELECT leave_cell_v1($1, $2, 1, true)", product_id, uuid.uuid4())
+            await connection.execute("UPDATE products SET moved_to = 10000001 WHERE product_id = $1", product_id)
+        await connection.close()
 
     async def _at(self, base_url, method, path, headers=None):
         sent = {**await self._headers(), **(headers or {})}

@@ -168,6 +168,32 @@ async def test_a_machine_between_shop_and_page_decides_nothing(buying, shop, sta
     assert len(set(keys)) == 1
 
 
+async def test_a_product_that_moves_takes_no_page_along_whose_buy_is_not_decided(buying, shop):
+    """The shop accepts, its answer is lost, and the product moves to another cell before the buyer is back."""
+    front, buyer = buying
+    product_id = int(front.page.url.rpartition("/")[2])
+    away = True
+
+    async def lose(route):
+        if not away:
+            await route.continue_()
+            return
+        await route.fetch()
+        await route.abort("connectionreset")
+
+    await front.page.route(BUY, lose)
+    await front.buy.click()
+    await front.shows("unreachable")
+    await shop.ends_as(buyer, "confirmed")
+    await shop.manage("POST", f"/products/{product_id}/pause")
+    await shop.moved(product_id)
+    # The page knows: the old product keeps the unit that was sold.
+    await expect(front.page.locator("#units")).to_have_text("1")
+    await front.shows("unreachable")
+    away = False
+    await one_order(front, shop, buyer)
+
+
 async def test_a_page_that_gets_another_answer_than_the_shops_says_so(buying, shop):
     front, _ = buying
     front.visit.allow("net::ERR_FAILED")

@@ -213,6 +213,27 @@ async def test_the_second_copy_may_be_killed_after_each_step(joined, accounts_ur
     await assert_alike(there, here, ended)
 
 
+async def test_only_the_database_of_the_cell_takes_copies(accounts_url):
+    # Cell 0's own database, by mistake.
+    async with asyncio.timeout(20):
+        with pytest.raises(NotReady, match="product ids of cell 0, and this is cell 1"):
+            await cells.join(accounts_url, accounts_url, 1, again=True)
+
+
+@pytest.mark.parametrize("done", AFTER[:2], ids=lambda done: done[-1])
+async def test_a_copy_that_the_second_one_gave_up_is_not_called_complete(joined, accounts_url, postgres_url, done):
+    there, here, _ = joined
+    for step in done:
+        await here.execute(f"ALTER SUBSCRIPTION flashsale_cell_1 {step}")
+    # Cell 0 keeps everything for it, and nobody reads that.
+    with pytest.raises(NotReady, match=r"The copy has stopped.* join --again"):
+        await cells.join(postgres_url, accounts_url, 1)
+    await cells.join(postgres_url, accounts_url, 1, again=True)
+    later = uuid.uuid4()
+    await there.execute(ADD, later, "later@example.com")
+    await until(here, "SELECT 1 FROM users WHERE user_id = $1", later)
+
+
 async def test_without_the_trigger_that_merges_the_second_copy_would_stop_at_the_first_account(
     joined, accounts_url, postgres_url, services
 ):

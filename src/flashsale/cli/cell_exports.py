@@ -110,7 +110,7 @@ def export(asked: dict[str, str], count: int, folder: Path, form: str, url: str)
 async def _export(url: str, cell: int, asked: dict[str, str], form: str, path: Path) -> Totals:
     """Write the orders of a cell. An answer of another cell, or none, exits with one line."""
     async with open_api(url) as api:
-        # The router leads what it does not know to cell 0. Each cell answers for its own products only.
+        # A router may lead what it does not know to cell 0. Each cell answers for its own products only.
         await api("GET", f"/api/products/{first_product(cell)}", missing=None)
     with whole_file(path) as file:
         async with aclosing(read_parts(url, "/api/admin/orders/export", {**asked, "format": form})) as parts:

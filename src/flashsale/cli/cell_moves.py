@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING
 
 import click
@@ -40,9 +39,7 @@ def move(product_id: int, old: Path, new: Path, limits_anew: bool) -> None:  # n
     async def run() -> None:
         by = author_of("cells move")
         async with open_cell(urls[0], str(old), by) as leaving, open_cell(urls[1], str(new), by) as entering:
-            units, became = await move_product(
-                leaving, entering, product_id, new_id=uuid.uuid4, limits_anew=limits_anew
-            )
+            units, became = await move_product(leaving, entering, product_id, limits_anew=limits_anew)
         print_result(f"{units} units of product {product_id} are product {became}.")
 
     run_command(run())

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID, uuid5
 
 from flashsale.domain.cells import home_of_product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
+
+MOVES = UUID("5c1b0c5e-3f0a-4d0e-9a44-7f6a2d9b1e30")
+
+
+def move_of(product_id: int) -> UUID:
+    """Return the id of a product's only move: the same one again, after a restore of its cell too."""
+    return uuid5(MOVES, str(product_id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

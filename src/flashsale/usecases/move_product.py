@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from flashsale.domain.cells import home_of_product
 from flashsale.domain.errors import NotReady, ProductNotFound, ProductOpen
+from flashsale.domain.moves import move_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from uuid import UUID
 
     from flashsale.domain.products import NewProduct
@@ -69,7 +69,7 @@ class MovingCell(Protocol):
 
 
 async def move_product(
-    old: MovingCell, new: MovingCell, product_id: int, *, new_id: Callable[[], UUID], limits_anew: bool = False
+    old: MovingCell, new: MovingCell, product_id: int, *, limits_anew: bool = False
 ) -> tuple[int, int]:
     """Move a product; returns the units that moved, and its id in the other cell.
 
@@ -89,8 +89,8 @@ async def move_product(
     if moving.move_id is None:
         # A cell that would refuse the product refuses it before anything has left.
         if moving.terms.allotment:
-            await new.enter(moving, new_id(), rehearse=True)
-        left = await old.leave(product_id, new_id(), there, limits_anew=limits_anew)
+            await new.enter(moving, move_of(product_id), rehearse=True)
+        left = await old.leave(product_id, move_of(product_id), there, limits_anew=limits_anew)
         if left not in {"left", "before"}:
             raise ProductOpen(WHY_NOT.get(left, left))
         moving = await old.moving(product_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -13,7 +13,7 @@ from flashsale.domain.cells import ACCOUNTS, first_product, home_of_product, las
 from flashsale.domain.errors import NotReady
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from asyncpg import Record
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 QUERIES = queries.load("queries/cells.sql")
 
+HERE = "this cell's database"
 PUBLICATION = "flashsale_accounts"
+FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 POLL_S = 0.1
 READER_ENDS_S = 15.0
 """How long the process of cell 0 that sent a copy may take to end, after the copy was given up."""
@@ -40,7 +42,7 @@ async def check_cell(database: Database, number: int) -> None:
             wrong = await wrong_cell(lambda query: connection.fetch(query.text), number)
         finally:
             connection.terminate()
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+    except FAILURES:
         return
     if wrong is not None:
         raise NotReady(wrong)
@@ -67,7 +69,7 @@ async def begin(url: str, number: int) -> None:
     Raises:
         NotReady: if it has products of another cell.
     """
-    async with connected(url, "this cell's database") as connection, connection.transaction():
+    async with connected(url, HERE) as connection, connection.transaction():
         # No product is created meanwhile.
         await connection.execute("LOCK TABLE products IN SHARE ROW EXCLUSIVE MODE")
         [row] = await connection.fetch(QUERIES["product_numbers"].text)
@@ -92,22 +94,27 @@ async def join(url: str, accounts_url: str, number: int, *, again: bool = False)
 
     Raises:
         NotReady: if a server is away, cell 0's cannot be copied from or kept nothing more for this cell, or this
-            database has accounts of its own.
+            database is another cell's or has accounts of its own.
     """
     name = f"flashsale_cell_{number}"
     async with (
-        connected(url, "this cell's database") as here,
+        connected(url, HERE) as here,
         connected(accounts_url, "cell 0's database") as there,
     ):
         known = await here.fetchrow(QUERIES["subscription"].text, name)
         if again:
+            # Copies replace what is known of accounts, so no other database takes them.
+            if (wrong := await wrong_cell(lambda query: here.fetch(query.text), number)) is not None:
+                raise NotReady(wrong)
             await _check_source(there)
             if known is not None:
-                await _unsubscribe(here, name)
-        elif known is not None and not (await _copied_from(there, name))["goes_on"]:
+                with refusals(HERE):
+                    await _unsubscribe(here, name)
+        elif known is not None and not (known["reads"] and (await _copied_from(there, name))["goes_on"]):
             raise NotReady(
                 f"The copy has stopped: cell 0 has no replication slot {name} any more, or it lost what this cell "
-                "has not read. Copy the accounts once more with `flashsale cells join --again`."
+                "has not read, or this cell does not read it. Copy the accounts once more with "
+                "`flashsale cells join --again`."
             )
         if again or known is None:
             if not again and await here.fetchval(QUERIES["any_account"].text):
@@ -116,9 +123,10 @@ async def join(url: str, accounts_url: str, number: int, *, again: bool = False)
                     "copy the accounts once more with `flashsale cells join --again`."
                 )
             await _publish(there, name)
-            await here.execute(
-                f"CREATE SUBSCRIPTION {name} CONNECTION {_literal(accounts_url)} PUBLICATION {PUBLICATION}"
-            )
+            with refusals(HERE):
+                await here.execute(
+                    f"CREATE SUBSCRIPTION {name} CONNECTION {_literal(accounts_url)} PUBLICATION {PUBLICATION}"
+                )
         while not await here.fetchval(QUERIES["subscription"].text, name):  # noqa: ASYNC110 - Postgres tells nobody
             await asyncio.sleep(POLL_S)
         await here.execute(QUERIES["note_earlier_revocations"].text)
@@ -169,14 +177,26 @@ async def connected(url: str, what: str) -> AsyncIterator[asyncpg.Connection]:
     """
     try:
         connection = await asyncpg.connect(url, timeout=10)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except FAILURES as error:
         raise NotReady(f"No connection to {what}: {error}") from error
     try:
-        yield connection
-    except asyncpg.PostgresError as error:
-        raise NotReady(f"Postgres refused, at {what}: {error}") from error
+        with refusals(what):
+            yield connection
     finally:
         await connection.close()
+
+
+@contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Name the database whose answer, or missing answer, ends the block; of two that are open, only the block knows.
+
+    Raises:
+        NotReady: if it refuses a statement, or is away.
+    """
+    try:
+        yield
+    except FAILURES as error:
+        raise NotReady(f"Postgres refused, at {what}: {error}") from error
 
 
 def _literal(text: str) -> str:

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from flashsale.adapters.postgres.cells import QUERIES as CELLS
-from flashsale.adapters.postgres.cells import connected
+from flashsale.adapters.postgres.cells import connected, refusals
 from flashsale.adapters.postgres.queries import load
 from flashsale.adapters.postgres.trail import set_author
 from flashsale.domain.cells import home_of_product
@@ -35,34 +35,33 @@ async def open_cell(url: str, name: str, author: Author | None = None) -> AsyncI
         NotReady: if it is away, or refuses a statement.
     """
     async with connected(url, name) as connection:
-        yield PostgresMovingCell(connection, author)
+        yield PostgresMovingCell(connection, name, author)
 
 
 class PostgresMovingCell:
     """Implements `usecases.move_product.MovingCell`. Each COMMIT also waits for what the transaction read."""
 
-    def __init__(self, connection: asyncpg.Connection, author: Author | None = None) -> None:
-        """Work over this connection."""
+    def __init__(self, connection: asyncpg.Connection, name: str, author: Author | None = None) -> None:
+        """Work over this connection to a database with a name. A transaction that fails ends with the connection."""
         self._connection = connection
+        self._name = name
         self._author = author
 
     @asynccontextmanager
     async def _transaction(self, *, undo: bool = False) -> AsyncIterator[asyncpg.Connection]:
-        transaction = self._connection.transaction()
-        await transaction.start()
-        try:
+        with refusals(self._name):
+            transaction = self._connection.transaction()
+            await transaction.start()
             if self._author is not None:
                 await set_author(self._connection, self._author)
             yield self._connection
             await self._connection.execute(REPLICATE.text)
-        except BaseException:
-            await transaction.rollback()
-            raise
-        await (transaction.rollback() if undo else transaction.commit())
+            await (transaction.rollback() if undo else transaction.commit())
 
     async def number(self) -> int:
         """Return the cell's number."""
-        return home_of_product(await self._connection.fetchval(CELLS["product_numbers"].text))
+        with refusals(self._name):
+            return home_of_product(await self._connection.fetchval(CELLS["product_numbers"].text))
 
     async def moving(self, product_id: int) -> Moving | None:
         """Read a product of this cell."""
@@ -82,8 +81,7 @@ class PostgresMovingCell:
             product_id = await connection.fetchval(
                 QUERIES["enter"].text,
                 move_id,
-                # A rehearsal may meet the arrival of a move that runs at the same time.
-                -moving.product_id if rehearse else moving.product_id,
+                moving.product_id,
                 moving.paused,
                 terms.name,
                 terms.price.minor,
@@ -107,31 +105,35 @@ class PostgresMovingCell:
 
     async def arrivals(self) -> Sequence[Arrival]:
         """List what arrived."""
-        rows = await self._connection.fetch(QUERIES["arrivals"].text)
+        with refusals(self._name):
+            rows = await self._connection.fetch(QUERIES["arrivals"].text)
         return [Arrival(**row) for row in rows]
 
     async def departures(self) -> Sequence[Departure]:
         """List what left."""
-        rows = await self._connection.fetch(QUERIES["departures"].text)
+        with refusals(self._name):
+            rows = await self._connection.fetch(QUERIES["departures"].text)
         return [Departure(**row) for row in rows]
 
 
 async def read_moves(urls: Mapping[str, str]) -> tuple[list[Departure], list[Arrival], set[int]]:
     """Read what left and what arrived in cells, by name and URL, and the cells' numbers.
 
-    Arrivals of all cells are read first: what has arrived has left.
+    Nothing arrives while the departures are read: else they are read again.
     """
-    arrivals: list[Arrival] = []
-    departures: list[Departure] = []
-    numbers = set()
     async with AsyncExitStack() as opened:
         found = [await opened.enter_async_context(open_cell(url, name)) for name, url in urls.items()]
-        for cell in found:
-            numbers.add(await cell.number())
-            arrivals += await cell.arrivals()
-        for cell in found:
-            departures += await cell.departures()
-    return departures, arrivals, numbers
+        numbers = {await cell.number() for cell in found}
+        arrivals = await _arrivals(found)
+        while True:
+            departures = [one for cell in found for one in await cell.departures()]
+            before, arrivals = arrivals, await _arrivals(found)
+            if before == arrivals:
+                return departures, arrivals, numbers
+
+
+async def _arrivals(found: Sequence[PostgresMovingCell]) -> list[Arrival]:
+    return [one for cell in found for one in await cell.arrivals()]
 
 
 def _moving(product_id: int, row: asyncpg.Record) -> Moving:

@@ -120,8 +120,8 @@ class ProductPages:
         return self._shop.page(request, "buy.html", told="", **self._values(shown, kept))
 
     async def buy(self, request: Request) -> Answer:
-        """Buy one unit under the key of the form."""
-        shown = await self._product(request)
+        """Buy one unit under the key of the form; what was accepted before, too, of a product that has gone since."""
+        shown = await self._found(request)
         principal, sent = self._shop.visitor(request), form_of(request)
         key, price = check_key(sent.get("key", "")), sent.get("price", str(shown.price))
         if principal is None:
@@ -164,12 +164,15 @@ class ProductPages:
             ProductNotFound: if there is none.
             Unavailable: if it is unknown here, and Postgres is away.
         """
-        product = await self._catalog.get(int(request.path.split("/")[2]))
+        product = await self._found(request)
         if product.moved_to is not None:
             raise SaleMoved(product.moved_to)
         if product.archived_at is not None:
             raise ProductNotFound(product.product_id)
         return product
+
+    async def _found(self, request: Request) -> Product:
+        return await self._catalog.get(int(request.path.split("/")[2]))
 
     def _values(self, product: Product, kept: tuple[str, str] | None = None) -> dict[str, Any]:
         """Return what the form shows; `kept`: key and price of a request which was not decided."""

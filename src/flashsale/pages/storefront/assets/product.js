@@ -97,8 +97,12 @@ function show() {
 // An answer may come from a process that has not heard of the newest change, or from an older release without versions.
 function learn(now) {
   if (terms === null || !(now.version < terms.version)) terms = now;
-  // It is sold by another cell now, under another number.
-  if (terms.movedTo) location.replace(location.href.replace(`/p/${product}`, `/p/${terms.movedTo}`));
+  follow();
+}
+
+// It may be sold by another cell now, under another number. What this page has asked for is decided first.
+function follow() {
+  if (terms?.movedTo && !asking) location.replace(location.href.replace(`/p/${product}`, `/p/${terms.movedTo}`));
 }
 
 function describe() {
@@ -252,6 +256,7 @@ async function dropped(why) {
   decided();
   await look();
   asking = null;
+  follow();
   refusal = { text: text(why), phase: known && phase() };
   show();
   if (button.disabled && [button, document.body].includes(document.activeElement)) focusOn("state");
