@@ -43,9 +43,11 @@ async def opened(servers, approach):
 
 
 async def closed(shop, working):
-    for task in working:
-        task.cancel()
-    await asyncio.gather(*working, return_exceptions=True)
+    # A cancellation that comes with the answer of a server may be lost in a client library: cancel until each has ended.
+    while working:
+        for task in working:
+            task.cancel()
+        _, working = await asyncio.wait(working, timeout=1)
     await shop.close()
 
 
