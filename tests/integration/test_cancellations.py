@@ -51,6 +51,7 @@ PLACES = {
 OTHERS = {
     "cells.begin": "a command of its own, over a connection that asks the server to cancel",
     "health._is_full": "reads no table",
+    "moves._transaction": "rolls nothing back: a transaction that fails or is cancelled ends with the command's connection",
 }
 
 
