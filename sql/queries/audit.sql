@@ -56,6 +56,7 @@ WHERE e.order_id = ANY($1::uuid []);
 -- Reads how many units products had at first and at most.
 SELECT t.product_id, (array_agg(t.allotment ORDER BY t.valid_from))[1] AS first, max(t.allotment) AS most
 FROM product_terms AS t
+WHERE t.allotment IS NOT NULL
 GROUP BY t.product_id;
 
 -- name: unit_changes
