@@ -336,6 +336,10 @@ async def test_a_stream_with_details_goes_on_after_a_state_that_something_may_fo
             await client.until(lambda: client.events and client.events[-1]["version"] == 6)
             assert [data["changes"] for _, data in client.details] == [1, 2]
             assert not client.ended
+            channel = here.hub._orders[order_id]
+            for changes in (4, 3):
+                channel.put_details(changes, b"changed", {"changes": changes})
+            assert channel.details.version == 4, "the late one replaces nothing, also before the newer one is sent"
             here.orders.put(order_id, OrderStatus.REFUNDED, 7, changes=2)
             here.feed.queue.put_nowait(OrderChanged(order_id=order_id, status=OrderStatus.REFUNDED, version=7))
             await client.until(lambda: client.ended)
