@@ -75,6 +75,8 @@ async def test_an_account_with_open_orders_and_one_of_staff_are_refused(services
     await services.order_rows.process([order_id], payment_due_s=30)
     with pytest.raises(OpenOrders):
         await services.buyers.erase(mary.user_id, None)
+    # By itself: the adapter also rolls back what it refuses.
+    assert await db.fetchval("SELECT erase_buyer_v1($1)", mary.user_id) == "open"
     assert (await services.users.account(mary.user_id)).email == EMAIL
     await services.orders.cancel(order_id, mary.principal)
     await db.execute(
