@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from flashsale.adapters import passwords
 from flashsale.adapters.redis.connection import ScriptFailed
@@ -19,7 +20,9 @@ from flashsale.bootstrap.api import open_services
 from flashsale.domain.users import Role
 from flashsale.http.app import build_app
 from flashsale.http.streams.hub import LiveHub
+from flashsale.local.valkey_server import LocalValkey
 from flashsale.settings.edge import LoginSettings
+from flashsale.settings.groups import RedisSettings
 from flashsale.usecases import accounts
 from flashsale.usecases.login_limits import LocalLoginLimits, Source, backoff_s
 
@@ -74,8 +77,10 @@ def assert_told_to_wait(answer, least_s=1):
 @pytest.mark.parametrize("redis_there", [True, False])
 async def test_wrong_logins_are_stopped_and_the_owner_elsewhere_is_not(settings, quick, redis_there):
     """120 wrong logins at once and then the right one, as an attacker tries."""
-    # Longer than the test takes on the busiest machine.
-    settings = settings.model_copy(update={"logins": LoginSettings(first_wait_s=60)})
+    # Both longer than the test takes on the busiest machine: no wait ends, and Redis is never taken for away.
+    settings = settings.model_copy(
+        update={"logins": LoginSettings(first_wait_s=60), "redis": settings.redis.model_copy(update={"timeout_s": 60})}
+    )
     if not redis_there:
         url = "redis://127.0.0.1:1/0"
         settings = settings.model_copy(
@@ -346,6 +351,33 @@ async def test_foreign_values_in_redis_let_the_right_password_in(settings, redis
                 await redis.delete(key)
                 await (redis.sadd(key, "x") if foreign == "set" else redis.set(key, "x"))
             assert (await log_in(at("198.51.100.7"), email)).status_code == 200
+
+
+async def test_an_outage_of_redis_does_not_give_the_free_tries_again(settings, tmp_path):
+    """Each kind of count is used up before the outage, and is still used up in it."""
+    rules = LoginSettings(free_tries=3, first_wait_s=600, account_failures=4, stranger_wait_s=500, origin_failures=6)
+    server = LocalValkey(tmp_path)
+    await server.start()
+    limits = RedisLoginLimits(RedisSettings(url=SecretStr(server.url)), rules)
+    tried, known, undone = Source.of("tried", "here"), Source.of("known", "here"), Source.of("undone", "here")
+    try:
+        for _ in range(3):
+            assert (await limits.begin(tried, exempt=False)).wait_s == 0
+        await limits.begin(known, exempt=False)
+        await limits.passed(known)
+        for number in range(6):
+            await limits.failed(Source.of("attacked", f"from {number}"), counted=True)
+            await limits.failed(Source.of(f"attacked {number}", "attacker"), counted=True)
+        for _ in range(3):
+            await limits.begin(undone, exempt=False)
+            await limits.undone(undone)
+    finally:
+        await server.stop()
+    asked = (tried, Source.of("attacked", "new"), Source.of("new", "attacker"), known, undone)
+    permits = [await limits.begin(source, exempt=False) for source in asked]
+    await limits.close()
+    assert [round(permit.wait_s, -1) for permit in permits] == [600, 500, 900, 0, 0]
+    assert [permit.known for permit in permits] == [False, False, False, True, False]
 
 
 class FailingServers:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-REMEMBERED_MAX = 50_000
-"""Entries of each kind that one process keeps while Redis is down."""
+REMEMBERED_MAX = 20_000
+"""Entries of each kind that one process keeps for the time while Redis is down; about 400 bytes each."""
 
 
 class Source(NamedTuple):

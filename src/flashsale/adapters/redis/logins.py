@@ -1,4 +1,7 @@
-"""The limits of logins over all API processes: `scripts/login.lua`; limits per process while Redis is down."""
+"""The limits of logins over all API processes: `scripts/login.lua`; limits per process while Redis is down.
+
+The process counts the tries that Redis lets pass too: an outage does not give an attacker his free tries again.
+"""
 
 from __future__ import annotations
 
@@ -46,22 +49,25 @@ class RedisLoginLimits:
         if reply is None:
             return await self._local.begin(source, exempt=exempt)
         wait_ms, known, refused_ms = reply
+        if not wait_ms:
+            await self._local.begin(source, exempt=True)
         return Permit(wait_ms / 1000, bool(known), refused_ms / 1000)
 
     async def failed(self, source: Source, *, counted: bool) -> None:
         """Count a wrong password."""
-        if counted and await self._ask("failed", source, flag=counted) is None:
-            await self._local.failed(source, counted=counted)
+        await self._local.failed(source, counted=counted)
+        if counted:
+            await self._ask("failed", source, flag=counted)
 
     async def passed(self, source: Source) -> None:
         """Forget the tries."""
-        if await self._ask("passed", source) is None:
-            await self._local.passed(source)
+        await self._local.passed(source)
+        await self._ask("passed", source)
 
     async def undone(self, source: Source) -> None:
         """Take a try back."""
-        if await self._ask("undone", source) is None:
-            await self._local.undone(source)
+        await self._local.undone(source)
+        await self._ask("undone", source)
 
     async def _ask(self, what: str, source: Source, *, flag: bool = False) -> list[int] | None:
         account, origin = source
