@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from flashsale.local.stack import Stack
-from tests.support.api import FAST, admin_headers, buyer_headers
+from tests.support.api import FAST, PLAIN, admin_headers, buyer_headers
 from tests.support.reference import Reference
 
 
@@ -31,7 +31,7 @@ def reference(stack):
 @pytest.fixture
 async def api(stack, reference):
     hooks = {"response": [reference.hook]}
-    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30, event_hooks=hooks) as client:
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30, event_hooks=hooks, verify=PLAIN) as client:
         yield client
 
 

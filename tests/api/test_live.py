@@ -19,7 +19,7 @@ class Stream:
         self.fields = {}
 
     async def until(self, wanted):
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not (self.events and wanted(self.events[-1])):
                 line = await anext(self.lines)
                 name, _, value = line.partition(": ")

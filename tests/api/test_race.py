@@ -115,7 +115,7 @@ async def meet(stack, headers, crowd, accept, claim):
         await database.execute(f"SELECT pg_advisory_lock({BARRIER})")
         async with asyncio.TaskGroup() as group:
             group.create_task(press(stack, crowd, product_id))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await database.fetchval(AT_BARRIER) < len(stack.children["api"]):
                     await asyncio.sleep(0.01)
             await database.execute(f"SELECT pg_advisory_unlock({BARRIER})")

@@ -252,7 +252,7 @@ async def test_a_buyer_without_scripts_registers_buys_once_pays_and_gets_the_mon
 
 
 async def until(visitor, path, text):
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while text not in (page := await visitor.get(path)).text:
             await asyncio.sleep(0.05)
     return page
@@ -295,7 +295,7 @@ async def test_a_form_that_was_accepted_leads_to_its_order_when_the_product_has_
     if moves:
         await database.execute("SELECT leave_cell_v1($1, $2, 1, true)", product_id, uuid.uuid4())
         await database.execute("UPDATE products SET moved_to = 10000001 WHERE product_id = $1", product_id)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while (await visitor.get(f"/p/{product_id}")).headers.get("location") != "/p/10000001":
                 await asyncio.sleep(0.05)
     else:

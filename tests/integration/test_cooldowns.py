@@ -57,7 +57,7 @@ async def cooling_product(services, *, cooldown_s, **changes):
 async def passed(db, product):
     """Wait until every cool-down of the product has passed."""
     cools = "SELECT count(*) FROM buyer_units WHERE product_id = $1 AND cools_until > clock_timestamp()"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await db.fetchval(cools, product.product_id):
             await asyncio.sleep(0.02)
 

@@ -45,7 +45,7 @@ async def serving(postgres_url, redis_url):
 
 async def loaded(services, *products):
     """Wait until the gate is loaded with the products."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await services.gate.unloaded([await services.catalog.get(one.product_id) for one in products]):
             for one in products:
                 services.load_gate.soon(one.product_id)

@@ -101,7 +101,7 @@ async def test_a_read_only_database_is_not_ready(services, db):
     await db.execute("SET default_transaction_read_only = off")
     await db.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     await db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flashsale-test'")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await ready(services)).status_code != 200:
             await asyncio.sleep(0.05)
 

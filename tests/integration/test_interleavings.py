@@ -287,7 +287,7 @@ async def test_requests_that_waited_while_the_gate_was_loaded_are_leased_under_t
 
 
 async def until(check):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not check():
             await asyncio.sleep(0)
 
@@ -360,7 +360,7 @@ async def test_a_refresh_sees_what_was_committed_before_it(services, db, monkeyp
     changing = asyncio.create_task(
         services.administer.change(product.product_id, ProductChange(fields={"paused": True}))
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await db.fetchval("SELECT paused FROM products"):
             await asyncio.sleep(0.01)
     assert not changing.done(), "it waits for a reading that sees its commit"

@@ -22,6 +22,7 @@ from flashsale.local.children import ChildFailed
 from flashsale.local.stack import Stack
 from flashsale.settings.edge import AuthSettings
 from tests.conftest import of_this_checkout
+from tests.support.api import PLAIN
 
 FIRST, SECOND = "FLASHSALE_AUTH__JWT_SECRET", "FLASHSALE_AUTH__JWT_SECOND_SECRET"
 ACCOUNT = {"name": "Ada", "email": "ada@example.com", "password": "correct horse"}
@@ -35,7 +36,7 @@ async def stack(tmp_path):
 
 async def ask(stack, token):
     """Ask for an order that does not exist, over a connection of its own: either process may answer."""
-    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30, verify=PLAIN) as client:
         headers = {"Authorization": f"Bearer {token}"}
         return (await client.get(f"/api/order/{uuid.uuid4()}/status", headers=headers)).status_code
 
@@ -48,7 +49,7 @@ class Crowd:
         self.stop = asyncio.Event()
 
     async def log_in(self):
-        async with httpx.AsyncClient(base_url=self.stack.base_url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=self.stack.base_url, timeout=30, verify=PLAIN) as client:
             body = {name: ACCOUNT[name] for name in ("email", "password")}
             answer = await client.post("/api/auth/login", json=body)
         assert answer.status_code == 200, answer.text
@@ -89,7 +90,7 @@ async def test_a_rotation_refuses_nobody_and_then_the_old_key_opens_nothing(stac
     signed = Tokens(AuthSettings(jwt_secret=new)).issue(Principal(user_id=uuid.uuid4(), role=Role.BUYER))
     assert {await ask(stack, signed) for _ in range(40)} == {401, 404}
     # The rotation, while buyers ask.
-    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30, verify=PLAIN) as client:
         assert (await client.post("/api/auth/register", json=ACCOUNT)).status_code == 201
     stack.environment[FIRST], stack.environment[SECOND] = old, ""
     await stack.roll("api", 0)

@@ -123,7 +123,7 @@ def test_a_thread_may_not_start_children(tmp_path):
 async def test_a_child_is_killed_with_its_own_children(tmp_path):
     family = [sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '600'])"]
     child = Child("parent", family, log_path=tmp_path / "log")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (others := children.descendants(child.pid)):
             await asyncio.sleep(0.01)
     await child.kill_all()

@@ -173,7 +173,7 @@ async def save_slowly(server):
         await client.mset({f"k{number}": "x" * 100 for number in range(20_000)})
         await client.config_set("rdb-key-save-delay", 1000)
         await client.bgsave()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (saving := descendants(server.child.pid)):
             await asyncio.sleep(0.01)
     return saving

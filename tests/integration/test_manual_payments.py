@@ -221,7 +221,7 @@ async def test_control_without_the_lock_of_the_order_only_a_constraint_keeps_a_c
     await db.execute(source.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").replace(lock, waiting))
     order_id, buyer = await unpaid(services)
     paying = asyncio.create_task(record(services, order_id))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not await db.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
             await asyncio.sleep(0.01)
     await services.orders.cancel(order_id, buyer)

@@ -348,7 +348,7 @@ async def alone(urls):
     """Wait until no session of a move is left: what it had sent is decided."""
     names = [urlsplit(url).path.removeprefix("/") for url in urls]
     busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = ANY($1) AND application_name = '' AND pid <> pg_backend_pid()"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await _fetch(urls[0], busy, names):
             await asyncio.sleep(0.01)
 

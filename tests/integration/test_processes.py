@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.api import PLAIN
 from tests.support.processes import wait_for
 
 
@@ -39,7 +40,7 @@ def served(postgres_url, valkey, redis, tmp_path):
 
 def answering(address):
     """Return the processes that answer connections: a request's id begins with its process' own."""
-    ids = [httpx.get(f"{address}/health/live", timeout=60).headers["x-request-id"] for _ in range(20)]
+    ids = [httpx.get(f"{address}/health/live", timeout=60, verify=PLAIN).headers["x-request-id"] for _ in range(20)]
     return {one.partition("-")[0] for one in ids}
 
 
@@ -76,4 +77,4 @@ def test_several_processes_share_a_socket_start_again_and_stop_together(served):
         assert client.get("/api/products").status_code == 200
     assert parent.wait(30) == 0
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{address}/health/live")
+        httpx.get(f"{address}/health/live", verify=PLAIN)

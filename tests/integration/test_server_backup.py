@@ -111,7 +111,7 @@ async def idle(url, postgres):
     """Wait until the server knows that no session uses a database."""
     connection = await asyncpg.connect(postgres.url)
     asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await connection.fetchval(asked, url.rpartition("/")[2]):
             await asyncio.sleep(0.01)
     await connection.close()

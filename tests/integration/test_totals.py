@@ -148,7 +148,7 @@ async def test_a_refund_that_begins_while_totals_are_carried_is_counted_once(ser
         assert await asking.fetchval(REFUND, order_id, ADMIN) == "requested"
         carrying = asyncio.create_task(PostgresUpkeep(services.database).carry(settled_s=0, limit=10))
         if guarded:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await db.fetchval(WAITS):
                     await asyncio.sleep(0.01)
         else:
@@ -171,7 +171,7 @@ async def test_several_carryings_at_once_count_each_order_once(services, db, pos
         await holding.execute("LOCK TABLE order_totals IN EXCLUSIVE MODE")
         upkeep = PostgresUpkeep(services.database)
         carrying = [asyncio.create_task(upkeep.carry(settled_s=0, limit=10)) for _ in range(3)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await db.fetchval(WAITS) < len(carrying):
                 await asyncio.sleep(0.01)
     await asyncio.gather(*carrying)

@@ -39,7 +39,7 @@ async def accept_one(services, product, user_id, **kwargs):
 async def wait_for_lock(db, sessions=1):
     """Wait until so many other sessions wait for a lock."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await db.fetchval(waiting) < sessions:
             await asyncio.sleep(0.01)
             # Inside a transaction the view would stay as it was first seen.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import subprocess
 import sys
 import uuid
@@ -29,6 +30,10 @@ FAST = {
     "FLASHSALE_LOG__LEVEL": "debug",
 }
 """Payments take milliseconds, so that tests do not wait; what is limited elsewhere is limited in tests of its own."""
+
+
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""`verify` of a client that speaks plain HTTP: by default each client reads all certificates of the machine, for 30 ms."""
 
 
 def admin_headers(stack):

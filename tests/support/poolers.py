@@ -52,7 +52,7 @@ async def pgbouncer(url, *, ignoring=False):
         PGBOUNCER, "-q", *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 with suppress(OSError):
                     (await asyncio.open_connection("127.0.0.1", port))[1].close()

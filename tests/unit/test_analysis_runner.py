@@ -53,7 +53,7 @@ def _often(monkeypatch):
 )
 async def test_an_approach_is_waited_for_until_it_is_at_rest_or_changes_nothing_any_more(looks, end):
     running = an_approach(*looks)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await until_at_rest(running, longest_s=60) == end
     assert len(running.left) == 1, "every look was seen"
 

@@ -156,7 +156,7 @@ class Client:
             self.told.notify_all()
 
     async def until(self, condition):
-        async with asyncio.timeout(5), self.told:
+        async with asyncio.timeout(60), self.told:
             await self.told.wait_for(condition)
 
 
