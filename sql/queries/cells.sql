@@ -23,6 +23,14 @@ LEFT JOIN pg_subscription_rel AS r ON s.oid = r.srsubid
 WHERE s.subname = $1 AND s.subdbid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
 GROUP BY s.oid;
 
+-- name: first_copy
+-- Reads how many accounts the subscription with this name ($1) has copied in the try that runs, and how many tries failed.
+SELECT
+    f.sync_error_count + f.apply_error_count AS failures,
+    coalesce((SELECT sum(p.tuples_processed) FROM pg_stat_progress_copy AS p WHERE p.relid = 'users'::regclass), 0) AS copied
+FROM pg_stat_subscription_stats AS f
+WHERE f.subname = $1;
+
 -- name: note_earlier_revocations
 -- Notes for every copied account that tokens of older generations ended: what came before the copy fired no trigger.
 INSERT INTO revocations (user_id, generation, revoked_at)

@@ -116,6 +116,25 @@ async def test_a_repetition_and_one_after_a_kill_end_alike(joined, accounts_url,
     assert await there.fetchval("SELECT count(*) FROM pg_replication_slots") == 1
 
 
+async def test_a_copy_that_fails_again_and_again_is_said_and_goes_on_once_it_can(
+    accounts_url, postgres, postgres_url, db
+):
+    read = "SELECT pg_reload_conf()"
+    await execute(postgres.url, "ALTER SYSTEM SET wal_retrieve_retry_interval = '10ms'", read)
+    await execute(accounts_url, "INSERT INTO users (user_id, name, email) VALUES (gen_random_uuid(), 'A', 'a@a.com')")
+    await cells.begin(postgres_url, 1)
+    await db.execute("ALTER TABLE users ADD CONSTRAINT nobody CHECK (email IS NULL)")
+    try:
+        with pytest.raises(NotReady, match="failed 3 times"):
+            await cells.join(postgres_url, accounts_url, 1)
+        await db.execute("ALTER TABLE users DROP CONSTRAINT nobody")
+        await cells.join(postgres_url, accounts_url, 1)
+        assert await db.fetchval("SELECT count(*) FROM users") == 1
+    finally:
+        await db.execute("DROP SUBSCRIPTION IF EXISTS flashsale_cell_1")
+        await execute(postgres.url, "ALTER SYSTEM RESET wal_retrieve_retry_interval", read)
+
+
 async def lose_slot(there, here):
     """Let cell 0 lose what it keeps for cell 1, as a failover to a standby without the slot does."""
     await here.execute("ALTER SUBSCRIPTION flashsale_cell_1 DISABLE")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flashsale.cli.exports import progress
 from flashsale.cli.group import main, print_result, process_settings, run_command
 
 if TYPE_CHECKING:
@@ -52,7 +53,16 @@ def join(again: bool) -> None:  # noqa: FBT001 - click passes it by name
     if number == 0:
         sys.exit("flashsale: cell 0 has the accounts; set FLASHSALE_CELL__NUMBER to the cell that joins.")
     accounts_url = settings.cell.accounts_url.get_secret_value()
-    run_command(join_cell(settings.postgres.url.get_secret_value(), accounts_url, number, again=again))
+    with progress() as line:
+        run_command(
+            join_cell(
+                settings.postgres.url.get_secret_value(),
+                accounts_url,
+                number,
+                again=again,
+                show=lambda copied: line(f"{copied:,} accounts copied"),
+            )
+        )
     print_result(f"Cell {number} has the accounts of cell 0, and gets each change of them.")
 
 

@@ -26,6 +26,8 @@ HERE = "this cell's database"
 PUBLICATION = "flashsale_accounts"
 FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 POLL_S = 0.1
+FAILURES_MAX = 3
+"""Failed copies after which a command stops waiting; Postgres tries again every `wal_retrieve_retry_interval`, 5 s."""
 READER_ENDS_S = 15.0
 """How long the process of cell 0 that sent a copy may take to end, after the copy was given up."""
 
@@ -86,15 +88,19 @@ async def begin(url: str, number: int) -> None:
         )
 
 
-async def join(url: str, accounts_url: str, number: int, *, again: bool = False) -> None:
+async def join(
+    url: str, accounts_url: str, number: int, *, again: bool = False, show: Callable[[int], None] = lambda _: None
+) -> None:
     """Let Postgres copy the accounts of cell 0, now and from now on; returns once those of now have arrived.
+
+    `show` is called with the number of accounts that have been copied so far.
 
     `again`: give up the copy that there is, and copy every account once more. Accounts that are here become as cell 0
     has them, and none is removed. A repetition, also after a crash between two steps, ends in the same state.
 
     Raises:
-        NotReady: if a server is away, cell 0's cannot be copied from or kept nothing more for this cell, or this
-            database is another cell's or has accounts of its own.
+        NotReady: if a server is away, cell 0's cannot be copied from or kept nothing more for this cell, this
+            database is another cell's or has accounts of its own, or Postgres fails to copy again and again.
     """
     name = f"flashsale_cell_{number}"
     async with (
@@ -127,9 +133,24 @@ async def join(url: str, accounts_url: str, number: int, *, again: bool = False)
                 await here.execute(
                     f"CREATE SUBSCRIPTION {name} CONNECTION {_literal(accounts_url)} PUBLICATION {PUBLICATION}"
                 )
-        while not await here.fetchval(QUERIES["subscription"].text, name):  # noqa: ASYNC110 - Postgres tells nobody
-            await asyncio.sleep(POLL_S)
+        await _until_copied(here, name, show)
         await here.execute(QUERIES["note_earlier_revocations"].text)
+
+
+async def _until_copied(here: asyncpg.Connection, name: str, show: Callable[[int], None]) -> None:
+    earlier: int | None = None
+    # Postgres tells nobody.
+    while not await here.fetchval(QUERIES["subscription"].text, name):
+        found = await here.fetchrow(QUERIES["first_copy"].text, name)
+        if found is not None:
+            earlier = found["failures"] if earlier is None else earlier
+            if found["failures"] - earlier >= FAILURES_MAX:
+                raise NotReady(
+                    f"Postgres failed {FAILURES_MAX} times to copy the accounts, and tries again; the log of this "
+                    "cell's Postgres says why. Mend that, and run `flashsale cells join` again: it waits for the end."
+                )
+            show(int(found["copied"]))
+        await asyncio.sleep(POLL_S)
 
 
 async def _unsubscribe(here: asyncpg.Connection, name: str) -> None:
