@@ -57,11 +57,20 @@ NOT_CONFIRMED = (Unavailable, OutcomeUnknown)
 class Standby:
     """The primary's notion of its standby, which a test takes away and gives back."""
 
-    def __init__(self, db):
-        self.db = db
+    def __init__(self, db, committing):
+        self.db, self._committing = db, committing
 
     async def goes_away(self):
+        """Return once COMMITs wait: the checkpointer tells all sessions, later than one of them shows the setting."""
         await self._name("nobody")
+        pid, waiting = self._committing.get_server_pid(), False
+        while not waiting:
+            commit = asyncio.create_task(self._committing.execute("SELECT pg_logical_emit_message(true, '', '')"))
+            while not (waiting or commit.done()):
+                waiting = pid in await self.until_waiting(0)
+            if waiting:
+                await self.db.execute("SELECT pg_cancel_backend($1)", pid)
+            await commit
 
     async def comes_back(self):
         """Release every wait, as a standby that has caught up does."""
@@ -101,12 +110,14 @@ class Standby:
 @pytest.fixture
 async def standby(postgres_url):
     connection = await asyncpg.connect(postgres_url, server_settings={"synchronous_commit": "local"})
+    committing = await asyncpg.connect(postgres_url)
     try:
-        standby = Standby(connection)
+        standby = Standby(connection, committing)
         yield standby
     finally:
         await standby.comes_back()
         await connection.close()
+        await committing.close()
 
 
 @pytest.fixture
