@@ -20,9 +20,9 @@ ADD = "INSERT INTO users (user_id, name, email) VALUES ($1, 'A', $2)"
 
 
 @pytest.fixture(scope="module")
-def account_cell(tmp_path_factory):
+def account_cell(in_memory):
     """A server of cell 0 that can be copied from, with a migrated template."""
-    server = LocalPostgres(tmp_path_factory.mktemp("cell0"), settings={**THROWN_AWAY, "wal_level": "logical"})
+    server = LocalPostgres(in_memory / "cell0", settings={**THROWN_AWAY, "wal_level": "logical"})
     asyncio.run(server.start())
     asyncio.run(execute(server.url, f"CREATE DATABASE {TEMPLATE}"))
     done = alembic(with_database(server.url, TEMPLATE), "upgrade", "head")
