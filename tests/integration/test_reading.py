@@ -40,6 +40,7 @@ SELDOM = {
     "cells.any_account": "by hand; looks for one",
     "cells.subscription": "by hand; reads the catalog",
     "cells.published": "the same",
+    "cells.first_copy": "by hand; reads the server's counts",
     "cells.note_earlier_revocations": "by hand, when a cell begins; reads each account once",
     "moves.arrivals": "by hand; one row for each product that moved",
     "moves.departures": "the same",
