@@ -147,7 +147,7 @@ async def _until_copied(here: asyncpg.Connection, name: str, show: Callable[[int
             if found["failures"] - earlier >= FAILURES_MAX:
                 raise NotReady(
                     f"Postgres failed {FAILURES_MAX} times to copy the accounts, and tries again; the log of this "
-                    "cell's Postgres says why. Correct that, and run `flashsale cells join` again: it waits for the end."
+                    "cell's Postgres says why. Correct that, and run `flashsale cells join` again, which waits."
                 )
             show(int(found["copied"]))
         await asyncio.sleep(POLL_S)
