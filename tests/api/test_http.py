@@ -160,7 +160,7 @@ async def test_a_sale_that_is_not_open_accepts_nothing(api, product, buyer, admi
     again = await api.post(BUY, json={"productId": paused}, headers={**buyer, "Idempotency-Key": "p"})
     assert again.content == kept.content
     await api.post(f"/api/admin/products/{paused}/resume", headers=admin)
-    for _ in range(50):
+    for _ in range(3000):
         answer = await api.post(BUY, json={"productId": paused}, headers=buyer)
         if answer.status_code == 202:
             break
@@ -195,7 +195,7 @@ async def test_a_buyer_pays_or_cancels(api, product, buyers):
     for action, status, code in (("pay", "confirmed", 202), ("cancel", "cancelled", 200)):
         headers = next(buyers)
         order_id = (await api.post(BUY, json={"productId": product_id}, headers=headers)).json()["orderId"]
-        for _ in range(100):
+        for _ in range(1200):
             if (await api.get(f"/api/order/{order_id}/status", headers=headers)).json()["status"] == "awaiting_payment":
                 break
             await asyncio.sleep(0.05)
@@ -209,7 +209,7 @@ async def test_unpaid_orders_expire_by_themselves(api, product, buyer):
     product_id = await product(paymentMode="by_buyer", paymentWindowS=1, stock=1)
     order_id = (await api.post(BUY, json={"productId": product_id}, headers=buyer)).json()["orderId"]
     assert await final(api, order_id, buyer) == "expired"
-    for _ in range(100):
+    for _ in range(1200):
         if (await api.get(f"/api/products/{product_id}")).json()["stock"] == 1:
             return
         await asyncio.sleep(0.05)
@@ -369,7 +369,7 @@ async def test_every_answer_carries_a_request_id(api, product, buyer):
 async def test_health_says_what_is(api, product):
     await product()
     assert (await api.get("/health/live")).json() == {"live": True}
-    for _ in range(50):
+    for _ in range(1200):
         health = (await api.get("/health/ready")).json()
         if health["gate"] == "loaded":
             break

@@ -13,7 +13,7 @@ BUY = "/api/order/buy-flash"
 
 async def logged(stack, log, event, order_id):
     """Wait until an order's event is in a log, which is all JSON; returns the jobs that wrote it."""
-    for _ in range(200):
+    for _ in range(1200):
         events = [json.loads(line) for line in (stack.log_dir / f"{log}.log").read_text().splitlines()]
         if jobs := [one["job_id"] for one in events if (one["event"], one.get("order_id")) == (event, order_id)]:
             return jobs

@@ -363,7 +363,7 @@ async def test_the_script_gets_a_token_that_soon_expires_and_ends_with_the_accou
     bought = await api.post(BUY, json={"productId": await product()}, headers=token)
     assert await final(api, bought.json()["orderId"], token) == "confirmed"
     assert (await visitor.post("/sign-out", data={"all": "1"})).status_code == 303
-    for _ in range(100):
+    for _ in range(1200):
         if (await api.get("/api/orders", headers=token)).status_code == 401:
             break
         await asyncio.sleep(0.05)

@@ -48,7 +48,7 @@ async def test_every_process_names_the_order_and_its_request_and_one_command_sho
             if not any(log.startswith(process) and said == event for log, said in found)
         }
 
-    for _ in range(100):
+    for _ in range(1200):
         if not missing():
             break
         await asyncio.sleep(0.05)

@@ -203,7 +203,7 @@ async def create(shop: TwoCells, cell: int, units: int) -> int:
     headers = await asyncio.to_thread(admin_headers, shop.stacks[0])
     body = {"name": f"Of cell {cell}", "price": "9.99", "currency": "USD", "stock": units}
     async with httpx.AsyncClient(base_url=shop.router, timeout=20) as client:
-        for _ in range(100):
+        for _ in range(600):
             answer = await client.post(f"/cells/{cell}/api/admin/products", json=body, headers=headers)
             if answer.status_code != 503:
                 break

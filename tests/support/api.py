@@ -75,7 +75,7 @@ BUY = "/api/order/buy-flash"
 
 async def final(api, order_id, headers):
     """Wait until an order is final; returns its status."""
-    for _ in range(300):
+    for _ in range(1200):
         answer = (await api.get(f"/api/order/{order_id}/status", headers=headers)).json()
         if answer["status"] in {"confirmed", "payment_failed", "expired", "cancelled", "failed"}:
             return answer["status"]

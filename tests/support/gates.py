@@ -16,7 +16,7 @@ async def state(services, product):
 
 async def flushed(services, product, check):
     """Wait until settled and returned leases have reached the gate."""
-    for _ in range(200):
+    for _ in range(6000):
         if check(found := await state(services, product)):
             return
         await asyncio.sleep(0.01)

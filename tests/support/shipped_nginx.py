@@ -95,7 +95,7 @@ class Edge:
 
     def wait(self) -> None:
         """Wait until it accepts connections."""
-        for _ in range(500):
+        for _ in range(3000):
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
             except OSError:
