@@ -474,18 +474,25 @@ LEFT JOIN procrastinate_jobs AS j ON r.job_id = j.id
 WHERE r.state = 'pending';
 
 -- name: I16_ids
--- Order ids are UUIDs of version 7, or of version 8 with the cell of their product, created within an hour of their order.
+-- Order ids of cell 0 are UUIDs of version 7, those of other cells are of version 8 and hold the cell; they were created
+-- within an hour of their order.
+WITH own AS (
+    SELECT s.seqmin / 10000000 AS cell
+    FROM pg_sequence AS s
+    WHERE s.seqrelid = pg_get_serial_sequence('products', 'product_id')::regclass
+)
 SELECT
     o.order_id::text AS id,
     (
-        (
-            substr(o.order_id::text, 15, 1) = '7'
-            OR substr(o.order_id::text, 15, 4) = '8' || lpad((o.product_id / 10000000)::text, 3, '0')
-        )
+        CASE
+            WHEN n.cell = 0 THEN substr(o.order_id::text, 15, 1) = '7'
+            ELSE substr(o.order_id::text, 15, 4) = '8' || lpad(n.cell::text, 3, '0')
+        END
         AND to_timestamp(('x' || translate(left(o.order_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0)
         BETWEEN o.created_at - interval '1 hour' AND o.created_at + interval '1 hour'
     ) IS NOT TRUE AS bad
-FROM orders AS o;
+FROM orders AS o
+CROSS JOIN own AS n;
 
 -- name: I22_terms
 -- Each order has the name, price, currency and payment mode that were valid when it was made. The current values of

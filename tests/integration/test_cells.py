@@ -8,13 +8,25 @@ import pytest
 
 from flashsale.adapters.postgres import cells
 from flashsale.adapters.postgres.copied_accounts import CopiedResets, CopiedUsers
+from flashsale.bootstrap.api import open_services
+from flashsale.bootstrap.jobs import open_jobs
 from flashsale.domain.cells import first_product, last_product
 from flashsale.domain.errors import NotReady, OtherCell, Unauthenticated
 from flashsale.domain.products import LimitPer
+from flashsale.domain.requests import order_id_at
 from flashsale.domain.users import Role
 from flashsale.local.postgres_server import LocalPostgres
-from tests.conftest import TEMPLATE, THROWN_AWAY, add_product, alembic, execute, with_database
+from tests.conftest import (
+    TEMPLATE,
+    THROWN_AWAY,
+    add_product,
+    alembic,
+    execute,
+    make_settings,
+    with_database,
+)
 from tests.support.accepting import accept_one
+from tests.support.gates import ask
 
 ADD = "INSERT INTO users (user_id, name, email) VALUES ($1, 'A', $2)"
 
@@ -133,6 +145,27 @@ async def test_a_copy_that_fails_again_and_again_is_said_and_goes_on_once_it_can
     finally:
         await db.execute("DROP SUBSCRIPTION IF EXISTS flashsale_cell_1")
         await execute(postgres.url, "ALTER SYSTEM RESET wal_retrieve_retry_interval", read)
+
+
+@pytest.mark.parametrize(("number", "wrong"), [(0, order_id_at(0, bytes(10), cell=1)), (1, order_id_at(0, bytes(10)))])
+async def test_the_audit_reports_an_order_whose_id_leads_to_another_cell(
+    postgres_url, valkey, redis, db, number, wrong
+):
+    await cells.begin(postgres_url, number)
+    settings = make_settings(postgres_url, valkey.url, cell={"number": number, "count": 2})
+    async with open_services(settings) as services, open_jobs(settings, name="test") as jobs:
+        await db.execute(ADD, user := uuid.uuid4(), "known@example.com")
+        order_id = (await services.buy(ask(await add_product(services), user))).order_id
+
+        async def bad_ids():
+            found = await jobs.invariants.check(overdue_s=60, stuck_s=600)
+            return [one.violations for one in found if one.invariant == "I16"]
+
+        assert await bad_ids() == [0]
+        renamed = uuid.UUID(int=order_id.int >> 80 << 80 | wrong.int & (1 << 80) - 1)
+        await db.execute("SET session_replication_role = replica")
+        await db.execute("UPDATE orders SET order_id = $2 WHERE order_id = $1", order_id, renamed)
+        assert await bad_ids() == [1]
 
 
 async def lose_slot(there, here):
