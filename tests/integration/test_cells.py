@@ -1,6 +1,8 @@
 """Accounts of cell 0 in another cell, by Postgres' own replication: they arrive, and their tokens end there too."""
 
 import asyncio
+import os
+import time
 import uuid
 
 import asyncpg
@@ -187,7 +189,9 @@ async def change_while_away(there, here, services, known):
     await there.execute(ADD, signed_out, "out@example.com")
     await until(here, "SELECT 1 FROM users WHERE user_id = $1", signed_out)
     product = await add_product(services, limit_per_buyer=5, limit_per=LimitPer.EMAIL_ROOT)
-    await accept_one(services, product, known)
+    await accept_one(
+        services, product, known, order_id=order_id_at(time.time_ns() // 1_000_000, os.urandom(10), cell=1)
+    )
     await lose_slot(there, here)
     await there.execute("UPDATE users SET generation = generation + 1 WHERE user_id = $1", signed_out)
     await there.execute("UPDATE users SET email = 'new@example.com' WHERE user_id = $1", known)
