@@ -30,6 +30,7 @@ async def test_the_time_of_the_database_is_never_ahead_of_it():
     ahead = timedelta(hours=1)
 
     async def products(_):
+        await asyncio.sleep(0.05)
         read = datetime.now(UTC) + ahead
         await asyncio.sleep(0.05)
         return [(SimpleNamespace(product_id=1, starts_at=None, ends_at=None), read)]
