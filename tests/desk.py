@@ -115,7 +115,7 @@ async def serve_ada(shell: Shell, stack: Stack, phone: int, case: int) -> str:
             paid = await press(api, phone, headers, f"ada-{time.monotonic_ns()}")
         answer = await api.post(BUY, json={"productId": case}, headers=headers)
         held = answer.json()["orderId"]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await api.get(f"/api/order/{held}/status", headers=headers)).json()["status"] != "awaiting_payment":
                 await asyncio.sleep(0.1)
     shell("orders", "find", "--email", "ada@example.com")

@@ -26,7 +26,7 @@ async def talk(stack, sent):
     try:
         writer.write(sent)
         writer.write_eof()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await reader.read()
     finally:
         writer.close()

@@ -88,7 +88,7 @@ async def test_an_order_stream_follows_the_order_and_ends(api, product, buyer):
         assert versions == sorted(set(versions))
         with pytest.raises(StopAsyncIteration):
             while True:
-                await asyncio.wait_for(anext(seen.lines), 10)
+                await asyncio.wait_for(anext(seen.lines), 60)
     again = await api.get(path, headers={**buyer, "Last-Event-ID": str(last["id"])})
     assert again.status_code == 204, "tells an EventSource not to come back"
 

@@ -121,7 +121,7 @@ async def test_unknown_paths_have_no_methods(api):
 
 async def test_heads_of_streams_leave_nothing_open(stack, product):
     product_id = await product()
-    async with httpx.AsyncClient(base_url=stack.base_url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=60) as client:
         for _ in range(30):
             answer = await client.head(f"/sse/stock/{product_id}")
             assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")

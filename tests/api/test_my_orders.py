@@ -75,7 +75,7 @@ async def test_the_time_of_a_product_goes_on_while_its_tag_stays(api, product):
                 answer = await api.get(looked)
                 body = answer.json()
                 now = datetime.fromisoformat((body[-1] if isinstance(body, list) else body)["now"])
-                assert abs(datetime.now(UTC) - now) < timedelta(seconds=5)
+                assert abs(datetime.now(UTC) - now) < timedelta(seconds=60)
                 told.add(now)
                 assert answer.headers["etag"] == first.headers["etag"]
         assert (await api.get(looked, headers={"If-None-Match": first.headers["etag"]})).status_code == 304

@@ -10,7 +10,7 @@ from tests.support.api import BUY, final
 
 async def until(api, path, headers, wanted):
     """Ask until the answer is what it should become."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not wanted(answer := (await api.get(path, headers=headers)).json()):
             await asyncio.sleep(0.05)
     return answer

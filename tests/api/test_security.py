@@ -346,7 +346,7 @@ async def raw(stack, request):
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(request)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     finally:
         writer.close()

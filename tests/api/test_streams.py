@@ -145,7 +145,7 @@ async def test_a_pause_reaches_the_pages_of_every_process(api, product, admin):
                     return
             raise AssertionError("the stream ended")
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for one in begun:
             group.create_task(watch(one))
         for one in begun:

@@ -202,7 +202,7 @@ async def create(shop: TwoCells, cell: int, units: int) -> int:
     """Create a product in a cell through the router, as an administrator of cell 0; returns its id."""
     headers = await asyncio.to_thread(admin_headers, shop.stacks[0])
     body = {"name": f"Of cell {cell}", "price": "9.99", "currency": "USD", "stock": units}
-    async with httpx.AsyncClient(base_url=shop.router, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=shop.router, timeout=60) as client:
         for _ in range(600):
             answer = await client.post(f"/cells/{cell}/api/admin/products", json=body, headers=headers)
             if answer.status_code != 503:

@@ -176,7 +176,7 @@ async def listeners_lost(scene: Scene) -> None:
     connection = await wait_for_postgres(scene.stack)
     try:
         for _ in range(LISTEN_LOSSES):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 # Those of the time before may still be on their way back.
                 while not await connection.fetchval(END_LISTENERS):
                     await asyncio.sleep(0.05)

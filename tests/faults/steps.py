@@ -314,7 +314,7 @@ async def rigged(folder: Path) -> AsyncIterator[Rig]:
         yield Rig(
             stack=stack,
             proxies=proxies,
-            http=await opened.enter_async_context(httpx.AsyncClient(base_url=stack.base_url, timeout=10)),
+            http=await opened.enter_async_context(httpx.AsyncClient(base_url=stack.base_url, timeout=60)),
             provider=await opened.enter_async_context(
                 httpx.AsyncClient(base_url=stack.gateway_url, timeout=10, headers={"Authorization": f"Bearer {KEY}"})
             ),

@@ -29,7 +29,7 @@ async def register(client):
 
 async def answers(client, status, method, path, **request):
     """Send a request again until the answer has a status; returns it."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (answer := await client.request(method, path, **request)).status_code != status:
             await asyncio.sleep(0.1)
     return answer
@@ -166,7 +166,7 @@ async def confirmed(shop):
 
 
 async def test_two_cells_sell_and_neither_needs_the_other(tmp_path):
-    async with two_cells(tmp_path) as shop, httpx.AsyncClient(base_url=shop.router, timeout=20) as router:
+    async with two_cells(tmp_path) as shop, httpx.AsyncClient(base_url=shop.router, timeout=60) as router:
         urls = [stack.base_url for stack in shop.stacks]
         async with httpx.AsyncClient(base_url=urls[0]) as there, httpx.AsyncClient(base_url=urls[1]) as here:
             await misdirected_requests_change_nothing(shop, router, (there, here))

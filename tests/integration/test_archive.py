@@ -361,7 +361,7 @@ async def test_a_refund_that_begins_while_its_order_is_deleted_is_made_or_its_or
     await database.open()
     late = Late(database, happens)
     archive = asyncio.create_task(archiving(services, tmp_path, rows=late)(product.product_id))
-    await asyncio.wait_for(begun.wait(), 30)
+    await asyncio.wait_for(begun.wait(), 60)
     await wait_for_lock(db)
     await rival.commit()
     with pytest.raises(NotArchived, match="changed"):

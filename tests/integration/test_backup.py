@@ -55,7 +55,7 @@ async def buy_and_pay(api, ids, buyer):
         answer = await api.post(BUY, json={"productId": product_id}, headers=buyer)
         assert answer.status_code == 202, answer.text
     order_id = answer.json()["orderId"]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (await api.post(f"/api/order/{order_id}/pay", headers=buyer)).status_code != 202:
             await asyncio.sleep(0.05)
 
@@ -65,13 +65,13 @@ async def refund(api, stack, order_id):
     headers = admin_headers(stack)
     asked = await api.post(f"/api/admin/orders/{order_id}/refunds", json={"reason": "broken"}, headers=headers)
     assert asked.status_code == 202, asked.text
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (await statuses(stack))[order_id] != "refunded":
             await asyncio.sleep(0.1)
 
 
 async def first_confirmed(stack):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not (ids := [order_id for order_id, status in (await statuses(stack)).items() if status == "confirmed"]):
             await asyncio.sleep(0.1)
     return ids[0]
@@ -103,7 +103,7 @@ async def sell_and_back_up(stack, file):
 
 async def assert_sells_on(stack, ids):
     async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as api:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await api.get("/health/ready")).json()["gate"] != "loaded":
                 await asyncio.sleep(0.1)
         await buy_and_pay(api, ids, buyer_headers(stack, 1)[0])

@@ -52,14 +52,14 @@ async def closed(shop, working):
 
 
 async def until_final(shop, orders):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await shop.pool.fetchval("SELECT count(*) FROM orders WHERE status = 'confirmed'") < orders:
             await asyncio.sleep(0.02)
 
 
 async def buy(shop, user_id):
     """Buy until there is a definite answer; returns the order, or nothing."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await shop.buy(user_id, 1, "key")

@@ -39,7 +39,7 @@ async def heard(url, channel, *statement):
     await connection.add_listener("end", lambda *_: end.set())
     await connection.execute(*statement)
     await connection.execute('NOTIFY "end"')
-    await asyncio.wait_for(end.wait(), 5)
+    await asyncio.wait_for(end.wait(), 60)
     await connection.close()
     return payloads
 

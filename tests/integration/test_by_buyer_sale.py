@@ -13,7 +13,7 @@ PLAN = Plan(units=25, buyers=70, window_s=3, longest_s=60.0)
 
 async def settled(db):
     """Wait until nothing more can come of any order or intent."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await db.fetchval("SELECT count(*) FROM payment_intents WHERE due_at IS NOT NULL") + await db.fetchval(
             "SELECT count(*) FROM orders WHERE due_at IS NOT NULL"
         ):

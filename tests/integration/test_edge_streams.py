@@ -37,7 +37,7 @@ class Streams:
                 return 1
             return 0
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return sum(await asyncio.gather(*(event(reader) for reader, _ in self._connections)))
 
 

@@ -190,7 +190,7 @@ async def test_of_a_withdrawal_and_the_provider_s_call_at_the_same_time_one_wins
 async def test_a_withdrawal_and_a_record_by_hand_exclude_each_other(services, db, first):
     order_id = await by_hand(services)
     record = manual.recording(services)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         results = await asyncio.gather(
             *(services.refunds.withdraw(order_id, 1) for _ in range(2 if first == "withdraw" else 1)),
             *(record.refund(order_id, 1, reference="b-1", recorded_by=manual.OPERATOR) for _ in range(2)),

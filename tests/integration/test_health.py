@@ -179,7 +179,7 @@ async def test_products_that_were_not_read_yet_or_long_ago_are_not_ready(service
 
 
 async def test_who_asks_often_costs_one_look_a_second_and_one_call_to_the_gate(services, redis, monkeypatch):
-    monkeypatch.setattr(readiness, "KEPT_S", 1.0)
+    monkeypatch.setattr(readiness, "KEPT_S", 60.0)
     for _ in range(20):
         await add_product(services, allotment=1)
     calls = []

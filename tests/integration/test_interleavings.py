@@ -114,11 +114,11 @@ async def test_a_payment_of_an_order_that_somebody_holds_is_begun_and_finished_l
     order_id = await accept_one(services, product, (await add_buyers(services, 1))[0])
     move = moves(services, order_id, product, None)
     await move["process"]()
-    async with db.transaction(), asyncio.timeout(20):
+    async with db.transaction(), asyncio.timeout(60):
         await db.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
         assert await asyncio.gather(move["begin"](), move["begin"]()) == [[], []]
     assert len(await move["begin"]()) == 1
-    async with db.transaction(), asyncio.timeout(20):
+    async with db.transaction(), asyncio.timeout(60):
         await db.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
         assert await asyncio.gather(move["finish"](), move["finish"]()) == [{order_id: None}] * 2
     moved = await asyncio.gather(*(move["finish"]() for _ in range(5)))
@@ -129,7 +129,7 @@ async def test_a_payment_of_an_order_that_somebody_holds_is_begun_and_finished_l
 async def test_an_order_that_somebody_holds_is_left_out_of_its_batch(services, db):
     product = await add_product(services, allotment=5)
     held, other = [await accept_one(services, product, user) for user in await add_buyers(services, 2)]
-    async with db.transaction(), asyncio.timeout(20):
+    async with db.transaction(), asyncio.timeout(60):
         await db.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", held)
         assert set(await services.order_rows.process([held, other], payment_due_s=30)) == {other}
     moved = await asyncio.gather(*(services.order_rows.process([held], payment_due_s=30) for _ in range(2)))
@@ -183,7 +183,7 @@ async def test_returns_are_forgotten_while_a_loading_forgets_them_too(services, 
     await transaction.start()
     await db.execute("SELECT 1 FROM gate_returns WHERE order_id = $1 FOR UPDATE", second)
     # The holder of a row deletes it, so the drop waits for none.
-    await asyncio.wait_for(services.books.forget_returns([first, second]), 2)
+    await asyncio.wait_for(services.books.forget_returns([first, second]), 60)
     await transaction.rollback()
     assert await db.fetchval("SELECT count(*) FROM gate_returns") == 1
 

@@ -41,7 +41,7 @@ async def test_a_child_ends_when_its_launcher_is_killed(tmp_path):
     with launch(command) as launcher:
         pid = int(launcher.stdout.readline())
         launcher.kill()
-    assert await wait_gone([pid], timeout_s=5)
+    assert await wait_gone([pid], timeout_s=60)
 
 
 async def test_every_waiter_learns_of_the_end(tmp_path):
@@ -78,7 +78,7 @@ async def test_a_cancelled_start_leaves_nothing(tmp_path):
     start.cancel()
     with pytest.raises(asyncio.CancelledError):
         await start
-    assert await wait_gone([int(log_path.read_text())], timeout_s=0.5)
+    assert await wait_gone([int(log_path.read_text())], timeout_s=60)
 
 
 async def test_the_first_failure_of_several_starts_cancels_the_others():
@@ -128,7 +128,7 @@ async def test_a_child_is_killed_with_its_own_children(tmp_path):
             await asyncio.sleep(0.01)
     await child.kill_all()
     assert child.returncode == -signal.SIGKILL
-    assert await wait_gone(others, timeout_s=0.5)
+    assert await wait_gone(others, timeout_s=60)
 
 
 def test_where_children_could_outlive_us_none_is_started(tmp_path, monkeypatch):

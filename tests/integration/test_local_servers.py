@@ -93,7 +93,7 @@ async def test_a_killed_postgres_leaves_no_session_at_work(server):
     sessions = descendants(server.child.pid)
     assert pid in sessions
     await server.kill()
-    assert await wait_gone(sessions, timeout_s=0.5)
+    assert await wait_gone(sessions, timeout_s=60)
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
         await working
     await server.start()
@@ -108,7 +108,7 @@ async def test_sessions_that_outlive_their_postmaster_are_ended_before_the_next_
         await asyncio.sleep(0.01)
     await server.child.kill()
     await server.start()
-    assert await wait_gone([pid], timeout_s=0.5)
+    assert await wait_gone([pid], timeout_s=60)
     assert await fetchval(server.url, "SELECT 1") == 1
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
         await working
@@ -184,7 +184,7 @@ async def test_a_killed_valkey_leaves_no_child_that_writes_a_snapshot(tmp_path):
     await server.start()
     saving = await save_slowly(server)
     await server.kill()
-    assert await wait_gone(saving, timeout_s=0.5)
+    assert await wait_gone(saving, timeout_s=60)
 
 
 async def test_a_child_that_outlives_its_valkey_is_no_running_server(tmp_path, monkeypatch):
@@ -198,7 +198,7 @@ async def test_a_child_that_outlives_its_valkey_is_no_running_server(tmp_path, m
     await server.child.kill()
     assert await server.start() == url
     try:
-        assert await wait_gone(saving, timeout_s=0.5)
+        assert await wait_gone(saving, timeout_s=60)
     finally:
         await server.stop()
 
@@ -216,7 +216,7 @@ async def test_no_server_outlives_a_killed_launcher(tmp_path):
         pids = [int(pid) for pid in launcher.stdout.readline().split()]
         launcher.kill()
     assert len(pids) > 2
-    assert await wait_gone(pids, timeout_s=5)
+    assert await wait_gone(pids, timeout_s=60)
     # And the data is good.
     server = LocalPostgres(tmp_path / "pg")
     await server.start()
@@ -244,4 +244,4 @@ async def test_where_namespaces_are_closed_postgres_runs_as_nobody_and_ends_with
             pids = [int(pid) for pid in process.stdout.readline().split()]
             process.kill()
         assert len(pids) > 2
-        assert await wait_gone(pids, timeout_s=5)
+        assert await wait_gone(pids, timeout_s=60)

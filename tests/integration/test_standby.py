@@ -470,9 +470,9 @@ async def test_one_failed_look_drops_no_connection_and_several_do(db, postgres_u
             waiting.keep(lent, ended(asked), reads=reads)
         for _ in range(4):
             if not dropped:
-                await asyncio.wait_for(looks.acquire(), 5)
+                await asyncio.wait_for(looks.acquire(), 60)
         if dropped:
-            await asyncio.wait_for(waiting.close(), 5)
+            await asyncio.wait_for(waiting.close(), 60)
         else:
             assert len(waiting._kept) == 2
             monkeypatch.setattr(unanswered, "OVERDUE_S", 0)

@@ -38,7 +38,7 @@ async def press(services, product, users, **kwargs):
 async def press_until_decided(services, product, users):
     """Press again for everybody who was told to come back; returns what they were told in the end."""
     told = Counter()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while users:
             results, _ = await press(services, product, users)
             told.update("202" if not isinstance(one, Exception) else type(one).__name__ for one in results)
@@ -298,7 +298,7 @@ async def test_a_process_that_lost_its_database_says_paused_for_three_polls_only
         database: Any = deaf.database
         await database.close()
         await db.execute("UPDATE products SET paused = false")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while deaf.catalog.is_fresh is not lately:
                 await asyncio.sleep(0.01)
         with pytest.raises(SalePaused if lately else Unavailable):

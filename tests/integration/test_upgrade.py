@@ -241,7 +241,7 @@ async def test_open_orders_of_the_first_release_end_right_after_an_upgrade_in_mi
                 while set(states := await statuses(old)) - FINAL:
                     await asyncio.sleep(0.1)
             async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as api:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     while (health := (await api.get("/health/ready")).json())["gate"] != "loaded":
                         await asyncio.sleep(0.1)
                 assert health["ready"]
@@ -336,7 +336,7 @@ async def test_open_orders_of_a_later_release_end_right_after_an_upgrade_in_mid_
         assert done.returncode == 0, done.stderr
         # The seller goes on under the new schema.
         upgraded = await old.db.fetchval("SELECT count(*) FROM orders")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await old.db.fetchval("SELECT count(*) FROM orders") < upgraded + 4:
                 await asyncio.sleep(0.05)
         stopping.set()

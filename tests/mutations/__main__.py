@@ -45,9 +45,10 @@ def try_mutation(mutation: Mutation) -> str:
             done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return f"pytest took longer than {TIMEOUT_S} s"
-    return {0: "SURVIVED", 1: "caught"}.get(
-        done.returncode, f"pytest ended with {done.returncode}: {done.stdout[-300:]}"
-    )
+    if done.returncode == 0:
+        ran = " passed" in done.stdout.rpartition("\n")[0].rpartition("\n")[2]
+        return "SURVIVED" if ran else "its tests were skipped"
+    return "caught" if done.returncode == 1 else f"pytest ended with {done.returncode}: {done.stdout[-300:]}"
 
 
 @click.command(epilog="Example: python -m tests.mutations --only epoch")

@@ -59,7 +59,7 @@ class Collector:
 
     async def was_asked(self, times: int) -> None:
         """Wait until so many deliveries came."""
-        async with asyncio.timeout(20), self._arrived:
+        async with asyncio.timeout(60), self._arrived:
             await self._arrived.wait_for(lambda: self.asked >= times)
 
     def release(self) -> None:

@@ -52,7 +52,7 @@ class Receiver:
 
     async def arrived(self, count: int) -> list[tuple[dict[str, str], bytes]]:
         """Wait until so many came."""
-        async with asyncio.timeout(20), self._arrived:
+        async with asyncio.timeout(60), self._arrived:
             await self._arrived.wait_for(lambda: len(self.got) >= count)
         return self.came
 

@@ -89,8 +89,8 @@ async def test_no_item_is_left_behind_when_the_queue_runs_empty():
 
     batcher = Batcher(flush, batch_max=3, queue_max=1000)
     for _ in range(200):
-        assert await asyncio.wait_for(batcher.submit(1), 20) == 1
-    assert await asyncio.wait_for(asyncio.gather(*(batcher.submit(n) for n in range(100))), 20) == list(range(100))
+        assert await asyncio.wait_for(batcher.submit(1), 60) == 1
+    assert await asyncio.wait_for(asyncio.gather(*(batcher.submit(n) for n in range(100))), 60) == list(range(100))
 
 
 async def test_a_cancelled_caller_does_not_affect_the_others():

@@ -45,7 +45,7 @@ async def test_the_time_of_the_database_is_never_ahead_of_it():
     for _ in range(3):
         told = catalog.now
         assert told <= datetime.now(UTC) + ahead
-        assert datetime.now(UTC) + ahead - told < timedelta(seconds=5)
+        assert datetime.now(UTC) + ahead - told < timedelta(seconds=60)
         await asyncio.sleep(0.01)
     assert catalog.now > told
 

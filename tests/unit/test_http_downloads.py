@@ -55,7 +55,7 @@ async def got(port, path, method="GET", version="1.1"):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"{method} {path} HTTP/{version}\r\nhost: a\r\n\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    body = b"" if method == "HEAD" else await asyncio.wait_for(reader.read(), 10)
+    body = b"" if method == "HEAD" else await asyncio.wait_for(reader.read(), 60)
     writer.close()
     await writer.wait_closed()
     return head, body
@@ -96,7 +96,7 @@ async def test_a_client_that_reads_nothing_is_given_up():
     async with serving() as (app, port):
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n")
-            await asyncio.wait_for(app.stopped.wait(), 20)
+            await asyncio.wait_for(app.stopped.wait(), 60)
             client.settimeout(10)
             read = 0
             with suppress(ConnectionResetError):

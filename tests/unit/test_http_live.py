@@ -177,7 +177,7 @@ async def watching(answer, scope=None):
     yield client
     client.gone.set()
     client.ready.set()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
 
 
 async def test_a_stream_begins_with_the_newest_value_and_never_repeats_what_the_client_has():

@@ -119,5 +119,5 @@ async def test_the_hasher_has_a_low_priority_and_ends_with_its_input(desk):
     process = work._idle[0]
     assert os.getpriority(os.PRIO_PROCESS, process.pid) == hasher.NICE
     process.stdin.close()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await process.wait() == 0

@@ -30,7 +30,7 @@ async def test_units_of_the_others_are_made(wrong, error):
         waiting.remove(product_id)
         return most
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await TendUnits(SimpleNamespace(open_pools=open_pools, tend_units=tend_units), chunk=1, ahead=1)()
     assert waiting == [wrong]
 
