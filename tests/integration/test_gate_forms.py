@@ -117,7 +117,9 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_tls_that_one_side_does_not_take_is_one_line_and_a_bypass(wrong, tmp_path, redis_server_port):
     async with forms.in_front(forms.authority(tmp_path), redis_server_port) as port:
-        settings = RedisSettings(url=f"rediss://127.0.0.1:{port}/0{WRONG[wrong](tmp_path)}", reconnect_s=0.001)
+        settings = RedisSettings(
+            url=f"rediss://127.0.0.1:{port}/0{WRONG[wrong](tmp_path)}", timeout_s=10, reconnect_s=0.001
+        )
         gate = RedisGate(settings, GateSettings())
         with capture_logs() as lines:
             for _ in range(3):
@@ -263,7 +265,9 @@ async def test_a_sale_over_a_cluster_whose_slot_moves_and_whose_node_dies(tmp_pa
 async def test_a_node_named_as_the_only_server_is_one_line_that_says_what_to_write(tmp_path, monkeypatch):
     async with forms.cluster(tmp_path, primaries=1) as nodes:
         (one,) = nodes.primaries
-        gate = RedisGate(RedisSettings(url=f"redis://127.0.0.1:{one.port}/0", reconnect_s=0.001), GateSettings())
+        gate = RedisGate(
+            RedisSettings(url=f"redis://127.0.0.1:{one.port}/0", timeout_s=10, reconnect_s=0.001), GateSettings()
+        )
         with capture_logs() as lines:
             for _ in range(3):
                 assert (await gate.state(1, 1)).loaded is False
@@ -274,7 +278,7 @@ async def test_a_node_named_as_the_only_server_is_one_line_that_says_what_to_wri
         assert isinstance(facts, RedisFacts)
         assert not facts.is_foreign_node
         # A node that says nothing leaves the inspection time for the next.
-        monkeypatch.setattr(inspection, "TIMEOUT_S", 0.6)
+        monkeypatch.setattr(inspection, "TIMEOUT_S", 2.0)
         (silent,) = await naming(SILENCE)
         hosts = f"127.0.0.1:{silent.sockets[0].getsockname()[1]},127.0.0.1:{one.port}"
         (facts,) = (await inspect_redis(RedisSettings(url=f"redis+cluster://{hosts}"))).values()

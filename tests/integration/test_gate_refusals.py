@@ -96,7 +96,7 @@ async def test_every_refusal_of_every_command_is_a_bypass_and_one_line(valkey, c
     product = SimpleNamespace(product_id=1, epoch=1, limit_per_buyer=None)
     request = BuyRequest(user_id=uuid4(), product_id=1, quantity=1, key=None)
     async with refusing(valkey.url, command, reply) as way:
-        gate = RedisGate(RedisSettings(url=way.url, reconnect_s=0.001), GateSettings())
+        gate = RedisGate(RedisSettings(url=way.url, timeout_s=10, reconnect_s=0.001), GateSettings())
         with capture_logs() as lines:
             for _ in range(4):
                 answer = await gate.admit(product, new_id(), request)
@@ -118,7 +118,7 @@ async def test_a_buy_is_sold_by_postgres_while_redis_refuses(services, valkey):
     product = await add_product(services)
     users = await add_buyers(services, 2)
     async with refusing(valkey.url, "INFO", b"$0\r\n\r\n") as way:
-        services.buy._gate = RedisGate(RedisSettings(url=way.url), GateSettings())
+        services.buy._gate = RedisGate(RedisSettings(url=way.url, timeout_s=10), GateSettings())
         accepted = await services.buy(ask(product, users[0]))
         assert accepted.product_id == product.product_id
         await services.buy._gate.close()
@@ -138,7 +138,7 @@ async def test_a_script_that_fails_for_one_product_leaves_the_gate_to_the_others
     user = (await add_buyers(services, 1))[0]
     about = b"{%d}:tries" % broken.product_id
     async with refusing(valkey.url, "EVALSHA", SCRIPT_FAILURES[failure], about=about) as way:
-        gate = RedisGate(RedisSettings(url=way.url), GateSettings())
+        gate = RedisGate(RedisSettings(url=way.url, timeout_s=10), GateSettings())
         unloaded = []
         gate.on_unloaded = unloaded.append
         for product in (broken, sound):

@@ -363,7 +363,7 @@ async def test_an_outage_of_redis_does_not_give_the_free_tries_again(settings, t
     rules = LoginSettings(free_tries=3, first_wait_s=600, account_failures=4, stranger_wait_s=500, origin_failures=6)
     server = LocalValkey(tmp_path)
     await server.start()
-    limits = RedisLoginLimits(RedisSettings(url=SecretStr(server.url)), rules)
+    limits = RedisLoginLimits(RedisSettings(url=SecretStr(server.url), timeout_s=10), rules)
     tried, known, undone = Source.of("tried", "here"), Source.of("known", "here"), Source.of("undone", "here")
     try:
         for _ in range(3):
