@@ -167,7 +167,9 @@ class Variables(EnvSettingsSource):
                 raise SettingsError(f"{variable(group)}: is a group; set {variable(group)}{DELIMITER}<NAME> instead")
         for name in secret_names():
             group, _, field = name.partition(".")
-            found.get(group, {}).pop(field + FILE.lower(), None)
+            names = found.get(group, {})
+            if names.pop(field + FILE.lower(), None) and not names.get(field):
+                names.pop(field, None)
         return found
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
@@ -194,10 +196,14 @@ class SecretFiles(PydanticBaseSettingsSource):
             if path := os.environ.get(variable(name) + FILE):
                 group, _, field = name.partition(".")
                 try:
-                    text = Path(path).read_text(encoding="utf-8", errors="replace")
+                    text = Path(path).read_text(encoding="utf-8").removesuffix("\n")
                 except OSError as error:
                     raise SettingsError(f"{variable(name)}{FILE}: {path}: {error.strerror}") from error
-                found.setdefault(group, {})[field] = text.removesuffix("\n")
+                except UnicodeDecodeError as error:
+                    raise SettingsError(f"{variable(name)}{FILE}: {path}: is no text in UTF-8") from error
+                if not text:
+                    raise SettingsError(f"{variable(name)}{FILE}: {path}: is empty")
+                found.setdefault(group, {})[field] = text
         return found
 
 

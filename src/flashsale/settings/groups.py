@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from flashsale.settings.server_urls import check_postgres_url, check_redis_url
 from flashsale.settings.values import (
+    POSTGRES_LIMIT_S_MAX,
     Group,
     Secret,
     checked_gateway_url,
@@ -57,12 +58,20 @@ class PostgresSettings(Group):
     acquire_timeout_s: float = Field(
         5.0, gt=0, description="Maximum wait for a free connection; then the API answers 503."
     )
-    statement_timeout_s: float = Field(10.0, gt=0, description="Maximum duration of a statement.")
+    statement_timeout_s: float = Field(
+        10.0, gt=0, le=POSTGRES_LIMIT_S_MAX, description="Maximum duration of a statement."
+    )
     lock_timeout_s: float = Field(
-        3.0, gt=0, description="Maximum wait for a lock; then the API answers 503, and a try of a migration ends."
+        3.0,
+        gt=0,
+        le=POSTGRES_LIMIT_S_MAX,
+        description="Maximum wait for a lock; then the API answers 503, and a try of a migration ends.",
     )
     idle_transaction_timeout_s: float = Field(
-        5.0, gt=0, description="Maximum idle time of a client in a transaction; then Postgres ends the session."
+        5.0,
+        gt=0,
+        le=POSTGRES_LIMIT_S_MAX,
+        description="Maximum idle time of a client in a transaction; then Postgres ends the session.",
     )
     migration_tries: int = Field(
         5, ge=1, le=20, description="Maximum number of tries of a migration that waits too long for a lock."
@@ -268,7 +277,9 @@ class AuditSettings(Group):
         gt=0,
         description="Maximum time in a state that is not final, in addition to the buyer's payment window.",
     )
-    timeout_s: float = Field(600.0, gt=0, description="Maximum duration of a statement of the audit.")
+    timeout_s: float = Field(
+        600.0, gt=0, le=POSTGRES_LIMIT_S_MAX, description="Maximum duration of a statement of the audit."
+    )
 
 
 class LogSettings(Group):

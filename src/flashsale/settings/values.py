@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
 
 from flashsale.settings.server_urls import check_gateway_url, with_password
 
@@ -24,7 +24,19 @@ EXAMPLE = "change-me"
 """The placeholder for secrets in docker/.env.example."""
 
 
+NUMBER_MAX = 2**31 - 1
+"""Largest number of a setting: any larger one is a slip, and some part would fail with it while it runs."""
+
+POSTGRES_LIMIT_S_MAX = NUMBER_MAX / 1000
+"""Largest limit of a statement, lock or session, which Postgres takes as a 4-byte number of milliseconds."""
+
+DURATION_S_MIN = 0.001
+"""Shortest duration: Postgres' unit, for which a rounded 0 means no limit."""
+
+
 def _replaced(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().isprintable():
+        raise ValueError("holds a line break or another character that cannot be printed; take it away")
     letters = "".join(character for character in secret.get_secret_value().lower() if character.isalpha())
     if EXAMPLE.replace("-", "") in letters:
         raise ValueError(f"still holds the example's {EXAMPLE}; set a secret of your own")
@@ -93,3 +105,12 @@ class Group(BaseModel):
     """A part of the tree: frozen, without unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*")
+    @classmethod
+    def _within_bounds(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, (int, float)) and not abs(value) <= NUMBER_MAX:
+            raise ValueError(f"should be a number of at most {NUMBER_MAX}")
+        if isinstance(value, float) and str(info.field_name).endswith("_s") and 0 < value < DURATION_S_MIN:
+            raise ValueError(f"should be at least {DURATION_S_MIN} seconds")
+        return value
