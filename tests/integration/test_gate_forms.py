@@ -294,7 +294,7 @@ async def test_a_slot_that_the_map_does_not_name_is_bypassed_and_a_gate_with_dec
         assert gate.away(1), "else each reconciliation begins a new epoch"
         gate.settle(1, new_id())
         await asyncio.wait_for(gate.close(), 60)
-        never = RedisGate(RedisSettings(url=nodes.url, reconnect_s=1e-9, timeout_s=1.0), GateSettings())
+        never = RedisGate(RedisSettings(url=nodes.url, reconnect_s=0.001, timeout_s=1.0), GateSettings())
         never.settle(1, new_id())
         await asyncio.wait_for(never.close(), 60)
 
