@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import compileall
 import json
+import os
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from importlib.util import cache_from_source
+from pathlib import Path
 
 import pytest
 
+import flashsale
 from flashsale.bootstrap.doctor import examine
 from tests.conftest import execute, of_this_checkout, synced
 from tests.support import gateway
@@ -42,6 +47,7 @@ async def healthy(postgres_url, valkey, redis, monkeypatch):
         }
         for name, value in values.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "dont_write_bytecode", False)
         yield values
 
 
@@ -86,6 +92,21 @@ async def test_each_wrong_variable_is_found_by_its_check(healthy, monkeypatch):
             found = await not_ok()
         assert {(one[0], one[1]) for one in found} == {(check, verdict)}, changed
         assert all(told in what for _, _, what in found), found
+
+
+async def test_modules_that_nobody_keeps_compiled_are_found(healthy, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    ((check, verdict, what),) = await not_ok()
+    assert (check, verdict) == ("compiled modules", "WARN")
+    folder = Path(flashsale.__file__).parent
+    assert what.startswith(f"{len(list(folder.rglob('*.py')))} of ")
+    assert compileall.compile_dir(folder, quiet=2)
+    assert await not_ok() == set()
+    cached = Path(cache_from_source(flashsale.__file__))
+    os.utime(cached, (0, 0))
+    ((check, verdict, what),) = await not_ok()
+    assert what.startswith("1 of ")
 
 
 STATEMENTS = [
@@ -156,6 +177,7 @@ def test_the_command_exits_by_the_verdict_and_prints_json(postgres_url, valkey):
         "FLASHSALE_REDIS__URL": valkey.url,
         "FLASHSALE_PAYMENTS__PROVIDER": "manual",
         "FLASHSALE_HTTP__CONNECTIONS_MAX": "100",
+        "PYTHONDONTWRITEBYTECODE": "",
     }
     command = [sys.executable, "-m", "flashsale.cli", "doctor"]
     right = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=False)

@@ -129,6 +129,15 @@ def test_versions_of_python_and_packages(python, installed, expected):
     assert not_ok(doctor.judge_packages(python, required, installed)) == expected
 
 
+@pytest.mark.parametrize("compiled", [0, 1, 9])
+@pytest.mark.parametrize("kept", [True, False])
+def test_modules_that_each_process_compiles_again_are_said(compiled, kept):
+    finding = doctor.judge_compilation(9, compiled, kept=kept)
+    assert finding.verdict is (Verdict.OK if kept or compiled == 9 else Verdict.WARN)
+    assert finding.verdict is Verdict.OK or f"{9 - compiled} of 9" in finding.what
+    assert finding.verdict is Verdict.OK or "PYTHONDONTWRITEBYTECODE" in finding.todo
+
+
 def test_the_provider_manual_can_charge_no_automatic_product():
     assert doctor.judge_manual("payment provider", []).verdict is Verdict.OK
     finding = doctor.judge_manual("payment provider", [7, 8, 9, 10])

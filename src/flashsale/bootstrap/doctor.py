@@ -8,9 +8,11 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import cache_from_source
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flashsale import __version__
+import flashsale
 from flashsale.adapters.mail.sender import SmtpSender
 from flashsale.adapters.postgres.database import Database
 from flashsale.adapters.postgres.inspection import automatic_products, inspect_postgres
@@ -52,16 +54,27 @@ async def examine() -> AsyncIterator[Finding]:
 
 
 def _this_machine(settings: Settings, lines: Sequence[str]) -> Iterator[Finding]:
-    yield doctor.ok("flashsale", f"version {__version__}")
+    yield doctor.ok("flashsale", f"version {flashsale.__version__}")
     required = metadata.requires("flashsale") or []
     installed: dict[str, str | None] = {}
     for name in map(doctor.package_of, required):
         with contextlib.suppress(metadata.PackageNotFoundError):
             installed[name.lower()] = metadata.version(name)
     yield from doctor.judge_packages(sys.version_info[:2], required, installed)
+    sources = sorted(Path(flashsale.__file__).parent.rglob("*.py"))
+    compiled = sum(map(_is_compiled, sources))
+    yield doctor.judge_compilation(len(sources), compiled, kept=not sys.dont_write_bytecode)
     yield from doctor.judge_settings(lines, unknown_variables())
     if not lines:
         yield from doctor.judge_files(settings, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def _is_compiled(source: Path) -> bool:
+    """Say whether a file's compiled form is there and not older."""
+    try:
+        return Path(cache_from_source(str(source))).stat().st_mtime >= source.stat().st_mtime
+    except OSError:
+        return False
 
 
 async def _provider(settings: Settings) -> Finding:

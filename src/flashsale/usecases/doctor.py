@@ -92,6 +92,15 @@ def judge_packages(
         yield ok("packages", f"{len(required)} packages in the versions that this release needs")
 
 
+def judge_compilation(modules: int, compiled: int, *, kept: bool) -> Finding:
+    """Judge whether the program's modules are compiled. `kept`: Python keeps what it compiles."""
+    check = "compiled modules"
+    if kept or compiled == modules:
+        return ok(check, "each process finds them, or compiles and keeps them")
+    what = f"{modules - compiled} of {modules} are not there, and Python keeps none: each process compiles them again"
+    return warn(check, what, "Take PYTHONDONTWRITEBYTECODE out of the environment, or run python -m compileall -q src.")
+
+
 def package_of(requirement: str) -> str:
     """Return the package of a requirement such as `redis[hiredis]>=7`."""
     name: str = _NAME.findall(requirement)[0]
