@@ -3,6 +3,7 @@
 import json
 import re
 import string
+import tomllib
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from importlib import import_module
@@ -23,6 +24,7 @@ from flashsale.usecases.catalog import Catalog
 
 FOLDER = TEMPLATES.parent
 SOURCES = {path.name: path.read_text() for path in FOLDER.rglob("*") if path.suffix in {".py", ".html", ".js"}}
+MAILS = FOLDER.parents[1] / "adapters/mail/messages"
 BEGUN = ("state.", "told.", "products.", "error.", "error.invalid.", "js.refused.", "js.")
 """Beginnings of keys whose ends are states, fields and codes."""
 SHOWN = ("alt", "aria-label", "content", "placeholder", "title", "value")
@@ -37,6 +39,29 @@ def test_every_language_has_the_same_texts_with_the_same_values():
             values = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
             assert values == {name for _, name, _, _ in string.Formatter().parse(english[key]) if name is not None}, key
             assert text.strip() == text != ""
+
+
+UNKNOWN = {
+    "payment_failed": ("declined", "abgelehnt"),
+    "refund_pending": ("on its way", "auf dem Weg", "sent back"),
+}
+"""What a state does not say: a payment without an answer is cancelled at last, and a refund may be asked for only."""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("state", UNKNOWN)
+def test_no_text_of_a_state_claims_what_the_state_does_not_say(language, state):
+    texts = LANGUAGES[language]
+    for claim in UNKNOWN[state]:
+        assert claim not in texts[f"state.{state}"] + texts[f"told.{state}"]
+
+
+@pytest.mark.parametrize("state", ["payment_failed", "expired"])
+def test_no_e_mail_says_that_nothing_was_charged_while_money_may_still_come(state):
+    (said, *_) = tomllib.loads((MAILS / "en.toml").read_text())[f"order.{state}"]["paragraphs"]
+    assert "declined" not in said
+    assert "not charged" not in said
+    assert said.endswith("Money that comes too late is sent back.")
 
 
 def ends():
