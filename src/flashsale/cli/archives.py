@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from flashsale.cli.accounts import author_of
-from flashsale.cli.exports import progress
 from flashsale.cli.group import main, print_result, process_settings, run_command
+from flashsale.cli.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flashsale.cli.exports import Progress
+    from flashsale.cli.progress import Progress
     from flashsale.usecases.archive_sale import Archived, ArchiveSale, SaleRows
     from flashsale.usecases.findings import Checked
 

@@ -27,7 +27,14 @@ _day = click.DateTime(formats=["%Y-%m-%d"])
     show_default=True,
     help="IANA name of the time zone in which a day ends at midnight, such as Europe/Berlin.",
 )
-@click.option("--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="Table for people, or rows for programs.",
+)
 @url_option
 def books(since: datetime | None, until: datetime | None, time_zone: str, form: str, url: str) -> None:
     """Print revenue, refunds and net revenue by day, product and currency."""

@@ -77,7 +77,9 @@ def _minor(amount: str, currency: str) -> int:
 )
 @click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder.")
 @filters
-@click.option("--format", "form", type=click.Choice(list(ROW_ENDS)), default="csv", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(list(ROW_ENDS)), default="csv", show_default=True, help="Form of the rows."
+)
 @url_option
 def export(asked: dict[str, str], count: int, folder: Path, form: str, url: str) -> None:
     """Write the orders of each cell to a file, as `flashsale orders export` does, and print what they add up to.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashsale.cli.exports import progress
 from flashsale.cli.group import main, print_result, process_settings, run_command
+from flashsale.cli.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,19 +15,19 @@ import click
 from flashsale.cli.client import read_parts, url_option
 from flashsale.cli.desk import filters, orders
 from flashsale.cli.group import run_command
+from flashsale.cli.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SHOWN_S = 0.5
-"""Time between two displays of the progress."""
 
 ROW_ENDS = {"csv": b"\r\n", "jsonl": b"\n"}
 
 
 @orders.command("export", epilog="Example: flashsale orders export --product 1 --out orders.csv")
 @filters
-@click.option("--format", "form", type=click.Choice(list(ROW_ENDS)), default="csv", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(list(ROW_ENDS)), default="csv", show_default=True, help="Form of the rows."
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file; without it, standard output.")
 @url_option
 def export_orders(asked: dict[str, str], form: str, out: Path | None, url: str) -> None:
@@ -75,35 +75,3 @@ def whole_file(path: Path | None) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
-
-
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """Show a line of progress at a terminal, and remove it in the end."""
-    line = Progress()
-    try:
-        yield line
-    finally:
-        line.end()
-
-
-class Progress:
-    """A line on standard error that changes, if that is a terminal."""
-
-    def __init__(self) -> None:
-        """Show nothing yet."""
-        self._shown_s = float("-inf")
-        self._on = sys.stderr is not None and sys.stderr.isatty()
-        self._width = 0
-
-    def __call__(self, text: str) -> None:
-        """Show how far it is, unless the last display is too recent."""
-        if self._on and time.monotonic() - self._shown_s >= SHOWN_S:
-            self._shown_s = time.monotonic()
-            self._width = max(self._width, len(text))
-            click.echo(f"\r{text:<{self._width}}", nl=False, err=True)
-
-    def end(self) -> None:
-        """Remove the line."""
-        if self._width:
-            click.echo(f"\r{'':<{self._width}}\r", nl=False, err=True)
