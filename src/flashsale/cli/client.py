@@ -58,7 +58,7 @@ async def open_api(url: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
                 if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                     sys.exit(f"flashsale: {url} answered {answer.status}: {_detail(content)}")
                 return msgspec.json.decode(content)
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
+        except (aiohttp.ClientError, TimeoutError, UnicodeError, msgspec.DecodeError) as error:
             sys.exit(f"flashsale: {url} does not answer as the API does: {type(error).__name__} {error}".rstrip())
 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S), headers=_credentials()) as session:
@@ -79,7 +79,7 @@ async def read_parts(url: str, path: str, query: dict[str, str]) -> AsyncGenerat
                     yield part
         except aiohttp.ClientPayloadError:
             sys.exit(f"flashsale: {url} ended its answer too early; ask again.")
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError, UnicodeError) as error:
             sys.exit(f"flashsale: {url} does not answer as the API does: {type(error).__name__} {error}".rstrip())
 
 
@@ -87,6 +87,8 @@ def _credentials() -> dict[str, str]:
     token = os.environ.get(TOKEN)
     if not token:
         sys.exit(f"{TOKEN}: set the token of an administrator; `flashsale token EMAIL` prints one.")
+    if not (token.isascii() and token.isprintable()):
+        sys.exit(f"{TOKEN}: holds a line break or another character that no token has.")
     return {"Authorization": f"Bearer {token}"}
 
 

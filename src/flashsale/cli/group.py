@@ -100,7 +100,10 @@ def configure_log(level: Literal["warning", "error"]) -> None:
 def listening(host: str, port: int, fd: int | None) -> socket.socket:
     """Return the inherited socket `fd`, or a socket that listens on `host` and `port`."""
     if fd is not None:
-        return socket.socket(fileno=fd)
+        try:
+            return socket.socket(fileno=fd)
+        except (OSError, ValueError) as error:
+            sys.exit(f"flashsale: --fd {fd}: is no open socket: {error}")
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
