@@ -9,12 +9,14 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import yaml
 from edge import address, busy_ports
 from env_file import read_environment, write
 
 from flashsale import __version__
+from flashsale.http.admin_schemas import NewProductIn, new_product
 from flashsale.settings import DELIMITER, PREFIX, SECRETS, Settings, read_settings, secret_names, variable
 from flashsale.settings.edge import HttpSettings, LiveSettings
 from flashsale.settings.values import EXAMPLE
@@ -253,7 +255,8 @@ WRONG_OPTIONS = {
     ("--price", "9,99"): "argument --price: invalid price value: '9,99'",
     ("--price", "free"): "argument --price: invalid price value: 'free'",
     ("--stock", "-1"): "argument --stock: invalid units value: '-1'",
-    ("--limit", "many"): "argument --limit: invalid units value: 'many'",
+    ("--limit", "many"): "argument --limit: invalid limit value: 'many'",
+    ("--product", ""): "argument --product: invalid name value: ''",
 }
 
 
@@ -265,6 +268,34 @@ def test_a_wrong_option_of_deploy_is_one_line_that_names_it(tmp_path, options):
     assert done.returncode != 0
     assert WRONG_OPTIONS[options] in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+OFFERED = {
+    "product": ("name", ["Phone", "é", "x" * 200, "", " ", "x" * 201, "a\nb", "a\0", "a\udc80"]),
+    "price": (
+        "price",
+        ["0.01", "5", "999999999.99", "0", "0.00", "-1", "1.234", "1e3", "٥", "9" * 13, "", " 1", "nan"],
+    ),
+    "stock": ("stock", ["0", "10000000", "10000001", "-1", "٥", "1_0", "1.5", "", "9" * 30]),
+    "limit": ("limitPerBuyer", ["1", "999999", "0", "-1", "٥", "", "9" * 30]),
+}
+"""Values of the options, and the field of the API that they go to."""
+
+
+@pytest.mark.parametrize("option", OFFERED)
+def test_deploy_refuses_at_the_start_what_the_api_would_refuse_after_the_roll(option):
+    script, (field, values) = deploy(), OFFERED[option]
+    read = {"product": "name", "stock": "units"}.get(option, option)
+    taken = set()
+    for text in values:
+        try:
+            value = getattr(script, read)(text)
+        except ValueError:
+            continue
+        body = {"name": "Phone", "price": "1", "stock": 1} | {field: value}
+        new_product(msgspec.json.decode(msgspec.json.encode(body), type=NewProductIn))
+        taken.add(text)
+    assert taken == set(values[: {"product": 3, "price": 3, "stock": 2, "limit": 2}[option]])
 
 
 def test_deploy_tells_what_the_health_check_of_a_silent_container_says(monkeypatch):
