@@ -74,7 +74,7 @@ def sql(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests against a real Postgres and a real Valkey; arguments go to pytest."""
     install(session)
-    session.run("pytest", "-n", "2", *session.posargs)
+    session.run("pytest", "-n", "3", *session.posargs)
 
 
 @nox.session(name="tests-on", python=["3.11", "3.12", "3.13"])
