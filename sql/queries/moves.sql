@@ -18,11 +18,11 @@ WHERE p.product_id = $1;
 SELECT enter_cell_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
 
 -- name: tell
--- Writes what a product became, once.
+-- Writes what a product became.
 UPDATE products AS p
 SET moved_to = $2
 FROM product_departures AS d
-WHERE p.product_id = $1 AND p.product_id = d.product_id AND d.move_id = $3 AND p.moved_to IS NULL;
+WHERE p.product_id = $1 AND p.product_id = d.product_id AND d.move_id = $3;
 
 -- name: arrivals
 -- Lists what arrived from other cells.

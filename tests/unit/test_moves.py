@@ -62,7 +62,7 @@ def test_units_in_two_cells_or_in_none_are_named():
 def test_a_move_that_is_half_done_is_named_with_the_command_that_ends_it(arrived):
     half = replace(LEFT, moved_to=None)
     [told] = contradictions([half], [CAME] * arrived, BOTH)
-    assert told.endswith("half done: end it with `flashsale cells move 7`")
+    assert told.endswith("half done: repeat `flashsale cells move 7`")
 
 
 def test_nothing_is_said_of_cells_that_agree_whatever_their_order():

@@ -77,10 +77,10 @@ def contradictions(departures: Sequence[Departure], arrivals: Sequence[Arrival],
     for there in departures:
         if there.to_cell not in cells or (there.moved_to is not None and there.move_id in arrived):
             continue
-        wrong.append(
-            f"product {there.product_id} leads to {there.moved_to}, which cell {there.to_cell} does not have"
-            if there.moved_to is not None
-            else f"the move of product {there.product_id} to cell {there.to_cell} is half done: end it with "
-            f"`flashsale cells move {there.product_id}`"
+        state = (
+            f"the move of product {there.product_id} to cell {there.to_cell} is half done"
+            if there.moved_to is None
+            else f"product {there.product_id} leads to {there.moved_to}, which cell {there.to_cell} does not have"
         )
+        wrong.append(f"{state}: repeat `flashsale cells move {there.product_id}`")
     return wrong

@@ -98,9 +98,8 @@ async def move_product(
         raise AssertionError
     if moving.to_cell != there:
         raise NotReady(f"Product {product_id} moves to cell {moving.to_cell}, and --to is cell {there}.")
-    if moving.moved_to is None:
-        became = await new.enter(moving, moving.move_id)
+    # Also after the end of a move: the other cell may have been restored to a time before the product came.
+    became = await new.enter(moving, moving.move_id)
+    if became != moving.moved_to:
         await old.tell(product_id, moving.move_id, became)
-    else:
-        became = moving.moved_to
     return moving.terms.allotment, became
