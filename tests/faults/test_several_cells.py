@@ -151,8 +151,25 @@ async def a_product_moves(shop, router, admin):
     assert resumed.json()["allotment"] == UNITS
     sent = {"json": {"productId": became}, "headers": {**buyer, "Flashsale-Product": str(became)}}
     await answers(router, 202, "POST", BUY, **sent)
-    for page, path in (("/", "/cells/1/"), ("/cells/1/", '"/"')):
+    links = (("/", '"/cells/1/"'), ("/cells/1/", '"/"'), ("/", '"/?lang=de"'), ("/cells/1/", '"/cells/1/?lang=de"'))
+    for page, path in links:
         assert path in (await router.get(page)).text
+
+
+async def a_sign_in_leads_back_to_the_orders_of_its_cell(router):
+    sent = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
+    assert (await router.post("/api/auth/register", json=sent)).status_code == 201
+    for orders in ("/orders", "/cells/1/orders"):
+        sign_in = (await router.get(orders)).headers["location"]
+        assert sign_in == f"/sign-in?next={orders}"
+        own = {
+            "Origin": router.base_url.scheme + "://" + router.base_url.netloc.decode(),
+            "Sec-Fetch-Site": "same-origin",
+        }
+        done = await router.post("/sign-in", data={**sent, "next": orders}, headers=own)
+        assert (done.status_code, done.headers["location"]) == (303, orders)
+        assert f'"{orders}?lang=de"' in (await router.get(orders)).text
+        router.cookies.clear()
 
 
 async def confirmed(shop):
@@ -173,6 +190,7 @@ async def test_two_cells_sell_and_neither_needs_the_other(tmp_path):
             await accounts_arrive_late_and_end_everywhere(shop, router, here)
         admin = (await asyncio.to_thread(admin_headers, shop.stacks[0]))["Authorization"].removeprefix("Bearer ")
         await a_product_moves(shop, router, admin)
+        await a_sign_in_leads_back_to_the_orders_of_its_cell(router)
         done = await trial(shop, dead=1, units=UNITS, buyers=BUYERS, over_s=1.0)
         assert not done.faults(UNITS, BUYERS)
         sold = await confirmed(shop)

@@ -65,14 +65,15 @@ class Shop:
         cells = self.settings.cell
         paths = {cell: f"/cells/{cell}" if cell else "" for cell in range(cells.count)}
         listed = list(paths.items()) if cells.count > 1 else []
-        self._templates.globals.update(cells=listed, here=cells.number, home=paths[cells.number])
+        self._home = paths[cells.number]
+        self._templates.globals.update(cells=listed, here=cells.number, home=self._home)
 
     def render(self, request: Request, template: str, values: Mapping[str, Any]) -> str:
         """Fill a template with values, and with the visitor's texts as `t`.
 
         `kept` of the values: the query, without the language, of the same page in another language.
         """
-        shared = {"t": texts_of(request), "path": request.path, "kept": ""}
+        shared = {"t": texts_of(request), "path": request.path, "address": self._address(request.path), "kept": ""}
         return self._templates.get_template(template).render({**shared, **values})
 
     def page(
@@ -122,6 +123,10 @@ class Shop:
             return self.page(request, "come_in.html", to=texts_of(request).url(path))
         return self.redirect(request, f"{SIGN_IN}?next={quote(path)}")
 
+    def _address(self, path: str) -> str:
+        """Return where the router finds a page of this cell: each cell has the lists, and other paths name theirs."""
+        return self._home + path if path in {"/", ORDERS} else path
+
     def visitor(self, request: Request) -> Principal | None:
         """Return the account of the session, if it holds."""
         token = session_token(request)
@@ -136,7 +141,7 @@ class Shop:
         async def serve(request: Request) -> Answer:
             principal = self.visitor(request)
             if principal is None:
-                return self.to_sign_in(request, _ACTION.sub("", request.path))
+                return self.to_sign_in(request, self._address(_ACTION.sub("", request.path)))
             request.extra = self.parts.limits.orders.take(principal.user_id.int)
             return await page(request, principal)
 
