@@ -157,7 +157,7 @@ async def a_product_moves(shop, router, admin):
 
 
 async def a_sign_in_leads_back_to_the_orders_of_its_cell(router):
-    sent = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
+    sent = {"name": "Ada", "email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
     assert (await router.post("/api/auth/register", json=sent)).status_code == 201
     for orders in ("/orders", "/cells/1/orders"):
         sign_in = (await router.get(orders)).headers["location"]

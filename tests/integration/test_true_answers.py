@@ -12,7 +12,7 @@ import pytest
 from flashsale.adapters.postgres.acceptance import PostgresAcceptance
 from flashsale.bootstrap.api import open_services
 from flashsale.bootstrap.jobs import open_jobs
-from flashsale.domain.errors import LimitReached, SalePaused, SoldOut, Unavailable
+from flashsale.domain.errors import LimitReached, SaleEnded, SaleNotStarted, SalePaused, SoldOut, Unavailable
 from flashsale.domain.gate import GateReturn
 from flashsale.domain.orders import OrderStatus
 from flashsale.domain.products import QUANTITY_MAX, ProductChange
@@ -415,6 +415,22 @@ async def test_a_key_for_several_units_gets_them_though_others_come_back_if_enou
     await asyncio.sleep(0.01)
     await services.order_rows.end([order_id], OrderStatus.FAILED)
     assert await accept(services, began(product, user, began_s, quantity=quantity)) == [Outcome.ACCEPTED]
+
+
+async def test_a_refusal_tells_the_terms_that_postgres_judged_by(services, db):
+    """The process has not heard of them yet."""
+    product = await add_product(services)
+    [user] = await add_buyers(services, 1)
+    starts_at = await db.fetchval("UPDATE products SET starts_at = now() + interval '1 hour' RETURNING starts_at")
+    with pytest.raises(SaleNotStarted) as refused:
+        await services.buy(ask(product, user))
+    assert refused.value.starts_at == starts_at
+    await db.execute("UPDATE products SET starts_at = NULL")
+    await services.catalog.refresh()
+    await db.execute("UPDATE products SET paused = true")
+    assert await db.fetchval("SELECT archive_product_v1($1)", product.product_id) == "archived"
+    with pytest.raises(SaleEnded):
+        await services.buy(ask(product, user))
 
 
 # --- the accept transaction -----------------------------------------------------------------------------------------

@@ -70,6 +70,9 @@ CONCLUSIONS: Mapping[AcceptOutcome, Callable[[Product], FlashSaleError]] = {
 }
 """The error for each outcome without an order; any other outcome means that nothing is decided."""
 
+_NOT_KNOWN = frozenset({AcceptOutcome.PRICE_CHANGED, AcceptOutcome.NOT_STARTED, AcceptOutcome.PAUSED})
+"""Outcomes that tell terms which the process did not know: it would have refused the request by itself."""
+
 
 class Buy:
     """The use case. One instance per process: its batches gather what the process has in flight."""
@@ -188,8 +191,8 @@ class Buy:
         return None if expected_minor == product.price.minor else _price_changed(product)
 
     async def _as_judged(self, product: Product, verdict: Verdict) -> Product:
-        """Return the product as Postgres saw it; of another price this process did not know yet."""
-        if verdict.outcome is not AcceptOutcome.PRICE_CHANGED:
+        """Return the product as Postgres saw it, if the process would not have asked Postgres by what it knew."""
+        if verdict.outcome not in _NOT_KNOWN:
             return product
         await self._catalog.refresh(product.product_id)
         return await self._catalog.get(product.product_id)
