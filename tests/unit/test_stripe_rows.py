@@ -8,9 +8,17 @@ import uuid
 import pytest
 import stripe
 
-from flashsale.adapters.payments.stripe_answers import PAUSE_S_MAX, Failure, read_failure, read_intent, read_rows
+from flashsale.adapters.payments.stripe_answers import (
+    PAUSE_S_MAX,
+    WORD_CHARS_MAX,
+    Failure,
+    read_failure,
+    read_intent,
+    read_refund,
+    read_rows,
+)
 from flashsale.adapters.payments.stripe_pages import _read_session
-from flashsale.domain.payments import NoAnswerKind
+from flashsale.domain.payments import NoAnswerKind, RefundState
 
 ORDERS = [uuid.uuid4() for _ in range(3)]
 OTHERS = {"order_id": "4711"}
@@ -41,6 +49,40 @@ WRONGS = [
     ("currency", "isk"),
     ("AMOUNT", None),
 ]
+
+
+HOSTILE = ["a\x00b", "a\ud800", "a\nb", "x" * 10_000, 7, ["a"], {"a": "\x00"}]
+"""What Postgres or a log cannot keep, or is no word."""
+
+
+def kept(word):
+    return word is None or (isinstance(word, str) and word.isprintable() and len(word) <= WORD_CHARS_MAX)
+
+
+@pytest.mark.parametrize("said", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_word_of_the_provider_keeps_an_answer_from_being_written(said):
+    """The bank's no is a no, and a refund failed, whatever words come with it."""
+    for member in ("code", "type", "decline_code", "payment_intent"):
+        error = {"type": "card_error", "code": "card_declined", "payment_intent": {"id": "pi_1"}, member: said}
+        if member == "payment_intent":
+            error[member] = {"id": said}
+        failed = read_failure(stripe.CardError("no", None, "x", http_status=402, json_body={"error": error}))
+        assert all(map(kept, (failed.reason, failed.decline_code, failed.intent)))
+        assert (failed.decline_code is None) == (member == "type")
+    declined = {**intent(1, {}), "status": "requires_payment_method", "last_payment_error": {"decline_code": said}}
+    assert kept(read_intent(declined).decline_code)
+    refund = {
+        "id": "re_1", "payment_intent": "pi_1", "status": "failed", "amount": 1, "currency": "usd",
+        "failure_reason": said, "metadata": {"refund_key": said},
+    }  # fmt: skip
+    read = read_refund(refund)
+    assert (read.state, kept(read.reason), kept(read.key)) == (RefundState.FAILED, True, True)
+    for name in ("id", "payment_intent"):
+        with pytest.raises(ValueError, match="no id"):
+            read_refund({**refund, name: said})
+    for reads, row in ((read_intent, intent(1, {})), (_read_session, session(1, {}))):
+        with pytest.raises(ValueError, match="no id"):
+            reads({**row, "id": said})
 
 
 @pytest.mark.parametrize("wrong", WRONGS, ids=str)

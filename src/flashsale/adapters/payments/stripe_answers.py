@@ -90,15 +90,17 @@ def read_failure(error: stripe.StripeError) -> Failure:
     status = error.http_status or 0
     headers: Mapping[str, str] = error.headers or {}
     member = _error_members(error)
-    code = str(member.get("code") or member.get("type") or f"status {status}")
+    code = _word(member.get("code")) or _word(member.get("type")) or f"status {status}"
     intent = member.get("payment_intent")
     about: dict[str, Any] = {
         "status": status,
-        "intent": intent.get("id") if isinstance(intent, dict) else None,
+        "intent": intent.get("id")
+        if isinstance(intent, dict) and _word(intent.get("id")) == intent.get("id")
+        else None,
         "replayed": str(headers.get("Idempotent-Replayed", "")).lower() == "true",
     }
     if status == HTTPStatus.PAYMENT_REQUIRED and member.get("type") == "card_error":
-        said = str(member.get("decline_code") or code)
+        said = _word(member.get("decline_code")) or code
         return Failure(kind=NoAnswerKind.REFUSED, reason=code, decline_code=said, **about)
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT}:
         pause_s = REJECTED_S if status == HTTPStatus.TOO_MANY_REQUESTS else KEY_IN_USE_S
@@ -123,6 +125,27 @@ def _error_members(error: stripe.StripeError) -> Mapping[str, Any]:
     return member if isinstance(member, dict) else {}
 
 
+WORD_CHARS_MAX = 200
+"""Longest word of the provider that is kept."""
+
+
+def _word(said: object) -> str | None:
+    """Return what a member says, as Postgres and a log can keep it; None if it says nothing."""
+    text = str(said)[:WORD_CHARS_MAX] if said else ""
+    return "".join(one if one.isprintable() else "?" for one in text) or None
+
+
+def read_id(said: object) -> str:
+    """Read an id.
+
+    Raises:
+        ValueError: if it is none, or cannot be kept as it is.
+    """
+    if not isinstance(said, str) or _word(said) != said:
+        raise ValueError("no id")
+    return said
+
+
 def _seconds(text: str | None) -> float | None:
     return min(float(text), PAUSE_S_MAX) if text is not None and text.isdecimal() else None
 
@@ -144,7 +167,7 @@ def read_intent(found: Any) -> Intent:
     # Somebody may capture a part in the dashboard. Only what was taken pays an order.
     amount = (found.get("amount_received") if is_captured else None) or found["amount"]
     return Intent(
-        reference=str(found["id"]),
+        reference=read_id(found["id"]),
         order_id=_order_id(found.get("metadata") or {}),
         state=state,
         amount=from_stripe(amount, found["currency"]),
@@ -152,7 +175,7 @@ def read_intent(found: Any) -> Intent:
         disputed=bool(charge.get("disputed")),
         client_secret=found.get("client_secret"),
         page_url=None,
-        decline_code=(problem.get("decline_code") or problem.get("code")) if state is IntentState.OPEN else None,
+        decline_code=_word(problem.get("decline_code") or problem.get("code")) if state is IntentState.OPEN else None,
         created_at=datetime.fromtimestamp(found["created"], UTC),
         fee=_fee(charge.get("balance_transaction")),
     )
@@ -188,7 +211,7 @@ def read_rows(page: Any, read: Callable[[Any], T]) -> tuple[list[T | Failure], s
         except UNREADABLE as error:
             order_id = _order_id(one.get("metadata") or {})
             if order_id is not None:
-                reason = f"{one.get('id')} cannot be read ({type(error).__name__})"
+                reason = f"{_word(one.get('id'))} cannot be read ({type(error).__name__})"
                 found.append(Failure(kind=NoAnswerKind.UNKNOWN, reason=reason, order_id=order_id))
     return found, page["data"][-1]["id"] if page["has_more"] and page["data"] else None
 
@@ -212,12 +235,12 @@ def read_refund(found: Any) -> Refund:
         ValueError, KeyError, TypeError, InvalidInput: if it is none.
     """
     return Refund(
-        reference=str(found["id"]),
-        intent=str(found["payment_intent"]),
-        key=(found.get("metadata") or {}).get("refund_key"),
+        reference=read_id(found["id"]),
+        intent=read_id(found["payment_intent"]),
+        key=_word((found.get("metadata") or {}).get("refund_key")),
         state=REFUND_STATES[found["status"]],
         amount=from_stripe(found["amount"], found["currency"]),
-        reason=found.get("failure_reason"),
+        reason=_word(found.get("failure_reason")),
     )
 
 

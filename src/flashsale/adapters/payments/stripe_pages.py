@@ -21,6 +21,7 @@ from flashsale.adapters.payments.stripe_answers import (
     NOT_FOUND,
     Failure,
     made_at,
+    read_id,
     read_intent,
     read_rows,
     unless_foreign,
@@ -340,9 +341,9 @@ def _read_session(found: Any) -> Session:
     if found["status"] not in {"open", "complete", "expired"}:
         raise ValueError("no status of a session")
     return Session(
-        reference=str(found["id"]),
+        reference=read_id(found["id"]),
         status=found["status"],
-        intent=None if intent is None else str(intent),
+        intent=None if intent is None else read_id(intent),
         order_id=order_id,
         number=metadata.get("number"),
         amount=from_stripe(found["amount_total"], found["currency"]),
