@@ -6,6 +6,7 @@ import sys
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from flashsale.cli import main
 
@@ -46,6 +47,12 @@ WRONG = {
     "a file descriptor below all": (["simulator", "--fd", "-2"], {}, "--fd -2: "),
     "a folder that is missing": (["orders", "export", "--out", "none/file"], {}, "none/file: No such file"),
 }
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_an_argument_that_is_no_text_is_refused(path):
+    done = CliRunner().invoke(main, [*path.split(), "\udcff"])
+    assert (done.exit_code, "'\\udcff' is no text in UTF-8" in done.output) == (2, True)
 
 
 @pytest.mark.parametrize("name", WRONG)

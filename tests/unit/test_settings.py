@@ -1,5 +1,6 @@
 """Wrong values of every setting are generated: each is refused in one line that names its variable."""
 
+import json
 import typing
 
 import pytest
@@ -19,6 +20,7 @@ FIELDS = {
 NUMBERS = sorted(name for name, kind in FIELDS.items() if kind in {int, float})
 DURATIONS = sorted(name for name in NUMBERS if name.endswith("_s") and FIELDS[name] is float)
 SECRETS = sorted(secret_names())
+TEXTS = sorted(name for name, kind in FIELDS.items() if kind in {str, list[str]} and name not in SECRETS)
 
 NO_NUMBERS = [
     "",
@@ -79,6 +81,13 @@ def test_a_duration_that_a_server_would_round_to_no_limit_is_one_line(environmen
     for value in ("1e-320", "0.0004"):
         environment.setenv(variable(name), value)
         assert refusal().startswith(f"{variable(name)}: "), value
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_with_what_cannot_be_printed_is_one_line(environment, name):
+    for text in ("https://a\udcff", "https://a\nb", "https://a\x1b[2J"):
+        environment.setenv(variable(name), json.dumps([text]) if FIELDS[name] == list[str] else text)
+        assert refusal().startswith(f"{variable(name)}: "), text
 
 
 LIMITS = ["statement_timeout_s", "lock_timeout_s", "idle_transaction_timeout_s"]

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 class Commands(click.Group):
     """The commands. Ctrl-C ends each with exit code 130 and prints nothing."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse arguments that are no text: Python keeps their bytes as lone surrogates, which nothing can send."""
+        for one in args:
+            if any("\ud800" <= character <= "\udfff" for character in one):
+                raise click.UsageError(f"{one!a} is no text in UTF-8.", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run a command."""
         try:

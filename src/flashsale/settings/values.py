@@ -34,9 +34,12 @@ DURATION_S_MIN = 0.001
 """Shortest duration: Postgres' unit, for which a rounded 0 means no limit."""
 
 
+NOT_PRINTABLE = "holds a line break or another character that cannot be printed; take it away"
+
+
 def _replaced(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().isprintable():
-        raise ValueError("holds a line break or another character that cannot be printed; take it away")
+        raise ValueError(NOT_PRINTABLE)
     letters = "".join(character for character in secret.get_secret_value().lower() if character.isalpha())
     if EXAMPLE.replace("-", "") in letters:
         raise ValueError(f"still holds the example's {EXAMPLE}; set a secret of your own")
@@ -113,4 +116,7 @@ class Group(BaseModel):
             raise ValueError(f"should be a number of at most {NUMBER_MAX}")
         if isinstance(value, float) and str(info.field_name).endswith("_s") and 0 < value < DURATION_S_MIN:
             raise ValueError(f"should be at least {DURATION_S_MIN} seconds")
+        texts = value if isinstance(value, list) else [value]
+        if not all(text.isprintable() for text in texts if isinstance(text, str)):
+            raise ValueError(NOT_PRINTABLE)
         return value
