@@ -40,14 +40,14 @@ ADD COLUMN moved_to integer,
 ADD CONSTRAINT products_moved_check CHECK (moved_to IS NULL OR archived_at IS NOT NULL);
 """
 
-# Each load of the gate raises the epoch. Where an archived product went changes if the other cell is restored.
+# Each load of the gate raises the epoch. Where an archived product went is written once.
 ARCHIVED = """
 DROP TRIGGER products_archived ON products;
 CREATE TRIGGER products_archived BEFORE UPDATE ON products
 FOR EACH ROW WHEN (
     old.archived_at IS NOT NULL AND (
         to_jsonb(old) - '{epoch,moved_to}'::text[] <> to_jsonb(new) - '{epoch,moved_to}'::text[]
-        OR (old.moved_to IS NOT NULL AND new.moved_to IS NULL)
+        OR (old.moved_to IS NOT NULL AND old.moved_to IS DISTINCT FROM new.moved_to)
     )
 )
 EXECUTE FUNCTION refuse_archived_v1()

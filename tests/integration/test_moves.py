@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -21,12 +21,22 @@ from flashsale.domain.products import PAUSED, PaymentMode, ProductChange
 from flashsale.domain.requests import BuyRequest
 from flashsale.domain.trail import Author
 from flashsale.usecases.move_product import WHY_NOT, move_product
-from tests.conftest import TEMPLATE, add_buyers, add_product, assert_invariants, execute, make_settings, with_database
+from tests.conftest import (
+    TEMPLATE,
+    add_buyers,
+    add_product,
+    alembic,
+    assert_invariants,
+    execute,
+    make_settings,
+    with_database,
+)
 from tests.support.charging import Gateway, charging
 from tests.support.refunding import requesting
 
 BY = Author(user_id=None, action="cells move", origin="ada@desk")
 UNITS = 5
+OTHER = "create_product_v6('Other', 100, 'USD', 1, 'automatic', 600, NULL, 'account', 0, false, NULL, NULL)"
 
 FOR_SALE = """
     SELECT coalesce(sum(l.free), 0) FROM products AS p INNER JOIN product_live AS l ON p.product_id = l.product_id
@@ -264,8 +274,7 @@ async def test_a_cell_that_was_restored_to_before_the_product_came_gets_it_once_
         urls = postgres_url, restored_url
         cells_by_name = dict(zip("01", urls, strict=True))
         for _ in range(others):
-            made = "create_product_v6('Other', 100, 'USD', 1, 'automatic', 600, NULL, 'account', 0, false, NULL, NULL)"
-            await _fetch(restored_url, f"SELECT {made}")
+            await _fetch(restored_url, f"SELECT {OTHER}")
         assert await for_sale(urls, product.name) == (0, 0)
         said = f"leads to {became}, which cell 1 does not have: repeat `flashsale cells move {product.product_id}`"
         assert [one.endswith(said) for one in contradictions(*await read_moves(cells_by_name))] == [True]
@@ -273,6 +282,25 @@ async def test_a_cell_that_was_restored_to_before_the_product_came_gets_it_once_
         assert await move(urls, product.product_id) == (UNITS, first_product(1) + others)
         assert await for_sale(urls, product.name) == (0, UNITS)
         assert contradictions(*await read_moves(cells_by_name)) == []
+
+
+async def test_a_database_with_a_moved_product_is_upgraded_and_taken_back(empty_url):
+    """Before 0040 the trigger refuses what a restored cell needs."""
+    assert alembic(empty_url, "upgrade", "0039").returncode == 0
+    product_id = await _fetch(empty_url, f"SELECT {OTHER}")
+    await execute(empty_url, f"UPDATE products SET paused = true WHERE product_id = {product_id}")
+    left = f"SELECT leave_cell_v1({product_id}, '{move_of(product_id)}', 1, false)"
+    assert await _fetch(empty_url, left) == "left"
+    leads_to = "UPDATE products SET moved_to = {}"
+    await execute(empty_url, leads_to.format(first_product(1) + 9))
+    steps = ("upgrade", "0039", True), ("upgrade", "0040", False), ("downgrade", "0039", True)
+    for number, (direction, revision, refused) in enumerate(steps):
+        assert alembic(empty_url, direction, revision).returncode == 0
+        with pytest.raises(asyncpg.CheckViolationError) if refused else nullcontext():
+            await execute(empty_url, leads_to.format(first_product(1) + number))
+        with pytest.raises(asyncpg.CheckViolationError):
+            await execute(empty_url, leads_to.format("NULL"))
+    assert await _fetch(empty_url, "SELECT moved_to FROM products") == first_product(1) + 1
 
 
 async def test_a_move_that_ends_while_the_cells_are_read_is_no_contradiction(
